@@ -1,0 +1,150 @@
+"""The operator's config as frozen records: what was asked for, read once, never changed.
+
+config_parser.py makes it from text; desired.py makes of it what should be.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ipsec_agent.core.model import Address, Credentials, Network
+
+
+class Outside(enum.StrEnum):
+    """What to do on a VM whose address is in neither list."""
+
+    ERROR = "error"
+    CLEAR = "clear"
+
+
+class GuardMode(enum.StrEnum):
+    """Whether the guard's nftables table stands behind the traps."""
+
+    ENFORCE = "enforce"
+    NONE = "none"
+
+
+class MtuMode(enum.StrEnum):
+    """What to do about a link whose packets do not fit."""
+
+    WARN = "warn"
+    FIX = "fix"
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A subnet of one of the lists.
+
+    Attributes:
+        written: as the operator wrote it, perhaps with host bits.
+        network: normalised.
+    """
+
+    written: str
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """What is judged and shown of a certificate; `role` is instance, intermediate or authority.
+
+    Attributes:
+        not_before: start of validity, UTC.
+        not_after: end of validity, UTC.
+        serial: as lower-case hex.
+    """
+
+    subject: str
+    issuer: str
+    role: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryPeriods:
+    """Days before the end of a certificate at which the complaint grows louder."""
+
+    info: int = 30
+    warn: int = 14
+    error: int = 7
+    critical: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CharonConfig:
+    """Where charon is and how it is set up.
+
+    Attributes:
+        program: path of charon; "" looks for Debian's.
+        plugins: the pinned plugin list; empty for the default one.
+        plugin_dir: where plugins are, "" for the compiled-in place.
+        library_path: added as LD_LIBRARY_PATH, for BOSH packages; "" for none.
+        log: "journal", or the path of a file.
+        settings: further strongswan.conf settings below charon's section, (dotted key, value).
+    """
+
+    program: str = ""
+    plugins: tuple[str, ...] = ()
+    plugin_dir: str = ""
+    library_path: str = ""
+    log: str = "journal"
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """The node section `agent:`.
+
+    Attributes:
+        address: this VM's address, None to find it.
+        interface: the link whose address it is, "" to find it.
+        uplinks: names of the links that leave the VM, empty to find them.
+        vici_socket: path of charon's socket, "" for `run_dir`/charon.vici.
+        interval: seconds between passes when nothing happens.
+    """
+
+    address: Address | None = None
+    interface: str = ""
+    uplinks: tuple[str, ...] = ()
+    outside: Outside = Outside.ERROR
+    guard: GuardMode = GuardMode.ENFORCE
+    mtu: MtuMode = MtuMode.WARN
+    run_dir: str = "/run/ipsec-agent"
+    state_dir: str = "/var/lib/ipsec-agent"
+    charon: CharonConfig = field(default_factory=CharonConfig)
+    vici_socket: str = ""
+    interval: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the operator said.
+
+    Attributes:
+        certificate: DER of the instance certificate (the leaf).
+        credentials: the key, the authorities and the intermediates.
+        certificates: facts of every certificate, the instance certificate first.
+        prestart_timeout: seconds within which IPsec must have started.
+        stop_timeout: seconds to wait for other jobs at a shutdown.
+        optional_warn_interval: hours.
+        ike_proposals: without `!`; empty for the default.
+        log_level: of charon, -1 to 4 (strongSwan's loglevel).
+    """
+
+    ipsec_subnets: tuple[Subnet, ...]
+    no_ipsec_subnets: tuple[Subnet, ...]
+    certificate: bytes = field(repr=False)
+    credentials: Credentials
+    certificates: tuple[CertificateFacts, ...]
+    prestart_timeout: float = 30.0
+    stop_timeout: float = 30.0
+    optional: bool = False
+    optional_warn_interval: float = 1.0
+    esp_proposals: tuple[str, ...] = ()
+    ike_proposals: tuple[str, ...] = ()
+    force_udp_encapsulation: bool = False
+    log_level: int = 1
+    expiry: ExpiryPeriods = field(default_factory=ExpiryPeriods)
+    agent: AgentConfig = field(default_factory=AgentConfig)

@@ -1,0 +1,176 @@
+"""What one pass has read of charon, the kernel and the links, as frozen records.
+
+Times are seconds since the epoch.
+"""
+
+from dataclasses import dataclass, field
+
+from ipsec_agent.core.model import Address, Network, PolicySelector
+
+
+@dataclass(frozen=True, slots=True)
+class CharonProcess:
+    """A running charon.
+
+    Attributes:
+        pid: process id.
+        started: start time, seconds since the epoch as psutil's create_time gives it.
+        memory: resident bytes.
+        ours: it runs on the strongswan.conf that this agent wrote.
+        stopped: a signal has stopped it (SIGSTOP), or it is being traced.
+    """
+
+    pid: int
+    started: float
+    memory: int
+    ours: bool
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConnection:
+    """A connection that charon lists.
+
+    Attributes:
+        fingerprint: of what was loaded, "" where nobody remembers.
+        children: names of its children, sorted.
+    """
+
+    name: str
+    fingerprint: str
+    children: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSa:
+    """A CHILD_SA as charon sees it. Bytes and packets are None where the kernel no longer has it."""
+
+    unique_id: int
+    name: str
+    state: str
+    spi_in: int
+    spi_out: int
+    reqid: int
+    local: tuple[Network, ...]
+    remote: tuple[Network, ...]
+    bytes_in: int
+    bytes_out: int
+    packets_in: int
+    packets_out: int
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class IkeSa:
+    """An IKE_SA. `age` is seconds since it was established, 0 while it is not."""
+
+    unique_id: int
+    name: str
+    state: str
+    local: Address
+    remote: Address
+    initiator: bool
+    age: int
+    children: tuple[ChildSa, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Charon:
+    """What charon says of itself in one pass."""
+
+    process: CharonProcess
+    version: str
+    plugins: tuple[str, ...] = ()
+    connections: tuple[LoadedConnection, ...] = ()
+    authorities: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    sas: tuple[IkeSa, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy in the kernel.
+
+    Attributes:
+        esp: it requires ESP (has a required template of protocol 50 in transport mode).
+        blocks: its action is block.
+        optional: its template is optional (level use).
+        reqid: of the template, 0 without one.
+    """
+
+    selector: PolicySelector
+    priority: int
+    esp: bool
+    blocks: bool
+    optional: bool = False
+    reqid: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityAssociation:
+    """An ESP SA in the kernel; SPI 0 is a larval one that waits for IKE. Counters as the kernel has them."""
+
+    source: Address
+    destination: Address
+    spi: int
+    reqid: int
+    bytes: int = 0
+    packets: int = 0
+    added: int = 0
+    last_used: int = 0
+    encapsulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface."""
+
+    index: int
+    name: str
+    mtu: int
+    up: bool
+    kind: str = ""
+    master: int = 0
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """An address of this VM. `prefix` is its network's length; `link` the interface's index."""
+
+    address: Address
+    prefix: int
+    link: int
+    tentative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """The VM's own network as read from the kernel.
+
+    Attributes:
+        default_links: indexes of the links that a default route uses.
+        gateways: default gateways.
+    """
+
+    links: tuple[Link, ...] = ()
+    addresses: tuple[OwnAddress, ...] = ()
+    default_links: tuple[int, ...] = ()
+    gateways: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One pass's truth. Never patched, never kept beyond the pass.
+
+    Attributes:
+        charon: None while none of ours runs.
+        time: when the pass began.
+    """
+
+    charon: Charon | None = None
+    policies: tuple[Policy, ...] = ()
+    states: tuple[SecurityAssociation, ...] = ()
+    network: NetworkFacts = field(default_factory=NetworkFacts)
+    time: float = 0.0
