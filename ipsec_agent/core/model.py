@@ -1,6 +1,7 @@
 """The nouns that the config, charon and the kernel share, as frozen records.
 
-`Desired` is what should be. What one pass has read is in observed.py, what act.py performs in steps.py.
+`Desired` is what should be. What one pass has read is in observed.py, what act.py performs is in
+steps.py.
 Addresses and networks are those of the standard library.
 """
 
@@ -96,7 +97,7 @@ class IkeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection as charon loads it, named `ipsec-<cidr>` or `no-ipsec-<cidr>` as operators know it.
+    """A connection of charon's, named `ipsec-<cidr>` or `no-ipsec-<cidr>` as operators know it.
 
     Attributes:
         remote: the subnet of the peers, normalised (no host bits).
@@ -112,7 +113,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA certificate to trust; `name` is derived from the certificate, so that it is its identity."""
+    """A CA certificate to trust; `name` is made from the certificate, and so identifies it."""
 
     name: str
     certificate: bytes = field(repr=False)

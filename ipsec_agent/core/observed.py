@@ -43,7 +43,7 @@ class LoadedConnection:
 
 @dataclass(frozen=True, slots=True)
 class ChildSa:
-    """A CHILD_SA as charon sees it. Bytes and packets are None where the kernel no longer has it."""
+    """A CHILD_SA as charon sees it; counters as charon read them from the kernel."""
 
     unique_id: int
     name: str
@@ -109,7 +109,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class SecurityAssociation:
-    """An ESP SA in the kernel; SPI 0 is a larval one that waits for IKE. Counters as the kernel has them."""
+    """An ESP SA in the kernel; SPI 0 is a larval one that waits for IKE."""
 
     source: Address
     destination: Address

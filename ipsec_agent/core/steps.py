@@ -48,7 +48,7 @@ class LoadConnection:
 
 @dataclass(frozen=True, slots=True)
 class ReinstallPolicies:
-    """Have charon install the policies of a child anew: it believes them there, the kernel lacks them."""
+    """Have charon install a child's policies anew, which it believes there and the kernel lacks."""
 
     connection: str
     child: str
