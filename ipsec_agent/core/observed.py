@@ -76,10 +76,15 @@ class IkeSa:
 
 @dataclass(frozen=True, slots=True)
 class Charon:
-    """What charon says of itself in one pass."""
+    """What charon says of itself in one pass.
+
+    Attributes:
+        responsive: it answered in time; where not, all that it should have said is empty.
+    """
 
     process: CharonProcess
-    version: str
+    version: str = ""
+    responsive: bool = True
     plugins: tuple[str, ...] = ()
     connections: tuple[LoadedConnection, ...] = ()
     authorities: tuple[str, ...] = ()

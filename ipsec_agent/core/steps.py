@@ -61,6 +61,14 @@ class UnloadConnection:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class TerminateSa:
+    """End an IKE_SA and its CHILD_SAs, because nothing wants them."""
+
+    unique_id: int
+    because: str
+
+
 Step = (
     StartCharon
     | LoadAuthority
@@ -68,6 +76,7 @@ Step = (
     | LoadConnection
     | ReinstallPolicies
     | UnloadConnection
+    | TerminateSa
     | UnloadKey
     | UnloadAuthority
 )

@@ -1,0 +1,215 @@
+"""From the config and the VM's own network to what should be on it."""
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from ipsec_agent.core.config import Config, Outside
+from ipsec_agent.core.model import (
+    Action,
+    Address,
+    Child,
+    Connection,
+    Desired,
+    DesiredPolicy,
+    Direction,
+    IkeSettings,
+    Network,
+    PolicySelector,
+    Role,
+    TrafficSelector,
+)
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.promise import Promise
+from ipsec_agent.errors import ConfigError
+
+DPD_DELAY = 5
+"""Seconds of silence before a peer is asked whether it lives. With the retransmission settings of
+strongswan_conf.py a dead peer is noticed within about 11 s, which stays below the patience of the
+jobs on the VM."""
+
+ANY_IPV4 = IPv4Network("0.0.0.0/0")
+ANY_IPV6 = IPv6Network("::/0")
+ICMPV6 = 58
+NEIGHBOUR_DISCOVERY = (135, 136)
+"""ICMPv6 types of neighbour solicitation and advertisement (RFC 4861), which a trap would catch."""
+
+NEIGHBOUR_DISCOVERY_NAME = "no-ipsec-neighbour-discovery"
+SELF_NAME = "no-ipsec-self"
+
+
+def promise(config: Config) -> Promise:
+    """The two lists of the config, normalised and without duplicates."""
+    return Promise(
+        tuple(dict.fromkeys(subnet.network for subnet in config.ipsec_subnets)),
+        tuple(dict.fromkeys(subnet.network for subnet in config.no_ipsec_subnets)),
+    )
+
+
+def desired(config: Config, placement: Placement) -> Desired:
+    """What should be on a VM that stands there.
+
+    Raises:
+        ConfigError: the main address is in neither list and `agent.outside` does not allow it.
+    """
+    lists = promise(config)
+    _refuse_outside(config, lists, placement.address)
+    encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
+    connections = _shunts(lists) + _ipv6_shunts(encrypting) + _traps(config, lists, encrypting)
+    return Desired(
+        role=Role.ENCRYPT if encrypting else Role.CLEAR,
+        addresses=placement.addresses,
+        connections=connections,
+        policies=tuple(policy for connection in connections for policy in policies(connection)),
+        credentials=config.credentials,
+        notes=_notes(lists, placement),
+    )
+
+
+def policies(connection: Connection) -> tuple[DesiredPolicy, ...]:
+    """The policies by which the kernel shows that a connection is enforced.
+
+    A trap shows in both directions, a shunt also for forwarded packets; an ICMP type stands where
+    a port would, and in the source whichever side the selector names (measured, charon 5.9.8).
+    """
+    directions = (
+        (Direction.OUT, Direction.IN)
+        if connection.action is Action.ENCRYPT
+        else (Direction.OUT, Direction.IN, Direction.FWD)
+    )
+    return tuple(
+        DesiredPolicy(_selector(child, direction), connection.action, connection.name)
+        for child in connection.children
+        for direction in directions
+    )
+
+
+def _selector(child: Child, direction: Direction) -> PolicySelector:
+    near, far = child.local, child.remote
+    source, destination = (near, far) if direction is Direction.OUT else (far, near)
+    icmp_type = max(near.port, far.port)
+    return PolicySelector(
+        direction,
+        source.network,
+        destination.network,
+        max(near.protocol, far.protocol),
+        icmp_type,
+        0,
+    )
+
+
+def _refuse_outside(config: Config, lists: Promise, address: Address) -> None:
+    listed = lists.ipsec_subnet(address) or lists.no_ipsec_subnet(address)
+    if listed is None and config.agent.outside is Outside.ERROR:
+        raise ConfigError(
+            f"this VM's address {address} is in neither ipsec_subnets nor no_ipsec_subnets",
+            hint="add its subnet to one of them, or write agent.outside: clear if this VM shall"
+            " speak clear with every VM",
+        )
+
+
+def _shunts(lists: Promise) -> tuple[Connection, ...]:
+    """PASS shunts. Their local side is any address, so that they outlive every change of ours."""
+    return tuple(
+        _shunt(f"no-ipsec-{network}", network, (_child(_any(network), network),))
+        for network in lists.no_ipsec
+    )
+
+
+def _ipv6_shunts(encrypting: tuple[Address, ...]) -> tuple[Connection, ...]:
+    """What a trap for IPv6 would break: neighbour discovery, and the VM's traffic to itself."""
+    own = tuple(address for address in encrypting if isinstance(address, IPv6Address))
+    if not own:
+        return ()
+    discovery = tuple(
+        Child(
+            name=f"{NEIGHBOUR_DISCOVERY_NAME}-{icmp_type}",
+            action=Action.PASS,
+            local=TrafficSelector(ANY_IPV6, ICMPV6, icmp_type),
+            remote=TrafficSelector(ANY_IPV6, ICMPV6, icmp_type),
+        )
+        for icmp_type in NEIGHBOUR_DISCOVERY
+    )
+    to_itself = tuple(
+        _child(_host(one), _host(other), name=f"{SELF_NAME}-{one}-{other}")
+        for one in own
+        for other in own
+    )
+    return (
+        _shunt(NEIGHBOUR_DISCOVERY_NAME, ANY_IPV6, discovery),
+        _shunt(SELF_NAME, _host(own[0]), to_itself),
+    )
+
+
+def _traps(
+    config: Config, lists: Promise, encrypting: tuple[Address, ...]
+) -> tuple[Connection, ...]:
+    settings = IkeSettings(
+        ike_proposals=config.ike_proposals,
+        esp_proposals=config.esp_proposals,
+        force_encapsulation=config.force_udp_encapsulation,
+        dpd_delay=DPD_DELAY,
+        certificate=config.certificate,
+        authorities=tuple(ca.certificate for ca in config.credentials.authorities),
+    )
+    found = []
+    for network in lists.ipsec:
+        own = tuple(address for address in encrypting if address.version == network.version)
+        if not own or lists.covered(network):
+            continue
+        name = f"ipsec-{network}"
+        children = tuple(
+            Child(
+                # The first child bears the connection's name, as operators know it.
+                name=name if position == 0 else f"{name}-{address}",
+                action=Action.ENCRYPT,
+                local=TrafficSelector(_host(address)),
+                remote=TrafficSelector(network),
+            )
+            for position, address in enumerate(own)
+        )
+        found.append(Connection(name, Action.ENCRYPT, network, children, settings))
+    return tuple(found)
+
+
+def _shunt(name: str, remote: Network, children: tuple[Child, ...]) -> Connection:
+    return Connection(name, Action.PASS, remote, children)
+
+
+def _child(local: Network, remote: Network, name: str = "") -> Child:
+    return Child(
+        name=name or f"no-ipsec-{remote}",
+        action=Action.PASS,
+        local=TrafficSelector(local),
+        remote=TrafficSelector(remote),
+    )
+
+
+def _any(network: Network) -> Network:
+    return ANY_IPV4 if network.version == ANY_IPV4.version else ANY_IPV6
+
+
+def _host(address: Address) -> Network:
+    return ip_network(address)
+
+
+def _notes(lists: Promise, placement: Placement) -> tuple[str, ...]:
+    notes = []
+    for address in placement.addresses:
+        exempt = lists.no_ipsec_subnet(address)
+        if exempt is not None:
+            notes.append(
+                f"{address} is in no_ipsec_subnets ({exempt}): it speaks clear with every VM"
+            )
+        elif lists.ipsec_subnet(address) is None:
+            notes.append(f"{address} is in neither list: it speaks clear with every VM")
+    notes.extend(
+        f"nothing of {network} is encrypted: no_ipsec_subnets cover all of it"
+        for network in lists.ipsec
+        if lists.covered(network)
+    )
+    families = {address.version for address in placement.addresses if lists.encrypted(address)}
+    notes.extend(
+        f"{network} is not enforced here: this VM has no encrypting IPv{network.version} address"
+        for network in lists.ipsec
+        if families and network.version not in families
+    )
+    return tuple(notes)

@@ -1,0 +1,81 @@
+"""The promise in one place: between which two addresses packets must be encrypted.
+
+`encrypts(a, b)` holds when both addresses are in some ipsec subnet and neither is in any no-ipsec
+subnet, so it is symmetric by its form. desired.py and guard.py only spell it out for charon and
+for nftables.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ipsec_agent.core.model import Action, Address, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The two lists of a config, normalised, duplicates removed, in the order as written."""
+
+    ipsec: tuple[Network, ...]
+    no_ipsec: tuple[Network, ...]
+
+    def encrypted(self, address: Address) -> bool:
+        """Whether a VM with this address encrypts."""
+        return self.ipsec_subnet(address) is not None and self.no_ipsec_subnet(address) is None
+
+    def encrypts(self, one: Address, other: Address) -> bool:
+        """Whether packets between these addresses of different VMs must be encrypted."""
+        return self.encrypted(one) and self.encrypted(other)
+
+    def ipsec_subnet(self, address: Address) -> Network | None:
+        """The narrowest ipsec subnet that holds the address."""
+        return narrowest(address, self.ipsec)
+
+    def no_ipsec_subnet(self, address: Address) -> Network | None:
+        """The narrowest no-ipsec subnet that holds the address."""
+        return narrowest(address, self.no_ipsec)
+
+    def covered(self, network: Network) -> bool:
+        """Whether the no-ipsec subnets leave nothing of a network to encrypt."""
+        rest: list[Network] = [network]
+        for exempt in self.no_ipsec:
+            rest = [left for part in rest for left in without(part, exempt)]
+        return not rest
+
+    def flow(self, one: Address, other: Address) -> "Flow":
+        """How packets from one address to another travel, and why."""
+        for address in (one, other):
+            subnet = self.no_ipsec_subnet(address)
+            if subnet is not None:
+                return Flow(Action.PASS, f"{address} is in no_ipsec_subnets ({subnet})")
+        for address in (one, other):
+            if self.ipsec_subnet(address) is None:
+                return Flow(Action.PASS, f"{address} is in none of ipsec_subnets")
+        return Flow(
+            Action.ENCRYPT,
+            f"both are in ipsec_subnets ({self.ipsec_subnet(one)}, {self.ipsec_subnet(other)})"
+            " and neither in no_ipsec_subnets",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How packets travel between two addresses, and why."""
+
+    action: Action
+    because: str
+
+
+def narrowest(address: Address, networks: Iterable[Network]) -> Network | None:
+    """The network with the longest prefix that holds the address, None without one."""
+    holding = [network for network in networks if address in network]
+    return max(holding, key=lambda network: network.prefixlen, default=None)
+
+
+def without(network: Network, exempt: Network) -> tuple[Network, ...]:
+    """What is left of a network when another is taken out."""
+    if not network.overlaps(exempt):
+        return (network,)
+    if exempt.prefixlen <= network.prefixlen:
+        return ()
+    # mypy cannot see that networks which overlap are of one family.
+    return tuple(network.address_exclude(exempt))  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+"""The control socket, the agent's end: one JSON line in, one JSON line out.
+
+The socket is a UNIX socket of mode 0660; reading the status is open to whoever may connect, what
+changes something only to root and the agent's own user (SO_PEERCRED, unix(7)).
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.errors import AgentError, ConfigError, ControlError
+
+MAX_REQUEST = 64 * 1024
+"""Bytes of the longest request line."""
+
+DEADLINE = 5.0
+"""Seconds that a caller may take to send its request or to take its answer."""
+
+MAX_CALLERS = 32
+"""Callers served at once; the next one waits in the socket's backlog."""
+
+UCRED = struct.Struct("3i")
+
+Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@contextlib.asynccontextmanager
+async def serve_control(
+    path: Path, reading: Mapping[str, Verb], changing: Mapping[str, Verb]
+) -> AsyncIterator[None]:
+    """Answer requests on the socket as long as the context stands; the file goes with it.
+
+    Args:
+        reading: verbs open to all who may connect.
+        changing: verbs for root and the agent's own user.
+
+    Raises:
+        ControlError: the socket cannot be made.
+    """
+    places = asyncio.Semaphore(MAX_CALLERS)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with places:
+            try:
+                await _exchange(reader, writer, reading, changing)
+            finally:
+                writer.close()
+
+    try:
+        path.unlink(missing_ok=True)
+        listener = _listen(path)
+    except OSError as error:
+        raise ControlError(
+            f"the control socket {path} cannot be made: {error.strerror}",
+            hint="see agent.run_dir, and run as root",
+        ) from error
+    server = await asyncio.start_unix_server(answer, sock=listener, limit=MAX_REQUEST)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+async def _exchange(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    reading: Mapping[str, Verb],
+    changing: Mapping[str, Verb],
+) -> None:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            line = await reader.readline()
+        if not line:
+            return
+        reply = await _reply(line, writer, reading, changing)
+    except TimeoutError:
+        reply = _refusal("the request did not come in time")
+    except ValueError:
+        reply = _refusal(f"the request is longer than {MAX_REQUEST} bytes")
+    except ConnectionError:
+        return
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(DEADLINE):
+            writer.write(json.dumps(reply).encode() + b"\n")
+            await writer.drain()
+
+
+async def _reply(
+    line: bytes,
+    writer: asyncio.StreamWriter,
+    reading: Mapping[str, Verb],
+    changing: Mapping[str, Verb],
+) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return _refusal("the request is not JSON")
+    verb = request.get("verb") if isinstance(request, dict) else None
+    if not isinstance(verb, str) or verb not in {*reading, *changing}:
+        return _refusal("the request names no verb that this agent knows", str(verb))
+    if verb in changing and not _may_change(writer):
+        return _refusal(f"{verb} is for root only", "run it as root, or with sudo")
+    try:
+        return {"ok": True, **await (reading.get(verb) or changing[verb])(request)}
+    except AgentError as error:
+        complaints = list(error.complaints) if isinstance(error, ConfigError) else []
+        return {**_refusal(error.message, error.hint), "complaints": complaints}
+
+
+def _may_change(writer: asyncio.StreamWriter) -> bool:
+    caller = writer.get_extra_info("socket")
+    credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    _pid, uid, _gid = UCRED.unpack(credentials)
+    return uid in {0, os.getuid()}
+
+
+def _refusal(error: str, hint: str = "") -> dict[str, Any]:
+    return {"ok": False, "error": error, "hint": hint}

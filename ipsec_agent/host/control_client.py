@@ -1,0 +1,72 @@
+"""The control socket, the caller's end. Without asyncio, so that a verb starts at once."""
+
+import json
+import socket
+from typing import Any, cast
+
+from ipsec_agent.errors import ControlError
+
+DEFAULT_SOCKET = "/run/ipsec-agent/control.sock"
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of the longest answer; the status of 1,000 peers is about 0.3 MB."""
+
+
+class NotRunningError(ControlError):
+    """No agent answers on the socket."""
+
+
+def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) -> dict[str, Any]:
+    """Send one request and return the answer.
+
+    Args:
+        deadline: seconds for each wait.
+
+    Raises:
+        NotRunningError: no agent answers there.
+        ControlError: not allowed, too late, malformed, or refused by the agent.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        channel.settimeout(deadline)
+        try:
+            channel.connect(path)
+            channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            line = _line(channel)
+        except (FileNotFoundError, ConnectionError) as error:
+            raise NotRunningError(
+                f"no ipsec-agent runs here: nothing answers on {path}",
+                hint="start it, or name its socket with --socket",
+            ) from error
+        except PermissionError as error:
+            raise ControlError(
+                f"you may not use {path}", hint="run this as root, or with sudo"
+            ) from error
+        except TimeoutError as error:
+            raise ControlError(
+                f"the agent on {path} did not answer within {deadline:g} s",
+                hint="it is busy or stopped; see its log",
+            ) from error
+        except OSError as error:
+            raise ControlError(f"{path} cannot be used: {error.strerror or error}") from error
+    return _answer(line)
+
+
+def _line(channel: socket.socket) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        part = channel.recv(65536)
+        if not part or len(received) > MAX_ANSWER:
+            raise ControlError("the agent's answer broke off", hint="see its log")
+        received += part
+    return bytes(received)
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    try:
+        answer = cast("dict[str, Any]", json.loads(line))
+    except json.JSONDecodeError as error:
+        raise ControlError("the agent's answer is not JSON", hint="see its log") from error
+    if not answer.get("ok"):
+        complaints = answer.get("complaints") or []
+        text = "\n".join([*complaints, str(answer.get("error", "refused"))])
+        raise ControlError(text, hint=str(answer.get("hint", "")))
+    return answer
