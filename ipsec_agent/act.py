@@ -75,28 +75,3 @@ async def perform(step: Step, host: ActingHost) -> None:
             await host.unload_authority(name)
         case _:
             assert_never(step)
-
-
-def describe(step: Step) -> str:
-    """A step as a line of the log; never with a secret."""
-    match step:
-        case StartCharon():
-            return "start charon"
-        case LoadAuthority(authority):
-            return f"trust {authority.name}"
-        case LoadKey(credentials):
-            return f"load key {credentials.key_id[:16]}"
-        case LoadConnection(connection):
-            return f"load {connection.name}"
-        case ReinstallPolicies(_, child):
-            return f"install policies of {child} anew"
-        case UnloadConnection(name):
-            return f"unload {name}"
-        case TerminateSa(unique_id, because):
-            return f"terminate IKE_SA {unique_id}: {because}"
-        case UnloadKey(key_id):
-            return f"unload key {key_id[:16]}"
-        case UnloadAuthority(name):
-            return f"trust {name} no more"
-        case _:
-            assert_never(step)

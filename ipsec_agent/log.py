@@ -1,4 +1,4 @@
-"""The agent's own log, set up once: one JSON line an event on stderr, or plain text on a terminal."""
+"""The agent's own log: one JSON line an event on stderr, or plain text on a terminal."""
 
 import sys
 

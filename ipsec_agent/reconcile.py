@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from ipsec_agent import __version__
-from ipsec_agent.act import ActingHost, describe, perform
+from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired, promise
 from ipsec_agent.core.health import LogLine, Problem, Severity, dated, explained, healthy, judge
@@ -110,9 +110,7 @@ class Reconciler:
         try:
             return await observe(self._host)
         except* AgentError as group:
-            self._failures += tuple(
-                _failure("unreadable", error) for error in _leaves(group) if _is_agents(error)
-            )
+            self._failures += tuple(_failure("unreadable", error) for error in _leaves(group))
         return self.snapshot.observed if self.snapshot else Observed()
 
     def _decide(self, observed: Observed) -> None:
@@ -130,10 +128,10 @@ class Reconciler:
         for step in steps:
             try:
                 await perform(step, self._host)
-                done.append(describe(step))
+                done.append(str(step))
             except AgentError as error:
-                self._failures = (*self._failures, _failure(describe(step), error))
-                self._log.warning("step failed", step=describe(step), error=str(error))
+                self._failures = (*self._failures, _failure(str(step), error))
+                self._log.warning("step failed", step=str(step), error=str(error))
                 if isinstance(step, StartCharon):
                     break
         return done
@@ -187,12 +185,8 @@ def _failure(what: str, error: AgentError) -> Problem:
     return Problem("failed", Severity.ERROR, error.message, error.hint, what)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
+def _leaves(group: ExceptionGroup[AgentError]) -> list[AgentError]:
+    found: list[AgentError] = []
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += _leaves(error) if isinstance(error, ExceptionGroup) else [error]
     return found
-
-
-def _is_agents(error: BaseException) -> bool:
-    return isinstance(error, AgentError)

@@ -1,4 +1,4 @@
-"""What act.py can perform, as values with a name for the log."""
+"""What act.py can perform, as values; `str` of one is its line in the log, without a secret."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,18 @@ from ipsec_agent.core.model import Authority, Connection, Credentials
 class StartCharon:
     """Start charon: none of ours runs."""
 
+    def __str__(self) -> str:
+        return "start charon"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadAuthority:
     """Trust a CA."""
 
     authority: Authority
+
+    def __str__(self) -> str:
+        return f"trust {self.authority.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,9 @@ class UnloadAuthority:
 
     name: str
 
+    def __str__(self) -> str:
+        return f"trust {self.name} no more"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadKey:
@@ -30,12 +39,18 @@ class LoadKey:
 
     credentials: Credentials
 
+    def __str__(self) -> str:
+        return f"load key {self.credentials.key_id[:16]}"
+
 
 @dataclass(frozen=True, slots=True)
 class UnloadKey:
     """Take a private key from charon."""
 
     key_id: str
+
+    def __str__(self) -> str:
+        return f"unload key {self.key_id[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,9 @@ class LoadConnection:
     connection: Connection
     fingerprint: str
 
+    def __str__(self) -> str:
+        return f"load {self.connection.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class ReinstallPolicies:
@@ -53,12 +71,18 @@ class ReinstallPolicies:
     connection: str
     child: str
 
+    def __str__(self) -> str:
+        return f"install the policies of {self.child} anew"
+
 
 @dataclass(frozen=True, slots=True)
 class UnloadConnection:
     """Unload a connection that nobody wants."""
 
     name: str
+
+    def __str__(self) -> str:
+        return f"unload {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,9 @@ class TerminateSa:
 
     unique_id: int
     because: str
+
+    def __str__(self) -> str:
+        return f"terminate IKE_SA {self.unique_id}: {self.because}"
 
 
 Step = (

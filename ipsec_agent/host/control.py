@@ -53,7 +53,6 @@ async def serve_control(
                 writer.close()
 
     try:
-        path.unlink(missing_ok=True)
         listener = _listen(path)
     except OSError as error:
         raise ControlError(
@@ -65,10 +64,15 @@ async def serve_control(
         yield
     finally:
         server.close()
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _listen(path: Path) -> socket.socket:
+    _remove(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o117)
     try:

@@ -1,4 +1,4 @@
-"""Files: the config is read, files of ours are written whole or not at all, one agent a directory."""
+"""Files: the config is read, files of ours are written whole, one agent holds a run directory."""
 
 import contextlib
 import fcntl

@@ -1,0 +1,207 @@
+"""The composition root: opens the machine, starts the tasks, answers signals, closes in reverse."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ipsec_agent.core.charon_log import explain
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.config_parser import parse
+from ipsec_agent.core.health import LogLine
+from ipsec_agent.core.status import Snapshot, document
+from ipsec_agent.errors import AgentError, ConfigError, StartError
+from ipsec_agent.host.control import serve_control
+from ipsec_agent.host.files import make_directory, only_agent, read_config
+from ipsec_agent.host.systemd import notify, notify_reloading
+from ipsec_agent.machine import Machine, open_machine
+from ipsec_agent.reconcile import Reconciler
+
+
+class Stopped(Exception):  # noqa: N818 - it is how a task group is told to end, no error
+    """The agent shall end."""
+
+
+def load_config(path: Path) -> Config:
+    """Read and judge the config.
+
+    Raises:
+        ConfigError: with every complaint.
+    """
+    parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC))
+    if parsed.config is None:
+        raise ConfigError(
+            f"the config {path} is refused",
+            complaints=[str(complaint) for complaint in parsed.complaints],
+            hint="nothing was changed",
+        )
+    log = structlog.get_logger("config")
+    for complaint in parsed.complaints:
+        log.warning("config", complaint=str(complaint))
+    return parsed.config
+
+
+class Agent:
+    """The daemon: one loop, its events, its control socket."""
+
+    def __init__(self, path: Path, config: Config, machine: Machine) -> None:
+        self._path = path
+        self._machine = machine
+        self._stop = asyncio.Event()
+        self._converged = asyncio.Event()
+        self._loop = Reconciler(machine, config, self._finished)
+        self._log = structlog.get_logger("agent")
+
+    async def run(self) -> None:
+        """Live until a signal or the verb `stop`.
+
+        Raises:
+            StartError: IPsec did not start within `prestart_timeout`.
+        """
+        control = Path(self._loop.config.agent.run_dir) / "control.sock"
+        with self._signals():
+            async with serve_control(
+                control, {"status": self._status}, {"reload": self._reload, "stop": self._end}
+            ):
+                try:
+                    await self._tasks()
+                except* Stopped:
+                    notify("STOPPING=1")
+
+    async def _tasks(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._loop.run(), name="reconcile")
+            group.create_task(self._watch(), name="watch")
+            group.create_task(self._prestart(), name="prestart")
+            group.create_task(self._until_stopped(), name="stop")
+
+    async def _watch(self) -> None:
+        await self._machine.watch(self._loop.wake.set, self._heard)
+
+    async def _until_stopped(self) -> None:
+        await self._stop.wait()
+        raise Stopped
+
+    async def _prestart(self) -> None:
+        limit = self._loop.config.prestart_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await self._converged.wait()
+        except TimeoutError:
+            snapshot = self._loop.snapshot
+            because = snapshot.problems[0].message if snapshot and snapshot.problems else ""
+            raise StartError(
+                f"IPsec did not start within prestart_timeout ({limit:g} s)"
+                + (f": {because}" if because else ""),
+                hint="mend the cause, or allow more time with prestart_timeout",
+            ) from None
+        notify("READY=1")
+        self._log.info("ready", address=str(self._loop.snapshot and self._loop.snapshot.placement))
+
+    def _finished(self, snapshot: Snapshot) -> None:
+        sentence = snapshot.problems[0].message if snapshot.problems else "IPsec is enforced"
+        notify(f"STATUS={snapshot.state.value}: {sentence}", "WATCHDOG=1")
+        if snapshot.state.value in {"running", "degraded"}:
+            self._converged.set()
+
+    def _heard(self, group: str, level: int, message: str) -> None:
+        found = explain(group, level, message)
+        if found is not None:
+            self._loop.note(LogLine(found.code, found.message, found.peer, found.hint, time.time()))
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_end, number)
+        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _asked_to_end(self, number: signal.Signals) -> None:
+        self._log.info(
+            "ending; charon and the traffic stay as they are", signal=signal.Signals(number).name
+        )
+        self._stop.set()
+        # A second one means now.
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _asked_to_reload(self) -> None:
+        notify_reloading()
+        try:
+            self._take_config()
+        except ConfigError as error:
+            self._log.error(
+                "reload refused", message=error.message, complaints=list(error.complaints)
+            )
+        finally:
+            notify("READY=1")
+
+    def _take_config(self) -> None:
+        config = load_config(self._path)
+        before = self._loop.config.agent
+        if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
+            raise ConfigError(
+                "agent.run_dir and agent.vici_socket cannot change while the agent runs",
+                hint="stop the agent, change them, and start it again",
+            )
+        self._loop.adopt(config)
+        self._log.info("config reloaded", config=str(self._path))
+
+    async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        if self._loop.snapshot is None:
+            return {"status": {"schema": 1, "state": "starting", "healthy": False, "problems": []}}
+        return {"status": document(self._loop.snapshot)}
+
+    async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._take_config()
+        return {}
+
+    async def _end(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._log.info("stop: charon ends, then the agent")
+        await self._machine.stop_charon(self._loop.config.stop_timeout)
+        self._stop.set()
+        return {}
+
+
+@contextlib.asynccontextmanager
+async def open_agent(path: Path) -> AsyncIterator[Agent]:
+    """Everything that the daemon needs, in the order of need.
+
+    Raises:
+        AgentError: the config is refused, or this machine does not let the agent start.
+    """
+    config = load_config(path)
+    run_dir = Path(config.agent.run_dir)
+    make_directory(run_dir)
+    make_directory(Path(config.agent.state_dir), mode=0o700)
+    with only_agent(run_dir / "agent.pid"):
+        async with open_machine(config) as machine:
+            yield Agent(path, config, machine)
+
+
+async def run(path: Path) -> None:
+    """Run the daemon on a config until it is told to end.
+
+    Raises:
+        AgentError: one sentence why it could not start, or go on.
+    """
+    async with open_agent(path) as agent:
+        try:
+            await agent.run()
+        except* AgentError as group:
+            raise _first(group) from None
+
+
+def _first(group: ExceptionGroup[AgentError]) -> AgentError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error

@@ -1,0 +1,94 @@
+"""The command line: the verbs, their help, the only exit codes.
+
+A verb's own module is imported only when it is called, so that one which monit runs often starts
+at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ipsec_agent import __version__
+from ipsec_agent.errors import AgentError, ConfigError
+from ipsec_agent.host.control_client import DEFAULT_SOCKET
+
+DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
+
+VERBS = {
+    "run": "run the daemon in the foreground; SIGTERM ends it and leaves charon and the traffic",
+    "check": "judge a config and its certificates, touching nothing",
+    "plan": "what a VM with this address would enforce",
+    "status": "what is, from the running agent",
+    "reload": "have the running agent read its config again",
+    "stop": "end charon cleanly, then the agent",
+}
+
+EXAMPLES = {
+    "run": "ipsec-agent run --config /etc/ipsec-agent/ipsec.yml",
+    "check": "ipsec-agent check ipsec-addon.yml",
+    "plan": "ipsec-agent plan ipsec-addon.yml --address 10.0.1.7 --to 10.0.1.9",
+    "status": "ipsec-agent status --json | jq .problems",
+    "reload": "ipsec-agent reload",
+    "stop": "ipsec-agent stop",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="ipsec-agent",
+        description="Makes every packet between the VMs of a deployment travel as IPsec ESP.",
+        epilog="example: ipsec-agent status",
+    )
+    top.add_argument("--version", action="version", version=f"ipsec-agent {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    made = {
+        verb: verbs.add_parser(
+            verb, help=text, description=text, epilog=f"example: {EXAMPLES[verb]}"
+        )
+        for verb, text in VERBS.items()
+    }
+    made["run"].add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    made["check"].add_argument(
+        "file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default()
+    )
+    _plan_arguments(made["plan"])
+    for verb in ("status", "reload", "stop"):
+        made[verb].add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default())
+    made["status"].add_argument("--json", action="store_true", help="the stable document")
+    made["status"].add_argument("--watch", action="store_true", help="again each second")
+    return top
+
+
+def _plan_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    verb.add_argument("--address", metavar="IP", help="of the VM; agent.address where left out")
+    verb.add_argument("--to", metavar="IP", help="say how packets to this address would travel")
+    verb.add_argument("--json", action="store_true", help="the stable document")
+
+
+def _default() -> str:
+    return "default: %(default)s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    chosen = parser().parse_args(arguments)
+    try:
+        return int(import_module(f"ipsec_agent.verbs.{chosen.verb}").main(chosen))
+    except AgentError as error:
+        if isinstance(error, ConfigError):
+            for complaint in error.complaints:
+                sys.stderr.write(f"{complaint}\n")
+        sys.stderr.write(f"ipsec-agent: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"  hint: {error.hint}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away; nothing more can be said, nor flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

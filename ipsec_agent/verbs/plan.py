@@ -1,0 +1,97 @@
+"""`ipsec-agent plan`: what a VM would enforce, from the config alone."""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.config_parser import parse
+from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.model import Action, Address, Desired
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.errors import AgentError, ConfigError
+from ipsec_agent.host.files import read_config
+
+SCHEMA = 1
+SHOWN = {Action.ENCRYPT: "encrypt", Action.PASS: "clear"}
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the plan."""
+    config = _config(arguments.file)
+    address = _address(arguments.address, "--address") or config.agent.address
+    if address is None:
+        raise AgentError("the plan needs the VM's address", hint="write --address IP")
+    target = _address(arguments.to, "--to")
+    shown = document(config, address, target)
+    if arguments.json:
+        sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+    else:
+        sys.stdout.write(_text(shown))
+    return 0
+
+
+def document(config: Config, address: Address, target: Address | None) -> dict[str, Any]:
+    """The plan as JSON's types: a stable interface, versioned by `schema`."""
+    wanted = desired(config, Placement(address, (address,)))
+    shown: dict[str, Any] = {
+        "schema": SCHEMA,
+        "address": str(address),
+        "role": wanted.role.value,
+        "connections": [
+            {
+                "name": connection.name,
+                "remote": str(connection.remote),
+                "action": connection.action.value,
+            }
+            for connection in wanted.connections
+        ],
+        "guard": _guard(config, wanted),
+        "notes": list(wanted.notes),
+    }
+    if target is not None:
+        flow = promise(config).flow(address, target)
+        shown["flow"] = {"to": str(target), "action": SHOWN[flow.action], "because": flow.because}
+    return shown
+
+
+def _guard(_config: Config, _wanted: Desired) -> list[str]:
+    """What the guard adds; this version has none."""
+    return []
+
+
+def _config(path: str) -> Config:
+    parsed = parse(read_config(Path(path)), file=path, now=datetime.now(UTC))
+    if parsed.config is None:
+        raise ConfigError(
+            f"{path} is refused", complaints=[str(complaint) for complaint in parsed.complaints]
+        )
+    return parsed.config
+
+
+def _address(text: str | None, option: str) -> Address | None:
+    if text is None:
+        return None
+    try:
+        return ip_address(text)
+    except ValueError as error:
+        raise AgentError(
+            f"{option}: {text} is no IP address", hint=f"write for example {option} 10.0.1.7"
+        ) from error
+
+
+def _text(shown: dict[str, Any]) -> str:
+    lines = [f"{shown['address']} ({shown['role']})"]
+    lines += [
+        f"  {connection['action']:8} {connection['remote']:24} {connection['name']}"
+        for connection in shown["connections"]
+    ]
+    lines += [f"  note: {note}" for note in shown["notes"]]
+    if "flow" in shown:
+        flow = shown["flow"]
+        lines.append(f"to {flow['to']}: {flow['action']}, because {flow['because']}")
+    return "\n".join(lines) + "\n"

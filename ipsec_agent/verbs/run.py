@@ -1,0 +1,15 @@
+"""`ipsec-agent run`: the daemon in the foreground."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from ipsec_agent.agent import run
+from ipsec_agent.log import set_up
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run until told to end."""
+    set_up()
+    asyncio.run(run(Path(arguments.config)))
+    return 0

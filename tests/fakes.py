@@ -1,0 +1,138 @@
+"""A machine made of dicts: the one fake at the loop's border, with the verbs it needs and no more."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from ipsec_agent.core.desired import policies
+from ipsec_agent.core.model import Action, Authority, Connection, Credentials, DesiredPolicy
+from ipsec_agent.core.observed import (
+    Charon,
+    CharonProcess,
+    IkeSa,
+    Link,
+    LoadedConnection,
+    NetworkFacts,
+    OwnAddress,
+    Policy,
+    SecurityAssociation,
+)
+from ipsec_agent.errors import CharonRefusedError, CharonStartError
+
+PROCESS = CharonProcess(pid=4711, started=1000.0, memory=1 << 20, ours=True)
+
+
+def network(*addresses: str) -> NetworkFacts:
+    """A VM with one uplink that bears these addresses."""
+    return NetworkFacts(
+        links=(Link(1, "lo", 65536, up=True), Link(2, "eth0", 1500, up=True)),
+        addresses=tuple(OwnAddress(ip_address(text), 24, 2) for text in addresses),
+        default_links=(2,),
+    )
+
+
+def installed(policy: DesiredPolicy) -> Policy:
+    """A desired policy as the kernel shows it."""
+    esp = policy.action is Action.ENCRYPT
+    return Policy(policy.selector, 371328 if esp else 171327, esp=esp, blocks=False)
+
+
+class FakeMachine:
+    """charon and a kernel, as dicts. `fail_at` makes the n-th call of a verb fail."""
+
+    def __init__(self, facts: NetworkFacts) -> None:
+        self.facts = facts
+        self.process: CharonProcess | None = None
+        self.loaded: dict[str, tuple[Connection, str]] = {}
+        self.trusted: dict[str, Authority] = {}
+        self.held: dict[str, Credentials] = {}
+        self.kernel: dict[object, Policy] = {}
+        self.sas: dict[int, IkeSa] = {}
+        self.calls: list[str] = []
+        self.fail_at: int | None = None
+        self.refuses_to_start = False
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fail_at is not None and len(self.calls) == self.fail_at:
+            raise CharonRefusedError("refused for the test")
+
+    async def charon(self) -> Charon | None:
+        if self.process is None:
+            return None
+        return Charon(
+            self.process,
+            "5.9.8",
+            connections=tuple(
+                LoadedConnection(name, mark, tuple(c.name for c in item.children))
+                for name, (item, mark) in self.loaded.items()
+            ),
+            authorities=tuple(self.trusted),
+            keys=tuple(self.held),
+            sas=tuple(self.sas.values()),
+        )
+
+    async def policies(self) -> tuple[Policy, ...]:
+        return tuple(self.kernel.values())
+
+    async def states(self) -> tuple[SecurityAssociation, ...]:
+        return ()
+
+    async def network(self) -> NetworkFacts:
+        return self.facts
+
+    async def start_charon(self) -> None:
+        self._call("start")
+        if self.refuses_to_start:
+            raise CharonStartError("did not come up")
+        self.process = PROCESS
+
+    def kill_charon(self) -> None:
+        """As SIGKILL: what it had is forgotten, the kernel keeps its policies."""
+        self.process = None
+        self.loaded, self.trusted, self.held, self.sas = {}, {}, {}, {}
+
+    async def load_authority(self, authority: Authority) -> None:
+        self._call(f"trust {authority.name}")
+        self.trusted[authority.name] = authority
+
+    async def load_key(self, credentials: Credentials) -> None:
+        self._call("key")
+        self.held[credentials.key_id] = credentials
+
+    async def load_connection(self, connection: Connection, fingerprint: str) -> None:
+        self._call(f"load {connection.name}")
+        self._forget(connection.name)
+        self.loaded[connection.name] = (connection, fingerprint)
+        for policy in policies(connection):
+            self.kernel[policy.selector] = installed(policy)
+
+    async def reinstall(self, connection: str, child: str) -> None:
+        self._call(f"reinstall {child}")
+        for policy in policies(self.loaded[connection][0]):
+            self.kernel[policy.selector] = installed(policy)
+
+    async def unload_connection(self, name: str) -> None:
+        self._call(f"unload {name}")
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        if name in self.loaded:
+            for policy in policies(self.loaded.pop(name)[0]):
+                self.kernel.pop(policy.selector, None)
+
+    async def terminate(self, unique_id: int) -> None:
+        self._call(f"terminate {unique_id}")
+        self.sas.pop(unique_id)
+
+    async def unload_key(self, key_id: str) -> None:
+        self._call(f"unload key {key_id}")
+        self.held.pop(key_id)
+
+    async def unload_authority(self, name: str) -> None:
+        self._call(f"untrust {name}")
+        self.trusted.pop(name)
+
+    def stop_by_signal(self) -> None:
+        """As SIGSTOP."""
+        assert self.process is not None
+        self.process = replace(self.process, stopped=True)
