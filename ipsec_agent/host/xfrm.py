@@ -1,0 +1,129 @@
+"""The kernel's IPsec policies and SAs: list, delete, watch.
+
+Nothing here makes policies or SAs: that is charon's.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
+
+from ipsec_agent.core.model import Address, PolicySelector
+from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, listening, watch
+from ipsec_agent.host.xfrm_messages import Group, Kind, XfrmMarshal
+from ipsec_agent.host.xfrm_records import (
+    XfrmEvent,
+    event_of,
+    matters,
+    policy_deletion,
+    policy_of,
+    state_deletion,
+    state_of,
+)
+
+NETLINK_XFRM = 6
+
+_LACKING = "this kernel has no XFRM: load xfrm_user"
+_GROUPS = (Group.EXPIRE, Group.SA, Group.POLICY)
+
+
+class _XfrmSocket(AsyncNetlinkSocket):
+    marshal_class = XfrmMarshal
+
+
+class Xfrm:
+    """The kernel's policies and SAs in this process's network namespace."""
+
+    def __init__(self, wire: NetlinkWire) -> None:
+        self._wire = wire
+
+    async def policies(self) -> tuple[Policy, ...]:
+        """All policies that apply to any packet their selector names.
+
+        Left out: policies of single sockets (charon's own for IKE), and those bound to a mark,
+        an XFRM interface (if_id) or a link.
+
+        Raises:
+            KernelError: refused, too late, or the kernel has no XFRM.
+        """
+        # A body would be read as attributes: dump requests are bare.
+        found = await self._wire.dump("reading the kernel's policies", nlmsg, Kind.GET_POLICY)
+        return tuple(policy for policy in map(policy_of, found) if policy is not None)
+
+    async def states(self) -> tuple[SecurityAssociation, ...]:
+        """All ESP SAs, larval ones (SPI 0) included. No key is decoded.
+
+        Raises:
+            KernelError: refused, too late, or the kernel has no XFRM.
+        """
+        found = await self._wire.dump("reading the kernel's SAs", nlmsg, Kind.GET_SA)
+        return tuple(state for state in map(state_of, found) if state is not None)
+
+    async def delete_policy(self, policy: Policy | PolicySelector) -> None:
+        """Delete a policy: the very one that was read, or the one with this selector.
+
+        Raises:
+            KernelError: refused, too late, or there is none (ENOENT).
+        """
+        selector = policy.selector if isinstance(policy, Policy) else policy
+        doing = f"deleting the policy {selector.source} -> {selector.destination}"
+        await self._wire.request(doing, policy_deletion(policy), Kind.DELETE_POLICY)
+
+    async def delete_state(self, source: Address, destination: Address, spi: int) -> None:
+        """Delete an ESP SA. Larval ones (SPI 0) cannot be named: they expire.
+
+        The kernel finds an SA by destination and SPI; the source is for the error message.
+
+        Raises:
+            KernelError: refused, too late, or there is none (ESRCH).
+        """
+        doing = f"deleting the SA {source} -> {destination} with SPI {spi:08x}"
+        await self._wire.request(doing, state_deletion(destination, spi), Kind.DELETE_SA)
+
+    async def watch(self, wake: Callable[[], None]) -> None:
+        """Call `wake` for ever: policies came, changed, went; SAs went.
+
+        Also at the start, after lost events, and for changes of our own.
+
+        Raises:
+            KernelError: the kernel does not let us listen.
+        """
+        await watch(
+            "listening to the kernel's policies",
+            _open_socket,
+            _GROUPS,
+            wake,
+            matters=matters,
+            lacking=_LACKING,
+        )
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[XfrmEvent]]:
+        """All events from the moment of entry on, with what each is about.
+
+        Raises:
+            KernelError: the kernel does not let us listen, or events were lost (ENOBUFS).
+        """
+        doing = "listening to the kernel's policies"
+        async with listening(doing, _open_socket, _GROUPS, lacking=_LACKING) as messages:
+            yield (event_of(message) async for message in messages)
+
+
+@asynccontextmanager
+async def open_xfrm(*, deadline: float = DEADLINE) -> AsyncIterator[Xfrm]:
+    """Xfrm for this process's network namespace; `deadline` in seconds per request.
+
+    The socket is opened by the first request, which tells whether the kernel has XFRM.
+    """
+    wire = NetlinkWire(_open_socket, deadline=deadline, lacking=_LACKING)
+    try:
+        yield Xfrm(wire)
+    finally:
+        wire.close()
+
+
+def _open_socket() -> Any:
+    return _XfrmSocket(family=NETLINK_XFRM)

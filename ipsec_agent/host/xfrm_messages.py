@@ -1,0 +1,274 @@
+"""The kernel's XFRM structures as pyroute2 message classes; no socket.
+
+pyroute2 0.9 has none of them. Layouts: linux/xfrm.h. pyroute2 packs fields without alignment, so
+each pad is written out. Attributes that carry keys are mapped to `none`: nothing decodes or shows
+them.
+"""
+
+import enum
+import struct
+from typing import ClassVar, NamedTuple
+
+from pyroute2.netlink import nla, nlmsg
+from pyroute2.netlink.marshal import Marshal
+
+
+class Kind(enum.IntEnum):
+    """Message types (linux/xfrm.h: XFRM_MSG_*)."""
+
+    NEW_SA = 0x10
+    DELETE_SA = 0x11
+    GET_SA = 0x12
+    NEW_POLICY = 0x13
+    DELETE_POLICY = 0x14
+    GET_POLICY = 0x15
+    ACQUIRE = 0x17
+    EXPIRE = 0x18
+    UPDATE_POLICY = 0x19
+    UPDATE_SA = 0x1A
+    POLICY_EXPIRE = 0x1B
+    FLUSH_SA = 0x1C
+    FLUSH_POLICY = 0x1D
+
+
+class Group(enum.IntEnum):
+    """Multicast groups (linux/xfrm.h: XFRMNLGRP_*)."""
+
+    EXPIRE = 2
+    SA = 3
+    POLICY = 4
+
+
+INFINITE = 2**64 - 1
+NO_ADDRESS = bytes(16)
+
+Fields = tuple[tuple[str, str], ...]
+
+# Addresses are 16 bytes in both families; IPv4 stands in the first four.
+SELECTOR: Fields = (
+    ("sel_daddr", "16s"),
+    ("sel_saddr", "16s"),
+    ("sel_dport", ">H"),
+    ("sel_dport_mask", ">H"),
+    ("sel_sport", ">H"),
+    ("sel_sport_mask", ">H"),
+    ("sel_family", "H"),
+    ("sel_prefixlen_d", "B"),
+    ("sel_prefixlen_s", "B"),
+    ("sel_proto", "B"),
+    ("__pad_selector", "3x"),
+    ("sel_ifindex", "i"),
+    ("sel_user", "I"),
+)
+LIFETIME_LIMITS: Fields = (
+    ("soft_byte_limit", "Q"),
+    ("hard_byte_limit", "Q"),
+    ("soft_packet_limit", "Q"),
+    ("hard_packet_limit", "Q"),
+    ("soft_add_expires_seconds", "Q"),
+    ("hard_add_expires_seconds", "Q"),
+    ("soft_use_expires_seconds", "Q"),
+    ("hard_use_expires_seconds", "Q"),
+)
+LIFETIME_NOW: Fields = (("bytes", "Q"), ("packets", "Q"), ("add_time", "Q"), ("use_time", "Q"))
+POLICY_INFO: Fields = (
+    *SELECTOR,
+    *LIFETIME_LIMITS,
+    *LIFETIME_NOW,
+    ("priority", "I"),
+    ("index", "I"),
+    ("dir", "B"),
+    ("action", "B"),
+    ("flags", "B"),
+    ("share", "B"),
+    ("__pad", "4x"),
+)
+POLICY_ID: Fields = (*SELECTOR, ("index", "I"), ("dir", "B"), ("__pad", "3x"))
+SA_INFO: Fields = (
+    *SELECTOR,
+    ("daddr", "16s"),
+    ("spi", ">I"),
+    ("proto", "B"),
+    ("__pad_id", "3x"),
+    ("saddr", "16s"),
+    *LIFETIME_LIMITS,
+    *LIFETIME_NOW,
+    ("replay_window_errors", "I"),
+    ("replay_errors", "I"),
+    ("integrity_failed", "I"),
+    ("seq", "I"),
+    ("reqid", "I"),
+    ("family", "H"),
+    ("mode", "B"),
+    ("replay_window", "B"),
+    ("flags", "B"),
+    ("__pad", "7x"),
+)
+SA_ID: Fields = (
+    ("daddr", "16s"),
+    ("spi", ">I"),
+    ("family", "H"),
+    ("proto", "B"),
+    ("__pad", "1x"),
+)
+
+_DEFAULTS: dict[str, bytes | int] = {
+    "sel_daddr": NO_ADDRESS,
+    "sel_saddr": NO_ADDRESS,
+    "daddr": NO_ADDRESS,
+    "saddr": NO_ADDRESS,
+    # A limit of 0 would be over at once; all ones means none.
+    **{name: INFINITE for name, _ in LIFETIME_LIMITS},
+}
+
+
+def size(fields: Fields) -> int:
+    """Bytes that a structure takes on the wire."""
+    return sum(struct.calcsize(form) for _, form in fields)
+
+
+class Template(NamedTuple):
+    """One `struct xfrm_user_tmpl`: what a packet must have gone through.
+
+    Attributes:
+        destination, source: 16 bytes, all zero for any.
+        spi: 0 for any.
+        protocol: 50 is ESP.
+        mode: 0 is transport.
+        optional: 1 where a packet may come without it (level use).
+    """
+
+    destination: bytes = NO_ADDRESS
+    spi: int = 0
+    protocol: int = 50
+    family: int = 0
+    source: bytes = NO_ADDRESS
+    reqid: int = 0
+    mode: int = 0
+    share: int = 0
+    optional: int = 0
+    authentication: int = 2**32 - 1
+    encryption: int = 2**32 - 1
+    compression: int = 2**32 - 1
+
+
+# In native order but for the SPI, which Template.spi turns over: struct knows one order per format.
+_TEMPLATE = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
+TEMPLATE_SIZE = _TEMPLATE.size
+
+
+def unpack_templates(data: bytes) -> tuple[Template, ...]:
+    """The templates of an XFRMA_TMPL, an array without headers."""
+    whole = len(data) - len(data) % TEMPLATE_SIZE
+    return tuple(
+        Template(destination, int.from_bytes(spi, "big"), *rest)
+        for destination, spi, *rest in _TEMPLATE.iter_unpack(data[:whole])
+    )
+
+
+def pack_templates(templates: tuple[Template, ...]) -> bytes:
+    """The bytes of an XFRMA_TMPL."""
+    return b"".join(
+        _TEMPLATE.pack(template.destination, template.spi.to_bytes(4, "big"), *template[2:])
+        for template in templates
+    )
+
+
+class _Attributes:
+    """What the attributes of all XFRM messages are called, and how each is read."""
+
+    prefix = "XFRMA_"
+    nla_map = (
+        (1, "XFRMA_ALG_AUTH", "none"),
+        (2, "XFRMA_ALG_CRYPT", "none"),
+        (3, "XFRMA_ALG_COMP", "none"),
+        (4, "XFRMA_ENCAP", "encapsulation"),
+        (5, "XFRMA_TMPL", "cdata"),
+        (6, "XFRMA_SA", "association"),
+        (7, "XFRMA_POLICY", "policy"),
+        (15, "XFRMA_LASTUSED", "uint64"),
+        (16, "XFRMA_POLICY_TYPE", "hex"),
+        (18, "XFRMA_ALG_AEAD", "none"),
+        (20, "XFRMA_ALG_AUTH_TRUNC", "none"),
+        (21, "XFRMA_MARK", "mark"),
+        (31, "XFRMA_IF_ID", "uint32"),
+    )
+
+    class encapsulation(nla):  # noqa: N801 - pyroute2 finds it by the name in nla_map
+        """`struct xfrm_encap_tmpl`: ESP in UDP."""
+
+        fields = (
+            ("type", "H"),
+            ("sport", ">H"),
+            ("dport", ">H"),
+            ("__pad", "2x"),
+            ("original", "16s"),
+        )
+        defaults: ClassVar = {"original": NO_ADDRESS}
+
+    class mark(nla):  # noqa: N801 - pyroute2 finds it by the name in nla_map
+        """`struct xfrm_mark`."""
+
+        # Not "value": pyroute2 takes a field of that name for the whole attribute.
+        fields = (("mark", "I"), ("mask", "I"))
+
+    class policy(nla):  # noqa: N801 - pyroute2 finds it by the name in nla_map
+        """The whole policy, inside the event of its deletion."""
+
+        fields = POLICY_INFO
+        defaults = _DEFAULTS
+
+    class association(nla):  # noqa: N801 - pyroute2 finds it by the name in nla_map
+        """The whole SA, inside the event of its deletion."""
+
+        fields = SA_INFO
+        defaults = _DEFAULTS
+
+
+class PolicyInfo(_Attributes, nlmsg):
+    """`struct xfrm_userpolicy_info`: a policy, in dumps, requests and events."""
+
+    fields = POLICY_INFO
+    defaults = _DEFAULTS
+
+
+class PolicyId(_Attributes, nlmsg):
+    """`struct xfrm_userpolicy_id`: which policy to delete, or was deleted."""
+
+    fields = POLICY_ID
+    defaults = _DEFAULTS
+
+
+class SaInfo(_Attributes, nlmsg):
+    """`struct xfrm_usersa_info`: an SA, in dumps and events."""
+
+    fields = SA_INFO
+    defaults = _DEFAULTS
+
+
+class SaId(_Attributes, nlmsg):
+    """`struct xfrm_usersa_id`: which SA to delete, or was deleted."""
+
+    fields = SA_ID
+    defaults = _DEFAULTS
+
+
+class SaExpire(_Attributes, nlmsg):
+    """`struct xfrm_user_expire`: an SA reached a limit; a hard one has ended it."""
+
+    fields = (*SA_INFO, ("hard", "B"), ("__pad_hard", "7x"))
+    defaults = _DEFAULTS
+
+
+class XfrmMarshal(Marshal):
+    """Which class reads which message type; others are read as bare headers."""
+
+    msg_map: ClassVar = {
+        Kind.NEW_SA: SaInfo,
+        Kind.UPDATE_SA: SaInfo,
+        Kind.DELETE_SA: SaId,
+        Kind.EXPIRE: SaExpire,
+        Kind.NEW_POLICY: PolicyInfo,
+        Kind.UPDATE_POLICY: PolicyInfo,
+        Kind.DELETE_POLICY: PolicyId,
+    }

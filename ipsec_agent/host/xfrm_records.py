@@ -1,0 +1,198 @@
+"""XFRM messages to and from the agent's records; no socket."""
+
+import enum
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
+
+from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
+from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.host.xfrm_messages import Kind, PolicyId, SaId, unpack_templates
+
+ESP = socket.IPPROTO_ESP
+MODE_TRANSPORT = 0
+ACTION_BLOCK = 1
+ALL_BITS = 0xFFFF
+
+
+class XfrmEventKind(enum.StrEnum):
+    """What happened to a policy or an SA."""
+
+    POLICY_ADDED = "policy added"
+    POLICY_UPDATED = "policy updated"
+    POLICY_DELETED = "policy deleted"
+    POLICY_EXPIRED = "policy expired"
+    POLICIES_FLUSHED = "policies flushed"
+    SA_ADDED = "sa added"
+    SA_UPDATED = "sa updated"
+    SA_DELETED = "sa deleted"
+    SA_EXPIRED = "sa expired"
+    SAS_FLUSHED = "sas flushed"
+    OTHER = "other"
+
+
+_KINDS = {
+    Kind.NEW_POLICY: XfrmEventKind.POLICY_ADDED,
+    Kind.UPDATE_POLICY: XfrmEventKind.POLICY_UPDATED,
+    Kind.DELETE_POLICY: XfrmEventKind.POLICY_DELETED,
+    Kind.POLICY_EXPIRE: XfrmEventKind.POLICY_EXPIRED,
+    Kind.FLUSH_POLICY: XfrmEventKind.POLICIES_FLUSHED,
+    Kind.NEW_SA: XfrmEventKind.SA_ADDED,
+    Kind.UPDATE_SA: XfrmEventKind.SA_UPDATED,
+    Kind.DELETE_SA: XfrmEventKind.SA_DELETED,
+    Kind.EXPIRE: XfrmEventKind.SA_EXPIRED,
+    Kind.FLUSH_SA: XfrmEventKind.SAS_FLUSHED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class XfrmEvent:
+    """One event of the kernel.
+
+    Attributes:
+        selector: of the policy, None for SAs, flushes and policies that no PolicySelector tells.
+        spi: of the SA, 0 for policies and larval SAs.
+        hard: an expiry that ended the SA.
+    """
+
+    kind: XfrmEventKind
+    selector: PolicySelector | None = None
+    spi: int = 0
+    hard: bool = False
+
+
+def policy_of(message: Any) -> Policy | None:
+    """A policy of a dump; None where no PolicySelector tells what it applies to."""
+    selector = selector_of(message)
+    if selector is None:
+        return None
+    templates = unpack_templates(message.get_attr("XFRMA_TMPL") or b"")
+    return Policy(
+        selector=selector,
+        priority=message["priority"],
+        esp=any(
+            template.protocol == ESP and template.mode == MODE_TRANSPORT and not template.optional
+            for template in templates
+        ),
+        blocks=message["action"] == ACTION_BLOCK,
+        optional=any(template.optional for template in templates),
+        reqid=templates[0].reqid if templates else 0,
+        index=message["index"],
+    )
+
+
+def state_of(message: Any) -> SecurityAssociation | None:
+    """An SA of a dump, without its keys; None where it is not ESP."""
+    if message["proto"] != ESP:
+        return None
+    encapsulation = message.get_attr("XFRMA_ENCAP")
+    return SecurityAssociation(
+        source=_address(message["saddr"], message["family"]),
+        destination=_address(message["daddr"], message["family"]),
+        spi=message["spi"],
+        reqid=message["reqid"],
+        bytes=message["bytes"],
+        packets=message["packets"],
+        added=message["add_time"],
+        # Absent until the first packet, and in kernels that only keep the time of first use.
+        last_used=message.get_attr("XFRMA_LASTUSED") or message["use_time"],
+        encapsulated=encapsulation is not None and encapsulation["type"] != 0,
+    )
+
+
+def event_of(message: Any) -> XfrmEvent:
+    """What an event is about."""
+    kind = _KINDS.get(message["header"]["type"], XfrmEventKind.OTHER)
+    match kind:
+        case XfrmEventKind.POLICY_ADDED | XfrmEventKind.POLICY_UPDATED:
+            return XfrmEvent(kind, selector=selector_of(message))
+        case XfrmEventKind.POLICY_DELETED:
+            # Deleted by index, the id names no selector: the whole policy inside does.
+            return XfrmEvent(
+                kind, selector=selector_of(message.get_attr("XFRMA_POLICY") or message)
+            )
+        case XfrmEventKind.SA_ADDED | XfrmEventKind.SA_UPDATED | XfrmEventKind.SA_DELETED:
+            return XfrmEvent(kind, spi=message["spi"])
+        case XfrmEventKind.SA_EXPIRED:
+            return XfrmEvent(kind, spi=message["spi"], hard=bool(message["hard"]))
+        case _:
+            return XfrmEvent(kind)
+
+
+def matters(message: Any) -> bool:
+    """Whether an event calls for a look: larval SAs come and go with every silent peer."""
+    kind = message["header"]["type"]
+    if kind == Kind.EXPIRE:
+        return bool(message["hard"]) and message["spi"] != 0
+    return kind not in {Kind.NEW_SA, Kind.UPDATE_SA, Kind.ACQUIRE}
+
+
+def selector_of(message: Any) -> PolicySelector | None:
+    """A policy's selector; None where a socket, mark, interface or link narrows it."""
+    if message["dir"] not in tuple(Direction) or message["sel_ifindex"]:
+        return None
+    if message.get_attr("XFRMA_IF_ID") or (message.get_attr("XFRMA_MARK") or {}).get("mask"):
+        return None
+    family = message["sel_family"]
+    return PolicySelector(
+        direction=Direction(message["dir"]),
+        source=_network(message["sel_saddr"], message["sel_prefixlen_s"], family),
+        destination=_network(message["sel_daddr"], message["sel_prefixlen_d"], family),
+        protocol=message["sel_proto"],
+        # The kernel compares (port XOR wanted) AND mask: mask 0 is any port.
+        source_port=message["sel_sport"] & message["sel_sport_mask"],
+        destination_port=message["sel_dport"] & message["sel_dport_mask"],
+    )
+
+
+def policy_deletion(policy: Policy | PolicySelector) -> PolicyId:
+    """The request that deletes a policy: the very one that was read, or the one with a selector."""
+    selector = policy.selector if isinstance(policy, Policy) else policy
+    message = PolicyId()
+    message.update(_selector_fields(selector))
+    message["dir"] = int(selector.direction)
+    # With an index the kernel takes that policy, whatever else makes up its identity.
+    message["index"] = policy.index if isinstance(policy, Policy) else 0
+    return message
+
+
+def state_deletion(destination: Address, spi: int) -> SaId:
+    """The request that deletes an ESP SA."""
+    message = SaId()
+    message["daddr"] = _raw(destination)
+    message["spi"] = spi
+    message["family"] = _family(destination)
+    message["proto"] = ESP
+    return message
+
+
+def _selector_fields(selector: PolicySelector) -> dict[str, int | bytes]:
+    return {
+        "sel_daddr": _raw(selector.destination.network_address),
+        "sel_saddr": _raw(selector.source.network_address),
+        "sel_dport": selector.destination_port,
+        "sel_dport_mask": ALL_BITS if selector.destination_port else 0,
+        "sel_sport": selector.source_port,
+        "sel_sport_mask": ALL_BITS if selector.source_port else 0,
+        "sel_family": _family(selector.destination.network_address),
+        "sel_prefixlen_d": selector.destination.prefixlen,
+        "sel_prefixlen_s": selector.source.prefixlen,
+        "sel_proto": selector.protocol,
+    }
+
+
+def _address(raw: bytes, family: int) -> Address:
+    return IPv6Address(raw) if family == socket.AF_INET6 else IPv4Address(raw[:4])
+
+
+def _network(raw: bytes, prefix: int, family: int) -> Network:
+    return ip_network((_address(raw, family), prefix), strict=False)
+
+
+def _raw(address: Address) -> bytes:
+    return address.packed.ljust(16, b"\0")
+
+
+def _family(address: Address) -> int:
+    return socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004 - IPv6
