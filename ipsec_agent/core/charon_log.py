@@ -1,0 +1,77 @@
+"""Which lines of charon's log explain a problem, and what to do about each."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A line that explains something.
+
+    Attributes:
+        code: stable name of the problem.
+        message: the line as charon wrote it.
+        peer: the address that it names, "" without one.
+        hint: what to do.
+    """
+
+    code: str
+    message: str
+    peer: str
+    hint: str
+
+
+CERTIFICATES = "compare both VMs' ca_certificates and instance_certificate: `ipsec-agent check`"
+PROPOSALS = "compare esp_proposals and ike_proposals of both VMs"
+SUBNETS = "compare ipsec_subnets and no_ipsec_subnets of both VMs"
+
+PATTERNS = (
+    (r"received AUTHENTICATION_FAILED notify", "peer-refuses-us", CERTIFICATES),
+    (r"no trusted .*public key found", "peer-not-trusted", CERTIFICATES),
+    (r"no issuer certificate found for", "peer-not-trusted", CERTIFICATES),
+    (r"subject certificate invalid", "peer-certificate-invalid", CERTIFICATES),
+    (r"constraint check failed", "peer-not-trusted", CERTIFICATES),
+    (r"signature validation failed", "peer-not-trusted", CERTIFICATES),
+    (r"no private key found for", "own-key-missing", "the agent loads it again by itself"),
+    (r"received NO_PROPOSAL_CHOSEN", "proposals-differ", PROPOSALS),
+    (r"no acceptable proposal found", "proposals-differ", PROPOSALS),
+    (r"received proposals (inacceptable|unacceptable)", "proposals-differ", PROPOSALS),
+    (r"received TS_UNACCEPTABLE", "selectors-differ", SUBNETS),
+    (r"traffic selectors .* unacceptable", "selectors-differ", SUBNETS),
+    (r"no matching peer config found", "peer-not-configured", SUBNETS),
+    (
+        r"giving up after \d+ retransmits",
+        "peer-silent",
+        "look whether the peer is up and UDP 500 and 4500 and protocol 50 reach it",
+    ),
+    (
+        r"unable to (install|add) .*(policy|SA|SAD|SPD)",
+        "kernel-refuses",
+        "look whether the kernel has ESP and the algorithms of esp_proposals",
+    ),
+    (
+        r"installing trap failed|unable to install .*trap",
+        "trap-not-installed",
+        "the log of charon says why; the agent tries again",
+    ),
+)
+
+ADDRESS = re.compile(
+    r"(?<![\w.:])(\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7})(?![\w:])"
+)
+
+
+def explain(group: str, level: int, message: str) -> Explanation | None:
+    """What a line explains, None for the others.
+
+    Args:
+        group: charon's log group, such as IKE or KNL.
+        level: its level; lines above 1 are for developers.
+    """
+    if level > 1 or group in {"ENC", "NET"}:
+        return None
+    for pattern, code, hint in PATTERNS:
+        if re.search(pattern, message):
+            named = ADDRESS.search(message)
+            return Explanation(code, message, named.group(1) if named else "", hint)
+    return None

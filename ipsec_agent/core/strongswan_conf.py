@@ -1,0 +1,125 @@
+"""The text of charon's private strongswan.conf: what charon must know before VICI can tell it."""
+
+from typing import Any
+
+from ipsec_agent.core.config import Config
+
+PLUGINS = (
+    "nonce",
+    "random",
+    "openssl",
+    "pem",
+    "pkcs1",
+    "pkcs8",
+    "x509",
+    "pubkey",
+    "revocation",
+    "constraints",
+    "kdf",
+    "kernel-netlink",
+    "socket-default",
+    "counters",
+    "vici",
+)
+"""Pinned: `kdf` is needed since 5.9.6; nothing that fetches, nothing of another key exchange."""
+
+SETTINGS: dict[str, str] = {
+    # Addresses and routes of the VM are not charon's.
+    "install_routes": "no",
+    "install_virtual_ip": "no",
+    "process_route": "no",
+    "make_before_break": "yes",
+    # Four critical jobs stand for ever; 16 more keep up with 1,000 peers that come at once.
+    "threads": "32",
+    # A data centre's round trip is below 10 ms: 1 + 1.3 + 1.7 + 2.2 s until a peer counts as dead.
+    # The base must not be 1.0, which makes charon write a larval lifetime of 149 days.
+    "retransmit_tries": "3",
+    "retransmit_timeout": "1.0",
+    "retransmit_base": "1.3",
+    # Hash tables for 1,000 IKE_SAs, so that a look-up does not walk them all.
+    "ikesa_table_size": "1024",
+    "ikesa_table_segments": "16",
+    # After a power cut every VM initiates at once; cookies and blocks would refuse them.
+    "cookie_threshold": "2000",
+    "block_threshold": "50",
+    "init_limit_half_open": "0",
+    # VMs of one deployment share an identity.
+    "delete_rekeyed_delay": "5",
+    # How long a packet that waits for an SA blocks the next attempt; 165 s by default.
+    "plugins.kernel-netlink.xfrm_acq_expires": "3",
+    "plugins.revocation.enable_crl": "no",
+    "plugins.revocation.enable_ocsp": "no",
+}
+
+SECTIONS = ("charon", "charon-systemd")
+"""Each program reads the section of its own name."""
+
+
+def render(config: Config, *, run_dir: str, vici_socket: str, program: str) -> str:
+    """The text for this config; it holds no secret.
+
+    Args:
+        run_dir: the agent's run directory.
+        vici_socket: path of the VICI socket.
+        program: path of charon, whose name decides the section.
+    """
+    charon = config.agent.charon
+    settings = {
+        "load": " ".join(charon.plugins or PLUGINS),
+        **SETTINGS,
+        "plugins.vici.socket": f"unix://{vici_socket}",
+        **_logging(config, program, run_dir),
+        **dict(charon.settings),
+    }
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        _plant(tree, key, value)
+    name = program.rpartition("/")[2]
+    return (
+        "# Written by ipsec-agent at each start of charon; change agent.charon.settings instead.\n"
+        + _section(name if name in SECTIONS else "charon", tree, 0)
+    )
+
+
+def _logging(config: Config, program: str, run_dir: str) -> dict[str, str]:
+    level = str(config.log_level)
+    log = config.agent.charon.log
+    if log != "journal":
+        # A file's path may hold dots, so the section has a name of its own (since 5.7).
+        return {
+            "filelog.agent.path": log,
+            "filelog.agent.append": "yes",
+            "filelog.agent.flush_line": "yes",
+            "filelog.agent.time_format": "%b %e %T",
+            "filelog.agent.default": level,
+            "syslog.daemon.default": "-1",
+            "syslog.auth.default": "-1",
+            "journal.default": "-1",
+        }
+    _ = run_dir
+    if program.endswith("charon-systemd"):
+        return {"journal.default": level}
+    return {"syslog.daemon.default": level}
+
+
+def _plant(tree: dict[str, Any], key: str, value: str) -> None:
+    *path, leaf = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree[leaf] = value
+
+
+def _section(name: str, tree: dict[str, Any], depth: int) -> str:
+    indent = "  " * depth
+    lines = [f"{indent}{name} {{\n"]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            lines.append(_section(key, value, depth + 1))
+        else:
+            lines.append(f'{indent}  {key} = "{_quoted(value)}"\n')
+    lines.append(f"{indent}}}\n")
+    return "".join(lines)
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,186 @@
+"""What we ask of charon, in model types: connections, credentials, SAs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.core.model import Authority, Connection, Credentials, Network
+from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
+from ipsec_agent.core.swanctl import connection_message
+from ipsec_agent.errors import CharonError, CharonRefusedError
+from ipsec_agent.host.vici_wire import DEADLINE, ViciConnection, open_vici
+
+EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log")
+
+RECONNECT = 0.5
+"""Seconds between attempts to hear charon's events again."""
+
+
+class CharonClient:
+    """charon's commands, on one VICI connection."""
+
+    def __init__(self, vici: ViciConnection) -> None:
+        self._vici = vici
+
+    async def version(self) -> str:
+        """charon's version, such as 5.9.8."""
+        return _text((await self._vici.request("version")).get("version", b""))
+
+    async def plugins(self) -> tuple[str, ...]:
+        """The plugins that charon loaded."""
+        return tuple(_text(item) for item in (await self._vici.request("stats")).get("plugins", []))
+
+    async def connections(self) -> tuple[LoadedConnection, ...]:
+        """The loaded connections, without what only a fingerprint can tell."""
+        found = await self._vici.stream("list-conns", "list-conn")
+        return tuple(
+            LoadedConnection(name, "", tuple(sorted(body.get("children", {}))))
+            for entry in found
+            for name, body in entry.items()
+        )
+
+    async def authorities(self) -> tuple[str, ...]:
+        """The names of the CAs that charon trusts through load-authority."""
+        answer = await self._vici.request("get-authorities")
+        return tuple(_text(name) for name in answer.get("authorities", []))
+
+    async def keys(self) -> tuple[str, ...]:
+        """The ids of the private keys that charon has."""
+        return tuple(_text(key) for key in (await self._vici.request("get-keys")).get("keys", []))
+
+    async def sas(self) -> tuple[IkeSa, ...]:
+        """The IKE_SAs and their CHILD_SAs."""
+        found = await self._vici.stream("list-sas", "list-sa", {"noblock": "yes"})
+        return tuple(_ike_sa(name, body) for entry in found for name, body in entry.items())
+
+    async def load_connection(self, connection: Connection) -> None:
+        """Load or replace a connection. Success says nothing of its policies: read the kernel."""
+        await self._vici.request("load-conn", connection_message(connection))
+
+    async def unload_connection(self, name: str) -> None:
+        """Unload a connection; its SAs stay."""
+        await self._vici.request("unload-conn", {"name": name})
+
+    async def load_authority(self, authority: Authority) -> None:
+        """Trust a CA."""
+        await self._vici.request(
+            "load-authority", {authority.name: {"cacert": authority.certificate}}
+        )
+
+    async def unload_authority(self, name: str) -> None:
+        """Trust a CA no more."""
+        await self._vici.request("unload-authority", {"name": name})
+
+    async def load_key(self, credentials: Credentials) -> None:
+        """Give charon the private key, from memory, and the intermediates.
+
+        Raises:
+            CharonRefusedError: the key is refused, or charon names it otherwise than we do.
+        """
+        for certificate in credentials.intermediates:
+            await self._vici.request(
+                "load-cert", {"type": "X509", "flag": "NONE", "data": certificate}
+            )
+        answer = await self._vici.request(
+            "load-key", {"type": "any", "data": bytes(credentials.private_key)}
+        )
+        if _text(answer.get("id", b"")) != credentials.key_id:
+            raise CharonRefusedError("charon names the private key otherwise than the agent does")
+
+    async def unload_key(self, key_id: str) -> None:
+        """Take a private key away."""
+        await self._vici.request("unload-key", {"id": key_id})
+
+    async def install(self, child: str, connection: str) -> None:
+        """Install a child's trap or shunt."""
+        await self._vici.request("install", {"child": child, "ike": connection})
+
+    async def uninstall(self, child: str, connection: str) -> None:
+        """Uninstall a child's trap or shunt."""
+        await self._vici.request("uninstall", {"child": child, "ike": connection})
+
+    async def terminate(self, unique_id: int) -> None:
+        """End an IKE_SA and its CHILD_SAs, without waiting for the peer."""
+        await self._vici.request("terminate", {"ike-id": str(unique_id), "timeout": "-1"})
+
+
+@contextlib.asynccontextmanager
+async def open_charon(path: Path, deadline: float = DEADLINE) -> AsyncIterator[CharonClient]:
+    """charon's commands on a connection of their own.
+
+    Raises:
+        CharonGoneError: nobody listens on the socket.
+    """
+    async with open_vici(path, deadline) as vici:
+        yield CharonClient(vici)
+
+
+async def watch_charon(
+    path: Path, wake: Callable[[], None], heard: Callable[[str, int, str], None]
+) -> None:
+    """Wake at each event of charon's SAs, and hand on its log lines; for ever, across restarts.
+
+    Args:
+        heard: is given the log group, the level and the line.
+    """
+    while True:
+        with contextlib.suppress(CharonError):
+            async with open_vici(path) as vici:
+                wake()
+                async for event, body in vici.listen(EVENTS):
+                    if event == "log":
+                        heard(
+                            _text(body.get("group", b"")),
+                            int(body.get("level", b"1")),
+                            _text(body.get("msg", b"")),
+                        )
+                    else:
+                        wake()
+        await asyncio.sleep(RECONNECT)
+
+
+def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
+    return IkeSa(
+        unique_id=_number(body, "uniqueid"),
+        name=name,
+        state=_text(body.get("state", b"")),
+        local=ip_address(_text(body["local-host"])),
+        remote=ip_address(_text(body["remote-host"])),
+        initiator=body.get("initiator") == b"yes",
+        age=_number(body, "established"),
+        children=tuple(_child_sa(child) for child in body.get("child-sas", {}).values()),
+    )
+
+
+def _child_sa(body: dict[str, Any]) -> ChildSa:
+    return ChildSa(
+        unique_id=_number(body, "uniqueid"),
+        name=_text(body.get("name", b"")),
+        state=_text(body.get("state", b"")),
+        spi_in=int(body.get("spi-in", b"0"), 16),
+        spi_out=int(body.get("spi-out", b"0"), 16),
+        reqid=_number(body, "reqid"),
+        local=_networks(body.get("local-ts", [])),
+        remote=_networks(body.get("remote-ts", [])),
+        bytes_in=_number(body, "bytes-in"),
+        bytes_out=_number(body, "bytes-out"),
+        packets_in=_number(body, "packets-in"),
+        packets_out=_number(body, "packets-out"),
+        age=_number(body, "install-time"),
+    )
+
+
+def _networks(selectors: list[bytes]) -> tuple[Network, ...]:
+    """The networks of selectors such as 10.0.0.1/32[tcp/80]."""
+    return tuple(ip_network(_text(item).partition("[")[0], strict=False) for item in selectors)
+
+
+def _number(body: dict[str, Any], key: str) -> int:
+    return int(body.get(key, b"0") or b"0")
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

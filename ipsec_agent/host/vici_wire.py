@@ -1,0 +1,190 @@
+"""One VICI connection over asyncio streams: request, stream, events, deadline, close.
+
+Frames are those of strongSwan's src/libcharon/plugins/vici/README.md; the codec is that of the
+package `vici`.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vici.exception import DeserializationException
+from vici.protocol import Message, Packet
+
+from ipsec_agent.errors import CharonGoneError, CharonRefusedError, CharonTimeoutError
+
+DEADLINE = 5.0
+"""Seconds that charon may take for one answer; a healthy one takes milliseconds."""
+
+MAX_FRAME = 512 * 1024
+"""Bytes of the largest frame (README.md of vici)."""
+
+UCRED = struct.Struct("3i")
+
+
+class ViciConnection:
+    """A connection that is thrown away after the first failure, since answers bear no id."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: float
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._deadline = deadline
+
+    @property
+    def peer_pid(self) -> int:
+        """The pid of the process that listens (SO_PEERCRED, unix(7))."""
+        channel = self._writer.get_extra_info("socket")
+        return int(UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+    async def request(
+        self, command: str, message: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Send a command and return its answer.
+
+        Raises:
+            CharonRefusedError: charon answered `success = no`, or does not know the command.
+            CharonTimeoutError: it did not answer in time.
+            CharonGoneError: it closed the connection, or sent what is no VICI.
+        """
+        async with self._limited(command):
+            await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
+            return self._judged(command, await self._answer(command))
+
+    async def stream(
+        self, command: str, event: str, message: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Send a command that answers by events, and return them all.
+
+        Raises:
+            CharonError: as `request`.
+        """
+        found: list[dict[str, Any]] = []
+        async with self._limited(command):
+            await self._send(Packet.register_event(event))
+            await self._confirm(event)
+            await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
+            self._judged(command, await self._answer(command, found))
+            await self._send(Packet.unregister_event(event))
+            await self._confirm(event)
+        return found
+
+    async def listen(self, events: tuple[str, ...]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Events as they come, for ever; those that this charon does not know are left out.
+
+        Raises:
+            CharonGoneError: the connection ended.
+        """
+        for event in events:
+            async with self._limited(event):
+                await self._send(Packet.register_event(event))
+                await self._confirm(event, unknown_is_fine=True)
+        while True:
+            packet = await self._receive()
+            if packet.response_type == Packet.EVENT:
+                yield packet.event_type.decode(), self._decoded(packet.payload)
+
+    @contextlib.asynccontextmanager
+    async def _limited(self, what: str) -> AsyncIterator[None]:
+        """A deadline over an exchange; whatever cuts it also ends the connection."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                yield
+        except TimeoutError as error:
+            self._writer.close()
+            raise CharonTimeoutError(
+                f"charon did not answer {what} within {self._deadline:g} s",
+                hint="it hangs or is stopped by a signal; see `ipsec-agent status`",
+            ) from error
+        except asyncio.CancelledError:
+            self._writer.close()
+            raise
+
+    async def _send(self, packet: bytes) -> None:
+        try:
+            self._writer.write(struct.pack("!I", len(packet)) + packet)
+            await self._writer.drain()
+        except OSError as error:
+            raise _gone() from error
+
+    async def _receive(self) -> Any:
+        try:
+            (length,) = struct.unpack("!I", await self._reader.readexactly(4))
+            if length > MAX_FRAME or length == 0:
+                raise _gone(f"sent a frame of {length} bytes")
+            return Packet.parse(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, OSError, struct.error) as error:
+            raise _gone() from error
+
+    async def _confirm(self, event: str, *, unknown_is_fine: bool = False) -> None:
+        packet = await self._receive()
+        while packet.response_type == Packet.EVENT:
+            packet = await self._receive()
+        if packet.response_type == Packet.EVENT_CONFIRM:
+            return
+        if packet.response_type != Packet.EVENT_UNKNOWN:
+            raise _gone(f"answered out of step (type {packet.response_type})")
+        if not unknown_is_fine:
+            raise CharonRefusedError(f"charon does not know the event {event}")
+
+    async def _answer(self, command: str, events: list[dict[str, Any]] | None = None) -> Any:
+        packet = await self._receive()
+        while packet.response_type == Packet.EVENT:
+            if events is not None:
+                events.append(self._decoded(packet.payload))
+            packet = await self._receive()
+        if packet.response_type == Packet.CMD_UNKNOWN:
+            raise CharonRefusedError(
+                f"charon does not know {command}",
+                hint="it lacks a plugin: see agent.charon.plugins",
+            )
+        if packet.response_type != Packet.CMD_RESPONSE:
+            raise _gone(f"answered out of step (type {packet.response_type})")
+        return packet.payload
+
+    def _decoded(self, payload: Any) -> dict[str, Any]:
+        try:
+            return dict(Message.deserialize(payload))
+        except (DeserializationException, struct.error, UnicodeDecodeError) as error:
+            raise _gone("sent what is no VICI") from error
+
+    def _judged(self, command: str, payload: Any) -> dict[str, Any]:
+        answer = self._decoded(payload)
+        if answer.get("success", b"yes") != b"yes":
+            reason = answer.get("errmsg", b"without a reason").decode(errors="replace")
+            raise CharonRefusedError(f"charon refused {command}: {reason}")
+        return answer
+
+
+def _gone(how: str = "closed the VICI connection") -> CharonGoneError:
+    return CharonGoneError(f"charon {how}", hint="the agent starts it again by itself")
+
+
+@contextlib.asynccontextmanager
+async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[ViciConnection]:
+    """A connection to the charon that listens on a socket; closed with the context.
+
+    Raises:
+        CharonGoneError: nobody listens there.
+        CharonTimeoutError: its backlog is full and it does not accept.
+    """
+    try:
+        async with asyncio.timeout(deadline):
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_FRAME)
+    except TimeoutError as error:
+        raise CharonTimeoutError(
+            f"charon did not accept on {path} within {deadline:g} s", hint="it hangs"
+        ) from error
+    except OSError as error:
+        raise CharonGoneError(
+            f"no charon answers on {path}: {error.strerror}", hint="is charon running?"
+        ) from error
+    try:
+        yield ViciConnection(reader, writer, deadline)
+    finally:
+        writer.close()
