@@ -12,6 +12,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+GUARD_TABLE = "ipsec_agent"
+"""The guard's nftables table, of the family inet."""
+
 
 class Role(enum.StrEnum):
     """How this VM speaks with the VMs of the deployment."""

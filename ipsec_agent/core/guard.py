@@ -1,0 +1,140 @@
+"""The guard: which packets one nftables table drops because they should be encrypted and are not.
+
+It states the promise literally and names neither an address of this VM, nor its role, nor anything
+of charon's, so that one and the same table stands on every VM of a deployment. guard_table.py
+writes it down for nftables.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import collapse_addresses, ip_network
+
+from ipsec_agent.core.model import Address, Network
+from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.promise import Promise
+
+BITS = {4: 32, 6: 128}
+"""Bits of an address, by IP version."""
+
+NEVER_A_PEER: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/32",
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::/128",
+        "fe80::/10",
+        "ff00::/8",
+    )
+)
+"""Addresses that no VM of a deployment has, even if 0.0.0.0/0 or ::/0 is to be encrypted: DHCP,
+multicast and neighbour discovery need them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What the table is made from.
+
+    Attributes:
+        force_encapsulation: ESP travels in UDP.
+        enforce: drop, rather than only count.
+        exempt: indexes of links that are not judged; none in the table that is saved for boot.
+    """
+
+    promise: Promise
+    force_encapsulation: bool = False
+    enforce: bool = True
+    exempt: tuple[int, ...] = ()
+
+    def judges(self, source: Address, destination: Address) -> bool:
+        """Whether the table drops a clear packet between these addresses."""
+        return source.version == destination.version and not any(
+            first <= int(address) <= last
+            for first, last in self.outside(source.version)
+            for address in (source, destination)
+        )
+
+    def families(self) -> tuple[int, ...]:
+        """The IP versions in which anything is encrypted."""
+        return tuple(
+            version
+            for version, bits in BITS.items()
+            if self.outside(version) != ((0, 2**bits - 1),)
+        )
+
+    def outside(self, version: int) -> tuple[tuple[int, int], ...]:
+        """The addresses that are not encrypted, as sorted ranges (first, last) that never touch."""
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(self._ranges(version)):
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        return tuple(merged)
+
+    def _ranges(self, version: int) -> Iterator[tuple[int, int]]:
+        for network in (*self.promise.no_ipsec, *NEVER_A_PEER):
+            if network.version == version:
+                yield _range(network)
+        start = 0
+        for first, last in map(_range, _collapsed(self.promise.ipsec, version)):
+            if start < first:
+                yield start, first - 1
+            start = last + 1
+        if start < 2 ** BITS[version]:
+            yield start, 2 ** BITS[version] - 1
+
+
+def exempt_links(
+    placement: Placement, network: NetworkFacts, uplinks: tuple[str, ...] = ()
+) -> tuple[int, ...]:
+    """Indexes of the links that need no judging: those that do not leave the VM.
+
+    None at all while it is unclear which ones leave it, as in the midst of a renaming.
+
+    Args:
+        placement: where the VM stands.
+        network: the links.
+        uplinks: the names that the operator gave, if any.
+    """
+    judged = {link.index for link in placement.uplinks}
+    known = {link.name for link in placement.uplinks}
+    if not judged or not placement.present or not known.issuperset(uplinks):
+        return ()
+    # The bridge or bond of an uplink carries its packets.
+    judged |= {link.master for link in placement.uplinks}
+    names = {link.name for link in network.links}
+    return tuple(
+        sorted(
+            link.index
+            for link in network.links
+            # nft reads a number as a name first, where a link is called so.
+            if link.index not in judged and str(link.index) not in names
+        )
+    )
+
+
+def explain(guard: Guard) -> tuple[str, ...]:
+    """What the table means, as sentences for an operator."""
+    verb = "dropped" if guard.enforce else "counted, but let through (optional: true)"
+    encrypted = ", ".join(str(network) for network in guard.promise.ipsec) or "nothing"
+    clear = ", ".join(str(network) for network in guard.promise.no_ipsec)
+    port = " and ESP in UDP (port 4500)" if guard.force_encapsulation else ""
+    return (
+        f"between two addresses of {encrypted}"
+        + (f", except {clear}," if clear else "")
+        + f" whatever is not IPsec is {verb}, in both directions",
+        f"passes there: ESP{port}, IKE (UDP 500, and 4500 with the marker), neighbour discovery",
+        "passes everywhere: loopback, multicast, link-local IPv6, DHCP's broadcasts",
+    )
+
+
+def _collapsed(networks: tuple[Network, ...], version: int) -> Iterable[Network]:
+    # mypy cannot see that these are of one family.
+    same = [network for network in networks if network.version == version]
+    return collapse_addresses(same)  # type: ignore[type-var]
+
+
+def _range(network: Network) -> tuple[int, int]:
+    return int(network.network_address), int(network.broadcast_address)
