@@ -1,0 +1,177 @@
+"""The VM's interfaces, addresses and default routes: list, set an MTU, watch."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from pyroute2.iproute.linux import AsyncIPRoute
+from pyroute2.netlink.rtnl import (
+    RTM_DELROUTE,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_LINK,
+)
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
+from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
+
+# linux/if.h, linux/if_addr.h, linux/rtnetlink.h
+IFF_UP = 0x1
+IFA_F_TENTATIVE = 0x40
+RT_TABLE_MAIN = 254
+RTN_UNICAST = 1
+RTNH_F_DEAD = 1
+
+_GROUPS = (
+    RTNLGRP_LINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+)
+
+
+class Links:
+    """The links of this process's network namespace."""
+
+    def __init__(self, wire: NetlinkWire) -> None:
+        self._wire = wire
+
+    async def facts(self) -> NetworkFacts:
+        """Links, addresses, and the default routes of the main table, preferred ones first.
+
+        Raises:
+            KernelError: refused or too late.
+        """
+        links = await self._wire.dump("reading the links", ifinfmsg, RTM_GETLINK)
+        addresses = await self._wire.dump("reading the addresses", ifaddrmsg, RTM_GETADDR)
+        hops = await self._default_hops()
+        return NetworkFacts(
+            links=tuple(map(_link, links)),
+            addresses=tuple(map(_own_address, addresses)),
+            default_links=tuple(dict.fromkeys(link for link, _ in hops if link)),
+            gateways=tuple(dict.fromkeys(gateway for _, gateway in hops if gateway is not None)),
+        )
+
+    async def set_mtu(self, index: int, mtu: int) -> None:
+        """Set a link's MTU in bytes.
+
+        Raises:
+            KernelError: refused (EINVAL where the link cannot carry it), no such link, too late.
+        """
+
+        async def work(socket: Any) -> None:
+            await socket.link("set", index=index, mtu=mtu)
+
+        await self._wire.perform(f"setting the MTU of link {index} to {mtu}", work)
+
+    async def watch(self, wake: Callable[[], None]) -> None:
+        """Call `wake` for ever: links, addresses or default routes came, changed, went.
+
+        Also at the start, after lost events, and for changes of our own.
+
+        Raises:
+            KernelError: the kernel does not let us listen.
+        """
+        await watch("listening to the links", _open_socket, _GROUPS, wake, matters=_matters)
+
+    async def _default_hops(self) -> list[tuple[int, Address | None]]:
+        routes = []
+        for request in (_routes_v4, _routes_v6):
+            routes += await self._wire.dump("reading the routes", request, RTM_GETROUTE)
+        routes = [route for route in routes if _is_default(route)]
+        routes.sort(key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
+        return [hop for route in routes for hop in _hops(route)]
+
+
+@asynccontextmanager
+async def open_links(*, deadline: float = DEADLINE) -> AsyncIterator[Links]:
+    """Links of this process's network namespace; `deadline` in seconds per request."""
+    wire = NetlinkWire(_open_socket, deadline=deadline)
+    try:
+        yield Links(wire)
+    finally:
+        wire.close()
+
+
+def _open_socket() -> Any:
+    # Strict: the kernel heeds the table of a route request. Never with a netns argument, whose
+    # default flags create a missing namespace.
+    return AsyncIPRoute(strict_check=True)
+
+
+def _routes_v4() -> Any:
+    return _routes(AF_INET)
+
+
+def _routes_v6() -> Any:
+    return _routes(AF_INET6)
+
+
+def _routes(family: int) -> Any:
+    message = rtmsg()
+    message["family"] = family
+    message["table"] = RT_TABLE_MAIN
+    return message
+
+
+def _link(message: Any) -> Link:
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & IFF_UP),
+        kind=message.get(("linkinfo", "kind")) or "",
+        master=message.get_attr("IFLA_MASTER") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+    )
+
+
+def _own_address(message: Any) -> OwnAddress:
+    flags = message.get_attr("IFA_FLAGS")
+    return OwnAddress(
+        # On a point-to-point link IFA_ADDRESS is the peer's.
+        address=ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")),
+        prefix=message["prefixlen"],
+        link=message["index"],
+        tentative=bool((message["flags"] if flags is None else flags) & IFA_F_TENTATIVE),
+    )
+
+
+def _is_default(message: Any) -> bool:
+    table = message.get_attr("RTA_TABLE") or message["table"]
+    return bool(
+        message["dst_len"] == 0
+        and message["src_len"] == 0
+        and message["type"] == RTN_UNICAST
+        and table == RT_TABLE_MAIN
+        and not message["flags"] & RTNH_F_DEAD
+    )
+
+
+def _hops(message: Any) -> Iterator[tuple[int, Address | None]]:
+    """Link and gateway of each way that a route takes."""
+    for hop in message.get_attr("RTA_MULTIPATH") or [message]:
+        via = hop.get_attr("RTA_VIA") or {}
+        gateway = hop.get_attr("RTA_GATEWAY") or via.get("addr")
+        link = hop["oif"] if "oif" in hop else hop.get_attr("RTA_OIF")
+        yield link or 0, ip_address(gateway) if gateway else None
+
+
+def _matters(message: Any) -> bool:
+    """Whether an event can change the facts: of routes only the default ones can."""
+    if message["header"]["type"] in {RTM_NEWROUTE, RTM_DELROUTE}:
+        return bool(message["dst_len"] == 0)
+    return True
