@@ -1,0 +1,98 @@
+"""Certificates and keys for tests, made once a session: RSA keys take long."""
+
+import functools
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate and its key."""
+
+    certificate: x509.Certificate
+    key: Key
+
+    @property
+    def cert_pem(self) -> str:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def key_pem(self) -> str:
+        """The key as PEM, PKCS#8, without a passphrase."""
+        return key_pem(self.key)
+
+
+def key_pem(key: Key, passphrase: bytes | None = None) -> str:
+    """A key as PEM, encrypted where a passphrase is given."""
+    encryption = (
+        serialization.BestAvailableEncryption(passphrase)
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    ).decode()
+
+
+@functools.cache
+def rsa_key(bits: int = 3072, number: int = 0) -> rsa.RSAPrivateKey:
+    """The number-th RSA key of that size."""
+    _ = number
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+def make_ca(
+    name: str = "Test CA",
+    *,
+    key: Key | None = None,
+    issuer: Issued | None = None,
+    days: int = 1095,
+    not_before: datetime | None = None,
+    is_ca: bool = True,
+) -> Issued:
+    """A CA, self-signed or below an issuer."""
+    return _issue(name, key or rsa_key(3072, 100), issuer, days, not_before, is_ca=is_ca)
+
+
+def make_leaf(
+    ca: Issued | None,
+    name: str = "VM",
+    *,
+    key: Key | None = None,
+    days: int = 365,
+    not_before: datetime | None = None,
+) -> Issued:
+    """An instance certificate, self-signed where no CA is given."""
+    return _issue(name, key or rsa_key(3072, 200), ca, days, not_before, is_ca=False)
+
+
+def _issue(
+    name: str,
+    key: Key,
+    issuer: Issued | None,
+    days: int,
+    not_before: datetime | None,
+    *,
+    is_ca: bool,
+) -> Issued:
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    start = not_before or datetime.now(UTC) - timedelta(days=1)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    )
+    certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
+    return Issued(certificate, key)
