@@ -39,13 +39,11 @@ class Guard:
     Attributes:
         force_encapsulation: ESP travels in UDP.
         enforce: drop, rather than only count.
-        exempt: indexes of links that are not judged; none in the table that is saved for boot.
     """
 
     promise: Promise
     force_encapsulation: bool = False
     enforce: bool = True
-    exempt: tuple[int, ...] = ()
 
     def judges(self, source: Address, destination: Address) -> bool:
         """Whether the table drops a clear packet between these addresses."""

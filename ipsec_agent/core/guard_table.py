@@ -69,10 +69,13 @@ _FAMILIES = {
 
 
 def ruleset(guard: Guard) -> str:
-    """The table as a file for `nft -f`, which replaces all of it in one transaction."""
+    """The table as a file for `nft -f`, which replaces all of it in one transaction.
+
+    It judges every link but lo, as is right at boot; `exempt_update` narrows it.
+    """
     families = [_FAMILIES[version] for version in guard.families()]
     parts = [
-        _block("set exempt", ["type iface_index", *_elements(map(str, guard.exempt))]),
+        _block("set exempt", ["type iface_index"]),
         _counting("unjudged_in", "iface_index", LINKS_COUNTED),
         _counting("unjudged_out", "iface_index", LINKS_COUNTED),
         *(part for family in families for part in _sets(guard, family)),
@@ -90,7 +93,11 @@ def ruleset(guard: Guard) -> str:
 
 
 def exempt_update(exempt: Iterable[int]) -> str:
-    """The text that changes which links are not judged, and leaves rules and counters alone."""
+    """The text that says which links are not judged, and leaves rules and counters alone.
+
+    Args:
+        exempt: their indexes.
+    """
     elements = ", ".join(map(str, exempt))
     add = f"add element inet {GUARD_TABLE} exempt {{ {elements} }}\n" if elements else ""
     return f"flush set inet {GUARD_TABLE} exempt\n{add}"

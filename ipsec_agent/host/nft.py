@@ -1,0 +1,207 @@
+"""The guard's table in the kernel: tried, loaded, read and watched, by the program nft."""
+
+import asyncio
+import collections
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from ipsec_agent.core.model import GUARD_TABLE
+from ipsec_agent.core.observed import GuardTable
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft_events import DATAGRAM, Change, Transactions, open_events
+from ipsec_agent.host.nft_listing import read_form, read_table
+
+DEADLINE = 10.0
+"""Seconds that nft may take; it needs some 10 ms."""
+
+_PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+class Nft:
+    """The table `inet ipsec_agent` of this network namespace.
+
+    Whether it is still what was loaded is told by its form: nft echoes what the kernel made of a
+    load, in that very transaction, so nobody can come in between. It is remembered per text, in a
+    file if one is given, so that the next process need not load the same table again.
+
+    Args:
+        memory: the file; it must not outlive a boot.
+        deadline: seconds for each call of nft.
+
+    Attributes:
+        last_change: who last changed the table other than through this object, None if nobody did.
+    """
+
+    def __init__(self, memory: Path | None = None, *, deadline: float = DEADLINE) -> None:
+        self._memory = memory
+        self._deadline = deadline
+        self._forms: dict[str, str] = _recall(memory)
+        self._own: collections.deque[int] = collections.deque(maxlen=64)
+        self.last_change: Change | None = None
+
+    async def check(self, text: str) -> None:
+        """Have nft and the kernel try a text, and change nothing.
+
+        Raises:
+            KernelError: it would not load, and why; or nft is not installed.
+        """
+        await self._succeed("the guard's table does not load", text, "-c")
+
+    async def load(self, text: str, links: str = "") -> None:
+        """Put a table in the place of the old one, all in one transaction.
+
+        Args:
+            text: the table; what `form_of` asks for later.
+            links: a change of the links that are not judged, made in the same transaction.
+
+        Raises:
+            KernelError: it does not load, and the old one stays; or nft is not installed.
+        """
+        echo = await self._succeed("the guard's table does not load", text + links, "-j", "-e")
+        form = _echoed(echo)
+        if form is None:
+            listed = await self.read()
+            form = listed.form if listed else ""
+        self._forms = {_key(text): form}
+        if self._memory is not None:
+            # A memory that cannot be written costs one more load after a restart.
+            with contextlib.suppress(OSError):
+                self._memory.write_text(json.dumps(self._forms))
+
+    async def apply(self, text: str) -> None:
+        """Change a part of the table, such as which links are not judged.
+
+        Raises:
+            KernelError: the kernel refuses; the table may be gone.
+        """
+        await self._succeed("the guard's table cannot be changed", text)
+
+    async def delete(self) -> None:
+        """Take the table away; one that is not there is no error.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        text = f"table inet {GUARD_TABLE}\ndelete table inet {GUARD_TABLE}\n"
+        await self._succeed("the guard's table cannot be taken away", text)
+
+    async def read(self) -> GuardTable | None:
+        """The table as it is, None where there is none.
+
+        Raises:
+            KernelError: it cannot be read.
+        """
+        status, out, complaint = await self._run("-j", "list", "table", "inet", GUARD_TABLE)
+        if status == 0:
+            return read_table(out, {name: index for index, name in socket.if_nameindex()})
+        if "No such file or directory" in complaint:
+            return None
+        raise _refusal("the guard's table cannot be read", complaint)
+
+    def form_of(self, text: str) -> str | None:
+        """The form that the table has if it is what this text loaded, None if nobody knows."""
+        return self._forms.get(_key(text))
+
+    async def watch(self, wake: Callable[[], None]) -> None:
+        """Wake at every change of the table that is not our own, for ever.
+
+        Raises:
+            KernelError: the kernel does not tell of changes.
+        """
+        loop = asyncio.get_running_loop()
+        transactions = Transactions(GUARD_TABLE)
+        with open_events() as events:
+            while True:
+                try:
+                    datagram = await loop.sock_recv(events, DATAGRAM)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise KernelError(
+                            f"the kernel tells no more of nftables: {error.strerror}",
+                            code=error.errno or 0,
+                        ) from error
+                    # Some were lost, perhaps ours.
+                    wake()
+                    continue
+                for change in transactions.feed(datagram):
+                    if change.pid not in self._own:
+                        self.last_change = change
+                        wake()
+
+    async def _succeed(self, doing: str, text: str, *options: str) -> str:
+        status, out, complaint = await self._run(*options, "-f", "-", text=text)
+        if status != 0:
+            raise _refusal(doing, complaint)
+        return out
+
+    async def _run(self, *arguments: str, text: str = "") -> tuple[int, str, str]:
+        program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_PLACES}")
+        if program is None:
+            raise KernelError(
+                "the program nft is not installed",
+                code=errno.ENOENT,
+                hint="apt install nftables, or set agent.guard: none",
+            )
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+        self._own.append(process.pid)
+        try:
+            async with asyncio.timeout(self._deadline):
+                out, complaint = await process.communicate(text.encode())
+        except TimeoutError as error:
+            raise KernelError(
+                f"nft did not answer within {self._deadline:g} s",
+                code=errno.ETIMEDOUT,
+                hint="the machine is overloaded; it is tried again",
+            ) from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return process.returncode or 0, out.decode(), complaint.decode(errors="replace")
+
+
+def _refusal(doing: str, complaint: str) -> KernelError:
+    reason = complaint.strip().splitlines()[0] if complaint.strip() else "nft does not say why"
+    code, hint = 0, "try it by hand: nft -c -f FILE"
+    if "not permitted" in reason:
+        code, hint = errno.EPERM, "run as root, or with the capability CAP_NET_ADMIN"
+    elif "not supported" in reason or "Netlink socket" in reason:
+        code = errno.EOPNOTSUPP
+        hint = "this kernel lacks nf_tables: modprobe nf_tables, or set agent.guard: none"
+    return KernelError(f"{doing}: {reason}", code=code, hint=hint)
+
+
+def _echoed(echo: str) -> str | None:
+    # nft before 1.0.5 echoes no JSON for such a text; then the listing has to do.
+    try:
+        return read_form(echo)
+    except KernelError:
+        return None
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _recall(memory: Path | None) -> dict[str, str]:
+    if memory is None:
+        return {}
+    try:
+        found = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(form) for key, form in found.items()} if isinstance(found, dict) else {}

@@ -1,0 +1,159 @@
+"""What `nft -j` says of the guard's table, read into our records. No program, no socket.
+
+The JSON is that of libnftables-json(5). A table is told from an altered one by its form: a digest
+of everything that nft lists of it except handles, counter values and what packets add by
+themselves. nft writes the same form when it echoes a load (`-e`) as when it lists the table.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from ipsec_agent.core.observed import ClearLink, ClearPeer, GuardTable
+from ipsec_agent.errors import KernelError
+
+_FIXED = ("outside4", "outside6")
+"""The sets whose elements belong to the form. Links come and go, the rest are counters."""
+
+
+def read_form(text: str) -> str | None:
+    """The form of a listing, or of the echo of a load; None where it has no rules.
+
+    Raises:
+        KernelError: this is not nft's JSON.
+    """
+    with _understood():
+        return _form(list(_objects(text)))
+
+
+def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
+    """The table of a listing.
+
+    Args:
+        text: what `nft -j list table` wrote.
+        links: index by name; nft writes the name for the index of a link that exists.
+
+    Raises:
+        KernelError: this is not nft's JSON.
+    """
+    with _understood():
+        objects = list(_objects(text))
+        sets = {value["name"]: value for kind, value in objects if kind == "set"}
+        return GuardTable(
+            form=_form(objects) or "",
+            exempt=tuple(sorted(_index(name, links) for name in _elements(sets, "exempt"))),
+            dropped_in=_dropped(objects, "clear_in"),
+            dropped_out=_dropped(objects, "clear_out"),
+            clear_in=_peers(sets, "clear_in"),
+            clear_out=_peers(sets, "clear_out"),
+            untranslated=_peers(sets, "untranslated"),
+            unjudged=_links(sets),
+        )
+
+
+class _understood:  # noqa: N801 - reads as a statement
+    """Turn whatever a listing lacks into one sentence."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, LookupError | ValueError | TypeError | AttributeError):
+            raise KernelError(
+                f"nft lists the guard in a way that is not understood: {error}",
+                hint="nftables 0.9.6 and newer are; see `nft --version`",
+            ) from error
+
+
+def _objects(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for entry in json.loads(text)["nftables"]:
+        ((kind, value),) = entry.get("add", entry).items()
+        if kind != "metainfo":
+            yield kind, value
+
+
+def _form(objects: list[tuple[str, dict[str, Any]]]) -> str | None:
+    named: dict[str, Any] = {}
+    rules: dict[str, list[Any]] = {}
+    elements: dict[str, list[str]] = {name: [] for name in _FIXED}
+    for kind, value in objects:
+        kept = {key: item for key, item in value.items() if key not in {"handle", "elem"}}
+        if kind == "rule":
+            rules.setdefault(value["chain"], []).append(_uncounted(kept))
+        elif kind != "element":
+            # The echo of a replacement names the table twice.
+            named[f"{kind} {value['name']}"] = _uncounted(kept)
+        if value.get("name") in elements and "elem" in value:
+            found = value["elem"]
+            found = found["set"] if isinstance(found, dict) else found
+            elements[value["name"]] += [json.dumps(item, sort_keys=True) for item in found]
+    if not rules:
+        return None
+    whole = [named, rules, {name: sorted(found) for name, found in elements.items()}]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _uncounted(value: Any) -> Any:
+    """The same without counter values."""
+    if isinstance(value, dict):
+        return {key: None if key == "counter" else _uncounted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_uncounted(item) for item in value]
+    return value
+
+
+def _elements(sets: Mapping[str, dict[str, Any]], name: str) -> list[Any]:
+    found = sets.get(name, {}).get("elem", [])
+    return found if isinstance(found, list) else []
+
+
+def _index(name: str | int, links: Mapping[str, int]) -> int:
+    """The index, 0 for a link that was renamed in between."""
+    text = str(name)
+    return links.get(text, int(text) if text.isdecimal() else 0)
+
+
+def _counted(sets: Mapping[str, dict[str, Any]], name: str) -> Iterator[tuple[str, int, int, int]]:
+    """Key, packets, bytes and seconds of silence of each element."""
+    for entry in _elements(sets, name):
+        element = entry["elem"]
+        counter = element["counter"]
+        lifetime = element.get("timeout", sets[name].get("timeout", 0))
+        idle = max(0, lifetime - element.get("expires", lifetime))
+        yield str(element["val"]), counter["packets"], counter["bytes"], idle
+
+
+def _peers(sets: Mapping[str, dict[str, Any]], name: str) -> tuple[ClearPeer, ...]:
+    return tuple(
+        sorted(
+            (
+                ClearPeer(ip_address(key), packets, size, idle)
+                for family in ("4", "6")
+                for key, packets, size, idle in _counted(sets, name + family)
+            ),
+            key=lambda peer: (peer.address.version, int(peer.address)),
+        )
+    )
+
+
+def _links(sets: Mapping[str, dict[str, Any]]) -> tuple[ClearLink, ...]:
+    found: dict[str, ClearLink] = {}
+    for name in ("unjudged_in", "unjudged_out"):
+        for key, packets, size, idle in _counted(sets, name):
+            old = found.get(key, ClearLink(key, 0, 0, idle))
+            found[key] = ClearLink(
+                key, old.packets + packets, old.bytes + size, min(old.idle, idle)
+            )
+    return tuple(found[key] for key in sorted(found))
+
+
+def _dropped(objects: list[tuple[str, dict[str, Any]]], chain: str) -> int:
+    return sum(
+        int(part["counter"]["packets"])
+        for kind, value in objects
+        if kind == "rule" and value["chain"] in {f"{chain}4", f"{chain}6"}
+        for part in value["expr"]
+        if isinstance(part.get("counter"), dict)
+    )
