@@ -98,13 +98,16 @@ class Reconciler:
         observed = await self._observe()
         for _ in range(ROUNDS):
             self._decide(observed)
-            steps = plan(self._desired, observed)
-            if not steps or self._failures:
+            steps = () if self._failed() else plan(self._desired, observed)
+            if not steps:
                 break
             done += await self._act(steps)
             observed = await self._observe()
         self._retry = min(self._retry * 2, RETRY_MOST) if self._failures else RETRY_FIRST
         return self._report(observed, done)
+
+    def _failed(self) -> bool:
+        return bool(self._failures)
 
     async def _observe(self) -> Observed:
         try:

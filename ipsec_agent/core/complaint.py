@@ -1,0 +1,53 @@
+"""A complaint about the config: where it is, what is wrong, and what to write instead."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One complaint; `str` of it is the operator's line.
+
+    Attributes:
+        line: 1-based, 0 where it concerns no line.
+        key: the key path, such as ipsec.ca_certificates[0]; "" for the whole file.
+        severity: "error" refuses the config, "warning" does not.
+    """
+
+    file: str
+    line: int
+    key: str
+    message: str
+    remedy: str
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        key = f" {self.key}:" if self.key else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        warning = " warning:" if self.severity == "warning" else ""
+        return f"{where}:{warning}{key} {self.message}{remedy}"
+
+
+@dataclass(slots=True)
+class Complaints:
+    """The complaints of one parse, collected."""
+
+    file: str
+    found: list[Complaint] = field(default_factory=list)
+
+    def error(self, line: int, key: str, message: str, remedy: str = "") -> None:
+        """Collect what refuses the config."""
+        self.found.append(Complaint(self.file, line, key, message, remedy))
+
+    def warn(self, line: int, key: str, message: str, remedy: str = "") -> None:
+        """Collect what an operator should know."""
+        self.found.append(Complaint(self.file, line, key, message, remedy, "warning"))
+
+    @property
+    def refused(self) -> bool:
+        """Whether any of them refuses the config."""
+        return any(complaint.severity == "error" for complaint in self.found)
+
+    def in_order(self) -> tuple[Complaint, ...]:
+        """All of them by line, each once."""
+        return tuple(dict.fromkeys(sorted(self.found, key=lambda complaint: complaint.line)))
