@@ -1,0 +1,266 @@
+"""XFRM messages to and from records: what recorded kernel messages mean."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+
+from ipsec_agent.core.model import Direction, PolicySelector
+from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.host.xfrm_messages import (
+    PolicyId,
+    PolicyInfo,
+    SaId,
+    SaInfo,
+    Template,
+    XfrmMarshal,
+    pack_templates,
+)
+from ipsec_agent.host.xfrm_records import (
+    XfrmEvent,
+    XfrmEventKind,
+    event_of,
+    matters,
+    policy_deletion,
+    policy_of,
+    state_deletion,
+    state_of,
+)
+from tests.host import xfrm_dumps
+
+OUT = PolicySelector(
+    Direction.OUT, IPv4Network("10.0.0.1/32"), IPv4Network("10.0.0.0/24"), 17, 53, 99
+)
+
+
+def read(recorded: bytes) -> Any:
+    """The one message in some bytes."""
+    (message,) = XfrmMarshal().parse(recorded)
+    return message
+
+
+def made_policy(*templates: Template, **fields: int) -> Policy | None:
+    """A policy out of fields, as it would come from the kernel."""
+    message = PolicyInfo()
+    message.update({"sel_family": 2, **fields})
+    message["attrs"] = [("XFRMA_TMPL", pack_templates(templates))] if templates else []
+    message["header"]["type"] = 0x13
+    message.encode()
+    return policy_of(read(bytes(message.data)))
+
+
+def test_trap_of_charon() -> None:
+    """charon's trap requires ESP, and names the VM's own address and the peers' network."""
+    expected = Policy(
+        selector=PolicySelector(
+            Direction.OUT, IPv4Network("10.9.0.5/32"), IPv4Network("10.9.0.0/24")
+        ),
+        priority=371328,
+        esp=True,
+        blocks=False,
+        reqid=1,
+    )
+
+    found = policy_of(read(xfrm_dumps.TRAP_OUT))
+
+    assert found is not None
+    assert found.index
+    assert expected == Policy(found.selector, found.priority, found.esp, found.blocks, reqid=1)
+
+
+def test_trap_of_charon_ipv6() -> None:
+    """An IPv6 trap has the peers' network as source, and the VM as destination, on its way in."""
+    found = policy_of(read(xfrm_dumps.TRAP_IN_V6))
+
+    assert found is not None
+    assert found.esp
+    assert found.selector == PolicySelector(
+        Direction.IN, IPv6Network("fd00:9::/64"), IPv6Network("fd00:9::5/128")
+    )
+
+
+def test_discovery_shunt() -> None:
+    """A shunt for an ICMPv6 type has the type as source port, and no template."""
+    found = policy_of(read(xfrm_dumps.DISCOVERY_IN))
+
+    everything = IPv6Network("::/0")
+    assert found is not None
+    assert not found.esp
+    assert not found.blocks
+    assert found.selector == PolicySelector(Direction.IN, everything, everything, 58, 135, 0)
+
+
+@pytest.mark.parametrize(
+    "recorded", [xfrm_dumps.SOCKET_POLICY, xfrm_dumps.MARKED_OUT, xfrm_dumps.LINK_BOUND_OUT]
+)
+def test_narrowed_policies_are_left_out(recorded: bytes) -> None:
+    """Policies of one socket, of a mark or of a link hold for other packets than they name."""
+    assert policy_of(read(recorded)) is None
+
+
+def test_block() -> None:
+    """A block policy blocks and requires nothing."""
+    found = policy_of(read(xfrm_dumps.BLOCK_OUT))
+
+    assert found is not None
+    assert (found.blocks, found.esp, found.optional, found.priority) == (True, False, False, 5)
+
+
+def test_optional() -> None:
+    """A policy of level use requires no ESP."""
+    found = policy_of(read(xfrm_dumps.OPTIONAL_OUT))
+
+    assert found is not None
+    assert (found.esp, found.optional, found.reqid) == (False, True, 4)
+
+
+@pytest.mark.parametrize(
+    ("templates", "esp"),
+    [
+        ((Template(),), True),
+        ((Template(protocol=51),), False),
+        ((Template(mode=1),), False),
+        ((Template(optional=1),), False),
+        ((Template(protocol=108, optional=1), Template()), True),
+        ((), False),
+    ],
+)
+def test_only_a_required_transport_template_is_esp(
+    templates: tuple[Template, ...], *, esp: bool
+) -> None:
+    """ESP counts where it is ESP, in transport mode, and required."""
+    found = made_policy(*templates)
+
+    assert found is not None
+    assert esp is found.esp
+
+
+def test_port_mask() -> None:
+    """A port whose mask is 0 is any port."""
+    found = made_policy(sel_sport=53, sel_sport_mask=0xFFFF, sel_dport=99, sel_dport_mask=0)
+
+    assert found is not None
+    assert (found.selector.source_port, found.selector.destination_port) == (53, 0)
+
+
+def test_larval_sa() -> None:
+    """An SA that waits for IKE has SPI 0."""
+    found = state_of(read(xfrm_dumps.LARVAL_SA))
+
+    assert found is not None
+    assert found.added > 0
+    assert found == SecurityAssociation(
+        IPv4Address("10.5.0.1"), IPv4Address("10.6.0.3"), spi=0, reqid=1, added=found.added
+    )
+
+
+def test_sa_with_counters() -> None:
+    """Counters, times and encapsulation are the kernel's; the SPI reads as charon writes it."""
+    message = SaInfo()
+    message.update(
+        daddr=IPv6Address("fd00::2").packed,
+        saddr=IPv6Address("fd00::1").packed,
+        spi=0xC1234567,
+        proto=50,
+        family=10,
+        reqid=3,
+        bytes=1000,
+        packets=10,
+        add_time=100,
+        use_time=101,
+    )
+    message["attrs"] = [
+        ("XFRMA_ENCAP", {"type": 2, "sport": 4500, "dport": 4500}),
+        ("XFRMA_LASTUSED", 200),
+    ]
+    message["header"]["type"] = 0x10
+    message.encode()
+
+    assert state_of(read(bytes(message.data))) == SecurityAssociation(
+        source=IPv6Address("fd00::1"),
+        destination=IPv6Address("fd00::2"),
+        spi=0xC1234567,
+        reqid=3,
+        bytes=1000,
+        packets=10,
+        added=100,
+        last_used=200,
+        encapsulated=True,
+    )
+
+
+@pytest.mark.parametrize(("proto", "seen"), [(50, True), (51, False), (108, False)])
+def test_only_esp(proto: int, *, seen: bool) -> None:
+    """AH and IPComp are none of ours."""
+    message = SaInfo()
+    message.update(proto=proto, family=2)
+    message["header"]["type"] = 0x10
+    message.encode()
+
+    assert seen is (state_of(read(bytes(message.data))) is not None)
+
+
+def test_policy_deletion_by_selector() -> None:
+    """The request carries the selector with full port masks."""
+    message = policy_deletion(OUT)
+    message.encode()
+    back = PolicyId(bytes(message.data))
+    back.decode()
+
+    assert back["index"] == 0
+    assert back["dir"] == 1
+    assert back["sel_family"] == 2
+    assert (back["sel_sport"], back["sel_sport_mask"]) == (53, 0xFFFF)
+    assert (back["sel_dport"], back["sel_dport_mask"]) == (99, 0xFFFF)
+    assert back["sel_saddr"] == bytes((10, 0, 0, 1)) + bytes(12)
+    assert (back["sel_prefixlen_s"], back["sel_prefixlen_d"], back["sel_proto"]) == (32, 24, 17)
+
+
+def test_policy_deletion_by_index() -> None:
+    """A policy that was read is deleted by its index."""
+    assert policy_deletion(Policy(OUT, 1, esp=False, blocks=False, index=9))["index"] == 9
+
+
+def test_state_deletion() -> None:
+    """The request names destination, SPI, protocol and family."""
+    message = state_deletion(IPv6Address("fd00::2"), 0xC1234567)
+    message.encode()
+    back = SaId(bytes(message.data))
+    back.decode()
+
+    assert (back["daddr"], back["spi"]) == (IPv6Address("fd00::2").packed, 0xC1234567)
+    assert (back["proto"], back["family"]) == (50, 10)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "kind", "spi", "destination", "wakes"),
+    [
+        (xfrm_dumps.TRAP_OUT, XfrmEventKind.POLICY_ADDED, 0, "10.9.0.0/24", True),
+        (xfrm_dumps.POLICY_DELETED, XfrmEventKind.POLICY_DELETED, 0, "10.0.0.0/24", True),
+        (xfrm_dumps.POLICY_DELETED_BY_INDEX, XfrmEventKind.POLICY_DELETED, 0, "10.0.1.0/24", True),
+        (xfrm_dumps.POLICIES_FLUSHED, XfrmEventKind.POLICIES_FLUSHED, 0, None, True),
+        (xfrm_dumps.RESERVED_SA, XfrmEventKind.SA_ADDED, 0x1000, None, False),
+        (xfrm_dumps.SA_DELETED, XfrmEventKind.SA_DELETED, 0x1000, None, True),
+        (xfrm_dumps.RESERVED_SA_EXPIRED, XfrmEventKind.SA_EXPIRED, 0x1000, None, True),
+        (xfrm_dumps.LARVAL_EXPIRED, XfrmEventKind.SA_EXPIRED, 0, None, False),
+    ],
+)
+def test_events(
+    recorded: bytes, kind: XfrmEventKind, spi: int, destination: str | None, *, wakes: bool
+) -> None:
+    """An event says what it is about; larval and new SAs are no reason to wake."""
+    message = read(recorded)
+
+    event = event_of(message)
+
+    assert kind == event.kind
+    assert spi == event.spi
+    assert destination == (str(event.selector.destination) if event.selector else None)
+    assert wakes is matters(message)
+
+
+def test_expiry_is_hard() -> None:
+    """The end of an SA by time is a hard expiry."""
+    assert event_of(read(xfrm_dumps.RESERVED_SA_EXPIRED)) == XfrmEvent(
+        XfrmEventKind.SA_EXPIRED, spi=0x1000, hard=True
+    )
