@@ -3,7 +3,10 @@
 from typing import Protocol, assert_never
 
 from ipsec_agent.core.model import Authority, Connection, Credentials
+from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.core.steps import (
+    DeletePolicy,
+    DeleteState,
     LoadAuthority,
     LoadConnection,
     LoadKey,
@@ -41,6 +44,12 @@ class ActingHost(Protocol):
     async def terminate(self, unique_id: int) -> None:
         """End an IKE_SA."""
 
+    async def delete_policy(self, policy: Policy) -> None:
+        """Delete a policy from the kernel."""
+
+    async def delete_state(self, state: SecurityAssociation) -> None:
+        """Delete an SA from the kernel."""
+
     async def unload_key(self, key_id: str) -> None:
         """Take a private key away."""
 
@@ -48,7 +57,7 @@ class ActingHost(Protocol):
         """Trust a CA no more."""
 
 
-async def perform(step: Step, host: ActingHost) -> None:
+async def perform(step: Step, host: ActingHost) -> None:  # noqa: C901 - one case a step
     """Perform one step.
 
     Raises:
@@ -69,6 +78,10 @@ async def perform(step: Step, host: ActingHost) -> None:
             await host.unload_connection(name)
         case TerminateSa(unique_id):
             await host.terminate(unique_id)
+        case DeletePolicy(policy):
+            await host.delete_policy(policy)
+        case DeleteState(state):
+            await host.delete_state(state)
         case UnloadKey(key_id):
             await host.unload_key(key_id)
         case UnloadAuthority(name):

@@ -164,6 +164,14 @@ class Machine:
         async with self._client() as client:
             await client.terminate(unique_id)
 
+    async def delete_policy(self, policy: Policy) -> None:
+        """Delete a policy from the kernel."""
+        await self._xfrm.delete_policy(policy)
+
+    async def delete_state(self, state: SecurityAssociation) -> None:
+        """Delete an SA from the kernel."""
+        await self._xfrm.delete_state(state.source, state.destination, state.spi)
+
     async def unload_key(self, key_id: str) -> None:
         """Take a private key away."""
         async with self._client() as client:

@@ -12,11 +12,12 @@ from ipsec_agent import __version__
 from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.drift import missing
 from ipsec_agent.core.health import LogLine, Problem, Severity, dated, explained, healthy, judge
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement, place
-from ipsec_agent.core.plan import missing, plan
+from ipsec_agent.core.plan import plan
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.core.steps import StartCharon, Step
 from ipsec_agent.errors import AgentError, ConfigError
@@ -85,7 +86,7 @@ class Reconciler:
             try:
                 async with asyncio.timeout(pause):
                     await self.wake.wait()
-                await asyncio.sleep(BURST if not self._failures else self._retry)
+                await asyncio.sleep(BURST)
             except TimeoutError:
                 continue
 
@@ -103,7 +104,7 @@ class Reconciler:
                 break
             done += await self._act(steps)
             observed = await self._observe()
-        self._retry = min(self._retry * 2, RETRY_MOST) if self._failures else RETRY_FIRST
+        self._retry = min(self._retry * 2, RETRY_MOST) if self._failed() else RETRY_FIRST
         return self._report(observed, done)
 
     def _failed(self) -> bool:

@@ -1,4 +1,4 @@
-"""A machine made of dicts: the one fake at the loop's border, with the verbs it needs and no more."""
+"""A machine made of dicts: the one fake at the border of the loop, with the verbs it needs."""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -33,7 +33,10 @@ def network(*addresses: str) -> NetworkFacts:
 def installed(policy: DesiredPolicy) -> Policy:
     """A desired policy as the kernel shows it."""
     esp = policy.action is Action.ENCRYPT
-    return Policy(policy.selector, 371328 if esp else 171327, esp=esp, blocks=False)
+    selector = policy.selector
+    bonus = 512 * (selector.source.prefixlen + selector.destination.prefixlen)
+    bonus += 256 * bool(selector.protocol) + 64 * bool(selector.source_port)
+    return Policy(selector, (400000 if esp else 199999) - bonus, esp=esp, blocks=False)
 
 
 class FakeMachine:
@@ -123,6 +126,13 @@ class FakeMachine:
     async def terminate(self, unique_id: int) -> None:
         self._call(f"terminate {unique_id}")
         self.sas.pop(unique_id)
+
+    async def delete_policy(self, policy: Policy) -> None:
+        self._call("delete policy")
+        self.kernel.pop(policy.selector)
+
+    async def delete_state(self, state: SecurityAssociation) -> None:
+        self._call("delete state")
 
     async def unload_key(self, key_id: str) -> None:
         self._call(f"unload key {key_id}")

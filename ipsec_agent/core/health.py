@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsec_agent.core.config import CertificateFacts, Config
+from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.model import Desired, Role
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.plan import foreign, missing
 
 
 class Severity(enum.StrEnum):

@@ -101,6 +101,7 @@ class Policy:
         blocks: its action is block.
         optional: its template is optional (level use).
         reqid: of the template, 0 without one.
+        added: when it was installed or replaced; 0 where that is unknown.
     """
 
     selector: PolicySelector
@@ -110,6 +111,7 @@ class Policy:
     optional: bool = False
     reqid: int = 0
     index: int = 0
+    added: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,18 @@ what protects is loaded first, what exempts more is unloaded before what protect
 credentials go last. The plan is empty when nothing is to do.
 """
 
-from collections.abc import Iterable
-
+from ipsec_agent.core.drift import missing, orphan_states, orphans
 from ipsec_agent.core.model import (
     Action,
     Connection,
     Desired,
-    DesiredPolicy,
     Network,
     PolicySelector,
 )
-from ipsec_agent.core.observed import Charon, ChildSa, Observed, Policy
+from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.steps import (
+    DeletePolicy,
+    DeleteState,
     LoadAuthority,
     LoadConnection,
     LoadKey,
@@ -44,47 +44,12 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
         *_credentials(desired, charon),
         *loads,
         *_reinstalls(desired, observed, loaded_anew),
+        *(DeletePolicy(policy) for policy in orphans(desired, observed)),
         *_unloads(desired, charon),
         *_terminations(desired, charon),
+        *(DeleteState(state) for state in orphan_states(observed)),
         *_withdrawals(desired, charon),
     )
-
-
-def missing(desired: Desired, policies: Iterable[Policy]) -> tuple[DesiredPolicy, ...]:
-    """The desired policies that the kernel does not show, or shows otherwise."""
-    installed = {policy.selector: policy for policy in policies}
-    return tuple(
-        wanted
-        for wanted in desired.policies
-        if not _enforces(installed.get(wanted.selector), wanted.action)
-    )
-
-
-def foreign(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
-    """Policies that neither the connections nor a CHILD_SA of charon's explain."""
-    wanted = {policy.selector for policy in desired.policies}
-    pairs = {
-        frozenset((local, remote))
-        for child in _children(observed.charon)
-        for local in child.local
-        for remote in child.remote
-    }
-    return tuple(
-        policy
-        for policy in observed.policies
-        if policy.selector not in wanted
-        and frozenset((policy.selector.source, policy.selector.destination)) not in pairs
-    )
-
-
-def _children(charon: Charon | None) -> tuple[ChildSa, ...]:
-    return tuple(child for sa in charon.sas for child in sa.children) if charon else ()
-
-
-def _enforces(policy: Policy | None, action: Action) -> bool:
-    if policy is None or policy.blocks:
-        return False
-    return policy.esp if action is Action.ENCRYPT else not policy.esp
 
 
 def _credentials(desired: Desired, charon: Charon) -> tuple[Step, ...]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.health import Problem, days_left, healthy
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.observed import Charon, IkeSa, Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.plan import foreign, missing
 
 SCHEMA = 1
 

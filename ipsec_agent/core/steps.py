@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ipsec_agent.core.model import Authority, Connection, Credentials
+from ipsec_agent.core.observed import Policy, SecurityAssociation
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,40 @@ class TerminateSa:
         return f"terminate IKE_SA {self.unique_id}: {self.because}"
 
 
+@dataclass(frozen=True, slots=True)
+class DeletePolicy:
+    """Delete a policy of an earlier charon, which this one does not know."""
+
+    policy: Policy
+
+    def __str__(self) -> str:
+        selector = self.policy.selector
+        return (
+            f"delete the orphan policy {selector.direction.name.lower()}"
+            f" {selector.source} -> {selector.destination}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteState:
+    """Delete an SA of an earlier charon, which nobody would ever rekey or end."""
+
+    state: SecurityAssociation
+
+    def __str__(self) -> str:
+        return f"delete the orphan SA {self.state.source} -> {self.state.destination}"
+
+
 Step = (
     StartCharon
     | LoadAuthority
     | LoadKey
     | LoadConnection
     | ReinstallPolicies
+    | DeletePolicy
     | UnloadConnection
     | TerminateSa
+    | DeleteState
     | UnloadKey
     | UnloadAuthority
 )

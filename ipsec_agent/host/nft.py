@@ -21,7 +21,7 @@ from ipsec_agent.host.nft_listing import read_form, read_table
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
 
-_PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
+PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 class Nft:
@@ -44,6 +44,8 @@ class Nft:
         self._deadline = deadline
         self._forms: dict[str, str] = _recall(memory)
         self._own: collections.deque[int] = collections.deque(maxlen=64)
+        # nft may have done its work before we learn its process id.
+        self._starting = asyncio.Lock()
         self.last_change: Change | None = None
 
     async def check(self, text: str) -> None:
@@ -131,36 +133,45 @@ class Nft:
                     wake()
                     continue
                 for change in transactions.feed(datagram):
-                    if change.pid not in self._own:
+                    async with self._starting:
+                        ours = change.pid in self._own
+                    if not ours:
                         self.last_change = change
                         wake()
 
     async def _succeed(self, doing: str, text: str, *options: str) -> str:
-        status, out, complaint = await self._run(*options, "-f", "-", text=text)
+        # With -j nft reads its input twice (once as JSON), so it has to be a file.
+        with os.fdopen(os.memfd_create("guard"), "w+") as file:
+            file.write(text)
+            file.flush()
+            path = f"/proc/self/fd/{file.fileno()}"
+            status, out, complaint = await self._run(*options, "-f", path, keep=file.fileno())
         if status != 0:
             raise _refusal(doing, complaint)
         return out
 
-    async def _run(self, *arguments: str, text: str = "") -> tuple[int, str, str]:
-        program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_PLACES}")
+    async def _run(self, *arguments: str, keep: int | None = None) -> tuple[int, str, str]:
+        program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{PLACES}")
         if program is None:
             raise KernelError(
                 "the program nft is not installed",
                 code=errno.ENOENT,
                 hint="apt install nftables, or set agent.guard: none",
             )
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-        self._own.append(process.pid)
+        async with self._starting:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C"},
+                pass_fds=() if keep is None else (keep,),
+            )
+            self._own.append(process.pid)
         try:
             async with asyncio.timeout(self._deadline):
-                out, complaint = await process.communicate(text.encode())
+                out, complaint = await process.communicate()
         except TimeoutError as error:
             raise KernelError(
                 f"nft did not answer within {self._deadline:g} s",

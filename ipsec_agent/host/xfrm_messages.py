@@ -179,17 +179,12 @@ class _Attributes:
 
     prefix = "XFRMA_"
     nla_map = (
-        (1, "XFRMA_ALG_AUTH", "none"),
-        (2, "XFRMA_ALG_CRYPT", "none"),
-        (3, "XFRMA_ALG_COMP", "none"),
         (4, "XFRMA_ENCAP", "encapsulation"),
         (5, "XFRMA_TMPL", "cdata"),
         (6, "XFRMA_SA", "association"),
         (7, "XFRMA_POLICY", "policy"),
         (15, "XFRMA_LASTUSED", "uint64"),
         (16, "XFRMA_POLICY_TYPE", "hex"),
-        (18, "XFRMA_ALG_AEAD", "none"),
-        (20, "XFRMA_ALG_AUTH_TRUNC", "none"),
         (21, "XFRMA_MARK", "mark"),
         (31, "XFRMA_IF_ID", "uint32"),
     )

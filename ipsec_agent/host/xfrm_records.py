@@ -79,6 +79,7 @@ def policy_of(message: Any) -> Policy | None:
         optional=any(template.optional for template in templates),
         reqid=templates[0].reqid if templates else 0,
         index=message["index"],
+        added=message["add_time"],
     )
 
 

@@ -1,0 +1,90 @@
+"""How the kernel differs from what should be: policies that are missing, foreign, or orphans.
+
+An orphan is what an earlier charon left behind (it was killed): the charon that runs now does not
+know it, so nobody would ever rekey or remove it, and an orphan PASS would let packets out in clear.
+"""
+
+from collections.abc import Iterable
+
+from ipsec_agent.core.model import Action, Desired, DesiredPolicy
+from ipsec_agent.core.observed import Charon, ChildSa, Observed, Policy, SecurityAssociation
+
+PASS_BASE, SA_BASE, TRAP_BASE = 199999, 399999, 400000
+BONUS = 512
+"""charon's priorities: a base by kind, less so much for each bit of both prefixes (measured with
+5.9.8; kernel_netlink_ipsec.c: get_priority)."""
+
+BONUS_PROTOCOL, BONUS_PORT = 256, 64
+
+
+def missing(desired: Desired, policies: Iterable[Policy]) -> tuple[DesiredPolicy, ...]:
+    """The desired policies that the kernel does not show, or shows otherwise."""
+    installed = {policy.selector: policy for policy in policies}
+    return tuple(
+        wanted
+        for wanted in desired.policies
+        if not _enforces(installed.get(wanted.selector), wanted.action)
+    )
+
+
+def foreign(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
+    """Policies that neither the connections nor a CHILD_SA of charon's explain."""
+    wanted = {policy.selector for policy in desired.policies}
+    pairs = {
+        frozenset((local, remote))
+        for child in _children(observed.charon)
+        for local in child.local
+        for remote in child.remote
+    }
+    return tuple(
+        policy
+        for policy in observed.policies
+        if policy.selector not in wanted
+        and frozenset((policy.selector.source, policy.selector.destination)) not in pairs
+    )
+
+
+def _children(charon: Charon | None) -> tuple[ChildSa, ...]:
+    return tuple(child for sa in charon.sas for child in sa.children) if charon else ()
+
+
+def _enforces(policy: Policy | None, action: Action) -> bool:
+    if policy is None or policy.blocks:
+        return False
+    return policy.esp if action is Action.ENCRYPT else not policy.esp
+
+
+def orphans(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
+    """Foreign policies with charon's own priorities that are older than the charon that runs."""
+    charon = observed.charon
+    if charon is None or not charon.responsive:
+        return ()
+    return tuple(
+        policy
+        for policy in foreign(desired, observed)
+        if policy.added < int(charon.process.started) and _is_charons(policy)
+    )
+
+
+def orphan_states(observed: Observed) -> tuple[SecurityAssociation, ...]:
+    """SAs older than the charon that runs, which it does not list."""
+    charon = observed.charon
+    if charon is None or not charon.responsive:
+        return ()
+    known = {spi for child in _children(charon) for spi in (child.spi_in, child.spi_out)}
+    return tuple(
+        state
+        for state in observed.states
+        if state.spi and state.spi not in known and state.added < int(charon.process.started)
+    )
+
+
+def _is_charons(policy: Policy) -> bool:
+    selector = policy.selector
+    bonus = BONUS * (selector.source.prefixlen + selector.destination.prefixlen)
+    bonus += BONUS_PROTOCOL if selector.protocol else 0
+    bonus += BONUS_PORT * sum(
+        port != 0 for port in (selector.source_port, selector.destination_port)
+    )
+    bases = (SA_BASE, TRAP_BASE) if policy.esp else (PASS_BASE,)
+    return policy.priority + bonus in bases

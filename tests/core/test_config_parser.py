@@ -1,0 +1,381 @@
+"""Every form of the manifest, and each mistake with its exact message."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipsec_agent.core.config import GuardMode, Outside
+from ipsec_agent.core.config_parser import Parsed, parse
+from tests.certificates import key_pem, make_ca, make_leaf, rsa_key
+from tests.manifests import manifest
+
+NOW = datetime.now(UTC)
+
+
+def read(text: str, now: datetime = NOW) -> Parsed:
+    """Parse a text named ipsec.yml."""
+    return parse(text, file="ipsec.yml", now=now)
+
+
+def good(**changes: Any) -> str:
+    """A manifest that is accepted, but for the changes."""
+    ca = make_ca()
+    return manifest(**{"leaf": make_leaf(ca), "cas": [ca], **changes})
+
+
+def complaints(text: str, now: datetime = NOW) -> list[str]:
+    """What is said of a text, without the line."""
+    return [f"{item.key}: {item.message}; {item.remedy}" for item in read(text, now).complaints]
+
+
+@pytest.mark.parametrize("form", ["runtime", "job", "properties", "rendered"])
+def test_forms(form: str) -> None:
+    """Each form says the same."""
+    parsed = read(good(form=form))
+
+    assert parsed.complaints == ()
+    assert parsed.config is not None
+    assert parsed.config.ipsec_subnets[0].network == ip_network("10.0.0.0/16")
+
+
+def test_job_outranks_addon() -> None:
+    """A property of the job outranks the add-on's."""
+    text = good(prestart_timeout=40).replace(
+        "    release: ipsec\n",
+        "    release: ipsec\n    properties:\n      ipsec:\n        prestart_timeout: 50\n",
+    )
+
+    parsed = read(text)
+
+    assert parsed.config is not None
+    assert parsed.config.prestart_timeout == 50
+
+
+def test_defaults() -> None:
+    """The defaults follow the guide."""
+    config = read(good()).config
+
+    assert config is not None
+    assert (config.prestart_timeout, config.stop_timeout, config.optional) == (30, 30, False)
+    assert config.esp_proposals == ("aes128gcm16",)
+    assert (config.expiry.info, config.expiry.critical) == (30, 3)
+    assert config.agent.guard is GuardMode.ENFORCE
+    assert config.agent.outside is Outside.ERROR
+
+
+def test_agent_section() -> None:
+    """The node section is read; settings of charon become dotted keys."""
+    config = read(
+        good(
+            agent={
+                "address": "10.0.0.7",
+                "outside": "clear",
+                "charon": {"log": "/x.log", "settings": {"plugins": {"a": {"b": True}}}},
+            }
+        )
+    ).config
+
+    assert config is not None
+    assert config.agent.address == ip_address("10.0.0.7")
+    assert config.agent.charon.settings == (("plugins.a.b", "yes"),)
+
+
+def test_host_bits() -> None:
+    """10.0.1.1/20, as in the guide, is accepted and normalised."""
+    config = read(good(ipsec=["10.0.1.1/20"])).config
+
+    assert config is not None
+    assert config.ipsec_subnets[0].written == "10.0.1.1/20"
+    assert config.ipsec_subnets[0].network == ip_network("10.0.0.0/20")
+
+
+@pytest.mark.parametrize("empty", [(), None])
+def test_empty_no_ipsec_subnets(empty: Any) -> None:
+    """no_ipsec_subnets may be empty, or nothing at all (the bug of v1.5.37)."""
+    parsed = read(good(no_ipsec=empty))
+
+    assert parsed.complaints == ()
+    assert parsed.config is not None
+    assert parsed.config.no_ipsec_subnets == ()
+
+
+def test_ca_certificates_without_dash() -> None:
+    """The missing `- |` gets exactly that hint, and the add-on's error to find it by."""
+    ca = make_ca()
+    text = re.sub(r"ca_certificates:\n +- \|\n", "ca_certificates: |\n", good())
+
+    assert "ca_certificates: |" in text
+    assert complaints(text) == [
+        "addons[0].properties.ipsec.ca_certificates: this is one text, not a list; write"
+        ' "- |" on a line of its own below ca_certificates, and the certificate indented below it;'
+        " this is the add-on's error `undefined method 'each_with_index'`"
+    ]
+    assert ca.cert_pem.splitlines()[1] not in str(read(text).complaints)
+
+
+TEMPLATE = """\
+releases:
+- {name: ipsec, version: 1.0.0}
+
+addons:
+- name: ipsec-addon
+  jobs:
+  - name: ipsec
+    release: ipsec
+  properties:
+    ipsec:
+      ipsec_subnets:
+      - 10.0.1.1/20
+      no_ipsec_subnets:
+      - 10.0.1.10/32 # bosh director
+      instance_certificate: |
+      LEAF
+      instance_private_key: |
+      KEY
+      ca_certificates:
+      - |
+      CA
+      prestart_timeout: 30
+"""
+
+
+def template(indent: int) -> str:
+    """The guide's own template with real PEMs, each indented by so many spaces."""
+    ca = make_ca()
+    leaf = make_leaf(ca)
+    text = TEMPLATE
+    for name, pem in (("LEAF", leaf.cert_pem), ("KEY", leaf.key_pem), ("CA", ca.cert_pem)):
+        lines = "\n".join(" " * indent + line for line in pem.splitlines())
+        text = text.replace(f"      {name}", lines)
+    return text
+
+
+def test_template_of_the_guide() -> None:
+    """The guide's template is refused with the lines and the corrected indentation."""
+    text = template(6)
+    key_line = text.splitlines().index("      -----BEGIN PRIVATE KEY-----") + 1
+
+    said = [str(item) for item in read(text).complaints]
+
+    assert len(said) == 3
+    assert said[0].startswith(
+        "ipsec.yml:16: instance_certificate: the text below `instance_certificate: |` is not"
+        " indented; indent lines 16 to "
+    )
+    assert said[1].startswith(f"ipsec.yml:{key_line}: instance_private_key: ")
+    assert said[2].endswith("with 8: `        -----BEGIN CERTIFICATE-----`")
+    assert text.splitlines()[key_line + 1].strip() not in "".join(said)
+
+
+def test_corrected_template_of_the_guide() -> None:
+    """Indented as the complaint says, the template is accepted."""
+    assert read(template(8)).complaints == ()
+
+
+def test_second_sample_of_the_guide() -> None:
+    """Properties beside `ipsec:` are found, and the indentation named."""
+    text = "properties:\n  ipsec:\n    ipsec_subnets: [10.0.0.0/16]\n  ca_certificates: []\n"
+
+    assert (
+        "properties.ca_certificates: this stands beside `ipsec:`, not below it; indent it and its"
+        " text by 2 more spaces" in complaints(text)
+    )
+
+
+def test_wrong_key() -> None:
+    """A key that belongs to another certificate is refused."""
+    ca = make_ca()
+    stranger = make_leaf(ca, key=rsa_key(3072, 201))
+    text = good().replace(make_leaf(ca).key_pem, "")
+    text = manifest(
+        leaf=make_leaf(ca), cas=[ca], instance_private_key=stranger.key_pem, form="rendered"
+    )
+
+    assert complaints(text) == [
+        "ipsec.instance_private_key: the key does not belong to instance_certificate; paste the key"
+        " that the certificate was made for"
+    ]
+
+
+def test_expired() -> None:
+    """An expired instance certificate is refused with its date."""
+    ca = make_ca()
+    old = make_leaf(ca, days=5, not_before=NOW - timedelta(days=10))
+
+    assert complaints(manifest(leaf=old, cas=[ca], form="rendered")) == [
+        "ipsec.instance_certificate: the certificate CN=VM expired on"
+        f" {NOW - timedelta(days=5):%Y-%m-%d}; renew it"
+    ]
+
+
+def test_not_yet_valid() -> None:
+    """One that is not valid yet points at the clock."""
+    ca = make_ca()
+    early = make_leaf(ca, not_before=NOW + timedelta(days=2))
+
+    assert "is not valid before" in complaints(manifest(leaf=early, cas=[ca], form="rendered"))[0]
+
+
+def test_passphrase() -> None:
+    """A key with a passphrase is refused with the command that removes it."""
+    ca = make_ca()
+    leaf = make_leaf(ca)
+    text = manifest(
+        leaf=leaf,
+        cas=[ca],
+        form="rendered",
+        instance_private_key=key_pem(leaf.key, b"secret"),
+    )
+
+    assert complaints(text) == [
+        "ipsec.instance_private_key: the key has a passphrase; remove it: openssl pkey -in KEY -out"
+        " KEY-WITHOUT-PASSPHRASE"
+    ]
+
+
+@pytest.mark.parametrize(("bits", "refused"), [(1024, True), (2048, False)])
+def test_small_key(bits: int, refused: bool) -> None:
+    """RSA below 2048 bits is refused, below 3072 warned of."""
+    ca = make_ca()
+    parsed = read(manifest(leaf=make_leaf(ca, key=rsa_key(bits)), cas=[ca]))
+
+    assert f"an RSA key of {bits} bits is too small" in parsed.complaints[0].message
+    assert (parsed.config is None) == refused
+
+
+def test_unsigned() -> None:
+    """A certificate that none of the CAs signed is refused; it would be a latent outage."""
+    ca = make_ca()
+    other = make_ca("Other", key=rsa_key(3072, 101))
+
+    assert "none of ca_certificates has signed it (its issuer is CN=Test CA)" in str(
+        complaints(manifest(leaf=make_leaf(ca), cas=[other]))
+    )
+
+
+def test_chain() -> None:
+    """An item may be a chain, and the instance certificate may bring its intermediates."""
+    root = make_ca("Root", key=rsa_key(3072, 102))
+    middle = make_ca("Middle", key=rsa_key(3072, 103), issuer=root)
+    leaf = make_leaf(middle)
+
+    in_leaf = read(
+        manifest(leaf=leaf, cas=[root], instance_certificate=leaf.cert_pem + middle.cert_pem)
+    ).config
+    in_ca = read(
+        manifest(leaf=leaf, cas=[], ca_certificates=[root.cert_pem + middle.cert_pem])
+    ).config
+
+    assert in_leaf is not None
+    assert len(in_leaf.credentials.intermediates) == 1
+    assert in_ca is not None
+    assert len(in_ca.credentials.authorities) == 2
+
+
+def test_no_ca() -> None:
+    """A CA that is none is refused."""
+    fake = make_ca(is_ca=False)
+
+    assert "CN=Test CA is no CA certificate" in str(
+        complaints(manifest(leaf=make_leaf(fake), cas=[fake]))
+    )
+
+
+def test_unknown_keys() -> None:
+    """An unknown key is a warning with the nearest known one."""
+    parsed = read(good(prestart_timout=3))
+
+    assert parsed.config is not None
+    assert parsed.complaints[0].remedy == "did you mean prestart_timeout?"
+    assert parsed.complaints[0].severity == "warning"
+
+
+def test_all_at_once() -> None:
+    """Every complaint comes in one go, in the order of the lines."""
+    parsed = read(
+        good(
+            ipsec=["10.0.0.0/33", "fe80::/10"],
+            prestart_timeout=0,
+            esp_proposals="null-sha256",
+            optional="maybe",
+            log_level="loud",
+        )
+    )
+
+    keys = [item.key.rpartition(".")[2] for item in parsed.complaints]
+    assert parsed.config is None
+    assert keys == [
+        "ipsec_subnets",
+        "ipsec_subnets[0]",
+        "prestart_timeout",
+        "esp_proposals",
+        "optional",
+        "log_level",
+    ]
+    lines = [item.line for item in parsed.complaints]
+    assert lines == sorted(lines)
+
+
+def test_exclamation_mark() -> None:
+    """The add-on's `!` is understood."""
+    config = read(good(esp_proposals="aes256gcm16!")).config
+
+    assert config is not None
+    assert config.esp_proposals == ("aes256gcm16",)
+
+
+def test_replaced_properties() -> None:
+    """ike_version and dpdaction are accepted, and what stands in their place is said."""
+    parsed = read(good(ike_version="ike", dpdaction="restart"))
+
+    assert parsed.config is not None
+    assert [item.remedy for item in parsed.complaints] == [
+        "IKEv2 is always used",
+        "a dead peer's SA is always ended, and its trap stays",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "a: &x [*x]",
+        "\t- {",
+        "ipsec:\n  a: 1\n  a: 2",
+        "ipsec: 3",
+        "\x00",
+        "a: !!python/x",
+    ],
+)
+def test_no_config(text: str) -> None:
+    """What is no config is refused with a complaint, never with a traceback."""
+    parsed = read(text)
+
+    assert parsed.config is None
+    assert parsed.complaints
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text(text: str) -> None:
+    """No text makes the parser raise."""
+    assert read(text).config is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 6000), st.sampled_from(["", "\t", ":", "- ", "'", "|", "{", "\x7f", "\n"]))
+def test_the_key_never_shows(at: int, noise: str) -> None:
+    """Whatever is broken in a manifest, no line of the key is in a complaint."""
+    leaf = make_leaf(make_ca())
+    text = good()
+    broken = text[:at] + noise + text[at:]
+
+    said = "\n".join(str(item) for item in read(broken).complaints)
+
+    assert not any(line in said for line in leaf.key_pem.splitlines()[1:-1] if len(line) > 20)

@@ -1,0 +1,297 @@
+"""The plan: empty when nothing is to do, and safe to be cut after every step."""
+
+import asyncio
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipsec_agent.act import perform
+from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.drift import foreign, missing, orphan_states
+from ipsec_agent.core.model import Action, Address, Desired, Direction, PolicySelector
+from ipsec_agent.core.observed import (
+    Charon,
+    ChildSa,
+    IkeSa,
+    LoadedConnection,
+    Observed,
+    Policy,
+    SecurityAssociation,
+)
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.plan import plan
+from ipsec_agent.core.steps import (
+    DeletePolicy,
+    DeleteState,
+    LoadConnection,
+    ReinstallPolicies,
+    StartCharon,
+    TerminateSa,
+    UnloadConnection,
+)
+from ipsec_agent.observe import observe
+from tests.configs import config
+from tests.fakes import PROCESS, FakeMachine, installed, network
+
+OWN = ip_address("10.0.0.5")
+HERE = Placement(OWN, (OWN,))
+PEERS = tuple(ip_address(f"10.0.{third}.{last}") for third in (0, 1, 2) for last in (1, 129, 200))
+
+subnets = st.lists(
+    st.sampled_from(
+        ["10.0.0.0/16", "10.0.0.0/24", "10.0.1.0/24", "10.0.1.128/25", "10.0.2.200/32"]
+    ),
+    unique=True,
+    max_size=4,
+).map(tuple)
+wishes = st.builds(
+    lambda ipsec, no_ipsec, key: config(("10.0.0.0/28", *ipsec), no_ipsec, key=key),
+    subnets,
+    subnets.map(lambda found: tuple(text for text in found if text != "10.0.0.0/16")),
+    st.sampled_from(["aa", "bb"]),
+).filter(lambda made: promise(made).encrypted(OWN))
+
+
+def protects(policies: tuple[Policy, ...], peer: Address) -> bool:
+    """Whether the kernel lets nothing through in clear to a peer: a PASS beats every trap."""
+    matching = [
+        policy
+        for policy in policies
+        if policy.selector.direction is Direction.OUT
+        and OWN in policy.selector.source
+        and peer in policy.selector.destination
+    ]
+    return bool(matching) and all(policy.esp for policy in matching)
+
+
+async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Policy, ...]:
+    """Perform a plan's first steps and return the policies then."""
+    for step in plan(wish, await observe(machine))[:cut]:
+        await perform(step, machine)
+    return await machine.policies()
+
+
+@settings(max_examples=150, deadline=None)
+@given(wishes, wishes, st.integers(0, 12))
+def test_safe_at_every_prefix(before: object, after: object, cut: int) -> None:
+    """A flow that must be encrypted before and after is protected wherever the plan is cut."""
+
+    async def scenario() -> None:
+        machine = FakeMachine(network("10.0.0.5"))
+        old, new = desired(before, HERE), desired(after, HERE)  # type: ignore[arg-type]
+        machine.process = PROCESS
+        await pass_until(machine, old, 99)
+        protected = {
+            peer
+            for peer in PEERS
+            if promise(before).encrypts(OWN, peer)  # type: ignore[arg-type]
+            and promise(after).encrypts(OWN, peer)  # type: ignore[arg-type]
+        }
+        policies = await machine.policies()
+        assert all(protects(policies, peer) for peer in protected)
+
+        policies = await pass_until(machine, new, cut)
+
+        assert {peer for peer in protected if not protects(policies, peer)} == set()
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=100, deadline=None)
+@given(wishes, wishes)
+def test_converges(before: object, after: object) -> None:
+    """From any state one plan leads to the wish, and then nothing is left to do."""
+
+    async def scenario() -> None:
+        machine = FakeMachine(network("10.0.0.5"))
+        machine.process = PROCESS
+        old, new = desired(before, HERE), desired(after, HERE)  # type: ignore[arg-type]
+        await pass_until(machine, old, 99)
+        await pass_until(machine, new, 99)
+        seen = await observe(machine)
+        # Two connections may share a selector that the fake's unload takes from both.
+        await pass_until(machine, new, 99)
+
+        assert plan(new, await observe(machine)) == ()
+        assert {item.name for item in seen.charon.connections} == {  # type: ignore[union-attr]
+            connection.name for connection in new.connections
+        }
+
+    asyncio.run(scenario())
+
+
+def loaded_world(wish: Desired, **changes: object) -> Observed:
+    """A world in which a wish has come true."""
+    from ipsec_agent.core.swanctl import fingerprint  # noqa: PLC0415 - only this needs it
+
+    assert wish.credentials is not None
+    charon = Charon(
+        PROCESS,
+        connections=tuple(
+            LoadedConnection(item.name, fingerprint(item)) for item in wish.connections
+        ),
+        authorities=tuple(ca.name for ca in wish.credentials.authorities),
+        keys=(wish.credentials.key_id,),
+        **changes,  # type: ignore[arg-type]
+    )
+    return Observed(charon, tuple(installed(policy) for policy in wish.policies))
+
+
+def test_nothing_to_do() -> None:
+    """A wish that has come true needs no step."""
+    wish = desired(config(no_ipsec=("10.0.9.0/24",)), HERE)
+
+    assert plan(wish, loaded_world(wish)) == ()
+    assert missing(wish, loaded_world(wish).policies) == ()
+
+
+def test_no_charon() -> None:
+    """Without charon the only step is to start it, and none where nothing is wanted."""
+    assert plan(desired(config(), HERE), Observed()) == (StartCharon(),)
+    assert plan(Desired(), Observed()) == ()
+
+
+def test_unresponsive() -> None:
+    """A charon that does not answer is asked nothing."""
+    wish = desired(config(), HERE)
+
+    assert plan(wish, Observed(Charon(PROCESS, responsive=False))) == ()
+
+
+def test_shunts_are_loaded_first() -> None:
+    """The operator's exceptions stand before the first trap."""
+    wish = desired(config(no_ipsec=("10.0.9.0/24",)), HERE)
+
+    loads = [step for step in plan(wish, Observed(Charon(PROCESS))) if type(step) is LoadConnection]
+
+    assert [step.connection.action for step in loads] == [Action.PASS, Action.ENCRYPT]
+
+
+def test_fingerprint_lost() -> None:
+    """A connection of which nobody knows what was loaded is loaded once more."""
+    wish = desired(config(), HERE)
+    world = loaded_world(wish)
+    assert world.charon is not None
+    forgotten = Observed(
+        Charon(
+            PROCESS,
+            connections=(LoadedConnection("ipsec-10.0.0.0/16", ""),),
+            authorities=world.charon.authorities,
+            keys=world.charon.keys,
+        ),
+        world.policies,
+    )
+
+    assert [str(step) for step in plan(wish, forgotten)] == ["load ipsec-10.0.0.0/16"]
+
+
+def test_policy_taken_away() -> None:
+    """One direction's policy gone: the child's policies are installed anew."""
+    wish = desired(config(), HERE)
+    world = loaded_world(wish)
+    without_in = tuple(
+        policy for policy in world.policies if policy.selector.direction is not Direction.IN
+    )
+
+    steps = plan(wish, Observed(world.charon, without_in))
+
+    assert steps == (ReinstallPolicies("ipsec-10.0.0.0/16", "ipsec-10.0.0.0/16"),)
+
+
+def test_policy_blunted() -> None:
+    """A trap that lost its ESP template is missing: it would let packets pass in clear."""
+    wish = desired(config(), HERE)
+    world = loaded_world(wish)
+    blunt = tuple(
+        Policy(policy.selector, policy.priority, esp=False, blocks=False)
+        for policy in world.policies
+    )
+
+    assert len(missing(wish, blunt)) == 2
+
+
+def test_unwanted_connection() -> None:
+    """A connection that nobody wants is unloaded, a shunt before a trap."""
+    wish = desired(config(), HERE)
+    world = loaded_world(wish)
+    assert world.charon is not None
+    more = Charon(
+        PROCESS,
+        connections=(
+            *world.charon.connections,
+            LoadedConnection("ipsec-10.7.0.0/16", "x"),
+            LoadedConnection("no-ipsec-10.8.0.0/16", "x"),
+        ),
+        authorities=world.charon.authorities,
+        keys=world.charon.keys,
+    )
+
+    assert plan(wish, Observed(more, world.policies)) == (
+        UnloadConnection("no-ipsec-10.8.0.0/16"),
+        UnloadConnection("ipsec-10.7.0.0/16"),
+    )
+
+
+def sa_with(peer: str) -> IkeSa:
+    """An IKE_SA with one CHILD_SA."""
+    host = ip_address(peer)
+    child = ChildSa(
+        unique_id=1,
+        name="x",
+        state="INSTALLED",
+        spi_in=1,
+        spi_out=2,
+        reqid=1,
+        local=(ip_network(OWN),),
+        remote=(ip_network(host),),
+        bytes_in=0,
+        bytes_out=0,
+        packets_in=0,
+        packets_out=0,
+        age=1,
+    )
+    return IkeSa(7, "x", "ESTABLISHED", OWN, host, initiator=True, age=1, children=(child,))
+
+
+def test_sa_of_a_removed_subnet() -> None:
+    """An SA with a peer that no connection covers is ended; one with a covered peer stays."""
+    wish = desired(config(), HERE)
+
+    assert plan(wish, loaded_world(wish, sas=(sa_with("10.0.0.9"),))) == ()
+    steps = plan(wish, loaded_world(wish, sas=(sa_with("10.7.0.9"),)))
+    assert [type(step) for step in steps] == [TerminateSa]
+
+
+def test_foreign() -> None:
+    """A CHILD_SA's own policies are no strangers; another program's are."""
+    wish = desired(config(), HERE)
+    own, peer = ip_network("10.0.0.5/32"), ip_network("10.0.0.9/32")
+    of_sa = Policy(PolicySelector(Direction.OUT, own, peer), 367231, esp=True, blocks=False)
+    strange = Policy(
+        PolicySelector(Direction.OUT, own, ip_network("10.0.0.66/32")), 1, esp=False, blocks=False
+    )
+    world = loaded_world(wish, sas=(sa_with("10.0.0.9"),))
+
+    found = foreign(wish, Observed(world.charon, (*world.policies, of_sa, strange)))
+
+    assert found == (strange,)
+
+
+def test_orphans_of_a_killed_charon() -> None:
+    """An earlier charon's PASS goes, another program's policy and a younger SA stay."""
+    wish = desired(config(), HERE)
+    anywhere, far = ip_network("0.0.0.0/0"), ip_network("10.0.9.0/24")
+    left = Policy(
+        PolicySelector(Direction.OUT, anywhere, far), 187711, esp=False, blocks=False, added=999
+    )
+    strange = Policy(
+        PolicySelector(Direction.IN, far, anywhere), 5, esp=False, blocks=False, added=999
+    )
+    old = SecurityAssociation(OWN, ip_address("10.0.0.9"), spi=77, reqid=1, added=999)
+    young = SecurityAssociation(OWN, ip_address("10.0.0.9"), spi=78, reqid=1, added=1001)
+    world = loaded_world(wish)
+    seen = Observed(world.charon, (*world.policies, left, strange), (old, young))
+
+    assert plan(wish, seen) == (DeletePolicy(left), DeleteState(old))
+    assert orphan_states(Observed(None, (), (old,))) == ()
