@@ -1,0 +1,357 @@
+"""Two VMs and a container as network namespaces, with real packets and a capture as judge.
+
+guard-c  c0 --- ac0  guard-a  a0 --- b0  guard-b
+(container)          (a VM)              (its peer)
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
+from typing import Self
+
+from ipsec_agent.core.guard import Guard
+from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.observed import GuardTable
+from ipsec_agent.core.promise import Promise
+from ipsec_agent.host.nft_listing import read_table
+
+A, B, C = "guard-a", "guard-b", "guard-c"
+A4, B4, C4, GATE4 = "10.77.0.1", "10.77.0.2", "192.168.77.2", "192.168.77.1"
+A6, B6 = "fd77::1", "fd77::2"
+PLAIN4, PLAIN6 = "10.77.9.2", "fd77:9::2"
+"""B's second addresses, which are in a no-ipsec subnet inside the ipsec subnet."""
+
+PROMISE = Promise(
+    tuple(ip_network(text) for text in ("10.77.0.0/16", "10.77.0.0/24", "fd77::/16")),
+    tuple(ip_network(text) for text in ("10.77.9.0/24", "fd77:9::/32")),
+)
+GUARD = Guard(PROMISE)
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def inside(name: str) -> Iterator[None]:
+    """This thread, and the programs and sockets that it makes, in a namespace."""
+    with Path("/proc/thread-self/ns/net").open("rb") as home:
+        _enter(f"/run/netns/{name}")
+        try:
+            yield
+        finally:
+            if _libc.setns(home.fileno(), _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+
+
+def _enter(path: str) -> None:
+    with Path(path).open("rb") as file:
+        if _libc.setns(file.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+def run(*command: str, ns: str = "", text: str = "") -> str:
+    """Run a program, in a namespace if one is named; the test fails when it does."""
+    prefix = ["ip", "netns", "exec", ns] if ns else []
+    done = subprocess.run(
+        [*prefix, *command], input=text, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def namespaces() -> Iterator[None]:
+    """The lab, from nothing to nothing."""
+    remove()
+    try:
+        for name in (A, B, C):
+            run("ip", "netns", "add", name)
+            with inside(name):
+                for path in Path("/proc/sys/net/ipv6/conf").glob("*/accept_dad"):
+                    path.write_text("0")
+                run("ip", "link", "set", "lo", "up")
+        _join(A, "a0", B, "b0")
+        _join(C, "c0", A, "ac0")
+        for name, link, *addresses in (
+            (A, "a0", f"{A4}/16", f"{A6}/16"),
+            (B, "b0", f"{B4}/16", f"{PLAIN4}/16", f"{B6}/16", f"{PLAIN6}/16"),
+            (A, "ac0", f"{GATE4}/24"),
+            (C, "c0", f"{C4}/24"),
+        ):
+            for address in addresses:
+                run("ip", "addr", "add", address, "dev", link, *_nodad(address), ns=name)
+        run("ip", "route", "add", "default", "via", GATE4, ns=C)
+        run("ip", "route", "add", "192.168.77.0/24", "via", A4, ns=B)
+        with inside(A):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        yield
+    finally:
+        remove()
+
+
+def remove() -> None:
+    """Take the namespaces away, whoever left them."""
+    for name in (A, B, C):
+        if Path(f"/run/netns/{name}").exists():
+            run("ip", "netns", "del", name)
+
+
+def _nodad(address: str) -> list[str]:
+    return ["nodad"] if ":" in address else []
+
+
+def _join(one: str, link: str, other: str, peer: str) -> None:
+    run("ip", "link", "add", link, "netns", one, "type", "veth", "peer", peer, "netns", other)
+    for name, end in ((one, link), (other, peer)):
+        run("ip", "link", "set", end, "up", ns=name)
+
+
+def load(
+    ns: str, guard: Guard = GUARD, *, change: tuple[str, str] = ("", ""), more: str = ""
+) -> None:
+    """Put the table in place, perhaps with a part of its text changed, or more behind it."""
+    text = ruleset(guard)
+    assert change[0] in text
+    run("nft", "-f", "-", ns=ns, text=text.replace(*change) + more)
+
+
+def table(ns: str) -> GuardTable:
+    """The table as it is."""
+    with inside(ns):
+        links = {name: index for index, name in socket.if_nameindex()}
+    return read_table(run("nft", "-j", "list", "table", "inet", "ipsec_agent", ns=ns), links)
+
+
+def index(ns: str, link: str) -> int:
+    """Index of a link."""
+    with inside(ns):
+        return socket.if_nametoindex(link)
+
+
+def send_udp(
+    ns: str, source: str, target: str, payload: bytes = b"clear", *, ports: tuple[int, int] = (0, 9)
+) -> bool:
+    """Send a datagram; False where the guard forbids it (EPERM)."""
+    with inside(ns), socket.socket(_family(target), socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Path MTU discovery would refuse what is larger than the link.
+        if ":" not in target:
+            sender.setsockopt(socket.IPPROTO_IP, 10, 0)
+        sender.bind((source, ports[0]))
+        try:
+            sender.sendto(payload, (target, ports[1]))
+        except PermissionError:
+            return False
+        return True
+
+
+def send_raw(ns: str, source: str, target: str, protocol: int, payload: bytes) -> bool:
+    """Send a packet of any protocol; False where the guard forbids it."""
+    with inside(ns), socket.socket(_family(target), socket.SOCK_RAW, protocol) as sender:
+        sender.bind((source, 0))
+        try:
+            sender.sendto(payload, (target, 0))
+        except PermissionError:
+            return False
+        return True
+
+
+def send_ip(ns: str, target: str, packet: bytes) -> bool:
+    """Send a whole packet, IP header included; False where the guard forbids it."""
+    with inside(ns), socket.socket(_family(target), socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        try:
+            sender.sendto(packet, (target, 0))
+        except PermissionError:
+            return False
+        return True
+
+
+def ipv4(source: str, target: str, protocol: int, payload: bytes, *, offset: int = 0) -> bytes:
+    """An IPv4 packet; `offset` in bytes makes it the last fragment. The kernel sums."""
+    return (
+        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 7, offset // 8, 64, protocol, 0)
+        + IPv4Address(source).packed
+        + IPv4Address(target).packed
+        + payload
+    )
+
+
+def ipv6(source: str, target: str, header: int, payload: bytes) -> bytes:
+    """An IPv6 packet."""
+    return (
+        struct.pack("!IHBB", 6 << 28, len(payload), header, 64)
+        + IPv6Address(source).packed
+        + IPv6Address(target).packed
+        + payload
+    )
+
+
+def udp_header(ports: tuple[int, int], payload: bytes) -> bytes:
+    """A datagram without checksum."""
+    return struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@contextlib.contextmanager
+def receiver(ns: str, address: str, port: int = 9) -> Iterator[socket.socket]:
+    """A UDP socket to ask with `arrived`."""
+    with inside(ns):
+        opened = socket.socket(_family(address), socket.SOCK_DGRAM)
+    with opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((address, port))
+        yield opened
+
+
+def arrived(opened: socket.socket, wait: float = 0.3) -> bytes | None:
+    """The next datagram, None if none comes in time (seconds)."""
+    if not select.select([opened], [], [], wait)[0]:
+        return None
+    data: bytes = opened.recv(65536)
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A packet on the wire, from its IP header on; `protocol` is the IP header's."""
+
+    source: str
+    target: str
+    protocol: int
+    raw: bytes
+
+
+class Capture:
+    """Every IP packet that comes to a link, taken below the guard (packet(7))."""
+
+    def __init__(self, ns: str, link: str) -> None:
+        with inside(ns):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+            self._socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+            self._socket.bind((link, 3))
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def lost(self) -> int:
+        """Packets that the capture itself missed since it was last asked."""
+        _, lost = struct.unpack("II", self._socket.getsockopt(263, 6, 8))  # PACKET_STATISTICS
+        return int(lost)
+
+    def packets(self, wait: float = 0.2) -> list[Seen]:
+        """What came since it was last asked, after a moment (seconds)."""
+        time.sleep(wait)
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                raw, origin = self._socket.recvfrom(65536)
+                seen = _seen(raw) if origin[2] != socket.PACKET_OUTGOING else None
+                if seen is not None:
+                    found.append(seen)
+        return found
+
+    def between(self, source: str, target: str, wait: float = 0.2) -> list[Seen]:
+        """The packets between two addresses, neighbour discovery left out."""
+        return [
+            seen
+            for seen in self.packets(wait)
+            if (seen.source, seen.target) == (source, target)
+            and not (seen.protocol == socket.IPPROTO_ICMPV6 and seen.raw[40] in {135, 136})
+        ]
+
+
+def _seen(raw: bytes) -> Seen | None:
+    if raw[0] >> 4 == 4:
+        return Seen(str(IPv4Address(raw[12:16])), str(IPv4Address(raw[16:20])), raw[9], raw)
+    if raw[0] >> 4 == 6:
+        return Seen(str(IPv6Address(raw[8:24])), str(IPv6Address(raw[24:40])), raw[6], raw)
+    return None
+
+
+_FLOOD = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end, sent, passed = time.monotonic() + float(sys.argv[2]), 0, 0
+print("go", flush=True)
+while time.monotonic() < end:
+    for _ in range(200):
+        sent += 1
+        try:
+            s.sendto(b"flood", (sys.argv[1], 9))
+            passed += 1
+        except OSError:
+            pass
+print(sent, passed)
+"""
+
+
+class Flood:
+    """A program that sends to an address as fast as it can, for some seconds."""
+
+    def __init__(self, ns: str, target: str, seconds: float) -> None:
+        with inside(ns):
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _FLOOD, target, str(seconds)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "go\n"
+
+    @property
+    def running(self) -> bool:
+        """Whether it still sends."""
+        return self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def result(self) -> tuple[int, int]:
+        """Datagrams tried and datagrams let through, once it has ended."""
+        out, _ = self._process.communicate(timeout=60)
+        sent, passed = out.split()
+        return int(sent), int(passed)
+
+
+def as_nobody(ns: str, source: str, target: str, payload: bytes, port: int) -> bool:
+    """Send a datagram as the user nobody; False where the guard forbids it."""
+    code = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"s.bind(({source!r}, {port}))\n"
+        "try: s.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], int(sys.argv[3])))\n"
+        "except PermissionError: print('refused')\n"
+    )
+    with inside(ns):
+        done = subprocess.run(
+            ["/usr/bin/python3", "-c", code, payload.hex(), target, str(port)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+            user=65534,
+            cwd="/",
+            env={**os.environ, "PATH": "/usr/bin"},
+        )
+    return done.stdout != "refused\n"

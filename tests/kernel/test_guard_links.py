@@ -1,0 +1,171 @@
+"""The guard, links that stay inside the VM, and containers behind it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ipsec_agent.core.guard_table import exempt_update
+from tests.kernel.guard_lab import (
+    A4,
+    B4,
+    C4,
+    GATE4,
+    PLAIN4,
+    A,
+    B,
+    C,
+    Capture,
+    arrived,
+    index,
+    load,
+    namespaces,
+    receiver,
+    run,
+    send_raw,
+    send_udp,
+    table,
+)
+
+pytestmark = pytest.mark.kernel
+
+IKE = bytes(4) + b"initiate" + bytes(20)
+ESP_IN_UDP = b"\x00\x00\x10\x01" + bytes(60)
+SNAT = (
+    "table ip nat { chain post {"
+    " type nat hook postrouting priority 100; oifname a0 masquerade; }; }"
+)
+
+
+@pytest.fixture(autouse=True)
+def lab() -> Iterator[None]:
+    """A fresh lab for each test."""
+    with namespaces():
+        yield
+
+
+@pytest.fixture
+def wire() -> Iterator[Capture]:
+    """What arrives at B's link, guard or no guard."""
+    with Capture(B, "b0") as capture:
+        yield capture
+
+
+def test_a_renamed_uplink_is_judged(wire: Capture) -> None:
+    """And so is one that is new: only links known to stay inside are not."""
+    load(A, more=exempt_update([index(A, "ac0")]))
+    run("ip", "link", "set", "a0", "down", ns=A)
+    run("ip", "link", "set", "a0", "name", "wan7", "up", ns=A)
+    run("ip", "link", "set", "ac0", "down", ns=A)
+    run("ip", "link", "set", "ac0", "name", "a0", "up", ns=A)
+
+    assert not send_udp(A, A4, B4)
+    assert not wire.between(A4, B4)
+
+
+def test_an_exempt_link_is_counted() -> None:
+    """Between VM and container, both in the ipsec subnets, traffic flows and is reported."""
+    run("ip", "addr", "add", "10.77.5.1/32", "dev", "ac0", ns=A)
+    run("ip", "addr", "add", "10.77.5.5/32", "dev", "c0", ns=C)
+    run("ip", "route", "add", "10.77.5.5/32", "dev", "ac0", ns=A)
+    load(A)
+    assert not send_udp(A, "10.77.5.1", "10.77.5.5")
+
+    run("nft", "-f", "-", ns=A, text=exempt_update([index(A, "ac0")]))
+
+    with receiver(C, "10.77.5.5") as at_c:
+        assert send_udp(A, "10.77.5.1", "10.77.5.5")
+        assert arrived(at_c) == b"clear"
+    with receiver(A, "10.77.5.1") as at_a:
+        assert send_udp(C, "10.77.5.5", "10.77.5.1")
+        assert arrived(at_a) == b"clear"
+    assert table(A).exempt == (index(A, "ac0"),)
+    assert [(link.link, link.packets) for link in table(A).unjudged] == [("ac0", 2)]
+    assert not send_udp(A, A4, B4)
+
+
+def test_containers_of_one_bridge() -> None:
+    """With bridge-nf-call-iptables an exempt bridge keeps its containers together."""
+    run("ip", "link", "add", "br0", "type", "bridge", ns=A)
+    run("ip", "link", "set", "br0", "up", ns=A)
+    run("ip", "link", "set", "ac0", "master", "br0", ns=A)
+    run("ip", "link", "add", "ad0", "netns", A, "type", "veth", "peer", "b1", "netns", B)
+    run("ip", "link", "set", "ad0", "up", "master", "br0", ns=A)
+    run("ip", "link", "set", "b1", "up", ns=B)
+    run("ip", "addr", "add", "10.77.5.5/24", "dev", "c0", ns=C)
+    run("ip", "addr", "add", "10.77.5.6/24", "dev", "b1", ns=B)
+    run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1", ns=A)
+
+    load(A)
+    with receiver(B, "10.77.5.6") as other:
+        send_udp(C, "10.77.5.5", "10.77.5.6")
+        assert arrived(other) is None
+        run("nft", "-f", "-", ns=A, text=exempt_update([index(A, "br0")]))
+        send_udp(C, "10.77.5.5", "10.77.5.6")
+        assert arrived(other) == b"clear"
+
+
+def test_a_translated_container_is_its_vm(wire: Capture) -> None:
+    """Behind SNAT a container's clear packet bears the VM's address, and is dropped."""
+    run("nft", "-f", "-", ns=A, text=SNAT)
+    load(A, more=exempt_update([index(A, "ac0")]))
+
+    send_udp(C, C4, B4)
+    send_udp(C, C4, PLAIN4)
+
+    targets = [(seen.source, seen.target) for seen in wire.packets() if seen.protocol == 17]
+    assert targets == [(A4, PLAIN4)]
+    assert [str(peer.address) for peer in table(A).clear_out] == [B4]
+
+
+def test_a_translated_containers_ike_is_its_own(wire: Capture) -> None:
+    """Data on port 4500 from a container is forwarded, and no ESP in UDP of this VM's."""
+    run("nft", "-f", "-", ns=A, text=SNAT)
+    load(A, more=exempt_update([index(A, "ac0")]))
+
+    send_udp(C, C4, B4, ESP_IN_UDP, ports=(4500, 4500))
+
+    assert not wire.between(A4, B4)
+
+
+def test_a_container_behind_dnat_is_its_vm() -> None:
+    """What comes for a container is judged before it bears the container's address."""
+    nat = (
+        "table ip nat { chain pre { type nat hook prerouting priority -100;"
+        f" iifname a0 udp dport 8080 dnat to {C4}:9; }}; }}"
+    )
+    run("nft", "-f", "-", ns=A, text=nat)
+
+    with receiver(C, C4) as at_c:
+        send_udp(B, B4, A4, ports=(0, 8080))
+        assert arrived(at_c) == b"clear"
+        load(A, more=exempt_update([index(A, "ac0")]))
+        send_udp(B, B4, A4, ports=(0, 8080))
+        assert arrived(at_c) is None
+        send_udp(B, PLAIN4, A4, ports=(0, 8080))
+        assert arrived(at_c) == b"clear"
+    assert [str(peer.address) for peer in table(A).clear_in] == [B4]
+
+
+def test_untranslated_containers_are_reported(wire: Capture) -> None:
+    """An address outside every list goes clear, as promised, and is named with its count."""
+    load(A, more=exempt_update([index(A, "ac0")]))
+
+    send_udp(C, C4, B4)
+
+    assert len(wire.between(C4, B4)) == 1
+    assert [(str(peer.address), peer.packets) for peer in table(A).untranslated] == [(C4, 1)]
+
+
+def test_a_router_passes_on_what_is_encrypted(wire: Capture) -> None:
+    """A VM between two others lets their ESP and IKE through, and nothing else of theirs."""
+    run("ip", "addr", "add", "10.77.5.5/32", "dev", "c0", ns=C)
+    run("ip", "route", "add", "10.77.5.5/32", "dev", "ac0", ns=A)
+    load(A)
+
+    send_raw(C, "10.77.5.5", B4, 50, bytes(60))
+    send_udp(C, "10.77.5.5", B4, IKE, ports=(500, 500))
+    send_udp(C, "10.77.5.5", B4, IKE, ports=(4500, 4500))
+    send_udp(C, "10.77.5.5", B4)
+
+    assert [seen.protocol for seen in wire.between("10.77.5.5", B4)] == [50, 17, 17]
+    assert GATE4 not in {str(peer.address) for peer in table(A).clear_in}

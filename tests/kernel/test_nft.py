@@ -1,0 +1,331 @@
+"""The program nft: the table is tried, loaded, read, replaced under a flood, and watched."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.core.guard import Guard
+from ipsec_agent.core.guard_table import exempt_update, ruleset
+from ipsec_agent.core.promise import Promise
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft import Nft
+from tests.kernel.guard_lab import (
+    A4,
+    B4,
+    GUARD,
+    PLAIN4,
+    A,
+    B,
+    Capture,
+    Flood,
+    index,
+    inside,
+    namespaces,
+    run,
+    send_udp,
+)
+
+pytestmark = pytest.mark.kernel
+
+TEXT = ruleset(GUARD)
+FIGURES = logging.getLogger(__name__)
+
+
+@pytest.fixture(autouse=True)
+def lab() -> Iterator[None]:
+    """A fresh lab for each test, and the test itself inside of VM A."""
+    with namespaces(), inside(A):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def watched(nft: Nft) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when the table is changed by others."""
+    rung = asyncio.Event()
+    task = asyncio.create_task(nft.watch(rung.set))
+    # The socket is open once the task has run up to its first wait.
+    await asyncio.sleep(0.05)
+    try:
+        yield rung
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def intact(nft: Nft, text: str = TEXT) -> bool:
+    """Whether the table is what the text loaded."""
+    table = await nft.read()
+    return table is not None and table.form == nft.form_of(text)
+
+
+async def test_absent() -> None:
+    """No table reads as None, and taking away what is not there is no error."""
+    nft = Nft()
+
+    assert await nft.read() is None
+    await nft.delete()
+    assert await nft.read() is None
+
+
+async def test_loaded_read_and_deleted() -> None:
+    """What was loaded is recognised; a table that was taken away is gone."""
+    nft = Nft()
+
+    await nft.check(TEXT)
+    assert await nft.read() is None
+    await nft.load(TEXT)
+
+    assert await intact(nft)
+    await nft.delete()
+    assert await nft.read() is None
+
+
+async def test_the_same_text_has_the_same_form_each_time() -> None:
+    """Loaded over itself, over another, with counters and links: one text, one form."""
+    nft = Nft()
+    await nft.load(TEXT)
+    form = nft.form_of(TEXT)
+    send_udp(A, A4, B4)
+    assert await intact(nft)
+    await nft.apply(exempt_update([index(A, "ac0"), 4711]))
+    assert await intact(nft)
+
+    await nft.load(ruleset(Guard(Promise((), ()))))
+    assert nft.form_of(TEXT) is None
+    await nft.load(TEXT, exempt_update([index(A, "ac0")]))
+
+    assert form == nft.form_of(TEXT)
+    assert await intact(nft)
+
+
+async def test_links_are_changed_without_touching_the_counters() -> None:
+    """The links that are not judged come and go; a link's name does not matter."""
+    nft = Nft()
+    link = index(A, "ac0")
+    await nft.load(TEXT, exempt_update([link]))
+    send_udp(A, A4, B4)
+    run("ip", "link", "set", "ac0", "name", "other")
+
+    table = await nft.read()
+    assert table is not None
+    assert table.exempt == (link,)
+    await nft.apply(exempt_update([]))
+
+    table = await nft.read()
+    assert table is not None
+    assert table.exempt == ()
+    assert [(peer.address, peer.packets) for peer in table.clear_out] == [(ip_address(B4), 1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "delete table inet ipsec_agent",
+        "flush ruleset",
+        "flush table inet ipsec_agent",
+        "flush chain inet ipsec_agent out4",
+        "flush set inet ipsec_agent outside4",
+        "insert rule inet ipsec_agent out accept",
+        "add rule inet ipsec_agent clear_out6 accept",
+        "add element inet ipsec_agent outside4 { 10.77.0.2 }",
+        "add chain inet ipsec_agent other { type filter hook postrouting priority 0; }",
+        "add table inet ipsec_agent { flags dormant; }",
+        "add chain inet ipsec_agent out { policy drop; }",
+        "insert rule inet ipsec_agent clear_out4 counter accept",
+    ],
+)
+async def test_an_alteration_is_noticed_at_once(change: str) -> None:
+    """By event within half a second, by form whenever it is read."""
+    nft = Nft()
+    await nft.load(TEXT)
+    async with watched(nft) as rung:
+        begun = time.monotonic()
+        # A program whose process id the agent does not know.
+        await asyncio.to_thread(run, "nft", change, ns=A)
+        await asyncio.wait_for(rung.wait(), 0.5)
+        took = time.monotonic() - begun
+
+        assert not await intact(nft)
+
+    assert nft.last_change is not None
+    assert nft.last_change.program == "nft"
+    FIGURES.info("%s: noticed after %.0f ms, the foreign nft included", change, took * 1000)
+
+
+async def test_a_changed_exemption_is_noticed() -> None:
+    """Somebody exempts the uplink: an event, and the listing shows it."""
+    nft = Nft()
+    await nft.load(TEXT)
+    async with watched(nft) as rung:
+        text = f"add element inet ipsec_agent exempt {{ {index(A, 'a0')} }}"
+        await asyncio.to_thread(run, "nft", text, ns=A)
+        await asyncio.wait_for(rung.wait(), 0.5)
+
+    table = await nft.read()
+    assert table is not None
+    assert table.exempt == (index(A, "a0"),)
+
+
+async def test_our_own_work_other_tables_and_packets_wake_nobody() -> None:
+    """Else the agent would wake itself, and be woken by every container that starts."""
+    nft = Nft()
+    async with watched(nft) as rung:
+        await nft.load(TEXT)
+        await nft.apply(exempt_update([4711]))
+        await asyncio.to_thread(run, "nft", "add table inet other", ns=A)
+        for number in range(20):
+            send_udp(A, A4, f"10.77.3.{number}")
+        await asyncio.sleep(0.2)
+
+        assert not rung.is_set()
+        table = await nft.read()
+        assert table is not None
+        assert len(table.clear_out) == 20
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        TEXT.replace("drop", "drip"),
+        TEXT.replace("10.77.9.0-10.77.9.255", "10.77.9.0-10.78.9.255"),
+        TEXT.removesuffix("}\n"),
+        TEXT + "add rule inet ipsec_agent absent accept\n",
+        TEXT.replace("jump ike_out", "jump ike_elsewhere"),
+    ],
+)
+async def test_what_does_not_load_changes_nothing(broken: str) -> None:
+    """It is refused by the check already, and by a load the old table stays whole."""
+    nft = Nft()
+    await nft.load(TEXT)
+    assert broken != TEXT
+
+    with pytest.raises(KernelError, match="does not load: "):
+        await nft.check(broken)
+    with pytest.raises(KernelError, match="does not load: "):
+        await nft.load(broken)
+
+    assert await intact(nft)
+    assert not send_udp(A, A4, B4)
+
+
+async def test_the_next_process_remembers(tmp_path: Path) -> None:
+    """It need not load the same table again; without a memory, or a broken one, it must."""
+    memory = tmp_path / "guard.json"
+    await Nft(memory).load(TEXT)
+
+    assert await intact(Nft(memory))
+    assert not await intact(Nft())
+    run("nft", "flush chain inet ipsec_agent out")
+    assert not await intact(Nft(memory))
+    memory.write_text("[")
+    assert Nft(memory).form_of(TEXT) is None
+
+
+async def test_the_saved_file_loads_by_nft_alone(tmp_path: Path) -> None:
+    """The same text, by `nft -f FILE`, first and again, is the same table."""
+    saved = tmp_path / "guard.nft"
+    saved.write_text(TEXT)
+    nft = Nft(tmp_path / "guard.json")
+    await nft.load(TEXT)
+    await nft.delete()
+
+    for _ in range(2):
+        run("nft", "-f", str(saved))
+
+        assert await intact(nft)
+    assert not send_udp(A, A4, B4)
+
+
+async def test_many_subnets(tmp_path: Path) -> None:
+    """Hundreds of subnets, nested and touching, load in reasonable time and are recognised."""
+    ipsec = tuple(ip_network(f"10.{n // 250}.{n % 250}.0/24") for n in range(600))
+    clear = tuple(ip_network(f"10.0.{n}.{n}/32") for n in range(250))
+    text = ruleset(Guard(Promise((*ipsec, ip_network("fd00::/8")), clear)))
+    nft = Nft()
+
+    await nft.load(text)
+
+    assert await intact(nft, text)
+
+
+async def _replace(flood: Flood, texts: tuple[str, ...], at_least: int) -> int:
+    nft, count = Nft(), 0
+    while flood.running or count < at_least:
+        await nft.load(texts[count % len(texts)])
+        count += 1
+    return count
+
+
+async def test_replaced_under_a_flood_without_one_clear_packet() -> None:
+    """300 replacements in single transactions, by a table that differs each time."""
+    clear = (*GUARD.promise.no_ipsec, ip_network("10.77.200.0/24"))
+    other = Guard(Promise(GUARD.promise.ipsec, clear))
+    await Nft().load(TEXT)
+
+    with Capture(B, "b0") as wire, Flood(A, B4, 8) as flood, Flood(A, B4, 8) as second:
+        count = await _replace(flood, (TEXT, ruleset(other)), 300)
+        (sent, passed), (more, leaked) = flood.result(), second.result()
+        send_udp(A, A4, PLAIN4, b"planted")
+        seen = wire.packets()
+
+        assert wire.lost() == 0
+    assert [packet.raw[28:] for packet in seen if packet.protocol == 17] == [b"planted"]
+    assert (passed, leaked) == (0, 0)
+    assert count >= 300
+    FIGURES.info("%s replacements under %s clear datagrams", count, sent + more)
+
+
+def _hang(directory: Path) -> None:
+    program = directory / "nft"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+
+
+def _silent(directory: Path) -> None:
+    program = directory / "nft"
+    program.write_text(
+        "#!/bin/sh\necho 'Error: Could not process rule: Operation not supported' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("install", "message", "hint"),
+    [
+        (_hang, "nft did not answer within 0.2 s", "overloaded"),
+        (_silent, "Operation not supported", "modprobe nf_tables, or set agent.guard: none"),
+    ],
+)
+async def test_trouble_is_said_in_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    install: Callable[[Path], None],
+    message: str,
+    hint: str,
+) -> None:
+    """An nft that hangs is ended, a kernel without nf_tables is named, both with a remedy."""
+    install(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    with pytest.raises(KernelError, match=message) as caught:
+        await Nft(deadline=0.2).load(TEXT)
+
+    assert hint in caught.value.hint
+
+
+async def test_nft_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what to install, or what to set."""
+    monkeypatch.setattr("ipsec_agent.host.nft.PLACES", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(KernelError, match="the program nft is not installed") as caught:
+        await Nft().read()
+
+    assert caught.value.hint == "apt install nftables, or set agent.guard: none"
