@@ -1,0 +1,211 @@
+"""VMs as namespaces on this machine's own kernel: IKE and policies are real, ESP there is none."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PYTHON = sys.executable
+AGENT = (PYTHON, "-m", "ipsec_agent")
+DEADLINE = 20.0
+"""Seconds for anything that normally takes one or two."""
+
+
+def ip(*arguments: str, netns: str = "") -> str:
+    """Run ip(8), in a namespace where one is named."""
+    where = ("-n", netns) if netns else ()
+    return subprocess.run(
+        ["ip", *where, *arguments], check=True, capture_output=True, text=True, timeout=20
+    ).stdout
+
+
+def until(what: Callable[[], Any], message: str, deadline: float = DEADLINE) -> Any:
+    """The first true answer.
+
+    Raises:
+        AssertionError: none came in time.
+    """
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        answer = what()
+        if answer:
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"not within {deadline} s: {message}")
+
+
+@dataclass
+class Node:
+    """A VM: its namespace, its directory, and its agent while one runs."""
+
+    name: str
+    directory: Path
+    agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def run_dir(self) -> Path:
+        """The agent's run directory."""
+        return self.directory / "run"
+
+    @property
+    def config(self) -> Path:
+        """The agent's config."""
+        return self.directory / "ipsec.yml"
+
+    @property
+    def log(self) -> str:
+        """The agent's log."""
+        return (self.directory / "agent.log").read_text()
+
+    def agent_section(self, **more: Any) -> dict[str, Any]:
+        """The node section of its config."""
+        return {
+            "run_dir": str(self.run_dir),
+            "state_dir": str(self.directory / "state"),
+            "charon": {"log": str(self.directory / "charon.log")},
+            **more,
+        }
+
+    def command(self, *words: str) -> list[str]:
+        """A command inside the namespace."""
+        return ["ip", "netns", "exec", self.name, *words]
+
+    def start(self) -> None:
+        """Start the agent, without waiting for it."""
+        with (self.directory / "agent.log").open("ab") as log:
+            self.agent = subprocess.Popen(
+                self.command(*AGENT, "run", "--config", str(self.config)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def up(self) -> dict[str, Any]:
+        """Start the agent and wait until it runs."""
+        self.start()
+        return self.settled()
+
+    def settled(self) -> dict[str, Any]:
+        """The status once the agent is healthy."""
+        found: dict[str, Any] = until(
+            lambda: self.status() if self.status().get("healthy") else None,
+            f"{self.name} healthy: {self.status()}",
+        )
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """What `ipsec-agent status --json` prints."""
+        done = self.ask("status", "--json")
+        found: dict[str, Any] = json.loads(done.stdout or "{}")
+        return found
+
+    def ask(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run a verb that asks the running agent."""
+        return subprocess.run(
+            [*AGENT, verb, "--socket", str(self.run_dir / "control.sock"), *more],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def run_and_fail(self) -> tuple[int, str]:
+        """Run the agent where it must not start; its exit code and what it said."""
+        done = subprocess.run(
+            self.command(*AGENT, "run", "--config", str(self.config)),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stderr
+
+    def end_agent(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the agent by a signal and return its exit code."""
+        assert self.agent is not None
+        self.agent.send_signal(number)
+        code = self.agent.wait(20)
+        self.agent = None
+        return code
+
+    @property
+    def charon_pid(self) -> int:
+        """The pid of its charon."""
+        return int((self.run_dir / "charon.pid").read_text())
+
+    def policies(self) -> list[str]:
+        """The kernel's policies, without those of sockets, as `SRC DST DIR`."""
+        lines = ip("xfrm", "policy", netns=self.name).splitlines()
+        return sorted(
+            f"{head.split()[1]} {head.split()[3]} {body.split()[1]}"
+            for head, body in zip(lines, lines[1:], strict=False)
+            if head.startswith("src ") and body.split()[:1] == ["dir"]
+        )
+
+    def send(self, address: str, count: int = 1) -> None:
+        """Send UDP datagrams to an address."""
+        script = (
+            "import socket\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            f"[s.sendto(b'x', ('{address}', 9999)) for _ in range({count})]"
+        )
+        subprocess.run(
+            self.command(PYTHON, "-c", script), check=False, capture_output=True, timeout=20
+        )
+
+    def clean(self) -> None:
+        """End what still runs; only what this node started."""
+        if self.agent is not None and self.agent.poll() is None:
+            self.agent.kill()
+            self.agent.wait(20)
+        with contextlib.suppress(OSError, ValueError):
+            pid = self.charon_pid
+            if str(self.run_dir).encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def network(directory: Path, count: int, prefix: str = "ct") -> Iterator[list[Node]]:
+    """Nodes on one bridge, with the addresses 10.9.0.1, 10.9.0.2 …; all of it goes at the end."""
+    names = [f"{prefix}{os.getpid()}-{number}" for number in range(count + 1)]
+    hub, *others = names
+    for name in names:
+        ip("netns", "add", name)
+    nodes = []
+    try:
+        ip("link", "add", "br0", "type", "bridge", netns=hub)
+        ip("link", "set", "br0", "up", netns=hub)
+        for number, name in enumerate(others, 1):
+            ip(
+                "link",
+                "add",
+                "eth0",
+                "netns",
+                name,
+                "type",
+                "veth",
+                "peer",
+                f"p{number}",
+                "netns",
+                hub,
+            )
+            ip("link", "set", f"p{number}", "master", "br0", "up", netns=hub)
+            ip("link", "set", "lo", "up", netns=name)
+            ip("link", "set", "eth0", "up", netns=name)
+            ip("addr", "add", f"10.9.0.{number}/24", "dev", "eth0", netns=name)
+            place = directory / name
+            place.mkdir()
+            nodes.append(Node(name, place))
+        yield nodes
+    finally:
+        for node in nodes:
+            node.clean()
+        for name in names:
+            ip("netns", "del", name)

@@ -1,0 +1,348 @@
+"""The agent with a real charon and the real kernel's policies, on namespaces."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import make_ca, make_leaf, rsa_key
+from tests.charon.nodes import AGENT, Node, ip, network, until
+from tests.manifests import manifest
+
+pytestmark = pytest.mark.charon
+
+EXPECTED = [
+    "0.0.0.0/0 10.9.0.3/32 out",
+    "10.9.0.0/24 10.9.0.1/32 in",
+    "10.9.0.1/32 10.9.0.0/24 out",
+    "10.9.0.3/32 0.0.0.0/0 fwd",
+    "10.9.0.3/32 0.0.0.0/0 in",
+]
+
+
+def configure(node: Node, **changes: object) -> None:
+    """Give a node the manifest that all of them share."""
+    ca = make_ca()
+    settings = {
+        "ipsec": ["10.9.0.0/24"],
+        "no_ipsec": ["10.9.0.3/32"],
+        "leaf": make_leaf(ca),
+        "cas": [ca],
+        "agent": node.agent_section(),
+        **changes,
+    }
+    node.config.write_text(manifest(**settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """One configured VM."""
+    with network(tmp_path, 1) as nodes:
+        configure(nodes[0])
+        yield nodes[0]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    """Two configured VMs."""
+    with network(tmp_path, 2) as nodes:
+        for each in nodes:
+            configure(each)
+        yield nodes[0], nodes[1]
+
+
+def test_policies_in_the_kernel(node: Node) -> None:
+    """The agent runs once every trap and shunt is in the kernel, and says so."""
+    status = node.up()
+
+    assert node.policies() == EXPECTED
+    assert status["policies"] == {"desired": 5, "installed": 5, "missing": [], "foreign": []}
+    assert [item["name"] for item in status["connections"]] == [
+        "no-ipsec-10.9.0.3/32",
+        "ipsec-10.9.0.0/24",
+    ]
+    assert node.ask("status").returncode == 0
+
+
+def test_no_warning_in_the_log_of_charon(node: Node) -> None:
+    """charon starts without a word about plugins that fail or options it does not know."""
+    node.up()
+
+    log = (node.directory / "charon.log").read_text().lower()
+    assert "loaded plugins: charon" in log
+    for word in ("failed", "warning", "unable", "not supported", "manual"):
+        assert word not in log
+
+
+def test_the_key_is_in_no_file(node: Node) -> None:
+    """The private key goes over VICI only; nothing that the agent writes holds it."""
+    node.up()
+
+    key = make_leaf(make_ca()).key_pem.splitlines()[3].encode()
+    written = [path for path in node.directory.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert [path for path in written if key in path.read_bytes()] == [node.config]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_next_agent_adopts(node: Node, number: signal.Signals) -> None:
+    """After the agent ends, charon stays; the next agent adopts it and touches no policy."""
+    before = node.up()["charon"]
+    monitor = subprocess.Popen(
+        node.command("ip", "xfrm", "monitor"), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        code = node.end_agent(number)
+        assert node.policies() == EXPECTED
+
+        after = node.up()["charon"]
+    finally:
+        time.sleep(0.3)
+        monitor.terminate()
+        seen, _ = monitor.communicate(timeout=10)
+
+    assert code == (0 if number is not signal.SIGKILL else -9)
+    assert (after["pid"], after["started"]) == (before["pid"], before["started"])
+    assert seen == ""
+
+
+def test_monitor_can_convict(node: Node) -> None:
+    """The silence above means something: the monitor does see a policy that changes."""
+    node.up()
+    monitor = subprocess.Popen(
+        node.command("ip", "xfrm", "monitor"), stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(0.3)
+    ip("xfrm", "policy", "flush", netns=node.name)
+    until(lambda: node.policies() == EXPECTED, "policies are back")
+    monitor.terminate()
+    seen, _ = monitor.communicate(timeout=10)
+
+    assert "Flushed policy" in seen
+
+
+def test_lost_memory_costs_one_load(node: Node) -> None:
+    """Without the fingerprints each connection is loaded once more, and then no more."""
+    node.up()
+    node.end_agent()
+    (node.run_dir / "loaded.json").unlink()
+    loads = node.log.count("load ipsec-10.9.0.0/24")
+
+    node.up()
+    time.sleep(0.5)
+    node.ask("reload")
+    node.settled()
+
+    assert node.log.count("load ipsec-10.9.0.0/24") == loads + 1
+    assert node.policies() == EXPECTED
+
+
+def test_stop_ends_charon_and_agent(node: Node) -> None:
+    """`stop` ends charon cleanly and then the agent; `status` is 3 afterwards."""
+    node.up()
+    pid = node.charon_pid
+
+    done = node.ask("stop")
+
+    assert (done.returncode, done.stdout) == (0, "charon has ended, and the agent ends\n")
+    assert node.agent is not None
+    assert node.agent.wait(20) == 0
+    assert not Path(f"/proc/{pid}").exists()
+    status = node.ask("status", "--json")
+    assert status.returncode == 3
+    assert json.loads(status.stdout)["state"] == "stopped"
+
+
+def test_charon_killed(node: Node) -> None:
+    """A killed charon is back with its traps; the policies never left."""
+    node.up()
+    before = node.charon_pid
+
+    os.kill(before, signal.SIGKILL)
+
+    until(
+        lambda: (node.status().get("charon") or {}).get("pid") not in {None, before}, "a new charon"
+    )
+    assert node.settled()["policies"]["missing"] == []
+    assert node.policies() == EXPECTED
+
+
+def test_policies_flushed(node: Node) -> None:
+    """`ip xfrm policy flush` is mended."""
+    node.up()
+
+    ip("xfrm", "policy", "flush", netns=node.name)
+
+    until(lambda: node.policies() == EXPECTED, "policies are back")
+
+
+def test_reload(node: Node) -> None:
+    """A changed config is applied; a refused one changes nothing and is named."""
+    node.up()
+    configure(node, no_ipsec=[])
+    assert node.ask("reload").returncode == 0
+    until(lambda: node.policies() == EXPECTED[1:3], "the shunt has gone")
+
+    configure(node, no_ipsec=["10.9.0.300"])
+    refused = node.ask("reload")
+
+    assert refused.returncode == 1
+    assert "no_ipsec_subnets[0]: '10.9.0.300' is no subnet" in refused.stderr
+    assert node.policies() == EXPECTED[1:3]
+    assert node.settled()["policies"]["desired"] == 2
+
+
+def test_sighup_reloads(node: Node) -> None:
+    """SIGHUP does what `reload` does."""
+    node.up()
+    configure(node, no_ipsec=[])
+    assert node.agent is not None
+
+    node.agent.send_signal(signal.SIGHUP)
+
+    until(lambda: node.policies() == EXPECTED[1:3], "the shunt has gone")
+
+
+def test_address_added(node: Node) -> None:
+    """An address that comes to the uplink has its own child, by event."""
+    node.up()
+
+    ip("addr", "add", "10.9.0.77/24", "dev", "eth0", netns=node.name)
+
+    until(lambda: "10.9.0.77/32 10.9.0.0/24 out" in node.policies(), "a trap for it", 5)
+
+
+def test_second_agent(node: Node) -> None:
+    """A second agent ends at once, and says who runs."""
+    node.up()
+
+    code, said = node.run_and_fail()
+
+    assert code == 1
+    assert "another ipsec-agent runs already (pid " in said
+    assert "Traceback" not in said
+
+
+def test_foreign_charon(node: Node) -> None:
+    """A charon that somebody else started on our socket is left alone."""
+    node.run_dir.mkdir()
+    conf = node.directory / "foreign.conf"
+    conf.write_text(
+        "charon-systemd { load = nonce openssl kernel-netlink socket-default vici\n"
+        f"plugins {{ vici {{ socket = unix://{node.run_dir}/charon.vici }} }} }}\n"
+    )
+    other = subprocess.Popen(
+        node.command("/usr/sbin/charon-systemd"),
+        env={"STRONGSWAN_CONF": str(conf), "PATH": os.environ["PATH"]},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until((node.run_dir / "charon.vici").exists, "the foreign charon")
+        code, said = node.run_and_fail()
+        assert other.poll() is None
+    finally:
+        other.terminate()
+        other.wait(20)
+
+    assert code == 1
+    assert "a charon that is not ours (pid " in said
+    assert "hint: stop that one" in said
+
+
+def test_without_charon(node: Node) -> None:
+    """Without charon the agent ends at once and says what to install."""
+    configure(node, agent=node.agent_section(charon={"program": "/nowhere/charon"}))
+
+    code, said = node.run_and_fail()
+
+    assert (code, said) == (
+        1,
+        "ipsec-agent: charon is not at /nowhere/charon\n  hint: correct agent.charon.program\n",
+    )
+
+
+def test_without_root(node: Node) -> None:
+    """Without root the agent ends at once and says so."""
+    node.config.chmod(0o644)
+    for place in (node.directory, *node.directory.parents):
+        place.chmod(0o755) if str(place).startswith("/tmp/") else None
+    node.run_dir.mkdir(mode=0o777)
+    node.run_dir.chmod(0o777)
+    (node.directory / "state").mkdir(mode=0o777)
+
+    done = subprocess.run(
+        [*AGENT, "run", "--config", str(node.config)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        user=65534,
+    )
+
+    assert done.returncode == 1
+    assert "ipsec-agent run needs root" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_prestart_timeout(node: Node) -> None:
+    """A charon that never listens exceeds prestart_timeout: a clear error and a non-zero exit."""
+    sleeper = node.directory / "charon"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    configure(node, prestart_timeout=2, agent=node.agent_section(charon={"program": str(sleeper)}))
+    began = time.monotonic()
+
+    code, said = node.run_and_fail()
+
+    assert code == 1
+    assert time.monotonic() - began < 8
+    assert "IPsec did not start within prestart_timeout (2 s)" in said
+    assert "Traceback" not in said
+
+
+def test_charon_that_ends_at_once(node: Node) -> None:
+    """A charon that cannot start is quoted."""
+    broken = node.directory / "charon"
+    broken.write_text("#!/bin/sh\necho 'no space left'; exit 3\n")
+    broken.chmod(0o755)
+    configure(node, prestart_timeout=2, agent=node.agent_section(charon={"program": str(broken)}))
+
+    code, said = node.run_and_fail()
+
+    assert code == 1
+    assert "charon ended at once (exit code 3): no space left" in said
+
+
+def test_outside_both_lists(node: Node) -> None:
+    """An address in neither list keeps the agent from starting, with the remedy."""
+    configure(node, ipsec=["10.77.0.0/16"], prestart_timeout=2)
+
+    code, said = node.run_and_fail()
+
+    assert code == 1
+    assert "10.9.0.1 is in neither ipsec_subnets nor no_ipsec_subnets" in said
+
+
+def test_refused_peer_is_explained(pair: tuple[Node, Node]) -> None:
+    """A peer with another CA is refused, and the status quotes the line of charon that says so."""
+    ours, theirs = pair
+    stranger = make_ca("Strange CA", key=rsa_key(3072, 110))
+    configure(theirs, leaf=make_leaf(stranger, "stranger"), cas=[stranger])
+    ours.up()
+    theirs.up()
+
+    ours.send("10.9.0.2")
+
+    problems = until(
+        lambda: [p for p in ours.status()["problems"] if p["code"] == "peer-refuses-us"],
+        "the refusal in the status",
+    )
+    assert "AUTHENTICATION_FAILED" in problems[0]["message"]
+    assert "ca_certificates" in problems[0]["hint"]
+    assert ours.ask("status").returncode == 1
