@@ -1,6 +1,7 @@
 """VMs as namespaces on this machine's own kernel: IKE and policies are real, ESP there is none."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -145,7 +146,7 @@ class Node:
         lines = ip("xfrm", "policy", netns=self.name).splitlines()
         return sorted(
             f"{head.split()[1]} {head.split()[3]} {body.split()[1]}"
-            for head, body in zip(lines, lines[1:], strict=False)
+            for head, body in itertools.pairwise(lines)
             if head.startswith("src ") and body.split()[:1] == ["dir"]
         )
 
@@ -183,19 +184,8 @@ def network(directory: Path, count: int, prefix: str = "ct") -> Iterator[list[No
         ip("link", "add", "br0", "type", "bridge", netns=hub)
         ip("link", "set", "br0", "up", netns=hub)
         for number, name in enumerate(others, 1):
-            ip(
-                "link",
-                "add",
-                "eth0",
-                "netns",
-                name,
-                "type",
-                "veth",
-                "peer",
-                f"p{number}",
-                "netns",
-                hub,
-            )
+            peer = ("peer", f"p{number}", "netns", hub)
+            ip("link", "add", "eth0", "netns", name, "type", "veth", *peer)
             ip("link", "set", f"p{number}", "master", "br0", "up", netns=hub)
             ip("link", "set", "lo", "up", netns=name)
             ip("link", "set", "eth0", "up", netns=name)

@@ -1,0 +1,83 @@
+"""The arrows: what may import what, read from the source."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ipsec_agent"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FORBIDDEN_IN_CORE = {
+    "asyncio", "logging", "os", "pathlib", "psutil", "pyroute2", "random", "socket",
+    "structlog", "subprocess", "time", "vici",
+}  # fmt: skip
+WITHIN_HOST = {
+    "charon": {"vici_wire"},
+    "links": {"netlink_wire"},
+    "netlink_wire": set(),
+    "nft": {"nft_events", "nft_listing"},
+    "xfrm": {"netlink_wire", "xfrm_messages", "xfrm_records"},
+    "xfrm_records": {"xfrm_messages"},
+}
+ABOVE = {"agent", "cli", "verbs", "machine", "reconcile", "observe", "act", "log"}
+MAY_IMPORT_AGENT = {"verbs.run"}
+LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
+
+
+def name_of(path: Path) -> str:
+    """`host.xfrm` for ipsec_agent/host/xfrm.py."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    """What a file imports of the package, without the package's name."""
+    return {name.removeprefix("ipsec_agent.") for name in imports(path) if "ipsec_agent." in name}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_arrows(path: Path) -> None:
+    """core imports only core and errors; host only core, errors and what the table allows."""
+    name, wanted = name_of(path), ours(path)
+    room = name.partition(".")[0]
+    tops = {item.partition(".")[0] for item in wanted}
+    if room == "core":
+        assert tops <= {"core", "errors"}
+        assert not {item.partition(".")[0] for item in imports(path)} & FORBIDDEN_IN_CORE
+    elif room == "host":
+        assert tops <= {"core", "errors", "host"}
+        mine = name.removeprefix("host.")
+        within = {item.split(".")[1] for item in wanted if item.startswith("host.")}
+        assert within <= WITHIN_HOST.get(mine, set())
+    elif room == "errors":
+        assert tops == set()
+    if name not in MAY_IMPORT_AGENT:
+        assert "agent" not in tops
+    if name != "__main__":
+        assert "cli" not in tops
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_size(path: Path) -> None:
+    """A module says what it owns, has 300 lines at most, and no function of more than 40."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert not text or ast.get_docstring(tree), "begin with what the module owns"
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= LONGEST_FUNCTION, node.name
