@@ -290,12 +290,7 @@ def credentials(
     )
     # SHA-1 of the public key's bits is how charon names keys; it protects nothing.
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()
-    named = {
-        f"ca-{ca.fingerprint(hashes.SHA256()).hex()[:16]}": Authority(
-            f"ca-{ca.fingerprint(hashes.SHA256()).hex()[:16]}", der(ca)
-        )
-        for ca in authorities
-    }
-    return Credentials(
-        key_id, Secret(secret), tuple(named.values()), tuple(der(item) for item in intermediates)
+    named = tuple(
+        Authority(f"ca-{ca.fingerprint(hashes.SHA256()).hex()[:16]}", der(ca)) for ca in authorities
     )
+    return Credentials(key_id, Secret(secret), named, tuple(der(item) for item in intermediates))

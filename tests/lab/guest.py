@@ -1,0 +1,152 @@
+"""Runs a command where the kernel has ESP: here if it has, else in a guest on this same root.
+
+The guest is QEMU without hardware help; its root is this machine's, below an overlay in memory, so
+that nothing a test does reaches the machine. Only the directory of results is shared for writing.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.lab.kernel import fetch, initramfs
+
+ROOT = Path(__file__).parents[2]
+VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
+MEMORY = "4G"
+MODULES = (
+    "ansi_cprng ctr echainiv esp4 esp6 xfrm_user veth gcm seqiv ghash-generic bridge af_packet"
+    " nf_tables nft_ct nft_nat nft_masq nft_chain_nat nft_xfrm nft_fib_inet nft_reject_inet"
+    " br_netfilter"
+)
+
+INIT = """\
+#!/bin/bash
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LAB_TIME_SCALE=6 CI={ci}
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+ip link set lo up
+modprobe -a {modules} 2>/dev/null
+# The first SA would make the kernel load generators of random numbers for seconds.
+echo > /proc/sys/kernel/modprobe
+ip xfrm state add src 127.0.0.1 dst 127.0.0.1 proto esp spi 1 mode transport \
+  aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128
+ip xfrm state deleteall
+echo "guest: ready after $(cut -d' ' -f1 /proc/uptime) s"
+cd {root}
+{command} </dev/null
+echo $? > /results/exit
+sync
+exec /bin/busybox reboot -f
+"""
+
+
+def has_esp() -> bool:
+    """Whether this machine's own kernel has ESP with AES-GCM."""
+    name = f"esp{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True, timeout=20)
+    try:
+        state = (
+            "xfrm state add src 127.0.0.1 dst 127.0.0.1 proto esp spi 1 mode transport aead"
+            " rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128"
+        )
+        added = subprocess.run(
+            ["ip", "-n", name, *state.split()], check=False, capture_output=True, timeout=60
+        )
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True, timeout=20)
+    return added.returncode == 0
+
+
+def in_guest(command: list[str], results: Path, deadline: float) -> int:
+    """Boot a guest, run the command in it, and return its exit code.
+
+    Args:
+        results: a directory on this machine that the guest sees as /results.
+        deadline: seconds for all of it.
+    """
+    kernel = fetch(ROOT / ".cache" / "guest")
+    exit_file = results / "exit"
+    exit_file.unlink(missing_ok=True)
+    (results / "init").write_text(
+        INIT.format(
+            modules=MODULES,
+            root=shlex.quote(str(ROOT)),
+            command=shlex.join(command),
+            ci=shlex.quote(os.environ.get("CI", "")),
+        )
+    )
+    with tempfile.TemporaryDirectory(prefix="guest-") as place:
+        archive = Path(place, "initramfs.gz")
+        initramfs(kernel, results, archive)
+        _boot(kernel, archive, Path(place, "virtiofs.sock"), deadline)
+    try:
+        return int(exit_file.read_text())
+    except (FileNotFoundError, ValueError):
+        sys.stderr.write(f"guest: it did not finish within {deadline:g} s, or did not boot\n")
+        return 70
+
+
+def _boot(kernel: Path, archive: Path, channel: Path, deadline: float) -> None:
+    daemon = next(path for path in VIRTIOFSD if Path(path).exists())
+    with subprocess.Popen(
+        [daemon, f"--socket-path={channel}", "-o", "source=/,sandbox=chroot,cache=always", "-f"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as files:
+        try:
+            end = time.monotonic() + 10
+            while not channel.exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            with subprocess.Popen(_qemu(kernel, archive, channel), stdin=subprocess.DEVNULL) as vm:
+                try:
+                    vm.wait(deadline)
+                except subprocess.TimeoutExpired:
+                    vm.kill()
+        finally:
+            files.terminate()
+
+
+def _qemu(kernel: Path, archive: Path, channel: Path) -> list[str]:
+    return [
+        "qemu-system-x86_64",
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY),
+        *("-object", f"memory-backend-memfd,id=mem,size={MEMORY},share=on"),
+        *("-numa", "node,memdev=mem"),
+        *("-chardev", f"socket,id=files,path={channel}"),
+        *("-device", "vhost-user-fs-pci,chardev=files,tag=root,queue-size=1024"),
+        *("-kernel", str(kernel), "-initrd", str(archive)),
+        *("-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on"),
+        *("-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"),
+        *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+    ]
+
+
+def main() -> int:
+    """Run the command of the command line."""
+    parser = argparse.ArgumentParser(prog="tests.lab.guest", description=__doc__)
+    parser.add_argument("--deadline", type=float, default=600, help="seconds for all of it")
+    parser.add_argument("--results", type=Path, help="directory that the guest sees as /results")
+    parser.add_argument("command", nargs="+")
+    chosen = parser.parse_args()
+    results = (chosen.results or Path(tempfile.mkdtemp(prefix="results-"))).resolve()
+    results.mkdir(parents=True, exist_ok=True)
+    if not has_esp():
+        sys.stdout.write("guest: this kernel has no ESP; booting one that has\n")
+        sys.stdout.flush()
+        return in_guest(chosen.command, results, chosen.deadline)
+    link = Path("/results")
+    if not link.exists():
+        link.symlink_to(results)
+    return subprocess.run(chosen.command, check=False, timeout=chosen.deadline).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
