@@ -145,6 +145,8 @@ def test_template_fields() -> None:
 
     assert (template,) == unpack_templates(data + b"torn")
     assert data[16:21] == b"\x01\x02\x03\x04\x33"
+    assert data[28:44] == bytes(range(16, 32))
+    assert data[50] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """XFRM messages to and from records: what recorded kernel messages mean."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -64,8 +65,9 @@ def test_trap_of_charon() -> None:
     found = policy_of(read(xfrm_dumps.TRAP_OUT))
 
     assert found is not None
-    assert found.index
-    assert expected == Policy(found.selector, found.priority, found.esp, found.blocks, reqid=1)
+    assert found.index > 0
+    assert found.added > 0
+    assert expected == replace(found, index=0, added=0)
 
 
 def test_trap_of_charon_ipv6() -> None:
