@@ -1,0 +1,130 @@
+"""The guard judges exactly what the promise says, and only links that leave the VM."""
+
+import itertools
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipsec_agent.core.guard import NEVER_A_PEER, Guard, exempt_links, explain
+from ipsec_agent.core.model import Address, Network
+from ipsec_agent.core.observed import Link, NetworkFacts
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.promise import Promise
+
+# Small corners of both address spaces, so that random subnets overlap, nest and touch often.
+CORNER4, CORNER6 = int(IPv4Address("10.0.0.0")), int(IPv6Address("fd00::"))
+
+
+def _network(version: int, low: int, bits: int) -> Network:
+    if version == 4:
+        return ip_network((CORNER4 + low, 32 - bits), strict=False)
+    return ip_network((CORNER6 + low, 128 - bits), strict=False)
+
+
+def _address(version: int, low: int) -> Address:
+    return IPv4Address(CORNER4 + low) if version == 4 else IPv6Address(CORNER6 + low)
+
+
+versions = st.sampled_from([4, 6])
+addresses = st.builds(_address, versions, st.integers(0, 255))
+networks = st.builds(_network, versions, st.integers(0, 255), st.integers(0, 8)) | st.sampled_from(
+    [ip_network("0.0.0.0/0"), ip_network("::/0")]
+)
+promises = st.builds(
+    Promise, st.lists(networks, max_size=5).map(tuple), st.lists(networks, max_size=5).map(tuple)
+)
+
+UPLINK = Link(2, "eth0", 1500, up=True)
+BRIDGE = Link(3, "docker0", 1500, up=True, kind="bridge")
+VETH = Link(9, "veth1", 1500, up=True, kind="veth", master=3)
+LINKS = NetworkFacts(links=(Link(1, "lo", 65536, up=True), UPLINK, BRIDGE, VETH))
+PLACE = Placement(ip_address("10.0.0.1"), (ip_address("10.0.0.1"),), (UPLINK,))
+
+
+@given(promises, addresses, addresses)
+def test_judges_what_the_promise_encrypts(
+    promise: Promise, source: Address, destination: Address
+) -> None:
+    """Both in some ipsec subnet, neither in any no-ipsec subnet: no more, no less."""
+    # A packet has two addresses of one version.
+    expected = source.version == destination.version and promise.encrypts(source, destination)
+
+    assert expected == Guard(promise).judges(source, destination)
+    assert expected == Guard(promise).judges(destination, source)
+
+
+@given(promises, versions)
+def test_ranges_are_sorted_and_never_touch(promise: Promise, version: int) -> None:
+    """nftables refuses a set whose intervals overlap."""
+    ranges = Guard(promise).outside(version)
+
+    assert all(first <= last for first, last in ranges)
+    assert all(end + 1 < start for (_, end), (start, _) in itertools.pairwise(ranges))
+
+
+@given(promises)
+def test_families_are_those_with_something_to_encrypt(promise: Promise) -> None:
+    """A family of which no-ipsec leaves nothing is not looked at."""
+    families = Guard(promise).families()
+
+    for version in (4, 6):
+        subnets = [network for network in promise.ipsec if network.version == version]
+        if not subnets or all(promise.covered(network) for network in subnets):
+            assert version not in families
+        else:
+            assert version in families
+
+
+def test_what_no_vm_can_be_is_never_judged() -> None:
+    """DHCP, multicast and link-local IPv6 work where everything is to be encrypted."""
+    everything = Guard(Promise((ip_network("0.0.0.0/0"), ip_network("::/0")), ()))
+
+    for network in NEVER_A_PEER:
+        vm = ip_address("10.0.0.1" if network.version == 4 else "fd00::1")
+        assert not everything.judges(vm, network[-1])
+        assert not everything.judges(network[0], vm)
+    assert everything.judges(ip_address("10.0.0.1"), ip_address("169.254.169.254"))
+
+
+def test_inner_links_are_exempt() -> None:
+    """All but the uplinks; lo needs no exemption, and has one."""
+    assert exempt_links(PLACE, LINKS) == (1, 3, 9)
+
+
+def test_a_link_that_the_operator_named_and_that_is_missing_exempts_nothing() -> None:
+    """It may have been renamed a moment ago, and be any of the others."""
+    assert exempt_links(PLACE, LINKS, ("eth0",)) == (1, 3, 9)
+    assert exempt_links(PLACE, LINKS, ("eth0", "eth1")) == ()
+
+
+def test_an_unclear_place_exempts_nothing() -> None:
+    """No uplink, or no address on it: every link is judged, as at boot."""
+    assert exempt_links(replace(PLACE, uplinks=()), LINKS) == ()
+    assert exempt_links(replace(PLACE, present=False), LINKS) == ()
+
+
+def test_the_master_of_an_uplink_is_judged() -> None:
+    """The bridge of an uplink carries what leaves the VM."""
+    bridged = replace(UPLINK, master=3)
+
+    assert exempt_links(replace(PLACE, uplinks=(bridged,)), LINKS) == (1, 9)
+
+
+def test_a_link_called_like_a_number_is_no_trap() -> None:
+    """nft would take the index 9 for the link named 9."""
+    tricky = NetworkFacts(links=(*LINKS.links, Link(12, "9", 1500, up=True)))
+
+    assert exempt_links(PLACE, tricky) == (1, 3, 12)
+
+
+def test_explained() -> None:
+    """The sentences name the subnets and what passes."""
+    promise = Promise((ip_network("10.0.0.0/8"),), (ip_network("10.9.0.0/16"),))
+
+    text = " ".join(explain(Guard(promise, force_encapsulation=True)))
+
+    assert "10.0.0.0/8, except 10.9.0.0/16, whatever is not IPsec is dropped" in text
+    assert "ESP in UDP" in text
+    assert "counted, but let through" in explain(Guard(promise, enforce=False))[0]
