@@ -1,0 +1,60 @@
+"""Kernel messages about nftables are put together to transactions of one table."""
+
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipsec_agent.host.nft_events import Change, Transactions
+
+NEWRULE, NEWGEN = 6, 15
+
+
+def message(kind: int, **attributes: bytes) -> bytes:
+    """A message of nf_tables; attributes are named like a1, a2."""
+    payload = struct.pack("=BBH", 1, 0, 0)
+    for name, value in attributes.items():
+        payload += struct.pack("=HH", 4 + len(value), int(name[1:])) + value
+        payload += bytes(-len(value) % 4)
+    header = struct.pack("=IHHII", 16 + len(payload), 10 << 8 | kind, 0, 0, 0)
+    return header + payload
+
+
+def rule(table: bytes) -> bytes:
+    """A new rule in a table."""
+    return message(NEWRULE, a1=table + b"\0", a2=b"out\0")
+
+
+def end(pid: int) -> bytes:
+    """The end of a transaction."""
+    return message(NEWGEN, a1=b"\0\0\0\5", a2=pid.to_bytes(4, "big"), a3=b"nft\0")
+
+
+def test_a_transaction_names_who_made_it() -> None:
+    """Its messages may come in several datagrams; others' tables are not ours."""
+    transactions = Transactions("ipsec_agent")
+
+    assert list(transactions.feed(rule(b"ipsec_agent") + rule(b"other"))) == []
+    assert list(transactions.feed(rule(b"other"))) == []
+    assert list(transactions.feed(end(42))) == [Change(42, "nft")]
+    assert list(transactions.feed(rule(b"other") + end(43))) == []
+    assert list(transactions.feed(rule(b"ipsec_agent_2") + end(44))) == []
+    two = rule(b"ipsec_agent") + end(45) + rule(b"x") + end(46)
+    assert list(transactions.feed(two)) == [Change(45, "nft")]
+
+
+def test_other_subsystems_are_left_alone() -> None:
+    """nfnetlink carries conntrack and others with the same numbers."""
+    foreign = bytearray(rule(b"ipsec_agent"))
+    foreign[5] = 1
+
+    assert list(Transactions("ipsec_agent").feed(bytes(foreign) + end(1))) == []
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_garbled_messages_end_quietly(garbage: bytes, cut: int) -> None:
+    """No length sends the reader round in circles or beyond the end."""
+    whole = rule(b"ipsec_agent") + end(7)
+
+    list(Transactions("ipsec_agent").feed(garbage))
+    list(Transactions("ipsec_agent").feed(whole[:cut] + garbage))

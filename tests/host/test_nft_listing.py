@@ -1,0 +1,145 @@
+"""nft's JSON is read into records, and a form tells a table from an altered one."""
+
+import json
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from ipsec_agent.core.observed import ClearLink, ClearPeer, GuardTable
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft_listing import read_form, read_table
+
+
+def part(kind: str, **value: object) -> dict[str, Any]:
+    """One object of a listing."""
+    return {kind: {"family": "inet", "table": "ipsec_agent", "handle": 4, **value}}
+
+
+def element(value: str, packets: int, expires: int) -> dict[str, Any]:
+    """One element of a counting set, as nft 1.0.6 writes it."""
+    counter = {"packets": packets, "bytes": packets * 100}
+    return {"elem": {"val": value, "expires": expires, "counter": counter}}
+
+
+def counting(name: str, *elements: dict[str, Any]) -> dict[str, Any]:
+    """A counting set."""
+    return part("set", name=name, timeout=86400, elem=list(elements))
+
+
+def drop(chain: str, packets: int, handle: int = 9) -> dict[str, Any]:
+    """The rule that counts and drops."""
+    counter = {"packets": packets, "bytes": 1}
+    return part("rule", chain=chain, handle=handle, expr=[{"counter": counter}, {"drop": None}])
+
+
+def listing(*parts: dict[str, Any]) -> str:
+    """What nft writes."""
+    return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *parts]})
+
+
+OUTSIDE = part(
+    "set", name="outside4", elem=["10.0.0.1", {"prefix": {"addr": "11.0.0.0", "len": 8}}]
+)
+TABLE = (
+    part("table", name="ipsec_agent"),
+    OUTSIDE,
+    part("set", name="exempt", elem=["veth1", "17"]),
+    counting("clear_in4", element("10.0.1.7", 5, 86395), element("10.0.1.6", 1, 86400)),
+    counting("clear_in6", element("fd00::7", 2, 0)),
+    counting("unjudged_in", element("veth1", 3, 86390)),
+    counting("unjudged_out", element("veth1", 4, 86399), element("99", 1, 86400)),
+    part("chain", name="clear_in4"),
+    drop("clear_in4", 6),
+    drop("clear_in6", 2),
+    drop("clear_out4", 7),
+)
+
+
+def test_read() -> None:
+    """Peers by address, links by index or name, totals by direction."""
+    table = read_table(listing(*TABLE), {"veth1": 3})
+
+    assert table == GuardTable(
+        form=table.form,
+        exempt=(3, 17),
+        dropped_in=8,
+        dropped_out=7,
+        clear_in=(
+            ClearPeer(ip_address("10.0.1.6"), 1, 100, 0),
+            ClearPeer(ip_address("10.0.1.7"), 5, 500, 5),
+            ClearPeer(ip_address("fd00::7"), 2, 200, 86400),
+        ),
+        unjudged=(ClearLink("99", 1, 100, 0), ClearLink("veth1", 7, 700, 1)),
+    )
+
+
+def test_an_unknown_link_matches_no_index() -> None:
+    """A link that was renamed while the table was listed is no known exemption."""
+    assert read_table(listing(*TABLE), {}).exempt == (0, 17)
+
+
+def test_the_echo_of_a_load_has_the_form_of_the_listing() -> None:
+    """There, elements come one by one, and the table that went is named, too."""
+    echo = [
+        part("table", name="ipsec_agent", handle=1),
+        part("table", name="ipsec_agent", handle=2),
+        part("chain", name="clear_in4", handle=7),
+        part("set", name="outside4", handle=8),
+        part(
+            "element", name="outside4", elem={"set": [{"prefix": {"addr": "11.0.0.0", "len": 8}}]}
+        ),
+        part("element", name="outside4", elem={"set": ["10.0.0.1"]}),
+        part("set", name="exempt"),
+        part("element", name="exempt", elem={"set": ["17"]}),
+        part("rule", chain="clear_in4", expr=[{"counter": {"packets": 0}}, {"drop": None}]),
+    ]
+    listed = listing(
+        part("table", name="ipsec_agent"),
+        OUTSIDE,
+        part("set", name="exempt", elem=["veth1"]),
+        part("chain", name="clear_in4"),
+        drop("clear_in4", 12),
+    )
+
+    form = read_form(json.dumps({"nftables": [{"add": item} for item in echo]}))
+
+    assert form == read_form(listed)
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        [*TABLE, part("rule", chain="clear_in4", expr=[{"accept": None}])],
+        [part("rule", chain="clear_in4", expr=[{"accept": None}]), *TABLE],
+        [item for item in TABLE if item != OUTSIDE],
+        [*TABLE[:1], part("set", name="outside4", elem=["10.0.0.1"]), *TABLE[2:]],
+        [part("table", name="ipsec_agent", flags=["dormant"]), *TABLE[1:]],
+        [*TABLE, part("chain", name="other", hook="output")],
+        TABLE[:-1],
+    ],
+)
+def test_an_altered_table_has_another_form(altered: list[dict[str, Any]]) -> None:
+    """A rule more, less or elsewhere, an element less, a dormant table, a new chain."""
+    assert read_form(listing(*TABLE)) != read_form(listing(*altered))
+
+
+def test_handles_and_counters_are_no_alteration() -> None:
+    """They differ each time, and with each packet."""
+    moved = [*TABLE[:-1], drop("clear_out4", 99, handle=77)]
+
+    assert read_form(listing(*TABLE)) == read_form(listing(*moved))
+
+
+def test_no_rules_have_no_form() -> None:
+    """An echo that says nothing is told from a table."""
+    assert read_form('{"nftables": []}') is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"nftables": 7}', '{"nftables": [{"set": {}}]}'])
+def test_another_language(text: str) -> None:
+    """What is not nft's JSON is one sentence with a hint, not a traceback."""
+    with pytest.raises(KernelError, match="not understood") as caught:
+        read_table(text, {})
+
+    assert "nft --version" in caught.value.hint
