@@ -24,11 +24,11 @@ REPLAY_WINDOW = 128
 
 def connection_message(connection: Connection) -> dict[str, Any]:
     """What load-conn is given: dicts, lists, text and bytes only."""
-    anything = "%any6" if connection.remote.version == IPV6 else "%any"
+    addresses = [_addresses(connection)]
     body: dict[str, Any] = {
         "version": "2",
-        "local_addrs": [anything],
-        "remote_addrs": [anything],
+        "local_addrs": addresses,
+        "remote_addrs": addresses,
         "children": {
             child.name: _child(child, connection.settings) for child in connection.children
         },
@@ -41,6 +41,18 @@ def connection_message(connection: Connection) -> dict[str, Any]:
 def fingerprint(connection: Connection) -> str:
     """SHA-256, hex, of the message: what charon was given, certificates included."""
     return hashlib.sha256(repr(connection_message(connection)).encode()).hexdigest()
+
+
+def _addresses(connection: Connection) -> str:
+    """Where IKE may come from: for a shunt nowhere.
+
+    A responder would else select the shunt's connection for a peer, as it matches every address and
+    identity, and refuse the peer since it knows no authentication (seen with 5.9.8).
+    """
+    ipv6 = connection.remote.version == IPV6
+    if connection.settings is None:
+        return "::1" if ipv6 else "127.0.0.1"
+    return "%any6" if ipv6 else "%any"
 
 
 def _negotiation(settings: IkeSettings) -> dict[str, Any]:

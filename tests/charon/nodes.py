@@ -15,7 +15,10 @@ from typing import Any
 
 PYTHON = sys.executable
 AGENT = (PYTHON, "-m", "ipsec_agent")
-DEADLINE = 20.0
+SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
+"""How much slower than a real machine the lab may be."""
+
+DEADLINE = 20.0 * SCALE
 """Seconds for anything that normally takes one or two."""
 
 
@@ -23,7 +26,7 @@ def ip(*arguments: str, netns: str = "") -> str:
     """Run ip(8), in a namespace where one is named."""
     where = ("-n", netns) if netns else ()
     return subprocess.run(
-        ["ip", *where, *arguments], check=True, capture_output=True, text=True, timeout=20
+        ["ip", *where, *arguments], check=True, capture_output=True, text=True, timeout=DEADLINE
     ).stdout
 
 

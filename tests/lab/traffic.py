@@ -1,0 +1,68 @@
+"""Traffic between VMs, by sockets made inside their namespaces."""
+
+import socket
+import subprocess
+import threading
+import time
+
+from tests.charon.nodes import DEADLINE, Node
+from tests.lab.wire import inside
+
+CHUNK = bytes(65536)
+
+
+def ping(node: Node, address: str, count: int, interval: float = 0.05) -> int:
+    """Send echo requests; returns how many were answered."""
+    done = subprocess.run(
+        node.command("ping", "-n", "-q", "-i", str(interval), "-c", str(count), "-W", "5", address),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE + count,
+    )
+    for line in done.stdout.splitlines():
+        if "packets transmitted" in line:
+            return int(line.split(",")[1].split()[0])
+    raise AssertionError(done.stdout + done.stderr)
+
+
+def first_answer(node: Node, address: str) -> float:
+    """Ping until the first answer; seconds that it took.
+
+    Raises:
+        AssertionError: none came in time.
+    """
+    began = time.monotonic()
+    while time.monotonic() - began < DEADLINE:
+        if ping(node, address, 1):
+            return time.monotonic() - began
+    raise AssertionError(f"{node.name} gets no answer from {address}: {node.log[-2000:]}")
+
+
+def transfer(sender: Node, receiver: Node, address: str, size: int) -> float:
+    """Send bytes over TCP and wait until the other end has all of them; MB per second."""
+    with inside(receiver.name):
+        listener = socket.create_server((address, 9000))
+    received = 0
+
+    def take() -> None:
+        nonlocal received
+        with listener, listener.accept()[0] as channel:
+            channel.settimeout(DEADLINE)
+            while part := channel.recv(1 << 20):
+                received += len(part)
+            channel.sendall(b"done")
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    began = time.monotonic()
+    with inside(sender.name):
+        channel = socket.create_connection((address, 9000), DEADLINE)
+    with channel:
+        for _ in range(size // len(CHUNK)):
+            channel.sendall(CHUNK)
+        channel.shutdown(socket.SHUT_WR)
+        assert channel.recv(4) == b"done"
+    taker.join(DEADLINE)
+    assert received == size // len(CHUNK) * len(CHUNK)
+    return received / (time.monotonic() - began) / 1e6
