@@ -111,6 +111,7 @@ async def test_tentative_address(machine: Run) -> None:
             ["10.5.0.254", "fd00:5::fe"],
         ),
         (["unreachable default", "10.9.0.0/16 via 10.5.0.254"], [], []),
+        (["unreachable ::/0"], [], []),
         (["default via 10.5.0.254 table 100"], [], []),
     ],
 )
