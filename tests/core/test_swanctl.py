@@ -1,0 +1,78 @@
+"""A connection in VICI's words."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.model import Action, Connection
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.swanctl import connection_message, fingerprint
+from tests.configs import config
+
+
+def connections(*own: str, **more: object) -> tuple[Connection, ...]:
+    """The connections of a VM with these addresses."""
+    addresses = tuple(ip_address(text) for text in own)
+    settings = config(("10.0.0.0/16", "fd00::/64"), ("10.0.9.0/24",))
+    return desired(replace(settings, **more), Placement(addresses[0], addresses)).connections  # type: ignore[arg-type]
+
+
+def test_trap() -> None:
+    """A trap: IKEv2 with anyone, transport mode, from the VM's own address."""
+    trap = connections("10.0.0.5")[-1]
+
+    body = connection_message(trap)["ipsec-10.0.0.0/16"]
+    child = body["children"]["ipsec-10.0.0.0/16"]
+
+    assert (body["version"], body["unique"], body["mobike"]) == ("2", "never", "no")
+    assert (body["local_addrs"], body["remote_addrs"]) == (["%any"], ["%any"])
+    assert body["local"] == {"auth": "pubkey", "certs": [b"leaf-aa"]}
+    assert body["remote"] == {"auth": "pubkey", "cacerts": [b"ca-aa"]}
+    assert (child["mode"], child["start_action"]) == ("transport", "trap")
+    assert (child["local_ts"], child["remote_ts"]) == (["10.0.0.5/32"], ["10.0.0.0/16"])
+
+
+def test_ipv6() -> None:
+    """IPv6 needs %any6 on both sides, or the trap is silently not installed."""
+    trap = connections("fd00::5")[-1]
+
+    body = connection_message(trap)["ipsec-fd00::/64"]
+
+    assert (body["local_addrs"], body["remote_addrs"]) == (["%any6"], ["%any6"])
+
+
+def test_shunt_matches_no_peer() -> None:
+    """A shunt bears an address that no peer has: charon would select it for one, and refuse."""
+    for shunt in connections("10.0.0.5", "fd00::5"):
+        if shunt.action is Action.PASS:
+            body = connection_message(shunt)[shunt.name]
+            assert body["remote_addrs"] in (["127.0.0.1"], ["::1"])
+            assert all(child["mode"] == "pass" for child in body["children"].values())
+
+
+def test_neighbour_discovery() -> None:
+    """The ICMPv6 types stand in the selectors as charon reads them."""
+    shunt = next(c for c in connections("fd00::5") if c.name == "no-ipsec-neighbour-discovery")
+
+    children = connection_message(shunt)[shunt.name]["children"].values()
+
+    assert [child["local_ts"] for child in children] == [
+        ["::/0[ipv6-icmp/135]"],
+        ["::/0[ipv6-icmp/136]"],
+    ]
+
+
+def test_fingerprint() -> None:
+    """It tells every change of what is loaded, the certificate's bytes included."""
+    before = connections("10.0.0.5")[-1]
+    assert before.settings is not None
+    changed = (
+        connections("10.0.0.5", force_udp_encapsulation=True)[-1],
+        connections("10.0.0.5", esp_proposals=("aes256gcm16",))[-1],
+        connections("10.0.0.6")[-1],
+        replace(before, settings=replace(before.settings, certificate=b"other")),
+        replace(before, settings=replace(before.settings, authorities=(b"other",))),
+    )
+
+    assert fingerprint(before) == fingerprint(connections("10.0.0.5")[-1])
+    assert len({fingerprint(before), *map(fingerprint, changed)}) == 6

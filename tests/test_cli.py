@@ -1,0 +1,111 @@
+"""The command line: exit codes, words, and what a fast verb must not import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.cli import VERBS, main
+from tests.certificates import make_ca, make_leaf
+from tests.manifests import manifest
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """A manifest that is accepted."""
+    ca = make_ca()
+    path = tmp_path / "ipsec.yml"
+    path.write_text(manifest(["10.0.1.1/20"], ["10.0.1.4/32"], leaf=make_leaf(ca), cas=[ca]))
+    return path
+
+
+def test_check_good(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A good config: 0, and host bits shown normalised."""
+    assert main(["check", str(good)]) == 0
+
+    assert "ipsec_subnets: 10.0.1.1/20 (is 10.0.0.0/20)" in capsys.readouterr().out
+
+
+def test_check_bad(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bad config: 1, the complaint with its line, and no traceback."""
+    good.write_text(good.read_text().replace("10.0.1.1/20", "10.0.1.1/99"))
+
+    assert main(["check", str(good)]) == 1
+
+    said = capsys.readouterr().err
+    assert f"{good}:" in said
+    assert "'10.0.1.1/99' is no subnet" in said
+    assert "is refused: 1 to mend" in said
+
+
+def test_check_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A config that is not there: 1, and one sentence."""
+    assert main(["check", str(tmp_path / "none.yml")]) == 1
+
+    assert capsys.readouterr().err.startswith("ipsec-agent: there is no config at ")
+
+
+def test_plan_json(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stable document, with a flow."""
+    arguments = ["plan", str(good), "--address", "10.0.1.7", "--to", "10.0.1.4", "--json"]
+
+    assert main(arguments) == 0
+
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["schema"], shown["address"], shown["role"]) == (1, "10.0.1.7", "encrypt")
+    assert shown["connections"] == [
+        {"name": "no-ipsec-10.0.1.4/32", "remote": "10.0.1.4/32", "action": "pass"},
+        {"name": "ipsec-10.0.0.0/20", "remote": "10.0.0.0/20", "action": "encrypt"},
+    ]
+    assert shown["flow"] == {
+        "to": "10.0.1.4",
+        "action": "clear",
+        "because": "10.0.1.4 is in no_ipsec_subnets (10.0.1.4/32)",
+    }
+
+
+def test_plan_wrong_address(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that is no address is refused with an example."""
+    assert main(["plan", str(good), "--address", "here"]) == 1
+
+    assert "--address: here is no IP address" in capsys.readouterr().err
+
+
+def test_status_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No agent: 3, as LSB has it; the document says stopped."""
+    assert main(["status", "--json", "--socket", str(tmp_path / "none")]) == 3
+
+    assert json.loads(capsys.readouterr().out)["state"] == "stopped"
+
+
+@pytest.mark.parametrize("verb", ["reload", "stop"])
+def test_nobody_to_ask(verb: str, tmp_path: Path) -> None:
+    """No agent to ask: 1."""
+    assert main([verb, "--socket", str(tmp_path / "none")]) == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every verb's help ends with an example."""
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+
+    assert caught.value.code == 0
+    assert f"example: ipsec-agent {verb}" in capsys.readouterr().out
+
+
+def test_status_imports_little(tmp_path: Path) -> None:
+    """`status` starts at once: what is slow to import is not imported."""
+    script = (
+        "import sys; from ipsec_agent.cli import main;"
+        f"main(['status', '--socket', '{tmp_path}/none']); print(' '.join(sys.modules))"
+    )
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "ipsec_agent.verbs.status" in loaded
+    assert not {"asyncio", "pyroute2", "cryptography", "structlog", "yaml", "vici"} & set(loaded)
