@@ -33,7 +33,7 @@ def main() -> int:
         with Capture(hub_of(nodes)) as capture:
             waited = first_answer(nodes[0], B)
             answers = ping(nodes[0], B, 20), ping(nodes[0], C, 20)
-            speed = transfer(nodes[0], nodes[1], B, 5_000_000)
+            speed = transfer(nodes[0].name, nodes[1].name, B, 5_000_000)
             capture.stop()
         for node in nodes:
             say(f"\n--- ipsec-agent status on {node.name}\n{node.ask('status').stdout.rstrip()}")

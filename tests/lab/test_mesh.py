@@ -66,7 +66,7 @@ def test_only_esp(three: list[Node], capsys: pytest.CaptureFixture[str]) -> None
     with Capture(hub_of(three)) as capture:
         first_answer(a, B)
         answered = ping(a, B, 50)
-        speed = transfer(a, b, B, 50_000_000)
+        speed = transfer(a.name, b.name, B, 50_000_000)
         clear_answers = ping(a, C, 20)
         assert_only_esp(capture, a.name, A, B)
 

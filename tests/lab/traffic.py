@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-from tests.charon.nodes import DEADLINE, Node
+from tests.charon.nodes import DEADLINE, SCALE, Node
 from tests.lab.wire import inside
 
 CHUNK = bytes(65536)
@@ -14,7 +14,18 @@ CHUNK = bytes(65536)
 def ping(node: Node, address: str, count: int, interval: float = 0.05) -> int:
     """Send echo requests; returns how many were answered."""
     done = subprocess.run(
-        node.command("ping", "-n", "-q", "-i", str(interval), "-c", str(count), "-W", "5", address),
+        node.command(
+            "ping",
+            "-n",
+            "-q",
+            "-i",
+            str(interval),
+            "-c",
+            str(count),
+            "-W",
+            str(1 + int(SCALE / 2)),
+            address,
+        ),
         check=False,
         capture_output=True,
         text=True,
@@ -39,10 +50,17 @@ def first_answer(node: Node, address: str) -> float:
     raise AssertionError(f"{node.name} gets no answer from {address}: {node.log[-2000:]}")
 
 
-def transfer(sender: Node, receiver: Node, address: str, size: int) -> float:
-    """Send bytes over TCP and wait until the other end has all of them; MB per second."""
-    with inside(receiver.name):
-        listener = socket.create_server((address, 9000))
+def transfer(sender: str, receiver: str, address: str, size: int, *, listen: str = "") -> float:
+    """Send bytes over TCP and wait until the other end has all of them; MB per second.
+
+    Args:
+        sender: the namespace that connects.
+        receiver: the namespace that listens.
+        address: where the sender connects to.
+        listen: where the receiver listens, if that is another address (it is translated).
+    """
+    with inside(receiver):
+        listener = socket.create_server((listen or address, 9000))
     received = 0
 
     def take() -> None:
@@ -56,7 +74,7 @@ def transfer(sender: Node, receiver: Node, address: str, size: int) -> float:
     taker = threading.Thread(target=take, daemon=True)
     taker.start()
     began = time.monotonic()
-    with inside(sender.name):
+    with inside(sender):
         channel = socket.create_connection((address, 9000), DEADLINE)
     with channel:
         for _ in range(size // len(CHUNK)):
