@@ -13,19 +13,9 @@ CHUNK = bytes(65536)
 
 def ping(node: Node, address: str, count: int, interval: float = 0.05) -> int:
     """Send echo requests; returns how many were answered."""
+    options = ("-i", str(interval), "-c", str(count), "-W", str(1 + int(SCALE / 2)))
     done = subprocess.run(
-        node.command(
-            "ping",
-            "-n",
-            "-q",
-            "-i",
-            str(interval),
-            "-c",
-            str(count),
-            "-W",
-            str(1 + int(SCALE / 2)),
-            address,
-        ),
+        node.command("ping", "-n", "-q", *options, address),
         check=False,
         capture_output=True,
         text=True,
