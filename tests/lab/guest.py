@@ -31,7 +31,6 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
 ip link set lo up
 modprobe -a {modules} 2>/dev/null
 # The first SA would make the kernel load generators of random numbers for seconds.

@@ -11,7 +11,7 @@ from tests.lab.test_mesh import A, B, configure, hub_of
 from tests.lab.traffic import first_answer, ping, transfer
 from tests.lab.wire import Capture, assert_only_esp
 
-pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 
 def test_both_translations(tmp_path: Path) -> None:
