@@ -5,12 +5,15 @@ that nothing a test does reaches the machine. Only the directory of results is s
 """
 
 import argparse
+import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lab.kernel import fetch, initramfs
@@ -18,6 +21,12 @@ from tests.lab.kernel import fetch, initramfs
 ROOT = Path(__file__).parents[2]
 VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 MEMORY = "4G"
+BOOT_DEADLINE = 120.0
+"""Seconds until the command runs; 6 on two idle cores."""
+
+UNFINISHED = 70
+"""The exit code where the command did not come to its end."""
+
 MODULES = (
     "ansi_cprng ctr echainiv esp4 esp6 xfrm_user veth gcm seqiv ghash-generic bridge af_packet"
     " nf_tables nft_ct nft_nat nft_masq nft_chain_nat nft_xfrm nft_fib_inet nft_reject_inet"
@@ -38,7 +47,8 @@ echo > /proc/sys/kernel/modprobe
 ip xfrm state add src 127.0.0.1 dst 127.0.0.1 proto esp spi 1 mode transport \
   aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128
 ip xfrm state deleteall
-echo "guest: ready after $(cut -d' ' -f1 /proc/uptime) s"
+cut -d' ' -f1 /proc/uptime > /results/booted
+echo "guest: ready after $(cat /results/booted) s"
 cd {root}
 {command} </dev/null
 echo $? > /results/exit
@@ -72,8 +82,9 @@ def in_guest(command: list[str], results: Path, deadline: float) -> int:
         deadline: seconds for all of it.
     """
     kernel = fetch(ROOT / ".cache" / "guest")
-    exit_file = results / "exit"
+    exit_file, booted = results / "exit", results / "booted"
     exit_file.unlink(missing_ok=True)
+    booted.unlink(missing_ok=True)
     (results / "init").write_text(
         INIT.format(
             modules=MODULES,
@@ -85,32 +96,59 @@ def in_guest(command: list[str], results: Path, deadline: float) -> int:
     with tempfile.TemporaryDirectory(prefix="guest-") as place:
         archive = Path(place, "initramfs.gz")
         initramfs(kernel, results, archive)
-        _boot(kernel, archive, Path(place, "virtiofs.sock"), deadline)
+        _boot(kernel, archive, Path(place, "virtiofs.sock"), booted, deadline)
     try:
         return int(exit_file.read_text())
     except (FileNotFoundError, ValueError):
-        sys.stderr.write(f"guest: it did not finish within {deadline:g} s, or did not boot\n")
-        return 70
+        what = f"did not finish within {deadline:g} s" if booted.exists() else "did not boot"
+        sys.stderr.write(f"guest: it {what}\n")
+        return UNFINISHED
 
 
-def _boot(kernel: Path, archive: Path, channel: Path, deadline: float) -> None:
-    daemon = next(path for path in VIRTIOFSD if Path(path).exists())
+@contextlib.contextmanager
+def _running(command: list[str], output: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that ends with the context, or with this process, however that ends."""
     with subprocess.Popen(
-        [daemon, f"--socket-path={channel}", "-o", "source=/,sandbox=chroot,cache=always", "-f"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as files:
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    ) as program:
         try:
-            end = time.monotonic() + 10
-            while not channel.exists() and time.monotonic() < end:
-                time.sleep(0.05)
-            with subprocess.Popen(_qemu(kernel, archive, channel), stdin=subprocess.DEVNULL) as vm:
-                try:
-                    vm.wait(deadline)
-                except subprocess.TimeoutExpired:
-                    vm.kill()
+            yield program
         finally:
-            files.terminate()
+            program.kill()
+
+
+def _boot(kernel: Path, archive: Path, channel: Path, booted: Path, deadline: float) -> None:
+    end = time.monotonic() + deadline
+    boot_end = min(end, time.monotonic() + BOOT_DEADLINE)
+    daemon = next(path for path in VIRTIOFSD if Path(path).exists())
+    options = ("-o", "source=/,sandbox=chroot,cache=always", "-f")
+    with _running([daemon, f"--socket-path={channel}", *options], subprocess.DEVNULL):
+        while not channel.exists() and time.monotonic() < boot_end:
+            time.sleep(0.05)
+        with _running(_qemu(kernel, archive, channel)) as vm:
+            while not booted.exists() and vm.poll() is None and time.monotonic() < boot_end:
+                time.sleep(0.2)
+            if booted.exists():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    vm.wait(max(end - time.monotonic(), 0))
+
+
+def here(command: list[str], results: Path, deadline: float) -> int:
+    """Run the command on this machine, which has ESP, with the same /results."""
+    link = Path("/results")
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(results)
+    try:
+        return subprocess.run(command, check=False, timeout=deadline).returncode
+    except subprocess.TimeoutExpired:
+        sys.stderr.write(f"guest: the command did not finish within {deadline:g} s\n")
+        return UNFINISHED
+    finally:
+        link.unlink()
 
 
 def _qemu(kernel: Path, archive: Path, channel: Path) -> list[str]:
@@ -135,16 +173,16 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="directory that the guest sees as /results")
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args()
-    results = (chosen.results or Path(tempfile.mkdtemp(prefix="results-"))).resolve()
-    results.mkdir(parents=True, exist_ok=True)
-    if not has_esp():
+    # An ordinary way out of every `with`, and so no guest is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="results-") as place:
+        results = (chosen.results or Path(place)).resolve()
+        results.mkdir(parents=True, exist_ok=True)
+        if has_esp():
+            return here(chosen.command, results, chosen.deadline)
         sys.stdout.write("guest: this kernel has no ESP; booting one that has\n")
         sys.stdout.flush()
         return in_guest(chosen.command, results, chosen.deadline)
-    link = Path("/results")
-    if not link.exists():
-        link.symlink_to(results)
-    return subprocess.run(chosen.command, check=False, timeout=chosen.deadline).returncode
 
 
 if __name__ == "__main__":
