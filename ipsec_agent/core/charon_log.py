@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,7 @@ class Explanation:
     Attributes:
         code: stable name of the problem.
         message: the line as charon wrote it.
-        peer: the address that it names, "" without one.
+        peer: the peer's address where the line names it, else "".
         hint: what to do.
     """
 
@@ -22,7 +23,10 @@ class Explanation:
 
 
 CERTIFICATES = "compare both VMs' ca_certificates and instance_certificate: `ipsec-agent check`"
-PROPOSALS = "compare esp_proposals and ike_proposals of both VMs"
+PROPOSALS = (
+    "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP says the"
+    " same, and its own status tells"
+)
 SUBNETS = "compare ipsec_subnets and no_ipsec_subnets of both VMs"
 
 PATTERNS = (
@@ -56,9 +60,11 @@ PATTERNS = (
     ),
 )
 
-ADDRESS = re.compile(
-    r"(?<![\w.:])(\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7})(?![\w:])"
-)
+ADDRESS = re.compile(r"[0-9A-Fa-f:.]{3,}")
+"""What may be an address; a time of day or a hex number may look like one."""
+
+SIDES = re.compile(r"===|\.\.\.")
+"""Stands between charon's own side and the peer's."""
 
 
 def explain(group: str, level: int, message: str) -> Explanation | None:
@@ -72,6 +78,17 @@ def explain(group: str, level: int, message: str) -> Explanation | None:
         return None
     for pattern, code, hint in PATTERNS:
         if re.search(pattern, message):
-            named = ADDRESS.search(message)
-            return Explanation(code, message, named.group(1) if named else "", hint)
+            return Explanation(code, message, _peer(group, message), hint)
     return None
+
+
+def _peer(group: str, message: str) -> str:
+    """The first address on the peer's side; the kernel's lines have source and destination."""
+    if group == "KNL":
+        return ""
+    for word in ADDRESS.findall(SIDES.split(message)[-1]):
+        try:
+            return str(ip_address(word))
+        except ValueError:
+            continue
+    return ""

@@ -36,15 +36,19 @@ SETTINGS: dict[str, str] = {
     "retransmit_tries": "3",
     "retransmit_timeout": "1.0",
     "retransmit_base": "1.3",
-    # Hash tables for 1,000 IKE_SAs, so that a look-up does not walk them all.
+    # Hash tables for 1,000 IKE_SAs, so that a look-up does not walk them all; segments are locks.
     "ikesa_table_size": "1024",
     "ikesa_table_segments": "16",
     # After a power cut every VM initiates at once; cookies and blocks would refuse them.
     "cookie_threshold": "2000",
     "block_threshold": "50",
     "init_limit_half_open": "0",
-    # VMs of one deployment share an identity.
+    # Packets on their way when an SA is rekeyed still find the old one; 5 s is charon's default.
     "delete_rekeyed_delay": "5",
+    # Who starts charon reads there why it ended at once; start and end only, a few lines a life.
+    "filelog.start.path": "stderr",
+    "filelog.start.default": "-1",
+    "filelog.start.dmn": "1",
     # How long a packet that waits for an SA blocks the next attempt; 165 s by default.
     "plugins.kernel-netlink.xfrm_acq_expires": "3",
     "plugins.revocation.enable_crl": "no",

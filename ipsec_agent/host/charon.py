@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
 from typing import Any
 
-from ipsec_agent.core.model import Authority, Connection, Credentials, Network
+from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import connection_message
 from ipsec_agent.errors import CharonError, CharonRefusedError
@@ -147,8 +147,8 @@ def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
         unique_id=_number(body, "uniqueid"),
         name=name,
         state=_text(body.get("state", b"")),
-        local=ip_address(_text(body["local-host"])),
-        remote=ip_address(_text(body["remote-host"])),
+        local=_host(body.get("local-host", b"")),
+        remote=_host(body.get("remote-host", b"")),
         initiator=body.get("initiator") == b"yes",
         age=_number(body, "established"),
         children=tuple(_child_sa(child) for child in body.get("child-sas", {}).values()),
@@ -173,9 +173,28 @@ def _child_sa(body: dict[str, Any]) -> ChildSa:
     )
 
 
+def _host(value: bytes) -> Address:
+    """An address; unspecified where charon has not resolved it yet (`%any`)."""
+    try:
+        return ip_address(_text(value))
+    except ValueError:
+        return ip_address("::" if value == b"%any6" else "0.0.0.0")  # noqa: S104 - binds nothing
+
+
 def _networks(selectors: list[bytes]) -> tuple[Network, ...]:
-    """The networks of selectors such as 10.0.0.1/32[tcp/80]."""
-    return tuple(ip_network(_text(item).partition("[")[0], strict=False) for item in selectors)
+    """The networks of selectors such as 10.0.0.1/32[tcp/80]; what is none, as dynamic, is left out.
+
+    A peer may propose a range, which charon shows as FIRST..LAST.
+    """
+    found: list[Network] = []
+    for item in selectors:
+        first, _, last = _text(item).partition("[")[0].partition("..")
+        with contextlib.suppress(ValueError, TypeError):
+            if last:
+                found += summarize_address_range(ip_address(first), ip_address(last))
+            else:
+                found.append(ip_network(first, strict=False))
+    return tuple(found)
 
 
 def _number(body: dict[str, Any], key: str) -> int:

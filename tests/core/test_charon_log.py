@@ -12,6 +12,15 @@ from ipsec_agent.core.charon_log import explain
         ("CFG", 'no issuer certificate found for "CN=stranger"', "peer-not-trusted"),
         ("IKE", "no trusted RSA public key found for 'CN=stranger'", "peer-not-trusted"),
         ("IKE", "received NO_PROPOSAL_CHOSEN notify, no CHILD_SA built", "proposals-differ"),
+        ("IKE", "received proposals unacceptable", "proposals-differ"),
+        ("IKE", "no acceptable proposal found", "proposals-differ"),
+        ("IKE", "received TS_UNACCEPTABLE notify, no CHILD_SA built", "selectors-differ"),
+        ("IKE", "no private key found for 'CN=VM'", "own-key-missing"),
+        (
+            "CFG",
+            "subject certificate invalid (valid from Nov 04 03:10:45 2026 to Nov 09 03:10:45 2026)",
+            "peer-certificate-invalid",
+        ),
         ("IKE", "giving up after 3 retransmits", "peer-silent"),
         ("KNL", "unable to add SAD entry with SPI cb117de0 (FAILED)", "kernel-refuses"),
     ],
@@ -25,12 +34,32 @@ def test_explained(group: str, line: str, code: str) -> None:
     assert found.hint
 
 
-def test_peer_is_named() -> None:
-    """The address in a line is the peer's."""
-    found = explain("CFG", 1, "no matching peer config found for 10.9.0.1[CN=VM]...10.9.0.1[CN=VM]")
+@pytest.mark.parametrize(
+    ("group", "line", "peer"),
+    [
+        ("CFG", "no matching peer config found for 10.9.0.1[VM]...10.9.0.2[VM]", "10.9.0.2"),
+        (
+            "IKE",
+            "traffic selectors 10.7.0.2/32[udp/1025] 10.7.0.2/32 === 10.7.0.1/32[udp/33430]"
+            " 10.7.0.1/32 unacceptable",
+            "10.7.0.1",
+        ),
+        ("IKE", "traffic selectors fd07::2/128 === fd07::1/128 unacceptable", "fd07::1"),
+        (
+            "CFG",
+            "subject certificate invalid (valid from Nov 04 03:10:45 2026 to Nov 09 03:10:45 2026)",
+            "",
+        ),
+        ("KNL", "unable to install policy 10.7.0.1/32 === 10.7.0.2/32 in", ""),
+        ("IKE", "giving up after 2 retransmits", ""),
+    ],
+)
+def test_peer_is_named(group: str, line: str, peer: str) -> None:
+    """The peer is the far side of a pair, never our own address and never a time of day."""
+    found = explain(group, 1, line)
 
     assert found is not None
-    assert found.peer == "10.9.0.1"
+    assert found.peer == peer
 
 
 @pytest.mark.parametrize(

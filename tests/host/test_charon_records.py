@@ -1,0 +1,44 @@
+"""What charon lists of its SAs, as records; nothing that a peer negotiates breaks the reading."""
+
+from ipaddress import ip_address, ip_network
+
+from ipsec_agent.host.charon import _ike_sa, _networks
+
+
+def test_sa() -> None:
+    """An IKE_SA with its child, as 5.9.8 lists them."""
+    child = {
+        "name": b"c", "uniqueid": b"3", "reqid": b"1", "state": b"INSTALLED", "spi-in": b"c319875e",
+        "spi-out": b"c896b646", "bytes-in": b"84", "packets-in": b"1", "install-time": b"7",
+        "local-ts": [b"10.7.0.1/32"], "remote-ts": [b"10.7.0.2/32[tcp/80]"],
+    }  # fmt: skip
+    body = {
+        "uniqueid": b"2", "state": b"ESTABLISHED", "local-host": b"10.7.0.1", "initiator": b"yes",
+        "remote-host": b"10.7.0.2", "established": b"9", "child-sas": {"c-3": child},
+    }  # fmt: skip
+
+    found = _ike_sa("ipsec", body)
+
+    assert (found.unique_id, found.remote, found.age) == (2, ip_address("10.7.0.2"), 9)
+    assert found.initiator
+    assert found.children[0].spi_in == 0xC319875E
+    assert found.children[0].bytes_in == 84
+    assert found.children[0].bytes_out == 0
+    assert found.children[0].remote == (ip_network("10.7.0.2/32"),)
+
+
+def test_unresolved_host() -> None:
+    """An IKE_SA that has no addresses yet is listed with unspecified ones."""
+    found = _ike_sa("ipsec", {"local-host": b"%any", "remote-host": b"%any6"})
+
+    assert (found.local, found.remote) == (ip_address("0.0.0.0"), ip_address("::"))
+
+
+def test_selectors() -> None:
+    """A range is the networks that make it up; what is no network is left out."""
+    assert _networks([b"10.0.0.1..10.0.0.2", b"dynamic", b"fd07::/64[ipv6-icmp/135]"]) == (
+        ip_network("10.0.0.1/32"),
+        ip_network("10.0.0.2/32"),
+        ip_network("fd07::/64"),
+    )
+    assert _networks([b"10.0.0.1..fd07::1"]) == ()
