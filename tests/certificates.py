@@ -1,6 +1,7 @@
 """Certificates and keys for tests, made once a session: RSA keys take long."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -42,6 +43,13 @@ def key_pem(key: Key, passphrase: bytes | None = None) -> str:
 
 
 @functools.cache
+def ec_key(number: int = 0) -> ec.EllipticCurvePrivateKey:
+    """The number-th key on P-256; quick to make."""
+    _ = number
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@functools.cache
 def rsa_key(bits: int = 3072, number: int = 0) -> rsa.RSAPrivateKey:
     """The number-th RSA key of that size."""
     _ = number
@@ -56,9 +64,19 @@ def make_ca(
     days: int = 1095,
     not_before: datetime | None = None,
     is_ca: bool = True,
+    pathlen: int | None = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> Issued:
-    """A CA, self-signed or below an issuer."""
-    return _issue(name, key or rsa_key(3072, 100), issuer, days, not_before, is_ca=is_ca)
+    """A CA, self-signed or below an issuer; extensions are pairs of extension and critical."""
+    basic = x509.BasicConstraints(ca=is_ca, path_length=pathlen)
+    return _issue(
+        name,
+        key or rsa_key(3072, 100),
+        issuer,
+        days,
+        not_before,
+        extensions=((basic, True), *extensions),
+    )
 
 
 def make_leaf(
@@ -68,9 +86,18 @@ def make_leaf(
     key: Key | None = None,
     days: int = 365,
     not_before: datetime | None = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> Issued:
     """An instance certificate, self-signed where no CA is given."""
-    return _issue(name, key or rsa_key(3072, 200), ca, days, not_before, is_ca=False)
+    basic = x509.BasicConstraints(ca=False, path_length=None)
+    return _issue(
+        name,
+        key or rsa_key(3072, 200),
+        ca,
+        days,
+        not_before,
+        extensions=((basic, True), *extensions),
+    )
 
 
 def _issue(
@@ -80,7 +107,7 @@ def _issue(
     days: int,
     not_before: datetime | None,
     *,
-    is_ca: bool,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]],
 ) -> Issued:
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     start = not_before or datetime.now(UTC) - timedelta(days=1)
@@ -92,7 +119,8 @@ def _issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
     certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Issued(certificate, key)

@@ -1,21 +1,23 @@
-"""Judges the certificates and the key before charon sees them, which would load anything."""
+"""Reads the certificates and the key before charon sees them, which would load almost anything."""
 
-import re
 from dataclasses import dataclass
-from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
+from ipsec_agent.core import pem
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.model import Authority, Credentials, Secret
 
 RSA_WANTED, RSA_LEAST = 3072, 2048
 """Bits of an RSA key: below the first a warning (the guide's 3072), below the second refused."""
 
-PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s*(.*?)-----END \1-----", re.DOTALL)
+CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+"""Those that IKEv2 has for ECDSA (RFC 4754)."""
+
+CERTIFICATE, KEY_PART = "CERTIFICATE", "instance_private_key"
 Key = (
     rsa.RSAPrivateKey
     | ec.EllipticCurvePrivateKey
@@ -30,6 +32,7 @@ class Finding:
 
     Attributes:
         part: instance_certificate, instance_private_key or ca_certificates[N].
+        severity: "error" refuses the config, "warning" does not.
     """
 
     part: str
@@ -38,226 +41,172 @@ class Finding:
     severity: str = "error"
 
 
-def split_pem(text: str, part: str) -> tuple[tuple[x509.Certificate, ...], tuple[Finding, ...]]:
+def load_certificates(
+    text: str, part: str
+) -> tuple[tuple[x509.Certificate, ...], tuple[Finding, ...]]:
     """The certificates of a text, each by itself: charon loads only the first of several."""
-    blocks = PEM.findall(text.replace("\r\n", "\n"))
-    if not blocks:
+    found = pem.blocks(text)
+    if not found:
         return (), (_no_pem(text, part),)
-    certificates, findings = [], []
-    for label, body in blocks:
-        if "PRIVATE KEY" in label:
-            findings.append(
-                Finding(part, "this holds a private key", "remove it; write only certificates here")
-            )
-        elif label != "CERTIFICATE":
-            findings.append(
-                Finding(
-                    part, f"this holds a {label}", "write only -----BEGIN CERTIFICATE----- here"
-                )
-            )
-        else:
-            certificate = _certificate(body)
-            if certificate is None:
-                findings.append(_broken(body, part))
-            else:
-                certificates.append(certificate)
+    certificates: list[x509.Certificate] = []
+    findings: list[Finding] = []
+    for block in found:
+        certificate = _certificate(block)
+        if certificate is None:
+            findings.append(_refused(block, part))
+            continue
+        certificates.append(certificate)
+        findings += _critical(certificate, part)
     return tuple(certificates), tuple(findings)
 
 
-def _certificate(body: str) -> x509.Certificate | None:
-    pem = f"-----BEGIN CERTIFICATE-----\n{body.strip()}\n-----END CERTIFICATE-----\n"
+def _certificate(block: pem.Block) -> x509.Certificate | None:
+    encoded = block.der() if block.label == CERTIFICATE and block.ended else None
+    if encoded is None or block.placeholder:
+        return None
     try:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
+        certificate = x509.load_der_x509_certificate(encoded)
         # What cannot be read of it now could not be judged later.
-        _ = (certificate.extensions, certificate.subject, certificate.public_key())
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        _ = (certificate.extensions, certificate.public_key(), facts(certificate, ""))
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         return None
     return certificate
+
+
+def _critical(certificate: x509.Certificate, part: str) -> tuple[Finding, ...]:
+    """Critical extensions that nobody knows: charon refuses to load such a certificate."""
+    return tuple(
+        Finding(
+            part,
+            f"{name(certificate.subject)} has the critical extension {item.oid.dotted_string},"
+            " which charon does not know",
+            "make the certificate without it",
+        )
+        for item in certificate.extensions
+        if item.critical and isinstance(item.value, x509.UnrecognizedExtension)
+    )
 
 
 def _no_pem(text: str, part: str) -> Finding:
     if not text.strip():
         return Finding(part, "this is empty", "paste the certificate, from BEGIN to END")
-    if "-----BEGIN" in text:
-        return Finding(part, "the -----END line is missing", "paste the whole of it again")
     return Finding(
         part, "this is no PEM", "begin it with -----BEGIN CERTIFICATE----- on a line of its own"
     )
 
 
-def _broken(body: str, part: str) -> Finding:
-    if "..." in body or "EXAMPLE" in body:
+def _refused(block: pem.Block, part: str) -> Finding:
+    """Why a block gives no certificate."""
+    if "PRIVATE KEY" in block.label:
         return Finding(
-            part, "this is the guide's placeholder", "paste the real certificate in its place"
+            part,
+            "this holds a private key",
+            f"remove it: the key belongs to {KEY_PART} alone, that of a CA to no VM",
         )
-    return Finding(part, "this certificate cannot be read", "paste the whole of it again")
+    if block.label != CERTIFICATE:
+        return Finding(
+            part, f"this holds a {block.label}", "write only -----BEGIN CERTIFICATE----- here"
+        )
+    return _damaged(block, part, "certificate")
+
+
+def _damaged(block: pem.Block, part: str, what: str) -> Finding:
+    again = "paste the whole of it again"
+    if block.placeholder:
+        return Finding(
+            part, "this is the guide's placeholder", f"paste the real {what} in its place"
+        )
+    if not block.ended:
+        return Finding(
+            part, f"the -----END {block.label}----- line is missing", f"{again}, from BEGIN to END"
+        )
+    if block.der() is None:
+        return Finding(part, f"the lines of this {what} are damaged", again)
+    return Finding(part, f"this {what} cannot be read", again)
 
 
 def load_key(text: str) -> tuple[Key | None, tuple[Finding, ...]]:
     """The private key; nothing of it is ever part of a finding."""
-    part = "instance_private_key"
-    if "-----BEGIN" not in text:
-        return None, (Finding(part, "this is no PEM", "paste the key, from BEGIN to END"),)
-    if "EXAMPLE" in text or "\n..." in text:
+    found = pem.blocks(text)
+    keys = [block for block in found if "PRIVATE KEY" in block.label]
+    if len(keys) == 1:
+        return _key(keys[0])
+    if keys:
         return None, (
-            Finding(part, "this is the guide's placeholder", "paste the real key in its place"),
+            Finding(KEY_PART, f"this holds {len(keys)} keys", "leave that of instance_certificate"),
         )
-    try:
-        key = serialization.load_pem_private_key(text.strip().encode(), password=None)
-    except TypeError:
+    if found:
         return None, (
             Finding(
-                part,
-                "the key has a passphrase",
-                "remove it: openssl pkey -in KEY -out KEY-WITHOUT-PASSPHRASE",
+                KEY_PART,
+                f"this holds a {found[0].label}, not a private key",
+                "paste the key, which begins with -----BEGIN PRIVATE KEY-----",
             ),
         )
-    except (ValueError, UnsupportedAlgorithm):
-        return None, (Finding(part, "this key cannot be read", "paste the whole of it again"),)
-    return _fit_for_ike(key, part)
-
-
-def _fit_for_ike(key: object, part: str) -> tuple[Key | None, tuple[Finding, ...]]:
-    if not isinstance(key, Key):
-        return None, (Finding(part, "this kind of key is not for IKE", "use RSA or ECDSA"),)
-    return key, _key_size(key, part)
-
-
-def _key_size(key: Key, part: str) -> tuple[Finding, ...]:
-    if not isinstance(key, rsa.RSAPrivateKey) or key.key_size >= RSA_WANTED:
-        return ()
-    severity = "warning" if key.key_size >= RSA_LEAST else "error"
-    return (
+    return None, (
         Finding(
-            part,
-            f"an RSA key of {key.key_size} bits is too small",
-            f"make one of {RSA_WANTED} or 4096 bits",
-            severity,
+            KEY_PART,
+            "this is no PEM" if text.strip() else "this is empty",
+            "paste the key, from BEGIN to END",
         ),
     )
 
 
-def judge_chain(
-    leaf: x509.Certificate,
-    key: Key | None,
-    intermediates: tuple[x509.Certificate, ...],
-    authorities: tuple[tuple[str, x509.Certificate], ...],
-    now: datetime,
-) -> tuple[Finding, ...]:
-    """Whether the key fits, the chain ends at a listed CA, and all of it holds now."""
-    part = "instance_certificate"
-    findings = list(_validity(leaf, part, now))
-    if key is not None and _public(key.public_key()) != _public(leaf.public_key()):
-        findings.append(
+def _key(block: pem.Block) -> tuple[Key | None, tuple[Finding, ...]]:
+    if block.placeholder:
+        return None, (_damaged(block, KEY_PART, "key"),)
+    if "ENCRYPTED" in block.label or block.says(b"ENCRYPTED"):
+        return None, (
             Finding(
-                "instance_private_key",
-                "the key does not belong to instance_certificate",
-                "paste the key that the certificate was made for",
-            )
-        )
-    for where, authority in authorities:
-        findings += _authority(where, authority, now)
-    chain = _chain(leaf, intermediates, tuple(ca for _, ca in authorities))
-    if chain is None:
-        findings.append(
-            Finding(
-                part,
-                f"none of ca_certificates has signed it (its issuer is {name(leaf.issuer)})",
-                "add that CA to ca_certificates, or use a certificate that one of them signed",
-            )
-        )
-        return tuple(findings)
-    for link in chain:
-        if link in intermediates:
-            findings += _validity(link, part, now)
-    return tuple(findings)
-
-
-def _chain(
-    leaf: x509.Certificate,
-    intermediates: tuple[x509.Certificate, ...],
-    authorities: tuple[x509.Certificate, ...],
-) -> tuple[x509.Certificate, ...] | None:
-    """From the leaf to a listed CA, None where there is no way."""
-    chain: tuple[x509.Certificate, ...] = (leaf,)
-    for _ in range(len(intermediates) + 1):
-        top = chain[-1]
-        if any(_issued(top, ca) for ca in authorities):
-            return chain
-        above = next(
-            (item for item in intermediates if item not in chain and _issued(top, item)), None
-        )
-        if above is None:
-            return None
-        chain = (*chain, above)
-    return None
-
-
-def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _validity(
-    certificate: x509.Certificate, part: str, now: datetime, *, severity: str = "error"
-) -> tuple[Finding, ...]:
-    if now > certificate.not_valid_after_utc:
-        return (
-            Finding(
-                part,
-                f"the certificate {name(certificate.subject)} expired on"
-                f" {certificate.not_valid_after_utc:%Y-%m-%d}",
-                "renew it",
-                severity,
+                KEY_PART,
+                "the key has a passphrase",
+                "remove it: openssl pkey -in KEY -out KEY-WITHOUT-PASSPHRASE",
             ),
         )
-    if now < certificate.not_valid_before_utc:
-        return (
+    if "OPENSSH" in block.label:
+        return None, (
             Finding(
-                part,
-                f"the certificate {name(certificate.subject)} is not valid before"
-                f" {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
-                "wait, or look whether this VM's clock is right",
-                severity,
+                KEY_PART,
+                "this is a key of OpenSSH's own kind",
+                "use the key that openssl made for the certificate",
             ),
         )
-    return ()
+    encoded = block.der() if block.ended else None
+    try:
+        key = serialization.load_der_private_key(encoded, password=None) if encoded else None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if key is None:
+        return None, (_damaged(block, KEY_PART, "key"),)
+    return _fit_for_ike(key)
 
 
-def _authority(where: str, ca: x509.Certificate, now: datetime) -> tuple[Finding, ...]:
-    # An expired CA that signs nothing of ours harms nobody yet; one that does fails with its leaf.
-    findings = list(_validity(ca, where, now, severity="warning"))
-    try:
-        is_ca = ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        is_ca = False
-    try:
-        signs = ca.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        signs = True
-    if not is_ca or not signs:
-        findings.append(
+def _fit_for_ike(key: object) -> tuple[Key | None, tuple[Finding, ...]]:
+    if not isinstance(key, Key):
+        return None, (Finding(KEY_PART, "this kind of key is not for IKE", "use RSA or ECDSA"),)
+    if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, CURVES):
+        return None, (
             Finding(
-                where,
-                f"{name(ca.subject)} is no CA certificate",
-                "paste the certificate of the CA, which says CA:TRUE in `openssl x509 -text`",
-            )
+                KEY_PART,
+                f"the curve {key.curve.name} is not for IKE",
+                "use secp256r1, secp384r1 or secp521r1",
+            ),
         )
-    return tuple(findings)
-
-
-def _public(key: object) -> bytes:
-    return key.public_bytes(  # type: ignore[attr-defined, no-any-return] # every public key has it
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if not isinstance(key, rsa.RSAPrivateKey) or key.key_size >= RSA_WANTED:
+        return key, ()
+    small = Finding(
+        KEY_PART,
+        f"an RSA key of {key.key_size} bits is too small",
+        f"make one of {RSA_WANTED} or 4096 bits",
+        "warning" if key.key_size >= RSA_LEAST else "error",
     )
+    return key, (small,)
 
 
 def name(subject: x509.Name) -> str:
-    """A name as strongSwan and operators write it, such as CN=VM."""
-    return subject.rfc4514_string() or "without a name"
+    """A name as strongSwan and operators write it, such as CN=VM; one line, printable."""
+    text = subject.rfc4514_string() or "without a name"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def facts(certificate: x509.Certificate, role: str) -> CertificateFacts:

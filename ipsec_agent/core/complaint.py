@@ -1,6 +1,13 @@
 """A complaint about the config: where it is, what is wrong, and what to write instead."""
 
+import re
 from dataclasses import dataclass, field
+
+SHOWN = 40
+"""Characters of the operator's text that a complaint repeats at most."""
+
+KEY_MATERIAL = re.compile(r"(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/=]{12,}")
+"""What could be of a key's lines in a broken text; plain lower-case words are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +58,17 @@ class Complaints:
     def in_order(self) -> tuple[Complaint, ...]:
         """All of them by line, each once."""
         return tuple(dict.fromkeys(sorted(self.found, key=lambda complaint: complaint.line)))
+
+
+def shown(value: object) -> str:
+    """The operator's text in quotes; "this" where it is long, unprintable or could be of a key."""
+    return f"'{value}'" if _harmless(str(value)) else "this"
+
+
+def shown_key(name: str) -> str:
+    """A key of the operator's for a key path; "?" where it could be of a private key."""
+    return name if name and _harmless(name) else "?"
+
+
+def _harmless(text: str) -> bool:
+    return len(text) <= SHOWN and text.isprintable() and KEY_MATERIAL.search(text) is None

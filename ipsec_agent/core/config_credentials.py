@@ -1,14 +1,19 @@
-"""Reads the certificates and the key of a config, and files what certificates.py finds by line."""
+"""Reads the certificates and the key of a config, and files what is wrong with them by line."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography import x509
 
-from ipsec_agent.core import certificates
+from ipsec_agent.core import certificates, trust
+from ipsec_agent.core.certificates import Finding, Key
 from ipsec_agent.core.complaint import Complaint
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.fields import Fields
 from ipsec_agent.core.model import Credentials
+
+MOST_CERTIFICATES = 64
+"""Of a config; a rotation needs four or six."""
 
 CA_MISSING_DASH = (
     'write "- |" on a line of its own below ca_certificates, and the certificate indented below it;'
@@ -25,17 +30,19 @@ def read_credentials(
         now: the time at which the certificates must be valid.
     """
     chain = _chain(fields)
-    key_text = _required(fields, "instance_private_key")
+    key = _key(fields)
     authorities = _authorities(fields)
-    key, findings = (None, ()) if key_text is None else certificates.load_key(key_text)
-    if chain and authorities:
-        findings = (
-            *findings,
-            *certificates.judge_chain(chain[0], key, chain[1:], authorities, now),
+    if len(chain) + len(authorities) > MOST_CERTIFICATES:
+        fields.wrong(
+            "ca_certificates",
+            f"these are more than {MOST_CERTIFICATES} certificates",
+            "list only the CAs that signed certificates of these VMs",
         )
-    for finding in findings:
-        _complain(fields, finding)
-    if not chain or key is None:
+        return None
+    if not chain:
+        return None
+    _complain(fields, trust.judge(trust.Bundle(chain[0], chain[1:], authorities), key, now))
+    if key is None:
         return None
     listed = tuple(dict.fromkeys(ca for _, ca in authorities))
     facts = (
@@ -50,53 +57,78 @@ def _chain(fields: Fields) -> tuple[x509.Certificate, ...]:
     text = _required(fields, "instance_certificate")
     if text is None:
         return ()
-    found, findings = certificates.split_pem(text, "instance_certificate")
-    for finding in findings:
-        _complain(fields, finding)
+    found, findings = certificates.load_certificates(text, "instance_certificate")
+    _complain(fields, findings)
     return found
+
+
+def _key(fields: Fields) -> Key | None:
+    text = _required(fields, "instance_private_key")
+    if text is None:
+        return None
+    key, findings = certificates.load_key(text)
+    _complain(fields, findings)
+    return key
+
+
+def _required(fields: Fields, name: str) -> str | None:
+    found = fields.entry(name)
+    if found is None:
+        fields.wrong(name, "this is missing", f"write `{name}: |` and the PEM indented below it")
+        return None
+    if not isinstance(found[1].value, str):
+        fields.wrong(
+            name, "this must be a text", f"write `{name}: |` and the PEM indented below it"
+        )
+        return None
+    return found[1].value
 
 
 def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
     """Each CA with the name of the item that holds it; an item may be a chain."""
-    found = fields.entry("ca_certificates")
-    if found is None:
-        fields.wrong(
-            "ca_certificates", "this is missing", "list the CA that signed the certificate"
-        )
+    name = "ca_certificates"
+    found = fields.entry(name)
+    if found is None or found[1].elements == ():
+        fields.wrong(name, "this is missing", "list the CA that signed the certificate")
         return ()
     path, entry = found
     if entry.elements is None:
-        fields.wrong("ca_certificates", "this is one text, not a list", CA_MISSING_DASH)
+        what = "this is one text, not a list" if entry.items is None else "this is no list"
+        fields.wrong(name, what, CA_MISSING_DASH)
         return ()
     read_all: list[tuple[str, x509.Certificate]] = []
     for position, item in enumerate(entry.elements):
-        part = f"ca_certificates[{position}]"
-        text = item.value if isinstance(item.value, str) else ""
-        split, findings = certificates.split_pem(text, part)
-        for finding in findings:
+        part = f"{name}[{position}]"
+        if not isinstance(item.value, str):
             fields.complaints.error(
-                item.line, f"{path}[{position}]", finding.message, finding.remedy
+                item.line,
+                f"{path}[{position}]",
+                "this must be a text",
+                'write "- |" on a line of its own, and the certificate indented below it',
             )
+            continue
+        split, findings = certificates.load_certificates(item.value, part)
+        _complain(fields, findings)
         read_all += [(part, certificate) for certificate in split]
     return tuple(read_all)
 
 
-def _required(fields: Fields, name: str) -> str | None:
-    if fields.entry(name) is None:
-        fields.wrong(name, "this is missing", f"write `{name}: |` and the PEM indented below it")
-        return None
-    return fields.text(name) or None
-
-
-def _complain(fields: Fields, finding: certificates.Finding) -> None:
-    name, _, item = finding.part.partition("[")
-    line, path = fields.line(name), fields.path(name)
-    found = fields.entry(name)
-    if item and found and found[1].elements:
-        position = int(item.rstrip("]"))
-        line, path = found[1].elements[position].line, f"{path}[{position}]"
-    fields.complaints.found.append(
-        Complaint(
-            fields.complaints.file, line, path, finding.message, finding.remedy, finding.severity
+def _complain(fields: Fields, findings: Iterable[Finding]) -> None:
+    """Each finding at the line of its certificate or key."""
+    for finding in findings:
+        name, _, item = finding.part.partition("[")
+        line, path = fields.line(name), fields.path(name)
+        found = fields.entry(name)
+        if item and found and found[1].elements:
+            position = int(item.rstrip("]"))
+            line, path = found[1].elements[position].line, f"{path}[{position}]"
+        fields.complaints.found.append(
+            Complaint(
+                fields.complaints.file,
+                line,
+                path,
+                finding.message,
+                finding.remedy,
+                finding.severity,
+            )
         )
-    )

@@ -1,41 +1,69 @@
 """Where the properties of ipsec stand: the rendered form, or the add-on's runtime config."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ipsec_agent.core.complaint import Complaints
+from ipsec_agent.core.complaint import Complaints, shown_key
+from ipsec_agent.core.fields import nearest
 from ipsec_agent.core.yaml_lines import Entry
 
 RUNTIME_KEYS = frozenset(
     {"releases", "addons", "tags", "variables", "features", "exclude", "include"}
 )
+ADDON_KEYS = frozenset({"jobs", "name", "properties"})
+TOP_KEYS = frozenset({"ipsec", "agent", *ADDON_KEYS, *RUNTIME_KEYS})
+JOB = "ipsec"
+"""The guide: "Do not change the name of this job"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The properties and the node section; each property with the key path that it was found at."""
+    """The properties and the node section.
+
+    Attributes:
+        properties: each with the key path that it was found at.
+        line: of the mapping of the properties.
+        path: of the mapping of the properties.
+    """
 
     properties: dict[str, tuple[str, Entry]] = field(default_factory=dict)
     agent: Entry | None = None
     line: int = 1
+    path: str = "ipsec"
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """The mapping `ipsec:` and the mapping that it stands in, which may lack it.
+
+    Attributes:
+        path: of the mapping that holds `ipsec:`, "" for the file.
+    """
+
+    path: str
+    holder: Entry
+    ipsec: Entry | None
+
+    def path_of(self, name: str) -> str:
+        """The key path of something that stands in the holder."""
+        return f"{self.path}.{name}" if self.path else name
 
 
 def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Located | None:
-    """Find the properties; None, with a complaint, where there are none."""
+    """Find the properties; None, with a complaint, where there are none.
+
+    Args:
+        known: the names of all properties; those that stand one level too high are complained of,
+            and taken as if they stood right.
+    """
     if root.items is None:
         complaints.error(root.line, "", "a config is a mapping", "begin it with `ipsec:`")
         return None
-    agent = root.get("agent")
-    found: list[tuple[str, Entry]] = []
-    if root.get("addons") is not None:
-        found = _in_addons(root.items["addons"], known, complaints)
-    for path, section in (("properties.ipsec", _inside(root, "properties")), ("ipsec", root)):
-        ipsec = section.get("ipsec") if section else None
-        if ipsec is not None:
-            found.append((path, ipsec))
-    _beside(root, "", known, complaints)
-    _beside(root.get("properties"), "properties", known, complaints)
-    _unknown_top(root, complaints)
-    if not found:
+    _unknown_top(root, known, complaints)
+    sections = [*_in_addons(root, complaints), *_at_top(root, complaints)]
+    holding = [one for one in sections if one.ipsec is not None]
+    ipsec = holding[0].ipsec if holding else None
+    if ipsec is None and not any(known & set(one.holder.items or {}) for one in sections):
         complaints.error(
             root.line,
             "",
@@ -44,60 +72,169 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
         )
         return None
     properties: dict[str, tuple[str, Entry]] = {}
-    for path, ipsec in found:
-        if ipsec.items is None:
+    for section in sections:
+        properties |= _below(section, complaints)
+        properties |= _beside(section, ipsec, known, complaints)
+    if not properties:
+        return None
+    line = ipsec.line if ipsec is not None else root.line
+    path = holding[0].path_of("ipsec") if holding else "ipsec"
+    return Located(properties, root.get("agent"), line, path)
+
+
+def _below(section: _Section, complaints: Complaints) -> dict[str, tuple[str, Entry]]:
+    ipsec = section.ipsec
+    if ipsec is None:
+        return {}
+    path = section.path_of("ipsec")
+    if ipsec.items is None:
+        complaints.error(ipsec.line, path, "this is no mapping", "write its properties below it")
+        return {}
+    return {name: (f"{path}.{shown_key(name)}", item) for name, item in ipsec.items.items()}
+
+
+def _beside(
+    section: _Section, ipsec: Entry | None, known: frozenset[str], complaints: Complaints
+) -> dict[str, tuple[str, Entry]]:
+    """Properties beside `ipsec:` instead of below it, as in the guide's second sample."""
+    found = {
+        name: (section.path_of(name), item)
+        for name, item in (section.holder.items or {}).items()
+        if name in known
+    }
+    if not found:
+        return {}
+    if ipsec is not None:
+        for path, item in found.values():
+            deeper = max(ipsec.column + 2 - item.column, 2)
             complaints.error(
-                ipsec.line, path, "this is no mapping", "write its properties below it"
+                item.line,
+                path,
+                "this stands beside `ipsec:`, not below it",
+                _move(item.line, item.last, deeper),
             )
-            continue
-        properties.update({name: (f"{path}.{name}", item) for name, item in ipsec.items.items()})
-    return Located(properties, agent, found[0][1].line)
-
-
-def _inside(entry: Entry, key: str) -> Entry | None:
-    return entry.get(key)
-
-
-def _in_addons(
-    addons: Entry, known: frozenset[str], complaints: Complaints
-) -> list[tuple[str, Entry]]:
-    """The properties of the add-on, then those of the job, which outrank them."""
-    found = []
-    for position, addon in enumerate(addons.elements or ()):
-        path = f"addons[{position}]"
-        _beside(addon, path, known, complaints)
-        holders = [(path, addon)]
-        jobs = addon.get("jobs")
-        for index, job in enumerate((jobs.elements if jobs else None) or ()):
-            name = job.get("name")
-            if name is not None and name.value == "ipsec":
-                holders.append((f"{path}.jobs[{index}]", job))
-        for where, holder in holders:
-            properties = holder.get("properties")
-            _beside(properties, f"{where}.properties", known, complaints)
-            ipsec = properties.get("ipsec") if properties else None
-            if ipsec is not None:
-                found.append((f"{where}.properties.ipsec", ipsec))
+        return found
+    first = min(item.line for _, item in found.values())
+    last = max(item.last for _, item in found.values())
+    complaints.error(
+        first,
+        section.path_of(next(iter(found))),
+        "there is no `ipsec:` above the properties",
+        f"write `ipsec:` on a line of its own above this one, and {_move(first, last, 2)}",
+    )
     return found
 
 
-def _beside(holder: Entry | None, path: str, known: frozenset[str], complaints: Complaints) -> None:
-    """Properties beside `ipsec:` instead of below it, as in the guide's second sample."""
-    if holder is None or holder.items is None:
+def _move(first: int, last: int, spaces: int) -> str:
+    lines = f"lines {first} to {last}" if last > first else "this line"
+    return f"indent {lines} by {spaces} more spaces"
+
+
+def _at_top(root: Entry, complaints: Complaints) -> Iterator[_Section]:
+    """The rendered forms."""
+    places = [("", root)]
+    properties = root.get("properties")
+    if properties is not None:
+        places.insert(0, ("properties", properties))
+    yield from (_Section(path, holder, holder.get("ipsec")) for path, holder in places)
+    addons = root.get("addons")
+    if addons is None:
         return
-    ipsec = holder.get("ipsec")
-    for name, entry in holder.items.items():
-        if name in known:
-            wanted = (ipsec.column if ipsec else entry.column) + 2
+    for name in ("jobs", "properties"):
+        entry = root.get(name)
+        if entry is not None:
             complaints.error(
                 entry.line,
-                f"{path}.{name}" if path else name,
-                "this stands beside `ipsec:`, not below it",
-                f"indent it and its text by {wanted - entry.column} more spaces",
+                name,
+                "this stands beside `addons:`, not within an add-on",
+                _move(entry.line, entry.last, 2),
             )
+    ipsec = root.get("ipsec")
+    if ipsec is not None:
+        complaints.error(
+            ipsec.line,
+            "ipsec",
+            "there are `addons:` and `ipsec:` in one file",
+            "leave one of them: the runtime config, or the properties of this VM",
+        )
 
 
-def _unknown_top(root: Entry, complaints: Complaints) -> None:
+def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
+    """Those of the add-on with the job ipsec, then those of the job, which outrank them."""
+    addons = root.get("addons")
+    if addons is None or addons.empty:
+        return
+    if addons.elements is None:
+        complaints.error(
+            addons.line, "addons", "this is no list", 'write "- " before `name:` of the add-on'
+        )
+    earlier = 0
+    for position, addon in enumerate(addons.elements or (addons,)):
+        path = f"addons[{position}]"
+        jobs = addon.get("jobs")
+        named = [
+            (f"{path}.jobs[{index}]", job)
+            for index, job in enumerate((jobs.elements if jobs is not None else None) or ())
+            if _named(job)
+        ]
+        if not named and not _without_job(addon, path, complaints):
+            continue
+        if earlier:
+            complaints.error(
+                addon.line,
+                path,
+                f"this add-on has the job ipsec, and so has that of line {earlier}",
+                "leave the one that is for this VM",
+            )
+            continue
+        earlier = addon.line
+        yield from _of_addon(addon, path, complaints)
+        for where, job in named:
+            yield from _properties(job, where)
+
+
+def _of_addon(addon: Entry, path: str, complaints: Complaints) -> Iterator[_Section]:
+    ipsec = addon.get("ipsec")
+    if ipsec is not None:
+        complaints.error(
+            ipsec.line,
+            f"{path}.ipsec",
+            "there is no `properties:` above `ipsec:`",
+            "write `properties:` on a line of its own above this one, and "
+            + _move(ipsec.line, ipsec.last, 2),
+        )
+    yield _Section(path, addon, ipsec)
+    yield from _properties(addon, path)
+
+
+def _properties(holder: Entry, path: str) -> Iterator[_Section]:
+    properties = holder.get("properties")
+    if properties is not None:
+        yield _Section(f"{path}.properties", properties, properties.get("ipsec"))
+
+
+def _named(job: Entry) -> bool:
+    name = job.get("name")
+    return name is not None and name.value == JOB
+
+
+def _without_job(addon: Entry, path: str, complaints: Complaints) -> bool:
+    """Whether an add-on gives properties of ipsec to no job of that name; then a complaint."""
+    properties = addon.get("properties")
+    given = properties is not None and properties.get("ipsec") is not None
+    if given:
+        complaints.error(
+            addon.line,
+            f"{path}.jobs",
+            "no job of this add-on is named ipsec",
+            "write `- name: ipsec` and `release: ipsec` below `jobs:`, and leave that name",
+        )
+    return given
+
+
+def _unknown_top(root: Entry, known: Iterable[str], complaints: Complaints) -> None:
     for name, entry in (root.items or {}).items():
-        if name not in {"ipsec", "properties", "agent", "jobs", "name", *RUNTIME_KEYS}:
-            complaints.warn(entry.line, name, "this key is not known", "it is ignored")
+        if name not in TOP_KEYS and name not in known:
+            complaints.warn(
+                entry.line, shown_key(name), "this key is not known", nearest(name, TOP_KEYS)
+            )

@@ -3,11 +3,10 @@
 import difflib
 import enum
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import TypeVar
 
-from ipsec_agent.core.complaint import Complaints
-from ipsec_agent.core.config import Subnet
+from ipsec_agent.core.complaint import Complaints, shown, shown_key
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.yaml_lines import Entry
 
@@ -15,14 +14,31 @@ Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 class Fields:
-    """A mapping's values by name; a complaint for each that is wrong, and its default instead."""
+    """A mapping's values by name; a complaint for each that is wrong, and its default instead.
+
+    Args:
+        entries: each with its key path.
+        line: of the mapping.
+        path: of the mapping.
+    """
 
     def __init__(
-        self, entries: dict[str, tuple[str, Entry]], line: int, complaints: Complaints
+        self, entries: dict[str, tuple[str, Entry]], line: int, path: str, complaints: Complaints
     ) -> None:
         self._entries = entries
+        self._path = path
         self._line = line
         self.complaints = complaints
+
+    @classmethod
+    def of(cls, entry: Entry, path: str, complaints: Complaints) -> "Fields":
+        """The values of a section; a complaint where it is no mapping."""
+        if entry.items is None:
+            complaints.error(entry.line, path, "this is no mapping", "write its keys below it")
+        items = {
+            name: (f"{path}.{shown_key(name)}", item) for name, item in (entry.items or {}).items()
+        }
+        return cls(items, entry.line, path, complaints)
 
     def entry(self, name: str) -> tuple[str, Entry] | None:
         """The key path and the entry, None where it is absent or empty."""
@@ -37,19 +53,29 @@ class Fields:
     def path(self, name: str) -> str:
         """The key path of a value."""
         found = self._entries.get(name)
-        return found[0] if found else name
+        return found[0] if found else f"{self._path}.{name}"
 
     def wrong(self, name: str, message: str, remedy: str) -> None:
         """Complain of a value."""
         self.complaints.error(self.line(name), self.path(name), message, remedy)
 
-    def unknown(self, known: Iterable[str]) -> None:
-        """Warn of keys that nobody reads, with the nearest that somebody does."""
+    def doubtful(self, name: str, message: str, remedy: str) -> None:
+        """Warn of a value."""
+        self.complaints.warn(self.line(name), self.path(name), message, remedy)
+
+    def unknown(self, known: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
+        """Warn of keys that nobody reads, with the nearest that somebody does.
+
+        Args:
+            elsewhere: keys that belong to the top level of the file.
+        """
         names = sorted(known)
         for name, (path, entry) in self._entries.items():
+            if name in elsewhere:
+                remedy = "it belongs to the top level of the file: write it without indentation"
+            else:
+                remedy = nearest(name, names)
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                remedy = f"did you mean {near[0]}?" if near else "it is ignored"
                 self.complaints.warn(entry.line, path, "this key is not known", remedy)
 
     def text(self, name: str, default: str = "") -> str:
@@ -63,34 +89,54 @@ class Fields:
             return default
         return value
 
+    def path_text(self, name: str, default: str = "", *, longest: int = 4000) -> str:
+        """An absolute path."""
+        text = self.text(name, default)
+        if text and not (text.startswith("/") and text.isprintable()):
+            self.wrong(name, "this is no absolute path", f"write {name}: /…")
+            return default
+        if len(text) > longest:
+            self.wrong(name, f"this path is longer than {longest} characters", "shorten it")
+            return default
+        return text
+
     def number(self, name: str, default: float, low: float, high: float) -> float:
         """A number within limits."""
+        return self._number(name, default, low, high, whole=False)
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number within limits."""
+        return int(self._number(name, default, low, high, whole=True))
+
+    def _number(self, name: str, default: float, low: float, high: float, *, whole: bool) -> float:
         found = self.entry(name)
         if found is None:
             return default
         value = found[1].value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
+        kinds = int if whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            kind = "whole number" if whole else "number"
             self.wrong(
                 name,
-                f"this must be a number from {low:g} to {high:g}",
+                f"this must be a {kind} from {low:g} to {high:g}",
                 f"write {name}: {default:g}, or leave it out",
             )
             return default
         return value
 
-    def flag(self, name: str, *, default: bool = False) -> bool:
-        """true or false."""
+    def flag(self, name: str) -> bool:
+        """true or false; false where it is absent."""
         found = self.entry(name)
         if found is None:
-            return default
+            return False
         value = found[1].value
         if not isinstance(value, bool):
-            self.wrong(name, "this must be true or false", f"write {name}: {str(default).lower()}")
-            return default
+            self.wrong(
+                name,
+                "this must be true or false",
+                f"write {name}: true, or {name}: false, without quotes",
+            )
+            return False
         return value
 
     def choice(self, name: str, default: Choice) -> Choice:
@@ -113,44 +159,29 @@ class Fields:
         entry = found[1]
         elements = (entry,) if entry.elements is None else entry.elements
         values = [item.value for item in elements]
-        if entry.items is not None or not all(isinstance(item, str) for item in values):
+        if not all(isinstance(item, str) for item in values):
             self.wrong(name, "this must be a list of texts", f"write {name}: [one, two]")
             return ()
         return tuple(str(item) for item in values)
 
     def address(self, name: str) -> Address | None:
-        """An IP address."""
+        """An IP address that a VM can have."""
         text = self.text(name)
         if not text:
             return None
+        example = f"write for example {name}: 10.0.1.7"
         try:
-            return ip_address(text)
+            address = ip_address(text)
         except ValueError:
-            self.wrong(name, f"{text!r} is no IP address", f"write for example {name}: 10.0.1.7")
+            self.wrong(name, f"{shown(text)} is no IP address", example)
             return None
+        if address.is_loopback or address.is_multicast or address.is_unspecified:
+            self.wrong(name, f"{address} is no address of a VM on its network", example)
+            return None
+        return address
 
-    def subnets(self, name: str) -> tuple[Subnet, ...]:
-        """A list of subnets, host bits allowed."""
-        found = self.entry(name)
-        if found is None:
-            return ()
-        path, entry = found
-        if entry.elements is None:
-            self.wrong(
-                name, "this is no list", f"write each subnet on a line of its own: `{name}:` `- …`"
-            )
-            return ()
-        read = []
-        for position, item in enumerate(entry.elements):
-            # A bare number would be read as an address.
-            text = item.value if isinstance(item.value, str) else ""
-            try:
-                read.append(Subnet(text, ip_network(text.strip(), strict=False)))
-            except ValueError:
-                self.complaints.error(
-                    item.line,
-                    f"{path}[{position}]",
-                    f"{item.value!r} is no subnet",
-                    "write an address and a prefix length, such as 10.0.0.0/20",
-                )
-        return tuple(read)
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The remedy for a key that nobody reads."""
+    near = difflib.get_close_matches(name[:60], sorted(known), n=1)
+    return f"did you mean {near[0]}?" if near else "it is ignored"

@@ -1,9 +1,13 @@
 """Proposals as the add-on's operators write them, checked word by word.
 
-The words are strongSwan's (src/libstrongswan/crypto/proposal/proposal_keywords_static.txt).
+The words are strongSwan's (src/libstrongswan/crypto/proposal/proposal_keywords_static.txt, without
+ciphers that nobody should begin to use); what may stand together is what charon 5.9.8 was seen to
+load. charon would also load ESP that encrypts nothing: `null` and `aes128gmac`.
 """
 
 import re
+
+from ipsec_agent.core.complaint import shown
 
 DEFAULT_ESP = ("aes128gcm16",)
 DEFAULT_IKE = (
@@ -13,18 +17,26 @@ DEFAULT_IKE = (
 )
 """AES-GCM and SHA-256 as in the guide; the last one is what the add-on itself proposes."""
 
-ENCRYPTION = re.compile(
-    r"aes(128|192|256)?(gcm|ccm)(8|12|16|64|96|128)|aes(128|192|256)?(ctr)?|chacha20poly1305"
-    r"|camellia(128|192|256)?|3des"
+AEAD = re.compile(
+    r"(aes(128|192|256)(gcm|ccm)|camellia(128|192|256)ccm)(8|12|16|64|96|128)"
+    r"|aes(128|192|256)(gcm|ccm)|chacha20poly1305(compat)?"
 )
-AEAD = re.compile(r"aes\d*(gcm|ccm)\d+|chacha20poly1305")
-INTEGRITY = re.compile(r"sha(1|256|384|512)|aesxcbc|aescmac|aes(128|192|256)gmac|md5")
-PRF = re.compile(r"prf(sha(1|256|384|512)|aesxcbc|aescmac|md5)")
+CLASSIC = re.compile(r"aes|camellia|(aes|camellia)(128|192|256)(ctr)?|3des")
+CLEAR = re.compile(r"null|aes(128|192|256)gmac")
+INTEGRITY = re.compile(
+    r"sha|sha1|sha1_160|sha2?_?256(_96)?|sha2?_?384|sha2?_?512|aesxcbc|aescmac|camelliaxcbc"
+    r"|md5|md5_128"
+)
+PRF = re.compile(r"prf(sha1|sha256|sha384|sha512|aesxcbc|aescmac|camelliaxcbc|md5)")
 KEY_EXCHANGE = re.compile(
-    r"modp(768|1024|1536|2048|3072|4096|6144|8192)|ecp(192|224|256|384|521)(bp)?"
-    r"|curve25519|curve448|x25519|x448"
+    r"modp(768|1024|1536|2048|3072|4096|6144|8192|1024s160|2048s224|2048s256)"
+    r"|ecp(192|224|256|384|521)|ecp(224|256|384|512)bp|curve25519|curve448|x25519|x448"
 )
-WEAK = re.compile(r"3des|md5|prfmd5|modp(768|1024|1536)|sha1|prfsha1|des")
+SEQUENCE = re.compile(r"(no)?esn")
+KINDS = (AEAD, CLASSIC, INTEGRITY, PRF, KEY_EXCHANGE, SEQUENCE)
+WEAK = re.compile(
+    r"3des|md5(_128)?|prfmd5|modp(768|1024|1536|1024s160)|sha|sha1(_160)?|prfsha1|ecp(192|224)"
+)
 
 
 def cleaned(text: str) -> str:
@@ -35,34 +47,31 @@ def cleaned(text: str) -> str:
 def fault(proposal: str, *, ike: bool) -> str:
     """What is wrong with a cleaned proposal, "" where nothing is."""
     words = proposal.split("-")
-    return _unknown(words) or _lacking(words, ike=ike)
-
-
-def _unknown(words: list[str]) -> str:
+    if any(CLEAR.fullmatch(word) for word in words):
+        return "it would send the packets in clear"
     for word in words:
-        if word.startswith("null"):
-            return f"{word} would send the packets in clear"
-        if not any(
-            kind.fullmatch(word)
-            for kind in (ENCRYPTION, INTEGRITY, PRF, KEY_EXCHANGE, re.compile("no?esn"))
-        ):
-            return f"{word!r} is no algorithm that strongSwan knows"
-    return ""
-
-
-def _lacking(words: list[str], *, ike: bool) -> str:
-    if not any(ENCRYPTION.fullmatch(word) for word in words):
-        return "it names no encryption, such as aes128gcm16"
-    if ike and not any(KEY_EXCHANGE.fullmatch(word) for word in words):
-        return "it names no key exchange, such as ecp256"
-    aead = any(AEAD.fullmatch(word) for word in words)
-    if not aead and not any(INTEGRITY.fullmatch(word) for word in words):
-        return "it names no integrity algorithm, such as sha256"
-    if ike and aead and not any(PRF.fullmatch(word) for word in words):
-        return "it names no PRF, such as prfsha256"
-    return ""
+        if not any(kind.fullmatch(word) for kind in KINDS):
+            return f"{shown(word)} is no algorithm that is known here"
+    return _combination(words, ike=ike)
 
 
 def weakness(proposal: str) -> str:
     """The word of a proposal that is too weak today, "" where none is."""
     return next((word for word in proposal.split("-") if WEAK.fullmatch(word)), "")
+
+
+def _combination(words: list[str], *, ike: bool) -> str:
+    """What is missing or too much, "" where charon would load it and it protects."""
+    aead, classic, integrity, prf, exchange = (
+        any(kind.fullmatch(word) for word in words)
+        for kind in (AEAD, CLASSIC, INTEGRITY, PRF, KEY_EXCHANGE)
+    )
+    faults = (
+        (aead and classic, "it mixes AEAD with other encryption: write two proposals"),
+        (not aead and not classic, "it names no encryption, such as aes128gcm16"),
+        (classic and not integrity, "it names no integrity algorithm, such as sha256"),
+        (ike and not exchange, "it names no key exchange, such as ecp256"),
+        (ike and not prf and not integrity, "it names no PRF, such as prfsha256"),
+        (not ike and prf, "a PRF belongs to ike_proposals"),
+    )
+    return next((text for wrong, text in faults if wrong), "")

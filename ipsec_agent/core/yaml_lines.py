@@ -1,13 +1,13 @@
-"""YAML with the line of every value, and the hints that its own errors lack."""
+"""YAML as a tree of entries, each with the lines that it stands on."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
-from ipsec_agent.core.complaint import Complaints
+from ipsec_agent.core import pem_indentation
+from ipsec_agent.core.complaint import Complaints, shown_key
 
 MAX_NODES = 20_000
 """A config has hundreds; more is an alias bomb."""
@@ -15,22 +15,29 @@ MAX_NODES = 20_000
 MAX_TEXT = 1 << 20
 """Characters of the largest config."""
 
+LONGEST_NUMBER = 40
+"""Characters; what is longer is no number of a config, and slow to convert."""
+
+Scalar = bool | int | float | str | None
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A value and where it stands.
 
     Attributes:
-        line: 1-based.
+        line: 1-based, of its key where it has one.
+        last: 1-based, its last line.
         column: 0-based, of its key where it has one.
-        value: None, bool, int, float, str; for a mapping or a list None.
+        value: the scalar; for a mapping or a list None.
         items: the mapping's entries, None for other kinds.
         elements: the list's entries, None for other kinds.
     """
 
     line: int
+    last: int = 0
     column: int = 0
-    value: Any = field(default=None, repr=False)
+    value: Scalar = field(default=None, repr=False)
     items: dict[str, "Entry"] | None = None
     elements: tuple["Entry", ...] | None = None
 
@@ -45,81 +52,93 @@ class Entry:
 
 
 def read(text: str, complaints: Complaints) -> Entry | None:
-    """The tree of a text; None, with a complaint, where it is no YAML."""
+    """The tree of a text; None, with a complaint, where it is no YAML.
+
+    Certificates that are not indented are complained of, and read as if they were: so the rest of
+    the text is judged in the same go.
+    """
     if len(text) > MAX_TEXT:
-        complaints.error(0, "", f"the config is longer than {MAX_TEXT} characters")
+        complaints.error(
+            0,
+            "",
+            f"the config is longer than {MAX_TEXT} characters",
+            "look whether this is the right file",
+        )
         return None
-    misplaced = tuple(_misindented(text, complaints))
-    if misplaced:
-        return None
+    found = Complaints(complaints.file)
+    tree = _composed(text, found)
+    if tree is None:
+        misplaced = pem_indentation.misplaced(text)
+        for block in misplaced:
+            complaints.error(block.first, block.key, block.message, block.remedy)
+        if misplaced:
+            found = Complaints(complaints.file)
+            tree = _composed(pem_indentation.mended(text, misplaced), found)
+    complaints.found += found.found
+    return tree
+
+
+def _composed(text: str, complaints: Complaints) -> Entry | None:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return Entry(1, items={}) if node is None else _Converter(complaints).entry(node, "")
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+        return Entry(1, 1, items={}) if node is None else _Converter(complaints).entry(node, "")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        # The snippet that YAML would show could hold a key's lines.
+        message, remedy = _explained(error)
+        complaints.error(mark.line + 1 if mark else 0, "", message, remedy)
+    except yaml.reader.ReaderError as error:
         complaints.error(
-            mark.line + 1 if mark else 0,
+            len(re.findall(r"\r\n|[\n\r\x85\u2028\u2029]", text[: error.position])) + 1,
             "",
-            f"this is no YAML: {_problem(error)}",
-            "compare this line's indentation with those around it",
+            "this is no YAML: it holds a character that YAML forbids",
+            f"remove the character with the number {error.character}",
         )
-    except yaml.YAMLError:
-        complaints.error(0, "", "this is no YAML: it holds characters that YAML forbids")
-    except RecursionError:
-        complaints.error(0, "", "this is nested too deeply to be a config")
-    except ValueError:
-        complaints.error(0, "", "this is no YAML: a value cannot be read")
+    except (_TooLargeError, RecursionError):
+        complaints.error(
+            0,
+            "",
+            "this is nested too deeply, or has too many values, to be a config",
+            "look whether this is the right file",
+        )
     return None
 
 
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    """YAML's own words, without anything that it quotes from the text."""
-    text = re.sub(r"\s*'[^']*'", "", str(error.problem or error.context or "it breaks off here"))
-    return re.sub(r"[^\x20-\x7e]", "?", text)[:120]
+def _explained(error: yaml.MarkedYAMLError) -> tuple[str, str]:
+    """What is wrong and what to do, without anything of the text: it could be a line of a key."""
+    problem = str(error.problem or error.context or "it breaks off here")
+    if "another document" in problem:
+        return "this holds a second document", "leave only one: remove the line `---`"
+    if "'\\t'" in problem:
+        return "this is no YAML: a tab indents the line", "write spaces instead"
+    plain = re.sub(r"[^\x20-\x7e]", "?", re.sub(r"\s*'[^']*'?", "", problem))[:120]
+    return f"this is no YAML: {plain}", "compare this line's indentation with those around it"
 
 
-def _misindented(text: str, complaints: Complaints) -> Iterator[int]:
-    """Certificates and keys below `|` that are not indented: the guide's own template."""
-    lines = text.splitlines()
-    for number, line in enumerate(lines, 1):
-        opened = re.match(r"^(?P<dash>\s*(?:- +)*)(?:(?P<key>[\w-]+) *: *)?[|>][-+0-9]*\s*$", line)
-        if opened is None or not (opened["key"] or "-" in opened["dash"]):
-            continue
-        following = next(
-            ((at, item) for at, item in enumerate(lines[number:], number + 1) if item.strip()), None
-        )
-        if following is None or "-----BEGIN" not in following[1]:
-            continue
-        parent = len(opened["dash"]) if opened["key"] else opened["dash"].rindex("-")
-        at, first = following
-        indent = len(first) - len(first.lstrip())
-        if indent > parent:
-            continue
-        last = _last_of_pem(lines, at)
-        complaints.error(
-            at,
-            opened["key"] or "",
-            f"the text below `{line.strip()}` is not indented",
-            f"indent lines {at} to {last} by {parent + 2 - indent} more spaces, so that they begin"
-            f" with {parent + 2}: `{' ' * (parent + 2)}{first.strip()}`",
-        )
-        yield at
+class _TooLargeError(Exception):
+    """More nodes than a config has, or one that holds itself."""
 
 
-def _last_of_pem(lines: list[str], first: int) -> int:
-    for number in range(first, len(lines) + 1):
-        if "-----END" in lines[number - 1]:
-            return number
-    return first
+class _Loader(yaml.SafeLoader):
+    """Composes nodes, and stops at more than a config has."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MAX_NODES:
+            raise _TooLargeError
+        return super().compose_node(parent, index)
 
 
 class _Converter:
-    """PyYAML's nodes to entries, each node counted."""
+    """PyYAML's nodes to entries; each node is counted, as aliases let few become many."""
 
     def __init__(self, complaints: Complaints) -> None:
         self._complaints = complaints
-        self._scalars = yaml.constructor.SafeConstructor()
         self._open: set[int] = set()
         self._count = 0
 
@@ -127,11 +146,11 @@ class _Converter:
         """An entry for a node at a key path.
 
         Raises:
-            ValueError: too many nodes, or one that holds itself.
+            _TooLargeError: too many nodes, or one that holds itself.
         """
         self._count += 1
         if self._count > MAX_NODES or id(node) in self._open:
-            raise ValueError(key)
+            raise _TooLargeError
         self._open.add(id(node))
         try:
             return self._of(node, key)
@@ -141,37 +160,75 @@ class _Converter:
     def _of(self, node: yaml.Node, key: str) -> Entry:
         line, column = node.start_mark.line + 1, node.start_mark.column
         if isinstance(node, yaml.MappingNode):
-            return Entry(line, column, items=self._items(node, key))
-        if isinstance(node, yaml.SequenceNode):
-            elements = tuple(
-                self.entry(item, f"{key}[{position}]") for position, item in enumerate(node.value)
-            )
-            return Entry(line, column, elements=elements)
-        return Entry(line, column, self._scalar(node))
+            items = self._items(node, key)
+            last = max((item.last for item in items.values()), default=line)
+            return Entry(line, last, column, items=items)
+        if isinstance(node, yaml.ScalarNode):
+            # A block scalar ends where the next token begins.
+            last = node.end_mark.line + (0 if node.style in {"|", ">"} else 1)
+            return Entry(line, max(line, last), column, _scalar(node))
+        elements = tuple(
+            self.entry(item, f"{key}[{position}]") for position, item in enumerate(node.value)
+        )
+        last = max((item.last for item in elements), default=line)
+        return Entry(line, last, column, elements=elements)
 
     def _items(self, node: yaml.MappingNode, key: str) -> dict[str, Entry]:
         items: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
         for name_node, value_node in node.value:
+            if name_node.tag == "tag:yaml.org,2002:merge":
+                for source in self._sources(value_node, key):
+                    merged = {**source, **merged}
+                continue
             name = str(name_node.value) if isinstance(name_node, yaml.ScalarNode) else "?"
-            path = f"{key}.{name}" if key else name
+            path = f"{key}.{shown_key(name)}" if key else shown_key(name)
+            line = name_node.start_mark.line + 1
             if name in items:
                 self._complaints.error(
-                    name_node.start_mark.line + 1, path, "this key stands twice", "remove one"
+                    line,
+                    path,
+                    f"this key stands twice, here and in line {items[name].line}",
+                    "remove one",
                 )
             value = self.entry(value_node, path)
             items[name] = Entry(
-                name_node.start_mark.line + 1,
+                line,
+                max(line, value.last),
                 name_node.start_mark.column,
                 value.value,
                 value.items,
                 value.elements,
             )
-        return items
+        return {**merged, **items}
 
-    def _scalar(self, node: yaml.Node) -> Any:
-        try:
-            value = self._scalars.construct_object(node)
-        except yaml.YAMLError:
-            return str(node.value)
-        # A date or bytes is none of our types: what was written is.
-        return value if isinstance(value, bool | int | float | str | None) else str(node.value)
+    def _sources(self, node: yaml.Node, key: str) -> Iterator[dict[str, Entry]]:
+        """The mappings behind `<<`, the strongest first."""
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            yield self.entry(source, key).items or {}
+
+
+def _scalar(node: yaml.ScalarNode) -> Scalar:
+    """The value in YAML 1.1's terms; a date, bytes and `1:30` are what was written."""
+    text = str(node.value)
+    kind = node.tag.rpartition(":")[2]
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return _BOOLEANS.get(text.lower(), text)
+    if kind in {"int", "float"} and len(text) <= LONGEST_NUMBER and ":" not in text:
+        return _number(node, text, kind)
+    return text
+
+
+_BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
+
+
+def _number(node: yaml.ScalarNode, text: str, kind: str) -> int | float | str:
+    reader = yaml.constructor.SafeConstructor()
+    try:
+        if kind == "int":
+            return int(reader.construct_yaml_int(node))
+        return float(reader.construct_yaml_float(node))
+    except (ValueError, IndexError):  # a tag may call anything a number
+        return text

@@ -94,15 +94,16 @@ async def _exchange(
     try:
         async with asyncio.timeout(DEADLINE):
             line = await reader.readline()
-        if not line:
-            return
-        reply = await _reply(line, writer, reading, changing)
     except TimeoutError:
         reply = _refusal("the request did not come in time")
     except ValueError:
         reply = _refusal(f"the request is longer than {MAX_REQUEST} bytes")
     except ConnectionError:
         return
+    else:
+        if not line:
+            return
+        reply = await _reply(line, writer, reading, changing)
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(DEADLINE):
             writer.write(json.dumps(reply).encode() + b"\n")

@@ -55,6 +55,8 @@ def write_whole(path: Path, text: str, *, mode: int) -> None:
             os.fsync(descriptor)
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StartError(
             f"{path} cannot be written: {error.strerror}", hint="see agent.run_dir, run as root"
         ) from error

@@ -23,6 +23,9 @@ DEADLINE = 5.0
 MAX_FRAME = 512 * 1024
 """Bytes of the largest frame (README.md of vici)."""
 
+BACKLOG_PAUSE = 0.05
+"""Seconds between attempts to connect while the backlog is full."""
+
 UCRED = struct.Struct("3i")
 
 
@@ -175,7 +178,8 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
     """
     try:
         async with asyncio.timeout(deadline):
-            reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_FRAME)
+            channel = await _connected(path)
+            reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_FRAME)
     except TimeoutError as error:
         raise CharonTimeoutError(
             f"charon did not accept on {path} within {deadline:g} s", hint="it hangs"
@@ -188,3 +192,22 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
         yield ViciConnection(reader, writer, deadline)
     finally:
         writer.close()
+
+
+async def _connected(path: Path) -> socket.socket:
+    """A connected socket, however long the backlog stays full.
+
+    connect(2) says EAGAIN then, and nothing goes on behind it; asyncio would take that for a
+    connection under way, and the socket, which is writable, for a connected one.
+    """
+    with contextlib.ExitStack() as on_failure:
+        channel = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        channel.setblocking(False)
+        while True:
+            try:
+                channel.connect(str(path))
+            except BlockingIOError:
+                await asyncio.sleep(BACKLOG_PAUSE)
+            else:
+                on_failure.pop_all()
+                return channel

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ipsec_agent.errors import ControlError
+from ipsec_agent.host.control_client import ask
 
 PYTHON = sys.executable
 AGENT = (PYTHON, "-m", "ipsec_agent")
@@ -105,9 +107,11 @@ class Node:
         return found
 
     def status(self) -> dict[str, Any]:
-        """What `ipsec-agent status --json` prints."""
-        done = self.ask("status", "--json")
-        found: dict[str, Any] = json.loads(done.stdout or "{}")
+        """What `ipsec-agent status --json` prints, without a program; empty where no agent is."""
+        try:
+            found: dict[str, Any] = ask(str(self.run_dir / "control.sock"), "status")["status"]
+        except ControlError:
+            return {}
         return found
 
     def ask(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:

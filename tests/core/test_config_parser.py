@@ -1,6 +1,7 @@
 """Every form of the manifest, and each mistake with its exact message."""
 
 import re
+import textwrap
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -158,18 +159,72 @@ def template(indent: int) -> str:
 def test_template_of_the_guide() -> None:
     """The guide's template is refused with the lines and the corrected indentation."""
     text = template(6)
-    key_line = text.splitlines().index("      -----BEGIN PRIVATE KEY-----") + 1
+    lines = text.splitlines()
+    key = lines.index("      -----BEGIN PRIVATE KEY-----") + 1
+    ca = lines.index("      - |") + 2
 
-    said = [str(item) for item in read(text).complaints]
-
-    assert len(said) == 3
-    assert said[0].startswith(
+    assert [str(item) for item in read(text).complaints] == [
         "ipsec.yml:16: instance_certificate: the text below `instance_certificate: |` is not"
-        " indented; indent lines 16 to "
-    )
-    assert said[1].startswith(f"ipsec.yml:{key_line}: instance_private_key: ")
-    assert said[2].endswith("with 8: `        -----BEGIN CERTIFICATE-----`")
-    assert text.splitlines()[key_line + 1].strip() not in "".join(said)
+        " indented: it must begin with at least 7 spaces; indent lines 16 to"
+        f" {key - 2} by 2 more: `        -----BEGIN CERTIFICATE-----`",
+        f"ipsec.yml:{key}: instance_private_key: the text below `instance_private_key: |` is not"
+        f" indented: it must begin with at least 7 spaces; indent lines {key} to {ca - 3} by 2"
+        " more: `        -----BEGIN PRIVATE KEY-----`",
+        f"ipsec.yml:{ca}: the text below `- |` is not indented: it must begin with at least 7"
+        f" spaces; indent lines {ca} to {len(lines) - 1} by 2 more:"
+        " `        -----BEGIN CERTIFICATE-----`",
+    ]
+
+
+GUIDE = """\
+releases:
+- {name: ipsec, version: 1.0.0}
+
+addons:
+- name: ipsec-addon
+  jobs:
+  - name: ipsec
+    release: ipsec
+  properties:
+    ipsec:
+      ipsec_subnets:
+      - 10.0.1.1/20
+      no_ipsec_subnets:
+      - 10.0.1.10/32 # bosh director
+      - 10.0.1.4/32 # ops manager
+      instance_certificate: |
+      -----BEGIN CERTIFICATE-----
+      MIEMDCCAhigAwIBAgIRAIvrBY2TttU/LeRhO+V1t0YwDQYJKoZIhvcNAQELBQAw
+      ...
+      -----END CERTIFICATE-----
+      instance_private_key: |
+      -----BEGIN EXAMPLE RSA PRIVATE KEY-----
+      EXAMPLExRSAXPRIVATExKEYxDATAxEXAMPLExRSAXPRIVATExKEYxDATA
+      ...
+      -----END EXAMPLE RSA PRIVATE KEY-----
+      ca_certificates:
+      - |
+      -----BEGIN CERTIFICATE-----
+      MIIFCTCCAvGgAwIBAgIBATANBgkqhkiG9w0BAQsFADAUMRIwEAYDVQQDEw10ZXN0
+      ...
+      -----END CERTIFICATE-----
+      prestart_timeout: 30
+"""
+
+
+def test_the_guide_word_for_word() -> None:
+    """Indentation and placeholders are complained of in one go, each at its line."""
+    said = [(item.line, item.message.partition(":")[0]) for item in read(GUIDE).complaints]
+
+    placeholder = "this is the guide's placeholder"
+    assert said == [
+        (16, placeholder),
+        (17, "the text below `instance_certificate"),
+        (21, placeholder),
+        (22, "the text below `instance_private_key"),
+        (27, placeholder),
+        (28, "the text below `- |` is not indented"),
+    ]
 
 
 def test_corrected_template_of_the_guide() -> None:
@@ -177,14 +232,50 @@ def test_corrected_template_of_the_guide() -> None:
     assert read(template(8)).complaints == ()
 
 
-def test_second_sample_of_the_guide() -> None:
-    """Properties beside `ipsec:` are found, and the indentation named."""
-    text = "properties:\n  ipsec:\n    ipsec_subnets: [10.0.0.0/16]\n  ca_certificates: []\n"
+SECOND_SAMPLE = """\
+addons:
+- name: ipsec-addon
+jobs:
+- name: ipsec
+  release: ipsec
+properties:
+  ipsec:
+    ipsec_subnets:
+    - 10.0.1.1/20
+    no_ipsec_subnets:
+    - 10.0.1.10/32 # bosh director
+  instance_certificate: |
+    LEAF
+  instance_private_key: |
+    KEY
+  ca_certificates:
+  - |
+    CA
+"""
 
-    assert (
-        "properties.ca_certificates: this stands beside `ipsec:`, not below it; indent it and its"
-        " text by 2 more spaces" in complaints(text)
-    )
+
+def test_second_sample_of_the_guide() -> None:
+    """What stands one level too high is found, with its lines; nothing else is complained of."""
+    ca = make_ca()
+    leaf = make_leaf(ca)
+    text = SECOND_SAMPLE
+    for name, pem in (("LEAF", leaf.cert_pem), ("KEY", leaf.key_pem), ("CA", ca.cert_pem)):
+        text = text.replace(f"    {name}\n", textwrap.indent(pem, "    "))
+    lines = [*text.splitlines(), ""]
+    key, cas = lines.index("  instance_private_key: |") + 1, lines.index("  ca_certificates:") + 1
+    beside = "this stands beside `ipsec:`, not below it; indent lines"
+
+    assert [str(item) for item in read(text).complaints] == [
+        "ipsec.yml:3: jobs: this stands beside `addons:`, not within an add-on; indent lines 3 to 5"
+        " by 2 more spaces",
+        "ipsec.yml:6: properties: this stands beside `addons:`, not within an add-on; indent lines"
+        f" 6 to {len(lines) - 1} by 2 more spaces",
+        f"ipsec.yml:12: properties.instance_certificate: {beside} 12 to {key - 1} by 2 more spaces",
+        f"ipsec.yml:{key}: properties.instance_private_key: {beside} {key} to {cas - 1} by 2 more"
+        " spaces",
+        f"ipsec.yml:{cas}: properties.ca_certificates: {beside} {cas} to {len(lines) - 1} by 2 more"
+        " spaces",
+    ]
 
 
 def test_wrong_key() -> None:
@@ -310,8 +401,8 @@ def test_all_at_once() -> None:
     keys = [item.key.rpartition(".")[2] for item in parsed.complaints]
     assert parsed.config is None
     assert keys == [
-        "ipsec_subnets",
         "ipsec_subnets[0]",
+        "ipsec_subnets[1]",
         "prestart_timeout",
         "esp_proposals",
         "optional",

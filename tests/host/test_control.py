@@ -5,6 +5,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,34 @@ def raw(path: Path, line: bytes) -> dict[str, Any]:
         channel.sendall(line)
         answer: dict[str, Any] = json.loads(channel.makefile().readline())
         return answer
+
+
+NOBODY = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as channel:
+    channel.settimeout(10)
+    os.chdir(sys.argv[1])  # a directory that only root may enter
+    os.setresgid(65534, 65534, 65534)
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+    try:
+        channel.connect(sys.argv[2])
+    except PermissionError as error:
+        sys.exit(print(repr(error)))
+    channel.sendall(json.dumps({"verb": sys.argv[3]}).encode() + b"\\n")
+    print(channel.makefile().readline())
+"""
+
+
+def as_nobody(path: Path, verb: str) -> str:
+    """What a process of the user nobody is answered."""
+    return subprocess.run(
+        [sys.executable, "-c", NOBODY, str(path.parent), path.name, verb],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    ).stdout
 
 
 async def test_status(tmp_path: Path) -> None:
@@ -78,6 +108,48 @@ async def test_malformed(tmp_path: Path, line: bytes, error: str) -> None:
 
     assert (answer["ok"], answer["error"]) == (False, error)
     assert after["ok"]
+
+
+async def broken(_request: dict[str, Any]) -> dict[str, Any]:
+    """A verb with a bug of its own."""
+    raise TimeoutError
+
+
+async def test_a_bug_in_a_verb_is_not_blamed_on_the_caller(tmp_path: Path) -> None:
+    """A verb that breaks ends the answer; nobody says that the request came too late."""
+    path = tmp_path / "control.sock"
+    loop = asyncio.get_running_loop()
+    unhandled: list[Any] = []
+    loop.set_exception_handler(lambda _loop, context: unhandled.append(context.get("exception")))
+    async with serve_control(path, {"broken": broken, "status": status}, {}):
+        with pytest.raises(ControlError, match="broke off"):
+            await asyncio.to_thread(ask, str(path), "broken")
+        after = await asyncio.to_thread(ask, str(path), "status")
+
+    assert after["ok"]
+    assert [type(error) for error in unhandled] == [TimeoutError]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_another_user(tmp_path: Path) -> None:
+    """Another user who may connect reads the status, and changes nothing."""
+    path = tmp_path / "control.sock"
+    called = []
+
+    async def stop(_request: dict[str, Any]) -> dict[str, Any]:
+        called.append("stop")
+        return {}
+
+    async with serve_control(path, {"status": status}, {"stop": stop}):
+        kept_out = await asyncio.to_thread(as_nobody, path, "status")
+        path.chmod(0o666)
+        reads = await asyncio.to_thread(as_nobody, path, "status")
+        changes = await asyncio.to_thread(as_nobody, path, "stop")
+
+    assert "PermissionError" in kept_out
+    assert json.loads(reads)["status"] == {"state": "running"}
+    assert json.loads(changes)["error"] == "stop is for root only"
+    assert called == []
 
 
 def test_nobody_there(tmp_path: Path) -> None:

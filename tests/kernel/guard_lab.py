@@ -25,7 +25,7 @@ from ipsec_agent.core.observed import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.host.nft_listing import read_table
 
-A, B, C = "guard-a", "guard-b", "guard-c"
+A, B, C = (f"guard-{name}-{os.getpid()}" for name in "abc")
 A4, B4, C4, GATE4 = "10.77.0.1", "10.77.0.2", "192.168.77.2", "192.168.77.1"
 A6, B6 = "fd77::1", "fd77::2"
 PLAIN4, PLAIN6 = "10.77.9.2", "fd77:9::2"
@@ -36,6 +36,9 @@ PROMISE = Promise(
     tuple(ip_network(text) for text in ("10.77.9.0/24", "fd77:9::/32")),
 )
 GUARD = Guard(PROMISE)
+
+SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
+"""How much slower than usual this machine is."""
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,7 +66,12 @@ def run(*command: str, ns: str = "", text: str = "") -> str:
     """Run a program, in a namespace if one is named; the test fails when it does."""
     prefix = ["ip", "netns", "exec", ns] if ns else []
     done = subprocess.run(
-        [*prefix, *command], input=text, capture_output=True, text=True, timeout=20, check=False
+        [*prefix, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=20 * SCALE,
+        check=False,
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
@@ -218,7 +226,7 @@ def receiver(ns: str, address: str, port: int = 9) -> Iterator[socket.socket]:
 
 def arrived(opened: socket.socket, wait: float = 0.3) -> bytes | None:
     """The next datagram, None if none comes in time (seconds)."""
-    if not select.select([opened], [], [], wait)[0]:
+    if not select.select([opened], [], [], wait * SCALE)[0]:
         return None
     data: bytes = opened.recv(65536)
     return data
@@ -257,7 +265,7 @@ class Capture:
 
     def packets(self, wait: float = 0.2) -> list[Seen]:
         """What came since it was last asked, after a moment (seconds)."""
-        time.sleep(wait)
+        time.sleep(wait * SCALE)
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -329,7 +337,7 @@ class Flood:
 
     def result(self) -> tuple[int, int]:
         """Datagrams tried and datagrams let through, once it has ended."""
-        out, _ = self._process.communicate(timeout=60)
+        out, _ = self._process.communicate(timeout=60 * SCALE)
         sent, passed = out.split()
         return int(sent), int(passed)
 
@@ -348,7 +356,7 @@ def as_nobody(ns: str, source: str, target: str, payload: bytes, port: int) -> b
             ["/usr/bin/python3", "-c", code, payload.hex(), target, str(port)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=20 * SCALE,
             check=True,
             user=65534,
             cwd="/",

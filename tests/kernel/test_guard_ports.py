@@ -74,7 +74,7 @@ def wire() -> Iterator[Capture]:
         (FORCED, 4500, b"a", False),
     ],
 )
-@pytest.mark.parametrize("end", [A, B])
+@pytest.mark.parametrize("end", [A, B], ids=["out", "in"])
 def test_ports_of_ike(guard: Guard, port: int, payload: bytes, passes: bool, end: str) -> None:
     """IKE passes; port 4500 lets pass what is IKE, and ESP in UDP where that is forced."""
     load(end, guard)

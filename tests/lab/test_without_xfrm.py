@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.charon.nodes import network
-from tests.lab.test_mesh import configure
+from tests.lab.deployment import configure
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.esp, pytest.mark.timeout(200)]
 
 
 def test_without_xfrm_user(tmp_path: Path) -> None:

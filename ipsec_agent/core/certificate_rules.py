@@ -1,0 +1,110 @@
+"""What one certificate must be, whatever stands around it: valid, a CA, fit for IKE."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from ipsec_agent.core.certificates import RSA_LEAST, Finding, name
+
+FOR_IKE = {
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    ExtendedKeyUsageOID.SERVER_AUTH,
+    ExtendedKeyUsageOID.CLIENT_AUTH,
+    ExtendedKeyUsageOID.IPSEC_IKE,
+}
+WEAK_HASHES = {"md5", "sha1"}
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Whether it says CA:TRUE; charon ignores all others as issuers."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def validity(
+    certificate: x509.Certificate, part: str, now: datetime, *, severity: str = "error"
+) -> Iterator[Finding]:
+    """Whether it holds at this time."""
+    subject = name(certificate.subject)
+    end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if now > end:
+        yield Finding(
+            part,
+            f"the certificate {subject} expired on {end:%Y-%m-%d}",
+            "renew it" if severity == "error" else "remove it",
+            severity,
+        )
+    elif now < start:
+        yield Finding(
+            part,
+            f"the certificate {subject} is not valid before {start:%Y-%m-%d %H:%M} UTC",
+            "wait, or look whether this VM's clock is right",
+            severity,
+        )
+
+
+def usage(leaf: x509.Certificate, part: str) -> Iterator[Finding]:
+    """Limits that other IKE daemons than charon would mind (RFC 4945, 5.1.3)."""
+    for extension in leaf.extensions:
+        value = extension.value
+        if isinstance(value, x509.KeyUsage) and not (
+            value.digital_signature or value.content_commitment
+        ):
+            yield Finding(
+                part,
+                "its key usage does not allow signatures, with which IKE proves who a VM is",
+                "make the certificate with the key usage digitalSignature",
+                "warning",
+            )
+        if isinstance(value, x509.ExtendedKeyUsage) and not FOR_IKE.intersection(value):
+            yield Finding(
+                part,
+                "its extended key usage names nothing that fits IKE",
+                "make the certificate without it, or with serverAuth and clientAuth",
+                "warning",
+            )
+    yield from signature(leaf, part)
+
+
+def authority(part: str, ca: x509.Certificate) -> Iterator[Finding]:
+    """Whether it may sign others."""
+    subject = name(ca.subject)
+    try:
+        signs = ca.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        signs = True
+    if not is_ca(ca) or not signs:
+        yield Finding(
+            part,
+            f"{subject} is no CA certificate",
+            "paste the certificate of the CA, which says CA:TRUE in `openssl x509 -text`",
+        )
+    public = ca.public_key()
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size < RSA_LEAST:
+        yield Finding(
+            part,
+            f"the key of {subject} has only {public.key_size} bits",
+            "make a new CA, and rotate to it",
+            "warning",
+        )
+
+
+def signature(certificate: x509.Certificate, part: str) -> Iterator[Finding]:
+    """Whether its own signature is strong."""
+    try:
+        used = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return
+    if used is not None and used.name in WEAK_HASHES:
+        yield Finding(
+            part,
+            f"{name(certificate.subject)} is signed with {used.name}, which can be forged",
+            "make it again with SHA-256",
+            "warning",
+        )

@@ -1,0 +1,146 @@
+"""Reads the node section `agent:`, which says what is special about this VM."""
+
+import re
+from collections.abc import Iterator
+
+from ipsec_agent.core.complaint import Complaints, shown_key
+from ipsec_agent.core.config import AgentConfig, CharonConfig
+from ipsec_agent.core.fields import Fields
+from ipsec_agent.core.strongswan_conf import SETTINGS
+from ipsec_agent.core.yaml_lines import Entry
+
+AGENT_KEYS = frozenset(
+    {
+        "address",
+        "interface",
+        "uplinks",
+        "outside",
+        "guard",
+        "mtu",
+        "run_dir",
+        "state_dir",
+        "charon",
+        "vici_socket",
+        "interval",
+    }
+)
+CHARON_KEYS = frozenset({"program", "plugins", "plugin_dir", "library_path", "log", "settings"})
+
+LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path (unix(7): sun_path, with its NUL)."""
+
+LONGEST_RUN_DIR = LONGEST_SOCKET - len("/control.sock")
+LONGEST_LINK = 15
+"""Bytes of a link's name (linux/if.h: IFNAMSIZ, with its NUL)."""
+
+SETTING = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+RESERVED = {
+    "load": "write agent.charon.plugins instead",
+    "plugins.vici.socket": "write agent.vici_socket instead",
+}
+"""Settings that the agent itself needs to agree with."""
+
+
+def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
+    """The node section; the defaults where there is none."""
+    if entry is None or entry.empty:
+        return AgentConfig()
+    fields = Fields.of(entry, "agent", complaints)
+    fields.unknown(AGENT_KEYS)
+    default = AgentConfig()
+    charon = fields.entry("charon")
+    return AgentConfig(
+        address=fields.address("address"),
+        interface=_link(fields, "interface", fields.text("interface")),
+        uplinks=tuple(_link(fields, "uplinks", name) for name in fields.texts("uplinks")),
+        outside=fields.choice("outside", default.outside),
+        guard=fields.choice("guard", default.guard),
+        mtu=fields.choice("mtu", default.mtu),
+        run_dir=fields.path_text("run_dir", default.run_dir, longest=LONGEST_RUN_DIR),
+        state_dir=fields.path_text("state_dir", default.state_dir),
+        charon=_charon(charon[1], complaints) if charon else default.charon,
+        vici_socket=fields.path_text("vici_socket", longest=LONGEST_SOCKET),
+        interval=fields.number("interval", default.interval, 1, 300),
+    )
+
+
+def _link(fields: Fields, key: str, name: str) -> str:
+    if len(name.encode(errors="replace")) > LONGEST_LINK or re.search(r"[\s/:]", name):
+        fields.wrong(key, "this is no name of a link", "write one that `ip link` lists")
+        return ""
+    return name
+
+
+def _charon(entry: Entry, complaints: Complaints) -> CharonConfig:
+    fields = Fields.of(entry, "agent.charon", complaints)
+    fields.unknown(CHARON_KEYS)
+    default = CharonConfig()
+    log = fields.text("log", default.log)
+    return CharonConfig(
+        program=fields.path_text("program"),
+        plugins=tuple(word for text in fields.texts("plugins") for word in text.split()),
+        plugin_dir=fields.path_text("plugin_dir"),
+        library_path=_library_path(fields),
+        log=log if log == default.log else fields.path_text("log", default.log),
+        settings=_settings(fields),
+    )
+
+
+def _library_path(fields: Fields) -> str:
+    text = fields.text("library_path")
+    if text and not all(part.startswith("/") and part.isprintable() for part in text.split(":")):
+        fields.wrong(
+            "library_path", "this is no list of absolute paths", "write library_path: /…:/…"
+        )
+        return ""
+    return text
+
+
+def _settings(fields: Fields) -> tuple[tuple[str, str], ...]:
+    """Settings as dotted keys, checked so that strongswan.conf keeps its form."""
+    found = fields.entry("settings")
+    if found is None:
+        return ()
+    path, entry = found
+    if entry.items is None:
+        fields.wrong("settings", "this is no mapping", "write settings: {plugins: {…: {…: …}}}")
+        return ()
+    settings: dict[str, str] = {}
+    for key, item in _flat(entry, ""):
+        where = f"{path}.{shown_key(key)}"
+        wrong, remedy = _wrong_setting(key, item, {*SETTINGS, *RESERVED, *settings})
+        if wrong:
+            fields.complaints.error(item.line, where, wrong, remedy)
+        else:
+            settings[key] = _word(item.value)
+    return tuple(settings.items())
+
+
+def _wrong_setting(key: str, item: Entry, others: set[str]) -> tuple[str, str]:
+    """What is wrong with a setting and what to do; nothing where it is good."""
+    if key in RESERVED:
+        return "the agent decides this", RESERVED[key]
+    if not SETTING.fullmatch(key):
+        return "this is no name of a setting", "write letters, digits, - and _"
+    if item.value is None:
+        return "this is no single value", "write one text or number; a list as `a b c`"
+    if not _word(item.value).isprintable():
+        return "this holds a character that cannot be printed", "remove it"
+    if any(other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in others):
+        return "this is a section and a value at once", "see strongswan.conf(5)"
+    return "", ""
+
+
+def _flat(entry: Entry, path: str) -> Iterator[tuple[str, Entry]]:
+    """Nested settings with their dotted keys."""
+    for name, item in (entry.items or {}).items():
+        key = f"{path}.{name}" if path else name
+        if item.items is None:
+            yield key, item
+        else:
+            yield from _flat(item, key)
+
+
+def _word(value: object) -> str:
+    """A value as strongswan.conf writes it."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

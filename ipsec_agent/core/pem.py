@@ -1,0 +1,55 @@
+"""Splits PEM text (RFC 7468) into its blocks; a text may have lost its line breaks on the way."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+
+from ipsec_agent.core.model import Secret
+
+MARK = re.compile(r"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block.
+
+    Attributes:
+        label: such as CERTIFICATE.
+        body: what stands between BEGIN and END, which may be a key.
+        ended: whether its END line is there.
+    """
+
+    label: str
+    body: Secret = field(repr=False)
+    ended: bool
+
+    @property
+    def placeholder(self) -> bool:
+        """Whether this is the guide's `...` or EXAMPLE in place of the real thing."""
+        return "EXAMPLE" in self.label or self.says(b"EXAMPLE") or self.says(b"...")
+
+    def says(self, word: bytes) -> bool:
+        """Whether a word stands in the body."""
+        return self.body.find(word) >= 0
+
+    def der(self) -> bytes | None:
+        """The bytes that it stands for, None where the text is damaged."""
+        try:
+            return base64.b64decode(b"".join(self.body.split()), validate=True) or None
+        except binascii.Error:
+            return None
+
+
+def blocks(text: str) -> tuple[Block, ...]:
+    """The blocks in their order; text around them is ignored."""
+    found: list[Block] = []
+    begin: re.Match[str] | None = None
+    for mark in MARK.finditer(text):
+        if begin is not None:
+            body = Secret(text[begin.end() : mark.start()].encode(errors="replace"))
+            found.append(Block(begin[2], body, mark[0] == f"-----END {begin[2]}-----"))
+        begin = mark if mark[1] == "BEGIN" else None
+    if begin is not None:
+        found.append(Block(begin[2], Secret(text[begin.end() :].encode(errors="replace")), False))
+    return tuple(found)

@@ -1,0 +1,128 @@
+"""The two lists of subnets: what may stand in them, and what one leaves of the other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+
+from ipsec_agent.core.complaint import shown
+from ipsec_agent.core.config import Subnet
+from ipsec_agent.core.fields import Fields
+from ipsec_agent.core.model import Network
+
+IPSEC, NO_IPSEC = "ipsec_subnets", "no_ipsec_subnets"
+MAX_SUBNETS = 1000
+"""Of each list; every subnet is a connection of charon's and policies in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A subnet, and where it stands."""
+
+    line: int
+    path: str
+    subnet: Subnet
+
+
+def read_subnets(fields: Fields) -> tuple[tuple[Subnet, ...], tuple[Subnet, ...]]:
+    """ipsec_subnets and no_ipsec_subnets, as written and normalised; host bits are allowed."""
+    ipsec, no_ipsec = _list(fields, IPSEC), _list(fields, NO_IPSEC)
+    for item in ipsec:
+        reason = _not_for_ipsec(item.subnet.network)
+        if reason:
+            fields.complaints.error(
+                item.line, item.path, f"{item.subnet.written} {reason}", "list subnets of VMs"
+            )
+    _twice(fields, ipsec)
+    _twice(fields, no_ipsec)
+    _covered(fields, ipsec, no_ipsec)
+    return tuple(item.subnet for item in ipsec), tuple(item.subnet for item in no_ipsec)
+
+
+def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
+    found = fields.entry(name)
+    if found is None or found[1].elements == ():
+        if name == IPSEC:
+            fields.wrong(
+                name, "there is no subnet to encrypt", "list at least one, such as `- 10.0.0.0/20`"
+            )
+        return ()
+    path, entry = found
+    if entry.elements is None:
+        fields.wrong(
+            name, "this is no list", f"write `{name}:`, and each subnet below it behind `- `"
+        )
+        return ()
+    if len(entry.elements) > MAX_SUBNETS:
+        fields.wrong(name, f"these are more than {MAX_SUBNETS} subnets", "write wider ones")
+        return ()
+    listed = []
+    for position, item in enumerate(entry.elements):
+        where = f"{path}[{position}]"
+        # A number would be read as an address.
+        text = item.value.strip() if isinstance(item.value, str) else ""
+        try:
+            listed.append(Listed(item.line, where, Subnet(text, ip_network(text, strict=False))))
+        except ValueError:
+            fields.complaints.error(
+                item.line,
+                where,
+                f"{'this' if item.value is None else shown(item.value)} is no subnet",
+                "write an address and a prefix length, such as 10.0.0.0/20",
+            )
+    return tuple(listed)
+
+
+def _not_for_ipsec(network: Network) -> str:
+    """Why no VM of a deployment can have an address of this subnet, "" where one can."""
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        return "is IPv4 written as IPv6: write it as IPv4"
+    for named, holds in (
+        ("the loopback's", network.is_loopback),
+        ("multicast", network.is_multicast),
+        ("link-local", network.is_link_local),
+        ("no address at all", network.is_unspecified and network.prefixlen > 0),
+    ):
+        if holds:
+            return f"cannot be encrypted: it is {named}"
+    return ""
+
+
+def _twice(fields: Fields, listed: Sequence[Listed]) -> None:
+    seen: dict[Network, str] = {}
+    for item in listed:
+        network = item.subnet.network
+        if network in seen:
+            message = (
+                f"{seen[network]} and {item.subnet.written} are one subnet"
+                if seen[network] != item.subnet.written
+                else f"{item.subnet.written} stands twice"
+            )
+            fields.complaints.warn(item.line, item.path, message, "remove one")
+        seen.setdefault(network, item.subnet.written)
+
+
+def _covered(fields: Fields, ipsec: Sequence[Listed], no_ipsec: Sequence[Listed]) -> None:
+    """Warn of ipsec subnets of which the no-ipsec subnets leave nothing."""
+    exempt = [item.subnet.network for item in no_ipsec]
+    joined = {
+        *collapse_addresses(one for one in exempt if isinstance(one, IPv4Network)),
+        *collapse_addresses(one for one in exempt if isinstance(one, IPv6Network)),
+    }
+    for network in dict.fromkeys(item.subnet.network for item in ipsec):
+        if joined.isdisjoint(_wider(network)):
+            continue
+        wider = set(_wider(network))
+        whole = next((item for item in no_ipsec if item.subnet.network in wider), None)
+        fields.complaints.warn(
+            whole.line if whole else fields.line(NO_IPSEC),
+            whole.path if whole else fields.path(NO_IPSEC),
+            f"nothing of {network} is encrypted, as"
+            f" {whole.subnet.written + ' covers' if whole else 'these together cover'} it and"
+            " no-ipsec always wins",
+            "narrow the no-ipsec subnet, unless you want that",
+        )
+
+
+def _wider(network: Network) -> Iterator[Network]:
+    """The network and every one that holds it."""
+    return (network.supernet(new_prefix=length) for length in range(network.prefixlen + 1))

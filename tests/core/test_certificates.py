@@ -1,0 +1,248 @@
+"""Certificates and keys as operators paste them, and what is said of those that cannot serve."""
+
+from datetime import UTC, datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipsec_agent.core import pem
+from ipsec_agent.core.certificates import (
+    credentials,
+    der,
+    facts,
+    load_certificates,
+    load_key,
+    name,
+)
+from tests.certificates import ec_key, key_pem, make_ca, make_leaf, rsa_key
+
+CA = make_ca("Root", key=ec_key(1))
+LEAF = make_leaf(CA, key=ec_key(9))
+PART = "instance_certificate"
+
+
+def refused(text: str) -> list[str]:
+    """What is said of a text that holds no certificate."""
+    found, findings = load_certificates(text, PART)
+    assert found == ()
+    return [item.message for item in findings]
+
+
+def key_refused(text: str) -> str:
+    """What is said of a text that holds no fitting key."""
+    key, findings = load_key(text)
+    assert key is None
+    return findings[0].message
+
+
+def test_a_chain_is_split() -> None:
+    """Each certificate of a text is one of its own: charon would load only the first."""
+    found, findings = load_certificates(LEAF.cert_pem + CA.cert_pem, PART)
+
+    assert found == (LEAF.certificate, CA.certificate)
+    assert findings == ()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        LEAF.cert_pem.replace("\n", "\r\n"),
+        LEAF.cert_pem.replace("\n", " "),
+        "Subject: CN=VM\n" + LEAF.cert_pem + "trailing words",
+        "".join(f"    {line}\n" for line in LEAF.cert_pem.splitlines()),
+    ],
+    ids=["crlf", "folded", "text around", "indented"],
+)
+def test_forms_of_pem(changed: str) -> None:
+    """Line ends, lost line breaks, text around it and indentation do not matter."""
+    assert load_certificates(changed, PART) == ((LEAF.certificate,), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("  \n", "this is empty"),
+        ("MIIB", "this is no PEM"),
+        (LEAF.key_pem, "this holds a private key"),
+        (
+            LEAF.cert_pem.replace("CERTIFICATE", "CERTIFICATE REQUEST"),
+            "this holds a CERTIFICATE REQUEST",
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nMIIEMDCC\n...\n-----END CERTIFICATE-----",
+            "this is the guide's placeholder",
+        ),
+        (
+            LEAF.cert_pem.partition("-----END")[0],
+            "the -----END CERTIFICATE----- line is missing",
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nM,IE\n-----END CERTIFICATE-----",
+            "the lines of this certificate are damaged",
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
+            "this certificate cannot be read",
+        ),
+    ],
+)
+def test_no_certificate(text: str, said: str) -> None:
+    """Each way to paste it wrong has its own words."""
+    assert refused(text) == [said]
+
+
+def test_a_lost_end_between_two() -> None:
+    """A certificate without END does not swallow the next one."""
+    found, findings = load_certificates(LEAF.cert_pem.partition("-----END")[0] + CA.cert_pem, PART)
+
+    assert found == (CA.certificate,)
+    assert [item.message for item in findings] == ["the -----END CERTIFICATE----- line is missing"]
+
+
+def test_unknown_critical_extension() -> None:
+    """charon refuses to load a certificate with a critical extension that it does not know."""
+    strange = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
+    odd = make_leaf(CA, key=ec_key(9), extensions=[(strange, True)])
+    harmless = make_leaf(CA, key=ec_key(9), extensions=[(strange, False)])
+
+    assert [item.message for item in load_certificates(odd.cert_pem, PART)[1]] == [
+        "CN=VM has the critical extension 1.2.3.4.5, which charon does not know"
+    ]
+    assert load_certificates(harmless.cert_pem, PART)[1] == ()
+
+
+@pytest.mark.parametrize(
+    "kind", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL]
+)
+def test_forms_of_keys(kind: serialization.PrivateFormat) -> None:
+    """PKCS#8 and the older forms of RSA and EC keys are read; parameters beside them too."""
+    for key in (rsa_key(3072, 200), ec_key()):
+        text = key.private_bytes(
+            serialization.Encoding.PEM, kind, serialization.NoEncryption()
+        ).decode()
+        parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----"
+
+        read, findings = load_key(f"{parameters}\n{text}")
+
+        assert findings == ()
+        assert read is not None
+        assert read.private_numbers() == key.private_numbers()  # type: ignore[union-attr]
+
+
+def test_ed25519() -> None:
+    """charon loads Ed25519 keys (seen), so they are taken."""
+    text = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+    key, findings = load_key(text.decode())
+
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    assert findings == ()
+
+
+OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----"
+LEGACY = (
+    "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIE\n"
+    "-----END RSA PRIVATE KEY-----"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "this is empty"),
+        ("MIIE", "this is no PEM"),
+        (LEAF.cert_pem, "this holds a CERTIFICATE, not a private key"),
+        (LEAF.key_pem * 2, "this holds 2 keys"),
+        (key_pem(ec_key(), b"secret"), "the key has a passphrase"),
+        (LEGACY, "the key has a passphrase"),
+        (OPENSSH, "this is a key of OpenSSH's own kind"),
+        (
+            "-----BEGIN EXAMPLE RSA PRIVATE KEY-----\nEX\n-----END EXAMPLE RSA PRIVATE KEY-----",
+            "this is the guide's placeholder",
+        ),
+        (LEAF.key_pem.partition("-----END")[0], "the -----END PRIVATE KEY----- line is missing"),
+        (LEAF.key_pem.replace("M", ",", 1), "the lines of this key are damaged"),
+        (
+            "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
+            "this key cannot be read",
+        ),
+        (key_pem(ec.generate_private_key(ec.SECP256K1())), "the curve secp256k1 is not for IKE"),
+        (
+            dsa.generate_private_key(1024)
+            .private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            .decode(),
+            "this kind of key is not for IKE",
+        ),
+    ],
+    ids=str,
+)
+def test_no_key(text: str, said: str) -> None:
+    """Each way to paste the key wrong has its own words."""
+    assert key_refused(text) == said
+
+
+@pytest.mark.parametrize(("bits", "severity"), [(1024, "error"), (2048, "warning")])
+def test_small_rsa(bits: int, severity: str) -> None:
+    """RSA below 2048 bits is an error, below 3072 a warning; the key is read all the same."""
+    key, findings = load_key(key_pem(rsa_key(bits)))
+
+    assert key is not None
+    assert [(item.message, item.severity) for item in findings] == [
+        (f"an RSA key of {bits} bits is too small", severity)
+    ]
+
+
+def test_credentials() -> None:
+    """charon's name for a key is the SHA-1 of its public bits; a CA's is of its certificate."""
+    made = credentials(LEAF.key, (CA.certificate,), (CA.certificate,))
+
+    digest = x509.SubjectKeyIdentifier.from_public_key(LEAF.key.public_key()).digest
+    assert made.key_id == digest.hex()
+    assert serialization.load_der_private_key(made.private_key, None) is not None
+    assert [(len(item.name), item.certificate) for item in made.authorities] == [
+        (19, der(CA.certificate))
+    ]
+    assert made.intermediates == (der(CA.certificate),)
+    assert "Secret(...)" in repr(made)
+
+
+def test_facts() -> None:
+    """What is shown of a certificate, and in what form."""
+    shown = facts(LEAF.certificate, "instance")
+
+    assert (shown.subject, shown.issuer, shown.role) == ("CN=VM", "CN=Root", "instance")
+    assert int(shown.serial, 16) == LEAF.certificate.serial_number
+    assert shown.not_before < datetime.now(UTC) < shown.not_after
+
+
+def test_a_name_cannot_play_with_the_terminal() -> None:
+    """Control characters of a name are not passed on; an empty name is said to be none."""
+    odd = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a\x1b[2Jb\nc")])
+
+    assert name(odd) == "CN=a?[2Jb?c"
+    assert name(x509.Name([])) == "without a name"
+
+
+@given(st.text(st.sampled_from("-BEGINDCRTAX \n=/+ab."), max_size=400))
+def test_any_text_is_split(text: str) -> None:
+    """No text makes the splitter raise, and no body shows in a repr."""
+    for block in pem.blocks(f"-----BEGIN CERTIFICATE-----{text}-----END CERTIFICATE-----"):
+        assert block.der() is None or block.ended or block.body
+        assert "body" not in repr(block)
+
+
+def test_an_end_without_begin() -> None:
+    """Only blocks count; a stray END is text around them."""
+    assert pem.blocks("-----END CERTIFICATE-----") == ()

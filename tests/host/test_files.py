@@ -1,0 +1,151 @@
+"""Files of the agent: the config is read, ours are written whole, one agent holds a directory."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.host.files import MAX_CONFIG, make_directory, only_agent, read_config, write_whole
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from ipsec_agent.host.files import only_agent
+with only_agent(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_read(tmp_path: Path) -> None:
+    """A config is its text, as UTF-8."""
+    path = tmp_path / "ipsec.yml"
+    path.write_bytes("ipsec: {} # Zürich\n".encode())
+
+    assert read_config(path) == "ipsec: {} # Zürich\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a" * (MAX_CONFIG + 1), "is larger than"),
+        (b"good\xff\xfe", r"is not UTF-8 text \(byte 4\)"),
+    ],
+)
+def test_read_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    """What cannot be a config is refused with its path."""
+    path = tmp_path / "ipsec.yml"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=f"ipsec.yml {said}"):
+        read_config(path)
+
+
+def test_read_largest(tmp_path: Path) -> None:
+    """The limit itself is allowed."""
+    path = tmp_path / "ipsec.yml"
+    path.write_bytes(b"a" * MAX_CONFIG)
+
+    assert len(read_config(path)) == MAX_CONFIG
+
+
+def test_read_absent(tmp_path: Path) -> None:
+    """A config that is absent, and one that is a directory, are told apart."""
+    with pytest.raises(ConfigError, match="there is no config"):
+        read_config(tmp_path / "none.yml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_config(tmp_path)
+
+
+def test_write(tmp_path: Path) -> None:
+    """The mode is as asked whatever the umask and the old file; nothing else is left."""
+    path = tmp_path / "strongswan.conf"
+    path.write_text("old")
+    path.chmod(0o666)
+    before = os.umask(0o077)
+    try:
+        write_whole(path, "new", mode=0o640)
+    finally:
+        os.umask(before)
+
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_replaces(tmp_path: Path) -> None:
+    """Who has the old file open reads the old one to its end."""
+    path = tmp_path / "strongswan.conf"
+    path.write_text("old")
+    with path.open() as reader:
+        write_whole(path, "new", mode=0o644)
+
+        assert reader.read() == "old"
+
+
+def test_write_fails(tmp_path: Path) -> None:
+    """A write that fails is a StartError and leaves nothing behind."""
+    path = tmp_path / "taken"
+    path.mkdir()
+
+    with pytest.raises(StartError, match="taken cannot be written: Is a directory"):
+        write_whole(path, "new", mode=0o644)
+
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_directory(tmp_path: Path) -> None:
+    """A directory is made with its parents; one that is there is fine; a file in its place not."""
+    path = tmp_path / "a" / "b"
+    make_directory(path)
+    make_directory(path)
+    (tmp_path / "file").write_text("")
+
+    assert path.is_dir()
+    with pytest.raises(StartError, match="cannot be made"):
+        make_directory(tmp_path / "file")
+
+
+def test_only_agent(tmp_path: Path) -> None:
+    """The second agent is told the pid of the first; after the first, the next may."""
+    path = tmp_path / "agent.pid"
+    with only_agent(path):
+        assert path.read_text() == f"{os.getpid()}\n"
+        with (
+            pytest.raises(StartError, match=rf"runs already \(pid {os.getpid()}\)"),
+            only_agent(path),
+        ):
+            pass
+    assert path.read_text() == ""
+    with only_agent(path):
+        pass
+
+
+def test_only_agent_killed(tmp_path: Path) -> None:
+    """What an agent that was killed left behind stops nobody."""
+    path = tmp_path / "agent.pid"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(StartError, match=f"pid {holder.pid}"), only_agent(path):
+                pass
+        finally:
+            holder.send_signal(signal.SIGKILL)
+
+    assert path.read_text() == f"{holder.pid}\n"
+    with only_agent(path):
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_only_agent_nowhere(tmp_path: Path) -> None:
+    """A run directory that is not there is one sentence."""
+    with pytest.raises(StartError, match="cannot be opened"), only_agent(tmp_path / "no" / "pid"):
+        pass

@@ -1,0 +1,47 @@
+"""A deployment in the lab: VMs that share one manifest, and what their agents say of each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.certificates import make_ca, make_leaf
+from tests.charon.nodes import Node
+from tests.manifests import manifest
+
+A, B, C = "10.9.0.1", "10.9.0.2", "10.9.0.3"
+"""Addresses of the first three VMs."""
+
+
+def hub_of(nodes: Sequence[Node]) -> str:
+    """The namespace of the bridge."""
+    return nodes[0].name.rpartition("-")[0] + "-0"
+
+
+def configure(nodes: Sequence[Node], exempt: Sequence[str]) -> None:
+    """Give every node the same manifest: encrypt all of the lab's subnet, but for the exempt."""
+    ca = make_ca()
+    leaf = make_leaf(ca)
+    for node in nodes:
+        node.config.write_text(
+            manifest(
+                ["10.9.0.0/24"],
+                exempt,
+                leaf=leaf,
+                cas=[ca],
+                agent=node.agent_section(),
+                prestart_timeout=100,
+            )
+        )
+
+
+def start(nodes: Sequence[Node]) -> None:
+    """Start an agent on every node, all at once, and wait until each is healthy."""
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.settled()
+
+
+def peer_of(node: Node, address: str) -> dict[str, Any]:
+    """The entry of a peer in a node's status; empty where there is none."""
+    found = [peer for peer in node.status()["peers"] if peer["address"] == address]
+    return found[0] if found else {}

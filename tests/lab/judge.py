@@ -1,0 +1,69 @@
+"""The judge: says that between two addresses there was nothing but ESP, where it could know."""
+
+import os
+import socket
+import struct
+import time
+from ipaddress import ip_address
+
+from tests.charon.nodes import SCALE
+from tests.lab.frames import IPV4, IPV6, UDP, Kind
+from tests.lab.namespaces import inside
+from tests.lab.traffic import Flow
+from tests.lab.wire import PLANTED, Capture
+
+
+def plant(netns: str, source: str, destination: str) -> None:
+    """Put one clear packet on the wire, past the kernel's IPsec and nftables, from a VM's link.
+
+    It goes to a hardware address that nobody has, so that no VM hears it.
+    """
+    ends = ip_address(source).packed + ip_address(destination).packed
+    udp = struct.pack("!HHHH", 40000, 40000, 8 + len(PLANTED), 0) + PLANTED
+    if len(ends) == 8:
+        kind = IPV4
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0)
+    else:
+        kind = IPV6
+        head = struct.pack("!IHBB", 6 << 28, len(udp), UDP, 64)
+    with inside(netns), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(b"\x02" + os.urandom(5) + b"\x02" + os.urandom(5) + kind + head + ends + udp)
+
+
+def assert_only_esp(
+    capture: Capture, netns: str, one: str, other: str, *flows: Flow, at_least: int, esp: int = 1
+) -> None:
+    """Judge a capture, and end it: between two addresses nothing but ESP and IKE.
+
+    Args:
+        netns: of the VM with the address `one`, from which the planted packet goes.
+        flows: what was tried between the two addresses.
+        at_least: how often it must have been tried within the window.
+        esp: how many packets of ESP there must be.
+
+    Raises:
+        AssertionError: clear packets; or the capture lost some, saw too little ESP, missed the
+            planted packet or a part of what was tried, and so cannot be a judge.
+    """
+    plant(netns, one, other)
+    end = time.monotonic() + 5 * SCALE
+    while not capture.planted[one, other] and not capture.ended and time.monotonic() < end:
+        time.sleep(0.05)
+    capture.stop()
+    assert capture.dropped == 0, f"the capture lost {capture.dropped} frames: it is no judge"
+    assert capture.planted[one, other] == 1, "the capture missed the planted packet: it is no judge"
+    for flow in flows:
+        assert capture.began <= flow.began, "the flow began before the capture: it is no judge"
+        assert flow.ended <= capture.ended, "the flow outlasts the capture: it is no judge"
+    attempts = sum(flow.attempts for flow in flows)
+    assert attempts >= at_least, f"only {attempts} of {at_least} attempts: no judgement"
+    clear = capture.between(one, other, Kind.CLEAR)
+    shown = [
+        capture.examples[key].hex(" ")
+        for key in ((one, other, Kind.CLEAR), (other, one, Kind.CLEAR))
+        if key in capture.examples
+    ]
+    assert clear == 0, f"{clear} clear packets between {one} and {other}: {shown}"
+    seen = capture.between(one, other, Kind.ESP)
+    assert seen >= esp, f"{seen} packets of ESP, where {esp} were to be expected"

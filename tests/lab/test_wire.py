@@ -1,0 +1,141 @@
+"""The capture and the judge: what makes them convict, and when they refuse to judge."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.charon.nodes import Node, ip, network
+from tests.lab.deployment import A, B, hub_of
+from tests.lab.frames import Kind
+from tests.lab.judge import assert_only_esp, plant
+from tests.lab.traffic import Flow, flood, ping, transfer
+from tests.lab.wire import Capture
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
+
+A6, B6 = "fd09::1", "fd09::2"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Two VMs without IPsec, with IPv4 and IPv6."""
+    with network(tmp_path_factory.mktemp("vms"), 2, "wi") as nodes:
+        for node, address in zip(nodes, (A6, B6), strict=True):
+            ip("addr", "add", f"{address}/64", "dev", "eth0", "nodad", netns=node.name)
+        yield nodes
+
+
+def tried(count: int = 100) -> Flow:
+    """A flow that was just tried, so many times."""
+    now = time.monotonic()
+    return Flow(count, count, now, now)
+
+
+@pytest.mark.parametrize(("one", "other"), [(A, B), (A6, B6)])
+def test_planted_packet_is_seen(pair: list[Node], one: str, other: str) -> None:
+    """It goes past IPsec and nftables onto the wire, as a leak would, and no VM hears it."""
+    with Capture(hub_of(pair)) as capture:
+        plant(pair[0].name, one, other)
+        time.sleep(0.3)
+
+    assert capture.planted == {(one, other): 1}
+    assert capture.clear() == {}
+
+
+@pytest.mark.parametrize(("one", "other"), [(A, B), (A6, B6)])
+def test_a_clear_packet_convicts(pair: list[Node], one: str, other: str) -> None:
+    """One echo in clear is enough, and the judge shows it."""
+    with Capture(hub_of(pair)) as capture:
+        flow = ping(pair[0].name, other, 1)
+        with pytest.raises(AssertionError, match="2 clear packets between"):
+            assert_only_esp(capture, pair[0].name, one, other, flow, at_least=1)
+
+    assert capture.between(one, other, Kind.CLEAR) == 2
+
+
+def test_silence_is_no_proof(pair: list[Node]) -> None:
+    """Too few attempts, a flow outside the window, or no ESP: no judgement."""
+    name = pair[0].name
+    early = tried()
+    with Capture(hub_of(pair)) as capture:
+        good = tried()
+        late = replace(good, ended=good.ended + 1000)
+        with pytest.raises(AssertionError, match="only 100 of 101 attempts"):
+            assert_only_esp(capture, name, A, B, good, at_least=101)
+        with pytest.raises(AssertionError, match="began before"):
+            assert_only_esp(capture, name, A, B, early, at_least=1)
+        with pytest.raises(AssertionError, match="outlasts"):
+            assert_only_esp(capture, name, A, B, late, at_least=1)
+        with pytest.raises(AssertionError, match="0 packets of ESP"):
+            assert_only_esp(capture, name, A, B, good, at_least=1)
+
+
+def test_a_lossy_capture_is_no_judge(pair: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a buffer for a few frames it loses some of a flood, knows it, and refuses."""
+    monkeypatch.setattr("tests.lab.wire.BUFFER", 4096)
+    monkeypatch.setattr(Capture, "_count", lambda *_: time.sleep(0.01))
+    a, b = pair
+    with Capture(hub_of(pair)) as capture:
+        with flood(a.name, b.name, B, seconds=1) as running:
+            flow = running.wait()
+        monkeypatch.undo()
+        with pytest.raises(AssertionError, match=r"lost \d+ frames: it is no judge"):
+            assert_only_esp(capture, a.name, A, B, flow, at_least=1)
+
+    assert capture.dropped > 100
+
+
+def test_a_capture_that_misses_the_planted_packet(pair: list[Node]) -> None:
+    """A capture that has ended, or sees another bridge, refuses to judge."""
+    with Capture(hub_of(pair)) as capture:
+        flow = tried()
+        capture.stop()
+        with pytest.raises(AssertionError, match="missed the planted packet"):
+            assert_only_esp(capture, pair[0].name, A, B, flow, at_least=1)
+
+
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+@pytest.mark.parametrize(("one", "other"), [(A, B), (A6, B6)])
+def test_flood_is_counted(pair: list[Node], protocol: str, one: str, other: str) -> None:
+    """1,000 packets a second: all are sent, all arrive, and the capture sees each."""
+    a, b = pair
+    with (
+        Capture(hub_of(pair)) as capture,
+        flood(a.name, b.name, other, protocol=protocol, seconds=2) as running,
+    ):
+        flow = running.wait()
+
+    assert flow.attempts >= 1900
+    assert flow.sent == flow.arrived
+    assert capture.dropped == 0
+    # A delayed TCP segment may hold two messages.
+    least = flow.sent if protocol == "udp" else flow.sent // 2
+    assert capture.counts[one, other, Kind.CLEAR] >= least
+
+
+def test_flood_tells_pauses_and_refusals(pair: list[Node]) -> None:
+    """A link that is down for half a second is a pause of that length, and errors have names."""
+    a, b = pair
+    with flood(a.name, b.name, B, seconds=20) as running:
+        time.sleep(0.5)
+        ip("link", "set", "eth0", "down", netns=a.name)
+        time.sleep(0.5)
+        ip("link", "set", "eth0", "up", netns=a.name)
+        time.sleep(1)
+        flow = running.end()
+    ip("addr", "replace", f"{A6}/64", "dev", "eth0", "nodad", netns=a.name)
+
+    assert flow.refused.keys() == {"ENETUNREACH"}
+    assert 0.4 < flow.longest_pause < 5
+
+
+def test_transfer(pair: list[Node]) -> None:
+    """A transfer moves every byte, over IPv4 and IPv6, and tells its speed."""
+    a, b = pair
+    for address in (B, B6):
+        flow = transfer(a.name, b.name, address, 3_000_001)
+
+        assert flow.bytes == 3_000_001
+        assert flow.speed > 0
