@@ -36,6 +36,9 @@ KILL_DEADLINE = 5.0
 
 UCRED = struct.Struct("3i")
 
+INITIALISATION_FAILED = 66
+"""charon's exit code where a plugin is missing, above all (strongSwan: library.h, SS_RC_*)."""
+
 
 def locate_program(configured: str) -> str:
     """The path of charon.
@@ -214,6 +217,11 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _ended(code: int, output: Path) -> CharonStartError:
+    if code == INITIALISATION_FAILED:
+        return CharonStartError(
+            f"charon ended at once (exit code {code}): it lacks a plugin, or may not do its work",
+            hint="apt install libstrongswan-standard-plugins (Debian); its log names what is missing",
+        )
     with contextlib.suppress(OSError):
         lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
         if lines:

@@ -143,6 +143,7 @@ async def test_another_user(tmp_path: Path) -> None:
     async with serve_control(path, {"status": status}, {"stop": stop}):
         kept_out = await asyncio.to_thread(as_nobody, path, "status")
         path.chmod(0o666)
+        tmp_path.chmod(0o711)
         reads = await asyncio.to_thread(as_nobody, path, "status")
         changes = await asyncio.to_thread(as_nobody, path, "stop")
 
