@@ -166,12 +166,29 @@ class DesiredPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class DesiredGuard:
+    """The guard's table that should stand.
+
+    Attributes:
+        text: for `nft -f`; guard_table.py makes it.
+        mark: digest of the text.
+        exempt: indexes of the links that are not judged, sorted.
+    """
+
+    text: str = field(repr=False)
+    mark: str
+    exempt: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """Everything that should be; nothing wanted is `Desired()` and takes everything away.
 
     Attributes:
         role: how this VM speaks with the VMs of the deployment.
         addresses: the VM's own addresses on its uplinks, the main one first.
+        guard: None where no guard is wanted.
+        mtus: links that need another MTU, as (index, bytes); empty unless `agent.mtu` is fix.
         notes: what an operator should know of how the config was read.
     """
 
@@ -180,4 +197,6 @@ class Desired:
     connections: tuple[Connection, ...] = ()
     policies: tuple[DesiredPolicy, ...] = ()
     credentials: Credentials | None = None
+    guard: DesiredGuard | None = None
+    mtus: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()

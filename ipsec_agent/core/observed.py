@@ -18,6 +18,7 @@ class CharonProcess:
         memory: resident bytes.
         ours: it runs on the strongswan.conf that this agent wrote.
         stopped: a signal has stopped it (SIGSTOP), or it is being traced.
+        reachable: its VICI socket is where it should be.
     """
 
     pid: int
@@ -25,6 +26,7 @@ class CharonProcess:
     memory: int
     ours: bool
     stopped: bool = False
+    reachable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,13 @@ class Charon:
 
     Attributes:
         responsive: it answered in time; where not, all that it should have said is empty.
+        missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
     """
 
     process: CharonProcess
     version: str = ""
     responsive: bool = True
+    missed: int = 0
     plugins: tuple[str, ...] = ()
     connections: tuple[LoadedConnection, ...] = ()
     authorities: tuple[str, ...] = ()
@@ -202,6 +206,7 @@ class GuardTable:
 
     Attributes:
         form: digest of its rules and fixed sets; see host/nft_listing.py.
+        mark: of the text that is known to make this form, "" where none is: it was altered.
         exempt: indexes of the links that it does not judge, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
@@ -213,6 +218,7 @@ class GuardTable:
     """
 
     form: str
+    mark: str = ""
     exempt: tuple[int, ...] = ()
     dropped_in: int = 0
     dropped_out: int = 0
@@ -243,6 +249,9 @@ class Observed:
 
     Attributes:
         charon: None while none of ours runs.
+        guard: the guard's table, None where there is none.
+        counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
+        remembered: peers that had an SA with this VM before charon started.
         time: when the pass began.
     """
 
@@ -250,4 +259,7 @@ class Observed:
     policies: tuple[Policy, ...] = ()
     states: tuple[SecurityAssociation, ...] = ()
     network: NetworkFacts = field(default_factory=NetworkFacts)
+    guard: GuardTable | None = None
+    counters: tuple[tuple[str, int], ...] = ()
+    remembered: tuple[Address, ...] = ()
     time: float = 0.0

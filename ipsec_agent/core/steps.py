@@ -2,8 +2,36 @@
 
 from dataclasses import dataclass
 
-from ipsec_agent.core.model import Authority, Connection, Credentials
-from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.core.model import Address, Authority, Connection, Credentials, DesiredGuard
+from ipsec_agent.core.observed import CharonProcess, Policy, SecurityAssociation
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGuard:
+    """Put the guard's table in place, in one transaction with the links it does not judge."""
+
+    guard: DesiredGuard
+
+    def __str__(self) -> str:
+        return "load the guard"
+
+
+@dataclass(frozen=True, slots=True)
+class ExemptLinks:
+    """Tell the guard which links it does not judge; rules and counters stay."""
+
+    links: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"exempt the links {', '.join(map(str, self.links)) or 'none'} from the guard"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveGuard:
+    """Take the guard's table away, because the operator wants none."""
+
+    def __str__(self) -> str:
+        return "remove the guard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +40,27 @@ class StartCharon:
 
     def __str__(self) -> str:
         return "start charon"
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueCharon:
+    """Let a charon go on that a signal has stopped."""
+
+    process: CharonProcess
+
+    def __str__(self) -> str:
+        return f"continue charon (pid {self.process.pid})"
+
+
+@dataclass(frozen=True, slots=True)
+class KillCharon:
+    """End a charon that answers no more, so that what it put into the kernel stays there."""
+
+    process: CharonProcess
+    because: str
+
+    def __str__(self) -> str:
+        return f"kill charon (pid {self.process.pid}): {self.because}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +147,58 @@ class TerminateSa:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminateChild:
+    """End a CHILD_SA."""
+
+    unique_id: int
+    because: str
+
+    def __str__(self) -> str:
+        return f"terminate CHILD_SA {self.unique_id}: {self.because}"
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Negotiate new SAs with a peer while those of an earlier charon still carry its traffic."""
+
+    connection: Connection
+
+    def __str__(self) -> str:
+        return f"renew the SA with {self.connection.remote}"
+
+
+@dataclass(frozen=True, slots=True)
+class Poke:
+    """Send each peer one packet, which has charon negotiate: they may hold SAs that we lost."""
+
+    peers: tuple[Address, ...]
+
+    def __str__(self) -> str:
+        return f"poke {len(self.peers)} peers"
+
+
+@dataclass(frozen=True, slots=True)
+class RememberPeers:
+    """Write down the peers that have an SA with this VM."""
+
+    peers: tuple[Address, ...]
+
+    def __str__(self) -> str:
+        return f"remember {len(self.peers)} peers"
+
+
+@dataclass(frozen=True, slots=True)
+class SetMtu:
+    """Give a link the MTU that IPsec needs."""
+
+    link: int
+    mtu: int
+
+    def __str__(self) -> str:
+        return f"set the MTU of link {self.link} to {self.mtu}"
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePolicy:
     """Delete a policy of an earlier charon, which this one does not know."""
 
@@ -122,14 +223,24 @@ class DeleteState:
 
 
 Step = (
-    StartCharon
+    LoadGuard
+    | ExemptLinks
+    | RemoveGuard
+    | StartCharon
+    | ContinueCharon
+    | KillCharon
     | LoadAuthority
     | LoadKey
     | LoadConnection
     | ReinstallPolicies
+    | Renew
     | DeletePolicy
     | UnloadConnection
     | TerminateSa
+    | TerminateChild
+    | Poke
+    | RememberPeers
+    | SetMtu
     | DeleteState
     | UnloadKey
     | UnloadAuthority
