@@ -1,8 +1,40 @@
-"""What systemd is told of the agent (sd_notify(3)); without systemd, nothing."""
+"""What systemd is told of the agent (sd_notify(3)), and asked to do with charon's unit.
 
+Without systemd nothing is told, and charon has no unit.
+"""
+
+import asyncio
 import os
+import shutil
 import socket
 import time
+from dataclasses import dataclass
+
+from ipsec_agent.errors import CharonStartError, CharonTimeoutError
+
+CHARON_UNIT = "IPSEC_AGENT_CHARON_UNIT"
+"""The environment variable by which ipsec-agent.service names charon's unit."""
+
+PLACES = "/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of a unit (org.freedesktop.systemd1(5)).
+
+    Attributes:
+        active: active, activating, deactivating, inactive, failed …
+        sub: finer, such as auto-restart.
+        result: success, exit-code, signal, timeout …, of its last run.
+        pid: of its main process, 0 where none runs.
+        status: the exit code, or the signal, of its last run.
+    """
+
+    active: str
+    sub: str
+    result: str
+    pid: int
+    status: int
 
 
 def notify(*assignments: str) -> None:
@@ -13,6 +45,8 @@ def notify(*assignments: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        # A manager that takes nothing must not keep the loop waiting.
+        channel.setblocking(False)
         try:
             channel.connect(address)
             channel.send("\n".join(assignments).encode())
@@ -33,3 +67,118 @@ def watchdog_interval() -> float | None:
     if not usec.isdigit() or (pid and pid != str(os.getpid())):
         return None
     return int(usec) / 1_000_000
+
+
+def charon_unit() -> str | None:
+    """The unit that runs charon, None where the agent itself starts it."""
+    return os.environ.get(CHARON_UNIT) or None
+
+
+async def start_unit(name: str, *, deadline: float) -> None:
+    """Ask systemd to start a unit, and do not wait for it; one that runs is left alone.
+
+    A stop that is under way is not undone: it is the operator's, or the machine's shutdown.
+
+    Args:
+        deadline: seconds that systemd may take to accept.
+
+    Raises:
+        CharonStartError: systemd refuses, or is not there.
+    """
+    await _systemctl("start", "--no-block", "--job-mode=fail", name, deadline=deadline)
+
+
+async def stop_unit(name: str, *, deadline: float) -> None:
+    """Have systemd stop a unit and wait until it has ended; it is not restarted.
+
+    Args:
+        deadline: seconds. The unit's own TimeoutStopSec decides when it is killed.
+
+    Raises:
+        CharonStartError: systemd refuses, or is not there.
+        CharonTimeoutError: it did not end in time.
+    """
+    try:
+        await _systemctl("stop", name, deadline=deadline)
+    except TimeoutError as error:
+        raise CharonTimeoutError(
+            f"{name} did not end within {deadline:g} s", hint=f"see `systemctl status {name}`"
+        ) from error
+
+
+async def unit_state(name: str, *, deadline: float) -> UnitState:
+    """What systemd says of a unit.
+
+    Raises:
+        CharonStartError: systemd does not say, or knows no such unit.
+    """
+    shown = await _systemctl(
+        "show",
+        "--property=LoadState,ActiveState,SubState,Result,MainPID,ExecMainStatus",
+        name,
+        deadline=deadline,
+    )
+    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    if found.get("LoadState") != "loaded":
+        raise CharonStartError(
+            f"systemd has no usable unit {name} ({found.get('LoadState', 'unknown')})",
+            hint=f"install it and run `systemctl daemon-reload`, or unset {CHARON_UNIT}",
+        )
+    return UnitState(
+        active=found.get("ActiveState", ""),
+        sub=found.get("SubState", ""),
+        result=found.get("Result", ""),
+        pid=int(found.get("MainPID", "0")),
+        status=int(found.get("ExecMainStatus", "0")),
+    )
+
+
+async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
+    """Run systemctl and return what it prints.
+
+    Raises:
+        CharonStartError: it cannot be run, refuses, or does not answer in time.
+        TimeoutError: `stop` did not end in time.
+    """
+    program = shutil.which("systemctl", path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    if program is None:
+        raise CharonStartError(
+            "the program systemctl is not installed",
+            hint=f"without systemd, unset {CHARON_UNIT}",
+        )
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *("--no-ask-password", "--no-pager", verb, *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    try:
+        async with asyncio.timeout(deadline):
+            out, complaint = await process.communicate()
+    except TimeoutError as error:
+        if verb == "stop":
+            raise
+        raise CharonStartError(
+            f"systemd did not answer within {deadline:g} s (systemctl {verb})",
+            hint="the machine is overloaded; it is tried again",
+        ) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise _refusal(verb, arguments[-1], complaint.decode(errors="replace"))
+    return out.decode(errors="replace")
+
+
+def _refusal(verb: str, unit: str, complaint: str) -> CharonStartError:
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    reason = lines[0][:300] if lines else "it does not say why"
+    hint = f"see `systemctl status {unit}`"
+    if "not found" in reason:
+        hint = f"install the unit and run `systemctl daemon-reload`, or unset {CHARON_UNIT}"
+    elif "destructive" in reason or "conflict" in reason:
+        hint = "a stop of it is under way, as at shutdown"
+    return CharonStartError(f"systemd does not {verb} {unit}: {reason}", hint=hint)
