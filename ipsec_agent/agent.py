@@ -15,6 +15,7 @@ from ipsec_agent.core.charon_log import explain
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.config_parser import parse
 from ipsec_agent.core.health import LogLine
+from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.status import Snapshot, document
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.control import serve_control
@@ -55,6 +56,7 @@ class Agent:
         self._machine = machine
         self._stop = asyncio.Event()
         self._converged = asyncio.Event()
+        self._pass_ended = time.monotonic()
         self._loop = Reconciler(machine, config, self._finished)
         self._log = structlog.get_logger("agent")
 
@@ -67,7 +69,9 @@ class Agent:
         control = Path(self._loop.config.agent.run_dir) / "control.sock"
         with self._signals():
             async with serve_control(
-                control, {"status": self._status}, {"reload": self._reload, "stop": self._end}
+                control,
+                {"status": self._status, "health": self._health},
+                {"reload": self._reload, "stop": self._end},
             ):
                 try:
                     await self._tasks()
@@ -105,6 +109,7 @@ class Agent:
         self._log.info("ready", address=str(self._loop.snapshot and self._loop.snapshot.placement))
 
     def _finished(self, snapshot: Snapshot) -> None:
+        self._pass_ended = time.monotonic()
         sentence = snapshot.problems[0].message if snapshot.problems else "IPsec is enforced"
         notify(f"STATUS={snapshot.state.value}: {sentence}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
@@ -161,6 +166,10 @@ class Agent:
         if self._loop.snapshot is None:
             return {"status": {"schema": 1, "state": "starting", "healthy": False, "problems": []}}
         return {"status": document(self._loop.snapshot)}
+
+    async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
+        since = time.monotonic() - self._pass_ended
+        return health_answer(self._loop.config, self._loop.snapshot, since)
 
     async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._take_config()
