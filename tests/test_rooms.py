@@ -14,9 +14,12 @@ FORBIDDEN_IN_CORE = {
 }  # fmt: skip
 WITHIN_HOST = {
     "charon": {"vici_wire"},
+    "charon_start": {"files", "process", "systemd"},
+    "peers": {"files"},
     "links": {"netlink_wire"},
     "netlink_wire": set(),
     "nft": {"nft_events", "nft_listing"},
+    "saved_guard": {"files"},
     "xfrm": {"netlink_wire", "xfrm_messages", "xfrm_records"},
     "xfrm_records": {"xfrm_messages"},
 }

@@ -20,6 +20,7 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
 - With forced encapsulation nothing tells ESP in UDP from data between the ports 4500.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -90,6 +91,11 @@ def ruleset(guard: Guard) -> str:
         f"delete table inet {GUARD_TABLE}\n"
         f"table inet {GUARD_TABLE} {{\n" + "\n".join(parts) + "}\n"
     )
+
+
+def mark(text: str) -> str:
+    """Digest of a table's text, by which a loaded table is known."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def exempt_update(exempt: Iterable[int]) -> str:

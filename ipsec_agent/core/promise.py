@@ -7,7 +7,9 @@ for nftables.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
+from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Address, Network
 
 
@@ -17,6 +19,14 @@ class Promise:
 
     ipsec: tuple[Network, ...]
     no_ipsec: tuple[Network, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The two lists of a config."""
+        return cls(
+            tuple(dict.fromkeys(subnet.network for subnet in config.ipsec_subnets)),
+            tuple(dict.fromkeys(subnet.network for subnet in config.no_ipsec_subnets)),
+        )
 
     def encrypted(self, address: Address) -> bool:
         """Whether a VM with this address encrypts."""

@@ -4,14 +4,15 @@ import asyncio
 import collections
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import GUARD_TABLE
 from ipsec_agent.core.observed import GuardTable
 from ipsec_agent.errors import KernelError
@@ -71,7 +72,7 @@ class Nft:
         if form is None:
             listed = await self.read()
             form = listed.form if listed else ""
-        self._forms = {_key(text): form}
+        self._forms = {mark(text): form}
         if self._memory is not None:
             # A memory that cannot be written costs one more load after a restart.
             with contextlib.suppress(OSError):
@@ -97,19 +98,27 @@ class Nft:
     async def read(self) -> GuardTable | None:
         """The table as it is, None where there is none.
 
+        Its `mark` is that of the text which is known to have made it, "" where none is.
+
         Raises:
             KernelError: it cannot be read.
         """
         status, out, complaint = await self._run("-j", "list", "table", "inet", GUARD_TABLE)
         if status == 0:
-            return read_table(out, {name: index for index, name in socket.if_nameindex()})
+            table = read_table(out, {name: index for index, name in socket.if_nameindex()})
+            return replace(table, mark=self._mark_of(table.form))
         if "No such file or directory" in complaint:
             return None
         raise _refusal("the guard's table cannot be read", complaint)
 
     def form_of(self, text: str) -> str | None:
         """The form that the table has if it is what this text loaded, None if nobody knows."""
-        return self._forms.get(_key(text))
+        return self._forms.get(mark(text))
+
+    def _mark_of(self, form: str) -> str:
+        # A table without rules has no form that could be known.
+        known = (key for key, made in self._forms.items() if form and made == form)
+        return next(known, "")
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake at every change of the table that is not our own, for ever.
@@ -202,10 +211,6 @@ def _echoed(echo: str) -> str | None:
         return read_form(echo)
     except KernelError:
         return None
-
-
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _recall(memory: Path | None) -> dict[str, str]:

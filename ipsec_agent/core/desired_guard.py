@@ -1,0 +1,50 @@
+"""From the config and the VM's own network to the guard that should stand, and what it would cut.
+
+`optional: true` does not relax the guard in this version.
+"""
+
+from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.guard import Guard, exempt_links
+from ipsec_agent.core.guard_table import mark, ruleset
+from ipsec_agent.core.lockout import Finding, lockout
+from ipsec_agent.core.model import Address, DesiredGuard
+from ipsec_agent.core.observed import NetworkFacts, Surroundings
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.promise import Promise
+
+
+def guard_of(config: Config) -> Guard:
+    """What the table of every VM with this config is made from."""
+    return Guard(Promise.of(config), config.force_udp_encapsulation)
+
+
+def desired_guard(
+    config: Config, placement: Placement, network: NetworkFacts
+) -> DesiredGuard | None:
+    """The table that should stand on a VM, and the links that it does not judge there.
+
+    Returns:
+        None where the operator wants no guard.
+    """
+    if config.agent.guard is GuardMode.NONE:
+        return None
+    text = ruleset(guard_of(config))
+    return DesiredGuard(text, mark(text), exempt_links(placement, network, config.agent.uplinks))
+
+
+def lockouts(
+    config: Config,
+    own: tuple[Address, ...],
+    gateways: tuple[Address, ...],
+    surroundings: Surroundings,
+) -> tuple[Finding, ...]:
+    """What this VM would lose by the config, refusals first.
+
+    With `agent.guard: none` it would lose the same: charon's traps catch the same packets.
+
+    Args:
+        own: this VM's addresses.
+        gateways: its default gateways.
+        surroundings: what else it needs.
+    """
+    return lockout(guard_of(config), own, gateways, surroundings)

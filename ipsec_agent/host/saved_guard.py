@@ -1,0 +1,79 @@
+"""The guard's table as a file, which the next boot loads by `nft -f` alone, before the network."""
+
+import os
+from pathlib import Path
+
+from ipsec_agent.errors import StartError
+from ipsec_agent.host.files import make_directory, write_whole
+
+NAME = "guard.nft"
+"""In `agent.state_dir`; ipsec-agent-guard.service loads it."""
+
+
+def save_guard(path: Path, text: str) -> bool:
+    """Keep a table for the next boot; one that nft has not accepted must not get here.
+
+    Returns:
+        Whether the file was written; it is left alone where it holds this text already.
+
+    Raises:
+        StartError: it cannot be written; an old one stays whole.
+    """
+    if saved_guard(path) == text:
+        return False
+    make_directory(path.parent, mode=0o700)
+    write_whole(path, text, mode=0o644)
+    _settle(path.parent)
+    return True
+
+
+def forget_guard(path: Path) -> bool:
+    """Have the next boot load no table, because the operator wants none.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        StartError: it cannot be removed.
+    """
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StartError(
+            f"the saved guard {path} cannot be removed: {error.strerror}", hint="run this as root"
+        ) from error
+    _settle(path.parent)
+    return True
+
+
+def saved_guard(path: Path) -> str | None:
+    """The table that the next boot loads, None where none was ever saved.
+
+    Raises:
+        StartError: it is there and cannot be read.
+    """
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StartError(
+            f"the saved guard {path} cannot be read: {error.strerror}", hint="run this as root"
+        ) from error
+
+
+def _settle(directory: Path) -> None:
+    """Have the directory's change outlive a loss of power (fsync(2))."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StartError(
+            f"the directory {directory} cannot be written: {error.strerror}",
+            hint="see agent.state_dir",
+        ) from error
