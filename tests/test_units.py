@@ -1,0 +1,101 @@
+"""The units and the other files of systemd/ and monit/, judged by systemd's own tools."""
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+UNITS = sorted(ROOT.glob("systemd/*.service")) + sorted(ROOT.glob("systemd/*.target"))
+EXPOSURE = {"ipsec-agent": 3.0, "ipsec-agent-charon": 5.0, "ipsec-agent-guard": 5.0}
+"""How exposed each may be; only the agent's is promised, the others must not get worse unseen."""
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+def installed(prefix: str = "usr") -> dict[str, Path]:
+    """Where each file of setup.cfg lands below a prefix, and the file."""
+    parsed = configparser.ConfigParser()
+    parsed.read(ROOT / "setup.cfg")
+    return {
+        f"{prefix}/{place}/{Path(name).name}": ROOT / name
+        for place, names in parsed["options.data_files"].items()
+        for name in names.split()
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root directory in which the agent is installed, and little else."""
+    for place, source in installed().items():
+        target = tmp_path / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    for program in ("bin/sh", "bin/kill", "sbin/nft", "bin/ipsec-agent"):
+        target = tmp_path / "usr" / program
+        target.parent.mkdir(exist_ok=True)
+        target.write_text("#!/bin/false\n")
+        target.chmod(0o755)
+    (tmp_path / "bin").symlink_to("usr/bin")
+    (tmp_path / "sbin").symlink_to("usr/sbin")
+    for name in ("sysinit", "basic", "multi-user", "network", "network-pre", "shutdown"):
+        unit = tmp_path / "usr/lib/systemd/system" / f"{name}.target"
+        unit.write_text(f"[Unit]\nDescription={name}\n")
+    return tmp_path
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What systemd-analyze says."""
+    return subprocess.run(
+        ["systemd-analyze", "--no-pager", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_every_file_is_installed() -> None:
+    """setup.cfg lists each file of systemd/ and monit/ once, and none that is not there."""
+    places = (ROOT / "systemd", ROOT / "monit")
+    there = [path for place in places for path in place.rglob("*") if path.is_file()]
+    listed = list(installed().values())
+
+    assert sorted(listed) == sorted(there)
+
+
+def test_verify(root: Path) -> None:
+    """systemd finds no unknown word, no missing program and no cycle in the installed units."""
+    done = analyze("verify", f"--root={root}", *(unit.name for unit in UNITS))
+
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("unit", sorted(EXPOSURE))
+def test_exposure(unit: str) -> None:
+    """`systemd-analyze security` is content with each service."""
+    done = analyze("security", "--offline=true", str(ROOT / "systemd" / f"{unit}.service"))
+
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) <= EXPOSURE[unit]
+
+
+def test_enable(root: Path) -> None:
+    """Enabling the target enables the guard, which the boot wants even before the target."""
+    subprocess.run(
+        ["systemctl", f"--root={root}", "enable", "ipsec-agent.target"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+    wants = root / "etc/systemd/system"
+    assert (wants / "multi-user.target.wants/ipsec-agent.target").is_symlink()
+    assert (wants / "sysinit.target.wants/ipsec-agent-guard.service").is_symlink()
