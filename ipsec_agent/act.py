@@ -2,17 +2,28 @@
 
 from typing import Protocol, assert_never
 
-from ipsec_agent.core.model import Authority, Connection, Credentials
-from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.core.model import Address, Authority, Connection, Credentials, DesiredGuard
+from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 from ipsec_agent.core.steps import (
+    CharonStep,
+    ContinueCharon,
     DeletePolicy,
     DeleteState,
+    ExemptLinks,
+    KillCharon,
     LoadAuthority,
     LoadConnection,
+    LoadGuard,
     LoadKey,
+    Poke,
     ReinstallPolicies,
+    RememberPeers,
+    RemoveGuard,
+    Renew,
+    SetMtu,
     StartCharon,
     Step,
+    TerminateChild,
     TerminateSa,
     UnloadAuthority,
     UnloadConnection,
@@ -22,6 +33,36 @@ from ipsec_agent.core.steps import (
 
 class ActingHost(Protocol):
     """What acting needs of the host."""
+
+    async def load_guard(self, guard: DesiredGuard) -> None:
+        """Put the guard's table in place, and save it for the next boot."""
+
+    async def exempt_links(self, links: tuple[int, ...]) -> None:
+        """Tell the guard which links it does not judge."""
+
+    async def remove_guard(self) -> None:
+        """Take the guard's table away."""
+
+    async def set_mtu(self, link: int, mtu: int) -> None:
+        """Set a link's MTU."""
+
+    async def continue_charon(self, process: CharonProcess) -> None:
+        """Let a charon go on that a signal has stopped."""
+
+    async def kill_charon(self, process: CharonProcess) -> None:
+        """End charon at once; what it put into the kernel stays."""
+
+    async def renew(self, connection: Connection) -> None:
+        """Begin to negotiate with the one peer of a connection."""
+
+    async def terminate_child(self, unique_id: int) -> None:
+        """End a CHILD_SA."""
+
+    async def poke(self, peers: tuple[Address, ...]) -> None:
+        """Send each peer one packet."""
+
+    async def remember_peers(self, peers: tuple[RememberedPeer, ...]) -> None:
+        """Write the peers down."""
 
     async def start_charon(self) -> None:
         """Start charon, and wait until it answers."""
@@ -57,13 +98,41 @@ class ActingHost(Protocol):
         """Trust a CA no more."""
 
 
-async def perform(step: Step, host: ActingHost) -> None:  # noqa: C901 - one case a step
+async def perform(step: Step, host: ActingHost) -> None:
     """Perform one step.
 
     Raises:
         AgentError: it could not be performed.
     """
     match step:
+        case LoadGuard(guard):
+            await host.load_guard(guard)
+        case ExemptLinks(links):
+            await host.exempt_links(links)
+        case RemoveGuard():
+            await host.remove_guard()
+        case SetMtu(link, mtu):
+            await host.set_mtu(link, mtu)
+        case _:
+            await _perform_on_charon(step, host)
+
+
+async def _perform_on_charon(  # noqa: C901, PLR0912 - one case a step
+    step: CharonStep, host: ActingHost
+) -> None:
+    match step:
+        case ContinueCharon(process):
+            await host.continue_charon(process)
+        case KillCharon(process):
+            await host.kill_charon(process)
+        case Renew(connection):
+            await host.renew(connection)
+        case TerminateChild(unique_id):
+            await host.terminate_child(unique_id)
+        case Poke(peers):
+            await host.poke(peers)
+        case RememberPeers(peers):
+            await host.remember_peers(peers)
         case StartCharon():
             await host.start_charon()
         case LoadAuthority(authority):

@@ -2,25 +2,27 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from ipsec_agent.admission import load_config, refuse_lockout
 from ipsec_agent.core.charon_log import explain
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.config_parser import parse
-from ipsec_agent.core.health import LogLine
+from ipsec_agent.core.problem import LogLine
 from ipsec_agent.core.health_answer import health_answer
+from ipsec_agent.core.observed import Surroundings
 from ipsec_agent.core.status import Snapshot, document
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.control import serve_control
-from ipsec_agent.host.files import make_directory, only_agent, read_config
-from ipsec_agent.host.systemd import notify, notify_reloading
+from ipsec_agent.host.files import make_directory, only_agent
+from ipsec_agent.host.surroundings import read_surroundings
+from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Reconciler
 
@@ -29,35 +31,33 @@ class Stopped(Exception):  # noqa: N818 - it is how a task group is told to end,
     """The agent shall end."""
 
 
-def load_config(path: Path) -> Config:
-    """Read and judge the config.
-
-    Raises:
-        ConfigError: with every complaint.
-    """
-    parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC))
-    if parsed.config is None:
-        raise ConfigError(
-            f"the config {path} is refused",
-            complaints=[str(complaint) for complaint in parsed.complaints],
-            hint="nothing was changed",
-        )
-    log = structlog.get_logger("config")
-    for complaint in parsed.complaints:
-        log.warning("config", complaint=str(complaint))
-    return parsed.config
-
-
 class Agent:
     """The daemon: one loop, its events, its control socket."""
 
-    def __init__(self, path: Path, config: Config, machine: Machine) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        machine: Machine,
+        surroundings: Surroundings,
+        *,
+        force: bool,
+    ) -> None:
         self._path = path
         self._machine = machine
         self._stop = asyncio.Event()
+        self._hangup = asyncio.Event()
         self._converged = asyncio.Event()
         self._pass_ended = time.monotonic()
-        self._loop = Reconciler(machine, config, self._finished)
+        self._force = force
+        watchdog = watchdog_interval()
+        self._loop = Reconciler(
+            machine,
+            config,
+            self._finished,
+            surroundings,
+            most_pause=watchdog / 3 if watchdog else None,
+        )
         self._log = structlog.get_logger("agent")
 
     async def run(self) -> None:
@@ -71,7 +71,12 @@ class Agent:
             async with serve_control(
                 control,
                 {"status": self._status, "health": self._health},
-                {"reload": self._reload, "stop": self._end},
+                {
+                    "reload": self._reload,
+                    "stop": self._end,
+                    "guard-up": self._guard_up,
+                    "guard-down": self._guard_down,
+                },
             ):
                 try:
                     await self._tasks()
@@ -83,6 +88,7 @@ class Agent:
             group.create_task(self._loop.run(), name="reconcile")
             group.create_task(self._watch(), name="watch")
             group.create_task(self._prestart(), name="prestart")
+            group.create_task(self._reloads(), name="reload")
             group.create_task(self._until_stopped(), name="stop")
 
     async def _watch(self) -> None:
@@ -118,7 +124,9 @@ class Agent:
     def _heard(self, group: str, level: int, message: str) -> None:
         found = explain(group, level, message)
         if found is not None:
-            self._loop.note(LogLine(found.code, found.message, found.peer, found.hint, time.time()))
+            line = LogLine(found.code, found.message, found.peer, found.hint, time.time())
+            self._loop.reporter.note(line)
+            self._loop.wake.set()
 
     @contextlib.contextmanager
     def _signals(self) -> Any:
@@ -142,16 +150,21 @@ class Agent:
 
     def _asked_to_reload(self) -> None:
         notify_reloading()
-        try:
-            self._take_config()
-        except ConfigError as error:
-            self._log.error(
-                "reload refused", message=error.message, complaints=list(error.complaints)
-            )
-        finally:
-            notify("READY=1")
+        self._hangup.set()
 
-    def _take_config(self) -> None:
+    async def _reloads(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            try:
+                await self._take_config()
+            except AgentError as error:
+                complaints = list(error.complaints) if isinstance(error, ConfigError) else []
+                self._log.error("reload refused", message=error.message, complaints=complaints)
+            finally:
+                notify("READY=1")
+
+    async def _take_config(self) -> None:
         config = load_config(self._path)
         before = self._loop.config.agent
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
@@ -159,7 +172,11 @@ class Agent:
                 "agent.run_dir and agent.vici_socket cannot change while the agent runs",
                 hint="stop the agent, change them, and start it again",
             )
-        self._loop.adopt(config)
+        # Who reloads may sit anywhere: no session of his is looked for.
+        surroundings = read_surroundings({})
+        if not self._force:
+            refuse_lockout(config, await self._machine.network(), surroundings)
+        self._loop.adopt(config, surroundings)
         self._log.info("config reloaded", config=str(self._path))
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -172,8 +189,24 @@ class Agent:
         return health_answer(self._loop.config, self._loop.snapshot, since)
 
     async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
-        self._take_config()
+        await self._take_config()
         return {}
+
+    async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._log.warning("the guard is taken down until `guard up` or the agent's next start")
+        self._loop.lower_guard(lowered=True)
+        snapshot = await self._loop.passed()
+        return {"standing": snapshot.observed.guard is not None}
+
+    async def _guard_up(self, request: dict[str, Any]) -> dict[str, Any]:
+        force = self._force or bool(request.get("force"))
+        if not force:
+            refuse_lockout(
+                self._loop.config, await self._machine.network(), self._loop.surroundings
+            )
+        self._loop.lower_guard(lowered=False)
+        snapshot = await self._loop.passed()
+        return {"standing": snapshot.observed.guard is not None}
 
     async def _end(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.info("stop: charon ends, then the agent")
@@ -183,8 +216,11 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def open_agent(path: Path) -> AsyncIterator[Agent]:
+async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
     """Everything that the daemon needs, in the order of need.
+
+    Args:
+        force: enforce even a config that would cut this VM off.
 
     Raises:
         AgentError: the config is refused, or this machine does not let the agent start.
@@ -195,16 +231,19 @@ async def open_agent(path: Path) -> AsyncIterator[Agent]:
     make_directory(Path(config.agent.state_dir), mode=0o700)
     with only_agent(run_dir / "agent.pid"):
         async with open_machine(config) as machine:
-            yield Agent(path, config, machine)
+            surroundings = read_surroundings(os.environ, process=os.getppid())
+            if not force:
+                refuse_lockout(config, await machine.network(), surroundings)
+            yield Agent(path, config, machine, surroundings, force=force)
 
 
-async def run(path: Path) -> None:
+async def run(path: Path, *, force: bool = False) -> None:
     """Run the daemon on a config until it is told to end.
 
     Raises:
         AgentError: one sentence why it could not start, or go on.
     """
-    async with open_agent(path) as agent:
+    async with open_agent(path, force=force) as agent:
         try:
             await agent.run()
         except* AgentError as group:

@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
         for verb, text in VERBS.items()
     }
     made["run"].add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    made["run"].add_argument(
+        "--force", action="store_true", help="enforce even what would cut this VM off"
+    )
     made["check"].add_argument(
         "file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default()
     )

@@ -2,15 +2,19 @@
 
 import asyncio
 import time
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
 from ipsec_agent.core.observed import (
     Charon,
+    GuardTable,
     NetworkFacts,
     Observed,
     Policy,
+    RememberedPeer,
     SecurityAssociation,
 )
+from ipsec_agent.errors import AgentError
 
 
 class ReadableHost(Protocol):
@@ -28,17 +32,52 @@ class ReadableHost(Protocol):
     async def network(self) -> NetworkFacts:
         """The VM's links and addresses."""
 
+    async def guard(self) -> GuardTable | None:
+        """The guard's table, None where there is none."""
+
+    async def counters(self) -> tuple[tuple[str, int], ...]:
+        """The kernel's counters of packets that IPsec lost."""
+
+    async def remembered(self) -> tuple[RememberedPeer, ...]:
+        """The peers that had an SA with this VM."""
+
 
 async def observe(host: ReadableHost) -> Observed:
-    """Read everything once.
-
-    Raises:
-        ExceptionGroup: of AgentErrors, where something could not be read.
-    """
+    """Read everything once; what cannot be read is named, and stops nothing else."""
     now = time.time()
     async with asyncio.TaskGroup() as group:
-        charon = group.create_task(host.charon())
-        policies = group.create_task(host.policies())
-        states = group.create_task(host.states())
-        network = group.create_task(host.network())
-    return Observed(charon.result(), policies.result(), states.result(), network.result(), now)
+        readings = [
+            group.create_task(_charon_and_states(host)),
+            *(
+                group.create_task(_read(name, reading()))
+                for name, reading in (
+                    ("policies", host.policies),
+                    ("network", host.network),
+                    ("guard", host.guard),
+                    ("counters", host.counters),
+                    ("remembered", host.remembered),
+                )
+            ),
+        ]
+    found: dict[str, Any] = {}
+    unreadable: dict[str, AgentError] = {}
+    for reading in readings:
+        for name, value in reading.result().items():
+            if isinstance(value, AgentError):
+                unreadable[name] = value
+            else:
+                found[name] = value
+    return Observed(**found, unreadable=tuple(unreadable.items()), time=now)
+
+
+async def _read(name: str, reading: Awaitable[object]) -> dict[str, object]:
+    """What was read, or the error instead, by the name of its attribute in Observed."""
+    try:
+        return {name: await reading}
+    except AgentError as error:
+        return {name: error}
+
+
+async def _charon_and_states(host: ReadableHost) -> dict[str, object]:
+    # In this order: an SA that charon has and the kernel then lacks is lost, not still to come.
+    return {**await _read("charon", host.charon()), **await _read("states", host.states())}

@@ -1,27 +1,27 @@
 """The loop: observe, decide, act, report; woken by events or by the clock."""
 
 import asyncio
-import os
-from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
-from ipsec_agent import __version__
 from ipsec_agent.act import ActingHost, perform
+from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.desired import desired, promise
-from ipsec_agent.core.drift import missing
-from ipsec_agent.core.health import LogLine, Problem, Severity, dated, explained, healthy, judge
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.desired_guard import desired_guard
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed
+from ipsec_agent.core.observed import Observed, Surroundings
 from ipsec_agent.core.placement import Placement, place
 from ipsec_agent.core.plan import plan
-from ipsec_agent.core.status import Snapshot, State
-from ipsec_agent.core.steps import StartCharon, Step
-from ipsec_agent.errors import AgentError, ConfigError
+from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.status import Snapshot
+from ipsec_agent.core.steps import Step
+from ipsec_agent.errors import AgentError, CharonGoneError, CharonTimeoutError, ConfigError
 from ipsec_agent.observe import ReadableHost, observe
+from ipsec_agent.report import Pass, Reporter
 
 BURST = 0.05
 """Seconds after a wake-up in which further events join the same pass."""
@@ -32,12 +32,12 @@ ROUNDS = 4
 RETRY_FIRST, RETRY_MOST = 0.5, 30.0
 """Seconds before a failed pass is tried again: doubled each time, up to the most."""
 
-LOG_LINES, LOG_LINES_AGE = 100, 120.0
-"""Lines of charon's log that are kept, and for how many seconds they explain something."""
-
 
 class Host(ReadableHost, ActingHost, Protocol):
     """All that the loop needs of the host."""
+
+    def adopt(self, config: Config) -> None:
+        """Take another config."""
 
 
 class Reconciler:
@@ -45,152 +45,165 @@ class Reconciler:
 
     Attributes:
         wake: set by events, which carry nothing else.
+        config: the config in force.
         snapshot: what the newest pass saw; None before the first.
+        reporter: turns passes into the snapshot.
+        guard_lowered: the operator has taken the guard down for now.
     """
 
-    def __init__(self, host: Host, config: Config, finished: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        config: Config,
+        finished: Callable[[Snapshot], None],
+        surroundings: Surroundings | None = None,
+        *,
+        most_pause: float | None = None,
+    ) -> None:
+        """Prepare the loop.
+
+        Args:
+            finished: is given each pass's snapshot.
+            surroundings: what this VM cannot do without.
+            most_pause: seconds between passes at the most, for a watchdog.
+        """
         self.wake = asyncio.Event()
+        self.config = config
         self.snapshot: Snapshot | None = None
+        self.reporter = Reporter()
+        self.surroundings = surroundings or Surroundings()
+        self.guard_lowered = False
         self._host = host
-        self._config = config
         self._finished = finished
+        self._most_pause = most_pause
         self._placement: Placement | None = None
         self._desired = Desired()
-        self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
-        self._failures: tuple[Problem, ...] = ()
+        self._failures: dict[str, AgentError] = {}
         self._retry = RETRY_FIRST
-        self._passes = 0
-        self._started = False
+        self._begun = self._ended = 0
+        self._change = asyncio.Condition()
+        self._settled = False
+        self._budget = Budget()
         self._log = structlog.get_logger("reconcile")
 
-    @property
-    def config(self) -> Config:
-        """The config in force."""
-        return self._config
-
-    def adopt(self, config: Config) -> None:
+    def adopt(self, config: Config, surroundings: Surroundings | None = None) -> None:
         """Take another config from the next pass on."""
-        self._config = config
+        self.config = config
+        self.surroundings = surroundings or self.surroundings
+        self._host.adopt(config)
+        self._settled = False
+        self._budget = Budget()
         self.wake.set()
 
-    def note(self, line: LogLine) -> None:
-        """Keep a line of charon's log that explains something."""
-        self._lines.append(line)
+    def lower_guard(self, *, lowered: bool) -> None:
+        """Take the guard down, until it is told to stand again or the agent's next start."""
+        self.guard_lowered = lowered
+        self._settled = False
         self.wake.set()
 
     async def run(self) -> None:
         """Pass after pass, for ever."""
         while True:
             await self.one_pass()
-            pause = self._retry if self._failures else self._config.agent.interval
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(self._pause()):
                     await self.wake.wait()
                 await asyncio.sleep(BURST)
             except TimeoutError:
                 continue
 
+    async def passed(self) -> Snapshot:
+        """Wake the loop, and wait for the end of a pass that began after this call."""
+        number = self._begun + 1
+        self.wake.set()
+        async with self._change:
+            await self._change.wait_for(lambda: self._ended >= number)
+        assert self.snapshot is not None  # noqa: S101 - a pass has ended
+        return self.snapshot
+
+    def _pause(self) -> float:
+        unread = self.snapshot.observed.unreadable if self.snapshot else ()
+        pause = self._retry if self._failures or unread else self.config.agent.interval
+        waiting = self._budget.wait()
+        if waiting:
+            pause = min(pause, max(waiting, RETRY_FIRST))
+        return pause if self._most_pause is None else min(pause, self._most_pause)
+
     async def one_pass(self) -> Snapshot:
         """Observe, decide and act until nothing is left to do, or the rounds are over."""
         self.wake.clear()
-        self._passes += 1
+        self._begun += 1
+        self._failures = {}
         done: list[str] = []
-        self._failures = ()
-        observed = await self._observe()
+        observed = await observe(self._host)
+        self._budget = self._budget.at(observed.time)
         for _ in range(ROUNDS):
             self._decide(observed)
-            steps = () if self._failed() else plan(self._desired, observed)
-            if not steps:
+            steps = plan(self._desired, observed)
+            affordable = self._budget.allowed(steps)
+            if self._settled:
+                self._budget = self._budget.spent(affordable)
+            if not affordable:
+                self._settled = not steps and not self._failures
                 break
-            done += await self._act(steps)
-            observed = await self._observe()
-        self._retry = min(self._retry * 2, RETRY_MOST) if self._failed() else RETRY_FIRST
-        return self._report(observed, done)
-
-    def _failed(self) -> bool:
-        return bool(self._failures)
-
-    async def _observe(self) -> Observed:
-        try:
-            return await observe(self._host)
-        except* AgentError as group:
-            self._failures += tuple(_failure("unreadable", error) for error in _leaves(group))
-        return self.snapshot.observed if self.snapshot else Observed()
+            going_on = await self._act(affordable, done)
+            observed = await observe(self._host)
+            if not going_on:
+                break
+        failed = self._failures or observed.unreadable
+        self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
+        return await self._report(observed, done)
 
     def _decide(self, observed: Observed) -> None:
         """Work out what should be; where that cannot be known now, the last wish stands."""
+        if "network" in dict(observed.unreadable):
+            return
+        config, network = self.config, observed.network
+        self._failures.pop("placement", None)
         try:
-            lists = promise(self._config)
-            self._placement = place(self._config.agent, lists, observed.network)
-            self._desired = desired(self._config, self._placement)
+            self._placement = placement = place(config.agent, Promise.of(config), network)
+            wish = desired(config, placement)
         except ConfigError as error:
-            self._failures = (*self._failures, _failure("placement", error))
+            self._failures["placement"] = error
+            return
+        guard = None if self.guard_lowered else desired_guard(config, placement, network)
+        self._desired = replace(wish, guard=guard)
 
-    async def _act(self, steps: tuple[Step, ...]) -> list[str]:
-        """Perform the steps; one that fails stops no neighbour, but nothing goes before charon."""
-        done = []
+    async def _act(self, steps: tuple[Step, ...], done: list[str]) -> bool:
+        """Perform the steps; one that fails stops no neighbour. Whether another round makes sense.
+
+        Without a charon that answers, what follows would only wait for one deadline each.
+        """
+        failed = False
         for step in steps:
             try:
                 await perform(step, self._host)
                 done.append(str(step))
             except AgentError as error:
-                self._failures = (*self._failures, _failure(str(step), error))
+                failed = True
+                self._failures[str(step)] = error
                 self._log.warning("step failed", step=str(step), error=str(error))
-                if isinstance(step, StartCharon):
+                if isinstance(error, CharonGoneError | CharonTimeoutError):
                     break
-        return done
+        return not failed
 
-    def _report(self, observed: Observed, done: list[str]) -> Snapshot:
-        fresh = tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE)
-        before = self.snapshot.problems if self.snapshot else ()
-        problems = judge(self._config, self._placement, self._desired, observed)
-        problems = dated(explained((*self._failures, *problems), fresh), before, observed.time)
-        lacking = missing(self._desired, observed.policies)
-        if not lacking and not self._failures:
-            self._started = True
-        snapshot = Snapshot(
-            config=self._config,
-            placement=self._placement,
-            desired=self._desired,
-            observed=observed,
-            problems=problems,
-            state=_state(started=self._started, problems=problems),
-            pid=os.getpid(),
-            version=__version__,
-            passes=self._passes,
+    async def _report(self, observed: Observed, done: list[str]) -> Snapshot:
+        self.snapshot = self.reporter.report(
+            Pass(
+                number=self._begun,
+                config=self.config,
+                placement=self._placement,
+                desired=self._desired,
+                observed=observed,
+                failures=tuple(self._failures.items()),
+                done=tuple(done),
+                waiting=self._budget.exhausted(),
+                guard_lowered=self.guard_lowered,
+                surroundings=self.surroundings,
+            )
         )
-        self._tell(done, problems, before)
-        self.snapshot = snapshot
-        self._finished(snapshot)
-        return snapshot
-
-    def _tell(
-        self, done: list[str], problems: tuple[Problem, ...], before: tuple[Problem, ...]
-    ) -> None:
-        if done:
-            self._log.info("pass", steps=len(done), did=done[:20])
-        known = {(problem.code, problem.subject) for problem in before}
-        for problem in problems:
-            if (problem.code, problem.subject) not in known:
-                self._log.warning("problem", code=problem.code, message=problem.message)
-        now = {(problem.code, problem.subject) for problem in problems}
-        for problem in before:
-            if (problem.code, problem.subject) not in now:
-                self._log.info("problem is gone", code=problem.code, message=problem.message)
-
-
-def _state(*, started: bool, problems: tuple[Problem, ...]) -> State:
-    if not started:
-        return State.STARTING
-    return State.RUNNING if healthy(problems) else State.DEGRADED
-
-
-def _failure(what: str, error: AgentError) -> Problem:
-    return Problem("failed", Severity.ERROR, error.message, error.hint, what)
-
-
-def _leaves(group: ExceptionGroup[AgentError]) -> list[AgentError]:
-    found: list[AgentError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, ExceptionGroup) else [error]
-    return found
+        self._finished(self.snapshot)
+        async with self._change:
+            self._ended = self._begun
+            self._change.notify_all()
+        return self.snapshot

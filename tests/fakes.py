@@ -3,17 +3,28 @@
 from dataclasses import replace
 from ipaddress import ip_address
 
+from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import policies
-from ipsec_agent.core.model import Action, Authority, Connection, Credentials, DesiredPolicy
+from ipsec_agent.core.model import (
+    Action,
+    Address,
+    Authority,
+    Connection,
+    Credentials,
+    DesiredGuard,
+    DesiredPolicy,
+)
 from ipsec_agent.core.observed import (
     Charon,
     CharonProcess,
+    GuardTable,
     IkeSa,
     Link,
     LoadedConnection,
     NetworkFacts,
     OwnAddress,
     Policy,
+    RememberedPeer,
     SecurityAssociation,
 )
 from ipsec_agent.errors import CharonRefusedError, CharonStartError
@@ -50,6 +61,12 @@ class FakeMachine:
         self.held: dict[str, Credentials] = {}
         self.kernel: dict[object, Policy] = {}
         self.sas: dict[int, IkeSa] = {}
+        self.table: GuardTable | None = None
+        self.kernel_sas: tuple[SecurityAssociation, ...] = ()
+        self.peers: tuple[RememberedPeer, ...] = ()
+        self.poked: list[Address] = []
+        self.responsive = True
+        self.missed = 0
         self.calls: list[str] = []
         self.fail_at: int | None = None
         self.refuses_to_start = False
@@ -62,6 +79,8 @@ class FakeMachine:
     async def charon(self) -> Charon | None:
         if self.process is None:
             return None
+        if not self.responsive or self.process.stopped:
+            return Charon(self.process, responsive=False, missed=self.missed)
         return Charon(
             self.process,
             "5.9.8",
@@ -78,10 +97,73 @@ class FakeMachine:
         return tuple(self.kernel.values())
 
     async def states(self) -> tuple[SecurityAssociation, ...]:
-        return ()
+        return self.kernel_sas
 
     async def network(self) -> NetworkFacts:
         return self.facts
+
+    async def guard(self) -> GuardTable | None:
+        return self.table
+
+    async def counters(self) -> tuple[tuple[str, int], ...]:
+        return ()
+
+    async def remembered(self) -> tuple[RememberedPeer, ...]:
+        return self.peers
+
+    def adopt(self, config: Config) -> None:
+        pass
+
+    async def load_guard(self, guard: DesiredGuard) -> None:
+        self._call("load guard")
+        self.table = GuardTable("form", guard.mark, guard.exempt)
+
+    async def exempt_links(self, links: tuple[int, ...]) -> None:
+        self._call("exempt links")
+        assert self.table is not None
+        self.table = replace(self.table, exempt=links)
+
+    async def remove_guard(self) -> None:
+        self._call("remove guard")
+        self.table = None
+
+    async def set_mtu(self, link: int, mtu: int) -> None:
+        self._call(f"mtu {link} {mtu}")
+        links = tuple(
+            replace(one, mtu=mtu) if one.index == link else one for one in self.facts.links
+        )
+        self.facts = replace(self.facts, links=links)
+
+    async def continue_charon(self, process: CharonProcess) -> None:
+        self._call("continue")
+        self.process = replace(process, stopped=False)
+
+    async def kill_charon(self, process: CharonProcess) -> None:
+        self._call("kill")
+        self.kill_charon_by_hand()
+
+    async def renew(self, connection: Connection) -> None:
+        self._call(f"renew {connection.remote}")
+
+    async def terminate_child(self, unique_id: int) -> None:
+        self._call(f"terminate child {unique_id}")
+        self.sas = {
+            number: replace(
+                sa, children=tuple(one for one in sa.children if one.unique_id != unique_id)
+            )
+            for number, sa in self.sas.items()
+        }
+
+    async def poke(self, peers: tuple[Address, ...]) -> None:
+        self._call("poke")
+        self.poked += peers
+        self.peers = tuple(
+            replace(peer, poked=peer.poked or peer.address in peers) for peer in self.peers
+        )
+
+    async def remember_peers(self, peers: tuple[RememberedPeer, ...]) -> None:
+        self._call("remember peers")
+        self.peers = peers
 
     async def start_charon(self) -> None:
         self._call("start")
@@ -89,9 +171,10 @@ class FakeMachine:
             raise CharonStartError("did not come up")
         self.process = PROCESS
 
-    def kill_charon(self) -> None:
+    def kill_charon_by_hand(self) -> None:
         """As SIGKILL: what it had is forgotten, the kernel keeps its policies."""
         self.process = None
+        self.responsive, self.missed = True, 0
         self.loaded, self.trusted, self.held, self.sas = {}, {}, {}, {}
 
     async def load_authority(self, authority: Authority) -> None:

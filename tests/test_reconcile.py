@@ -1,6 +1,7 @@
 """The loop on a machine of dicts: it converges from any state, with a failure at any step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -20,7 +21,7 @@ def reconciler(machine: FakeMachine, settings: Config) -> Reconciler:
 
 def lose_charon(machine: FakeMachine) -> None:
     """SIGKILL."""
-    machine.kill_charon()
+    machine.kill_charon_by_hand()
 
 
 def lose_policies(machine: FakeMachine) -> None:
@@ -40,6 +41,28 @@ def lose_credentials(machine: FakeMachine) -> None:
     machine.trusted.clear()
 
 
+def lose_guard(machine: FakeMachine) -> None:
+    """`nft flush ruleset`."""
+    machine.table = None
+
+
+def alter_guard(machine: FakeMachine) -> None:
+    """A rule of the table deleted by hand: the form is one that no text is known to make."""
+    if machine.table is not None:
+        machine.table = replace(machine.table, mark="", form="other")
+
+
+def stop_charon(machine: FakeMachine) -> None:
+    """SIGSTOP."""
+    if machine.process is not None:
+        machine.stop_by_signal()
+
+
+def wedge_charon(machine: FakeMachine) -> None:
+    """It has missed two deadlines."""
+    machine.responsive, machine.missed = False, 2
+
+
 def nothing(_machine: FakeMachine) -> None:
     """No harm."""
 
@@ -50,6 +73,10 @@ HARMS: tuple[Callable[[FakeMachine], None], ...] = (
     lose_policies,
     unload_all,
     lose_credentials,
+    lose_guard,
+    alter_guard,
+    stop_charon,
+    wedge_charon,
 )
 CONFIGS = (
     config(),
@@ -64,6 +91,12 @@ def is_converged(machine: FakeMachine, snapshot: Snapshot) -> bool:
     """Whether the machine is as the config wants it."""
     return (
         machine.process is not None
+        and machine.responsive
+        and not machine.process.stopped
+        and machine.table is not None
+        and snapshot.desired.guard is not None
+        and machine.table.mark == snapshot.desired.guard.mark
+        and machine.table.exempt == snapshot.desired.guard.exempt
         and set(machine.loaded) == {item.name for item in snapshot.desired.connections}
         and set(machine.kernel) == {policy.selector for policy in snapshot.desired.policies}
         and snapshot.problems == ()
@@ -148,7 +181,9 @@ async def test_log_line_becomes_a_problem() -> None:
     machine = FakeMachine(network("10.0.0.5"))
     loop = reconciler(machine, CONFIGS[0])
     now = (await loop.one_pass()).observed.time
-    loop.note(LogLine("peer-refuses-us", "received AUTHENTICATION_FAILED", "10.0.0.9", "hint", now))
+    loop.reporter.note(
+        LogLine("peer-refuses-us", "received AUTHENTICATION_FAILED", "10.0.0.9", "hint", now)
+    )
 
     first = (await loop.one_pass()).problems
     second = (await loop.one_pass()).problems
@@ -164,16 +199,16 @@ async def test_document() -> None:
 
     good = document(await loop.one_pass())
     machine.refuses_to_start = True
-    machine.kill_charon()
+    machine.kill_charon_by_hand()
     lose_policies(machine)
     bad = document(await loop.one_pass())
 
     assert (good["schema"], good["state"], good["healthy"]) == (1, "running", True)
-    assert good["policies"] == {"desired": 7, "installed": 7, "missing": [], "foreign": []}
+    assert good["policies"] == {"desired": 10, "installed": 10, "missing": [], "foreign": []}
     assert good["charon"]["pid"] == PROCESS.pid
     assert (bad["state"], bad["healthy"], bad["charon"]) == ("degraded", False, None)
     assert bad["policies"]["installed"] == 0
     codes = [problem["code"] for problem in bad["problems"]]
     assert "charon-down" in codes
     assert "policies-missing" in codes
-    assert [item["enforced"] for item in bad["connections"]] == [False, False, False]
+    assert [item["enforced"] for item in bad["connections"]] == [False] * 4

@@ -23,7 +23,6 @@ WITHIN_HOST = {
     "xfrm": {"netlink_wire", "xfrm_messages", "xfrm_records"},
     "xfrm_records": {"xfrm_messages"},
 }
-ABOVE = {"agent", "cli", "verbs", "machine", "reconcile", "observe", "act", "log"}
 MAY_IMPORT_AGENT = {"verbs.run"}
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
 

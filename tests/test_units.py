@@ -1,6 +1,5 @@
 """The units and the other files of systemd/ and monit/, judged by systemd's own tools."""
 
-import configparser
 import re
 import shutil
 import subprocess
@@ -8,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.data_files import ROOT, installed
+
 UNITS = sorted(ROOT.glob("systemd/*.service")) + sorted(ROOT.glob("systemd/*.target"))
 EXPOSURE = {"ipsec-agent": 3.0, "ipsec-agent-charon": 5.0, "ipsec-agent-guard": 5.0}
 """How exposed each may be; only the agent's is promised, the others must not get worse unseen."""
@@ -16,17 +16,6 @@ EXPOSURE = {"ipsec-agent": 3.0, "ipsec-agent-charon": 5.0, "ipsec-agent-guard": 
 pytestmark = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
 )
-
-
-def installed(prefix: str = "usr") -> dict[str, Path]:
-    """Where each file of setup.cfg lands below a prefix, and the file."""
-    parsed = configparser.ConfigParser()
-    parsed.read(ROOT / "setup.cfg")
-    return {
-        f"{prefix}/{place}/{Path(name).name}": ROOT / name
-        for place, names in parsed["options.data_files"].items()
-        for name in names.split()
-    }
 
 
 @pytest.fixture

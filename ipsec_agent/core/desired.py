@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from ipsec_agent.core.config import Config, Outside
+from ipsec_agent.core.config import Config, GuardMode, Outside
 from ipsec_agent.core.model import (
     Action,
     Address,
@@ -32,6 +32,7 @@ ICMPV6 = 58
 NEIGHBOUR_DISCOVERY = (135, 136)
 """ICMPv6 types of neighbour solicitation and advertisement (RFC 4861), which a trap would catch."""
 
+BROADCAST_NAME = "no-ipsec-broadcast"
 NEIGHBOUR_DISCOVERY_NAME = "no-ipsec-neighbour-discovery"
 SELF_NAME = "no-ipsec-self"
 
@@ -53,7 +54,12 @@ def desired(config: Config, placement: Placement) -> Desired:
     lists = promise(config)
     _refuse_outside(config, lists, placement.address)
     encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
-    connections = _shunts(lists) + _ipv6_shunts(encrypting) + _traps(config, lists, encrypting)
+    connections = (
+        *_shunts(lists),
+        *_broadcast_shunt(config, lists, placement),
+        *_ipv6_shunts(encrypting),
+        *_traps(config, lists, encrypting),
+    )
     return Desired(
         role=Role.ENCRYPT if encrypting else Role.CLEAR,
         addresses=placement.addresses,
@@ -112,6 +118,21 @@ def _shunts(lists: Promise) -> tuple[Connection, ...]:
         _shunt(f"no-ipsec-{network}", network, (_child(_any(network), network),))
         for network in lists.no_ipsec
     )
+
+
+def _broadcast_shunt(
+    config: Config, lists: Promise, placement: Placement
+) -> tuple[Connection, ...]:
+    """A broadcast that falls into a trap would start IKE with an address that is nobody's.
+
+    The guard drops what this lets through. Without a guard it would leave in clear, and so it stays
+    in the trap.
+    """
+    caught = tuple(one for one in placement.broadcasts if lists.encrypted(one))
+    if not caught or config.agent.guard is GuardMode.NONE:
+        return ()
+    children = tuple(_child(ANY_IPV4, _host(one), name=f"{BROADCAST_NAME}-{one}") for one in caught)
+    return (_shunt(BROADCAST_NAME, _host(caught[0]), children),)
 
 
 def _ipv6_shunts(encrypting: tuple[Address, ...]) -> tuple[Connection, ...]:

@@ -6,7 +6,7 @@ know it, so nobody would ever rekey or remove it, and an orphan PASS would let p
 
 from collections.abc import Iterable
 
-from ipsec_agent.core.model import Action, Desired, DesiredPolicy
+from ipsec_agent.core.model import Action, Address, Desired, DesiredPolicy, Direction
 from ipsec_agent.core.observed import Charon, ChildSa, Observed, Policy, SecurityAssociation
 
 PASS_BASE, SA_BASE, TRAP_BASE = 199999, 399999, 400000
@@ -76,6 +76,46 @@ def orphan_states(observed: Observed) -> tuple[SecurityAssociation, ...]:
         state
         for state in observed.states
         if state.spi and state.spi not in known and state.added < int(charon.process.started)
+    )
+
+
+def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
+    """CHILD_SAs that charon believes in and whose SAs the kernel lacks.
+
+    Nothing else would end them: DPD asks the IKE_SA only, and is content. `observed.states` must
+    have been read after charon's answer.
+    """
+    charon = observed.charon
+    if charon is None or not charon.responsive:
+        return ()
+    there = {state.spi for state in observed.states}
+    return tuple(
+        child
+        for child in _children(charon)
+        if child.state == "INSTALLED" and not {child.spi_in, child.spi_out} <= there
+    )
+
+
+def orphan_peers(observed: Observed) -> tuple[tuple[Address, Address], ...]:
+    """Own address and peer of each pair whose traffic still runs on an earlier charon's SAs."""
+    charon = observed.charon
+    if charon is None or not charon.responsive:
+        return ()
+    renewed = {
+        (local, remote)
+        for child in _children(charon)
+        for local in child.local
+        for remote in child.remote
+    }
+    pairs = {(state.source, state.destination) for state in orphan_states(observed)}
+    return tuple(
+        (policy.selector.source.network_address, policy.selector.destination.network_address)
+        for policy in observed.policies
+        if policy.esp
+        and policy.selector.direction is Direction.OUT
+        and (policy.selector.source, policy.selector.destination) not in renewed
+        and (policy.selector.source.network_address, policy.selector.destination.network_address)
+        in pairs
     )
 
 

@@ -1,82 +1,118 @@
-"""Desired, observed and the time: named problems, each with its severity, cause and remedy."""
+"""Desired, observed and the time: what is wrong with this VM, and what of it is shown.
 
-import enum
+The subjects have modules of their own: health_charon.py, health_kernel.py, health_guard.py,
+xfrm_counters.py, traffic.py. Which problem hides which, and how long one must stand, is in
+damping.py.
+"""
+
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from ipsec_agent.core import damping, traffic, xfrm_counters
 from ipsec_agent.core.config import CertificateFacts, Config
-from ipsec_agent.core.drift import foreign, missing
-from ipsec_agent.core.model import Desired, Role
+from ipsec_agent.core.health_charon import charon_problems, explained
+from ipsec_agent.core.health_guard import guard_problems, lockout_problems
+from ipsec_agent.core.health_kernel import network_problems, policy_problems, unreadable
+from ipsec_agent.core.lockout import Finding
+from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
 
-
-class Severity(enum.StrEnum):
-    """How loud a problem is; WARNING and above make the VM unhealthy, except INFO."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
+__all__ = [
+    "Assessment",
+    "LogLine",
+    "Memory",
+    "Problem",
+    "Severity",
+    "assess",
+    "dated",
+    "days_left",
+    "explained",
+    "healthy",
+    "judge",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that an operator should know or do.
+class Memory:
+    """What health remembers from pass to pass."""
+
+    seen: damping.Memory = ()
+    counters: xfrm_counters.Memory = ()
+    followed: traffic.Memory = traffic.Memory()
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """How the VM is.
 
     Attributes:
-        code: stable name, for machines.
-        subject: what it is about, so that two of one code are told apart.
-        since: when it was first seen, seconds since the epoch.
+        problems: to be shown.
+        peers: what travels between this VM and each of them.
+        memory: for the next pass.
     """
 
-    code: str
-    severity: Severity
-    message: str
-    hint: str
-    subject: str = ""
-    since: float = 0.0
+    problems: tuple[Problem, ...]
+    peers: tuple[traffic.Peer, ...]
+    memory: Memory
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """A line of charon's log that explains a problem; `peer` is "" where it names none."""
+def assess(
+    config: Config,
+    placement: Placement | None,
+    desired: Desired,
+    observed: Observed,
+    memory: Memory,
+    *,
+    failures: tuple[Problem, ...] = (),
+    lines: tuple[LogLine, ...] = (),
+    lockouts: tuple[Finding, ...] = (),
+    lowered: bool = False,
+) -> Assessment:
+    """Judge a pass, and decide what of it is shown.
 
-    code: str
-    text: str
-    peer: str
-    hint: str
-    time: float
+    Args:
+        memory: of the pass before; Memory() at first.
+        failures: what the pass itself could not do.
+        lines: of charon's log, those that are young enough to explain something.
+        lockouts: what the config cuts this VM off from.
+        lowered: an operator has taken the guard down, and the agent leaves it so.
+    """
+    now = observed.time
+    rises, counters = xfrm_counters.watched(observed.counters, memory.counters, now)
+    followed = memory.followed
+    if "states" not in dict(observed.unreadable):
+        followed = traffic.followed(observed.states, desired.addresses, followed, now)
+    found = (
+        *failures,
+        *judge(config, placement, desired, observed, lockouts=lockouts, lowered=lowered),
+        *traffic.one_way(followed.peers),
+        *xfrm_counters.problems(rises),
+    )
+    shown, seen = damping.damped(explained(found, lines, desired, observed), memory.seen, now)
+    return Assessment(damping.uncovered(shown), followed.peers, Memory(seen, counters, followed))
 
 
 def judge(
-    config: Config, placement: Placement | None, desired: Desired, observed: Observed
+    config: Config,
+    placement: Placement | None,
+    desired: Desired,
+    observed: Observed,
+    *,
+    lockouts: tuple[Finding, ...] = (),
+    lowered: bool = False,
 ) -> tuple[Problem, ...]:
-    """Every problem that one pass shows."""
+    """Every problem that one pass shows by itself, without a memory of others."""
     return (
-        *_charon(desired, observed),
-        *_policies(desired, observed),
-        *_placement(placement),
+        *charon_problems(desired, observed),
+        *policy_problems(desired, observed),
+        *guard_problems(config, placement, desired, observed, lowered=lowered),
+        *unreadable(observed),
+        *network_problems(placement),
         *_certificates(config, observed.time),
         *_optional(config),
-    )
-
-
-def explained(problems: tuple[Problem, ...], lines: tuple[LogLine, ...]) -> tuple[Problem, ...]:
-    """The problems, and one for each peer and cause that charon's log names."""
-    latest = {(line.code, line.peer): line for line in lines}
-    return (
-        *problems,
-        *(
-            Problem(
-                line.code,
-                Severity.WARNING,
-                f"charon says of {line.peer}: {line.text}" if line.peer else f"charon: {line.text}",
-                line.hint,
-                line.peer,
-            )
-            for line in latest.values()
-        ),
+        *lockout_problems(lockouts),
     )
 
 
@@ -88,80 +124,6 @@ def dated(
     return tuple(
         replace(problem, since=since.get((problem.code, problem.subject), now))
         for problem in problems
-    )
-
-
-def healthy(problems: tuple[Problem, ...]) -> bool:
-    """Whether nothing is worse than INFO."""
-    return all(problem.severity is Severity.INFO for problem in problems)
-
-
-def _charon(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
-    if desired.credentials is None:
-        return ()
-    if observed.charon is None:
-        return (
-            Problem(
-                "charon-down",
-                Severity.CRITICAL,
-                "charon does not run; no new SA can be negotiated",
-                "the agent starts it again by itself; see charon's log for why it ended",
-            ),
-        )
-    if not observed.charon.responsive:
-        how = "a signal has stopped it" if observed.charon.process.stopped else "it hangs"
-        return (
-            Problem(
-                "charon-unresponsive",
-                Severity.CRITICAL,
-                f"charon (pid {observed.charon.process.pid}) does not answer on VICI: {how}",
-                "kill -CONT continues a stopped one; one that hangs must be ended",
-            ),
-        )
-    return ()
-
-
-def _policies(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
-    found = []
-    lacking = missing(desired, observed.policies)
-    if lacking:
-        names = sorted({policy.connection for policy in lacking})
-        found.append(
-            Problem(
-                "policies-missing",
-                Severity.CRITICAL,
-                f"{len(lacking)} of {len(desired.policies)} policies are not in the kernel"
-                f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})",  # noqa: PLR2004
-                "the agent installs them again by itself; if this stays, another program removes"
-                " them: watch `ip xfrm monitor policy`",
-            )
-        )
-    strange = foreign(desired, observed)
-    if strange and observed.charon is not None and observed.charon.responsive:
-        first = strange[0].selector
-        found.append(
-            Problem(
-                "policies-foreign",
-                Severity.WARNING,
-                f"{len(strange)} policies in the kernel are not ours, such as {first.source} to"
-                f" {first.destination} ({first.direction.name.lower()})",
-                "find out who installed them (another IPsec program, an earlier charon), and"
-                " remove them with `ip xfrm policy delete`",
-            )
-        )
-    return tuple(found)
-
-
-def _placement(placement: Placement | None) -> tuple[Problem, ...]:
-    if placement is None or placement.present:
-        return ()
-    return (
-        Problem(
-            "address-missing",
-            Severity.ERROR,
-            f"this VM's address {placement.address} is on none of its links",
-            "correct agent.address, or bring the link up",
-        ),
     )
 
 
@@ -214,8 +176,3 @@ def _optional(config: Config) -> tuple[Problem, ...]:
             "peers without IPsec are unreachable until they have it, or are in no_ipsec_subnets",
         ),
     )
-
-
-def clear_role(desired: Desired) -> bool:
-    """Whether this VM speaks clear with everyone, which the status says aloud."""
-    return desired.role is Role.CLEAR

@@ -6,6 +6,7 @@ Times are seconds since the epoch.
 from dataclasses import dataclass, field
 
 from ipsec_agent.core.model import Address, Network, PolicySelector
+from ipsec_agent.errors import AgentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,20 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberedPeer:
+    """A peer that had an SA with this VM, as the file of peers tells.
+
+    Attributes:
+        seen: when it last had one, seconds since the epoch, to the day.
+        poked: it has been sent a packet since charon started.
+    """
+
+    address: Address
+    seen: float
+    poked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One pass's truth. Never patched, never kept beyond the pass.
 
@@ -251,7 +266,8 @@ class Observed:
         charon: None while none of ours runs.
         guard: the guard's table, None where there is none.
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
-        remembered: peers that had an SA with this VM before charon started.
+        remembered: peers that had an SA with this VM, perhaps before it crashed.
+        unreadable: what could not be read, by the name of its attribute, and why; it is empty then.
         time: when the pass began.
     """
 
@@ -261,5 +277,6 @@ class Observed:
     network: NetworkFacts = field(default_factory=NetworkFacts)
     guard: GuardTable | None = None
     counters: tuple[tuple[str, int], ...] = ()
-    remembered: tuple[Address, ...] = ()
+    remembered: tuple[RememberedPeer, ...] = ()
+    unreadable: tuple[tuple[str, AgentError], ...] = ()
     time: float = 0.0

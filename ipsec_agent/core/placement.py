@@ -6,6 +6,7 @@ found where it is unambiguous, and refused with the candidates where it is not.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.model import Address
@@ -23,12 +24,14 @@ class Placement:
         addresses: every own address on the uplinks, the main one first.
         uplinks: the links that leave the VM; empty where the main address is on none.
         present: whether the main address is on a link now.
+        broadcasts: the broadcast addresses of the networks that its addresses are in.
     """
 
     address: Address
     addresses: tuple[Address, ...]
     uplinks: tuple[Link, ...] = ()
     present: bool = True
+    broadcasts: tuple[Address, ...] = ()
 
 
 def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placement:
@@ -47,7 +50,18 @@ def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placem
         )
     )
     present = any(own.address == address for own in usable)
-    return Placement(address, (address, *others), uplinks, present)
+    mine = [own for own in usable if own.address in (address, *others)]
+    return Placement(address, (address, *others), uplinks, present, _broadcasts(mine))
+
+
+def _broadcasts(mine: list[OwnAddress]) -> tuple[Address, ...]:
+    networks = (
+        ip_interface(f"{own.address}/{own.prefix}").network
+        for own in mine
+        # RFC 3021: a network of two addresses has none; IPv6 has none at all.
+        if own.address.version == 4 and own.prefix < 31  # noqa: PLR2004
+    )
+    return tuple(dict.fromkeys(network.broadcast_address for network in networks))
 
 
 def _counts(address: Address) -> bool:

@@ -1,11 +1,12 @@
 """Desired minus observed: steps in an order that is safe to be cut anywhere.
 
-After each step every flow that must be encrypted and was protected before is still protected:
-what protects is loaded first, what exempts more is unloaded before what protects less, and
-credentials go last. The plan is empty when nothing is to do.
+After each step every flow that must be encrypted and was protected before is still protected: the
+guard comes first and goes last, what protects is loaded before what exempts is unloaded, and
+credentials go at the end. The plan is empty when nothing is to do.
 """
 
-from ipsec_agent.core.drift import missing, orphan_states, orphans
+from ipsec_agent.core.drift import lost_children, missing
+from ipsec_agent.core.duplicates import endings
 from ipsec_agent.core.model import (
     Action,
     Connection,
@@ -14,15 +15,24 @@ from ipsec_agent.core.model import (
     PolicySelector,
 )
 from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.orphans import orphan_steps
+from ipsec_agent.core.peers import peers_to_do
 from ipsec_agent.core.steps import (
-    DeletePolicy,
-    DeleteState,
+    ContinueCharon,
+    ExemptLinks,
+    KillCharon,
     LoadAuthority,
     LoadConnection,
+    LoadGuard,
     LoadKey,
+    Poke,
     ReinstallPolicies,
+    RememberPeers,
+    RemoveGuard,
+    SetMtu,
     StartCharon,
     Step,
+    TerminateChild,
     TerminateSa,
     UnloadAuthority,
     UnloadConnection,
@@ -30,26 +40,76 @@ from ipsec_agent.core.steps import (
 )
 from ipsec_agent.core.swanctl import fingerprint
 
+MISSED_MOST = 2
+"""Deadlines in a row after which a charon that does not answer is replaced."""
+
+STARTING = 3.0
+"""Seconds of age in which a charon may be without its VICI socket."""
+
 
 def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
-    """The steps from what is to what should be."""
+    """The steps from what is to what should be; none about what could not be read."""
+    unread = {name for name, _ in observed.unreadable}
+    guard = desired.guard is not None and not unread & {"guard", "network"}
+    charon = not unread & {"charon", "policies", "states"}
+    return (
+        *(_guard(desired, observed) if guard else ()),
+        *_mtus(desired, observed),
+        *(_charon(desired, observed) if charon else ()),
+        *((RemoveGuard(),) if desired.guard is None and observed.guard is not None else ()),
+    )
+
+
+def _guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+    wish, table = desired.guard, observed.guard
+    if wish is None:
+        return ()
+    if table is None or table.mark != wish.mark:
+        return (LoadGuard(wish),)
+    return (ExemptLinks(wish.exempt),) if table.exempt != wish.exempt else ()
+
+
+def _mtus(desired: Desired, observed: Observed) -> tuple[SetMtu, ...]:
+    have = {link.index: link.mtu for link in observed.network.links}
+    return tuple(
+        SetMtu(index, mtu) for index, mtu in desired.mtus if index in have and have[index] != mtu
+    )
+
+
+def _charon(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     charon = observed.charon
     if charon is None:
         return (StartCharon(),) if desired.credentials is not None else ()
     if not charon.responsive:
-        return ()
+        return _revival(charon, observed.time)
     loads = _loads(desired, charon)
     loaded_anew = {step.connection.name for step in loads}
+    todo = peers_to_do(desired, observed)
     return (
         *_credentials(desired, charon),
         *loads,
         *_reinstalls(desired, observed, loaded_anew),
-        *(DeletePolicy(policy) for policy in orphans(desired, observed)),
+        *orphan_steps(desired, observed),
         *_unloads(desired, charon),
         *_terminations(desired, charon),
-        *(DeleteState(state) for state in orphan_states(observed)),
+        *_lost(observed),
+        *endings(charon, observed.states),
+        *((Poke(todo.poke),) if todo.poke else ()),
+        *((RememberPeers(todo.remember),) if todo.remember is not None else ()),
         *_withdrawals(desired, charon),
     )
+
+
+def _revival(charon: Charon, now: float) -> tuple[Step, ...]:
+    """What brings a charon back that does not answer; its policies and SAs stay meanwhile."""
+    process = charon.process
+    if process.stopped:
+        return (ContinueCharon(process),)
+    if not process.reachable and now - process.started > STARTING:
+        return (KillCharon(process, "its VICI socket is gone"),)
+    if charon.missed >= MISSED_MOST:
+        return (KillCharon(process, f"it missed {charon.missed} deadlines in a row"),)
+    return ()
 
 
 def _credentials(desired: Desired, charon: Charon) -> tuple[Step, ...]:
@@ -142,6 +202,13 @@ def _inside(selectors: tuple[Network, ...], network: Network) -> bool:
     return all(
         selector.version == network.version and network.supernet_of(selector)  # type: ignore[arg-type] # versions are equal
         for selector in selectors
+    )
+
+
+def _lost(observed: Observed) -> tuple[TerminateChild, ...]:
+    return tuple(
+        TerminateChild(child.unique_id, "the kernel has lost its SAs")
+        for child in lost_children(observed)
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ipsec_agent.core.model import Address, Authority, Connection, Credentials, DesiredGuard
-from ipsec_agent.core.observed import CharonProcess, Policy, SecurityAssociation
+from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +179,9 @@ class Poke:
 
 @dataclass(frozen=True, slots=True)
 class RememberPeers:
-    """Write down the peers that have an SA with this VM."""
+    """Write down the peers that have, or had, an SA with this VM."""
 
-    peers: tuple[Address, ...]
+    peers: tuple[RememberedPeer, ...]
 
     def __str__(self) -> str:
         return f"remember {len(self.peers)} peers"
@@ -222,11 +222,10 @@ class DeleteState:
         return f"delete the orphan SA {self.state.source} -> {self.state.destination}"
 
 
-Step = (
-    LoadGuard
-    | ExemptLinks
-    | RemoveGuard
-    | StartCharon
+KernelStep = LoadGuard | ExemptLinks | RemoveGuard | SetMtu
+
+CharonStep = (
+    StartCharon
     | ContinueCharon
     | KillCharon
     | LoadAuthority
@@ -240,8 +239,10 @@ Step = (
     | TerminateChild
     | Poke
     | RememberPeers
-    | SetMtu
     | DeleteState
     | UnloadKey
     | UnloadAuthority
 )
+"""What charon does, or what follows from it; none of it is possible while charon hangs."""
+
+Step = KernelStep | CharonStep

@@ -38,6 +38,24 @@ def connection_message(connection: Connection) -> dict[str, Any]:
     return {connection.name: body}
 
 
+def renewal_message(connection: Connection) -> dict[str, Any]:
+    """What load-conn is given for a connection with one peer, which is initiated, not trapped.
+
+    A connection whose remote address is one host comes before the ones for any (strongSwan,
+    peer_cfg selection by quality of the match), for this VM alone and only while it is loaded.
+    """
+    body = connection_message(connection)[connection.name]
+    (child,) = body["children"].values()
+    return {
+        connection.name: {
+            **body,
+            "local_addrs": [str(connection.children[0].local.network.network_address)],
+            "remote_addrs": [str(connection.remote.network_address)],
+            "children": {connection.children[0].name: {**child, "start_action": "none"}},
+        }
+    }
+
+
 def fingerprint(connection: Connection) -> str:
     """SHA-256, hex, of the message: what charon was given, certificates included."""
     return hashlib.sha256(repr(connection_message(connection)).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
-from ipsec_agent.core.swanctl import connection_message
+from ipsec_agent.core.swanctl import connection_message, renewal_message
 from ipsec_agent.errors import CharonError, CharonRefusedError
 from ipsec_agent.host.vici_wire import DEADLINE, ViciConnection, open_vici
 
@@ -60,6 +60,14 @@ class CharonClient:
         """Load or replace a connection. Success says nothing of its policies: read the kernel."""
         await self._vici.request("load-conn", connection_message(connection))
 
+    async def load_renewal(self, connection: Connection) -> None:
+        """Load a connection with one peer, to be initiated."""
+        await self._vici.request("load-conn", renewal_message(connection))
+
+    async def initiate(self, child: str, connection: str) -> None:
+        """Begin to negotiate a child's SAs, without waiting for what comes of it."""
+        await self._vici.request("initiate", {"child": child, "ike": connection, "timeout": "-1"})
+
     async def unload_connection(self, name: str) -> None:
         """Unload a connection; its SAs stay."""
         await self._vici.request("unload-conn", {"name": name})
@@ -104,7 +112,16 @@ class CharonClient:
 
     async def terminate(self, unique_id: int) -> None:
         """End an IKE_SA and its CHILD_SAs, without waiting for the peer."""
-        await self._vici.request("terminate", {"ike-id": str(unique_id), "timeout": "-1"})
+        await self._terminate("ike-id", unique_id)
+
+    async def terminate_child(self, unique_id: int) -> None:
+        """End a CHILD_SA, without waiting for the peer."""
+        await self._terminate("child-id", unique_id)
+
+    async def _terminate(self, kind: str, unique_id: int) -> None:
+        # One that has ended by itself is refused as not found, and that is what was wanted.
+        with contextlib.suppress(CharonRefusedError):
+            await self._vici.request("terminate", {kind: str(unique_id), "timeout": "-1"})
 
 
 @contextlib.asynccontextmanager

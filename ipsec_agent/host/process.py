@@ -1,8 +1,4 @@
-"""charon as a process: is it alive, is it ours, start it, end it, be told when it dies.
-
-charon outlives the agent: it is started in a session of its own, and no pipe ties it to us. Not
-by asyncio's subprocesses: those kill a child that still runs when the loop closes (Python 3.12).
-"""
+"""charon as a process: is it alive, is it ours, signal it, be told when it dies."""
 
 import asyncio
 import contextlib
@@ -10,53 +6,18 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import CharonStartError, CharonTimeoutError
-
-PROGRAMS = (
-    "/usr/sbin/charon-systemd",
-    "/usr/lib/ipsec/charon",
-    "/usr/libexec/ipsec/charon",
-    "/usr/lib/strongswan/charon",
-    "/var/vcap/packages/strongswan/libexec/ipsec/charon",
-)
-"""charon-systemd first: it needs no pid file, and Debian's AppArmor lets it read our config."""
-
-POLL = 0.05
-"""Seconds between looks at a charon that starts or ends."""
+from ipsec_agent.errors import CharonTimeoutError
 
 KILL_DEADLINE = 5.0
 """Seconds that the kernel may take to end a process after SIGKILL."""
 
 UCRED = struct.Struct("3i")
-
-INITIALISATION_FAILED = 66
-"""charon's exit code where a plugin is missing, above all (strongSwan: library.h, SS_RC_*)."""
-
-
-def locate_program(configured: str) -> str:
-    """The path of charon.
-
-    Raises:
-        CharonStartError: there is none.
-    """
-    for candidate in (configured,) if configured else PROGRAMS:
-        if os.access(candidate, os.X_OK):
-            return candidate
-    if configured:
-        raise CharonStartError(
-            f"charon is not at {configured}", hint="correct agent.charon.program"
-        )
-    raise CharonStartError(
-        "strongSwan's charon is not installed",
-        hint="apt install charon-systemd (Debian), or set agent.charon.program",
-    )
 
 
 def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
@@ -76,9 +37,10 @@ def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
                 f"the program that listens on {vici_socket} accepts no connection",
                 hint=f"it hangs, and is not ours: see `ss -xlp src {vici_socket}`",
             ) from error
-    if pid is None:
-        pid = _recorded(conf)
-    return None if pid is None else _facts(pid, conf)
+    if pid is not None:
+        return facts(pid, conf)
+    pid = _recorded(conf)
+    return None if pid is None else facts(pid, conf, reachable=False)
 
 
 def _listener(path: Path) -> int | None:
@@ -100,22 +62,31 @@ def _listener(path: Path) -> int | None:
         )
 
 
-def _listens(pid: int, path: Path) -> bool:
+def listens(pid: int, path: Path) -> bool:
+    """Whether this process listens on the socket."""
     with contextlib.suppress(BlockingIOError):
         return _listener(path) == pid
     return False
 
 
+def listener(path: Path) -> int | None:
+    """The pid of whoever listens on the socket, None where nobody does, or it is full."""
+    with contextlib.suppress(BlockingIOError):
+        return _listener(path)
+    return None
+
+
 def _recorded(conf: Path) -> int | None:
     """The pid that we noted when we started charon, if it is still that charon's."""
     try:
-        pid = int(_record(conf).read_text())
+        pid = int(record_of(conf).read_text())
     except (OSError, ValueError):
         return None
     return pid if _is_ours(pid, conf) else None
 
 
-def _record(conf: Path) -> Path:
+def record_of(conf: Path) -> Path:
+    """The file in which the pid of a charon that runs on this strongswan.conf is noted."""
     return conf.with_name("charon.pid")
 
 
@@ -127,7 +98,8 @@ def _is_ours(pid: int, conf: Path) -> bool:
     return f"STRONGSWAN_CONF={conf}".encode() in environment
 
 
-def _facts(pid: int, conf: Path) -> CharonProcess | None:
+def facts(pid: int, conf: Path, *, reachable: bool = True) -> CharonProcess | None:
+    """What the kernel tells of a process, None where it has ended."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -140,95 +112,10 @@ def _facts(pid: int, conf: Path) -> CharonProcess | None:
                 memory=process.memory_info().rss,
                 ours=_is_ours(pid, conf),
                 stopped=status in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP},
+                reachable=reachable,
             )
     except psutil.NoSuchProcess:
         return None
-
-
-async def start_charon(
-    program: str,
-    *,
-    conf_path: Path,
-    run_dir: Path,
-    vici_socket: Path,
-    library_path: str,
-    deadline: float,
-) -> CharonProcess:
-    """Start charon and wait until it listens on its VICI socket.
-
-    Args:
-        deadline: seconds.
-
-    Raises:
-        CharonStartError: it ended at once, or did not listen in time.
-    """
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "STRONGSWAN_CONF": str(conf_path)}
-    if library_path:
-        environment["LD_LIBRARY_PATH"] = library_path
-    output = run_dir / "charon.out"
-    vici_socket.unlink(missing_ok=True)  # noqa: ASYNC240 - a file in memory, no wait
-    child = _spawn(program, environment, output)
-    _record(conf_path).write_text(f"{child.pid}\n")
-    try:
-        async with asyncio.timeout(deadline):
-            while not _listens(child.pid, vici_socket):
-                if child.poll() is not None:
-                    raise _ended(child.returncode, output)
-                await asyncio.sleep(POLL)
-    except TimeoutError as error:
-        _kill(child)
-        raise CharonStartError(
-            f"charon did not listen on {vici_socket} within {deadline:g} s",
-            hint="see its log, or allow more time with prestart_timeout",
-        ) from error
-    except asyncio.CancelledError:
-        _kill(child)
-        raise
-    found = _facts(child.pid, conf_path)
-    if found is None:
-        raise _ended(child.wait(), output)
-    # From here on watch_death reaps it; Popen must not complain that it lives on.
-    child.returncode = 0
-    return found
-
-
-def _spawn(program: str, environment: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
-    try:
-        with output.open("wb") as sink:
-            return subprocess.Popen(  # noqa: S603 - the operator names the program
-                [program],
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                env=environment,
-                cwd="/",
-                umask=0o027,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise CharonStartError(
-            f"{program} cannot be run: {error.strerror}", hint="correct agent.charon.program"
-        ) from error
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.wait(KILL_DEADLINE)
-
-
-def _ended(code: int, output: Path) -> CharonStartError:
-    if code == INITIALISATION_FAILED:
-        return CharonStartError(
-            f"charon ended at once (exit code {code}): it lacks a plugin, or may not do its work",
-            hint="apt install libstrongswan-standard-plugins (Debian); its log names what is missing",
-        )
-    with contextlib.suppress(OSError):
-        lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
-        if lines:
-            return CharonStartError(
-                f"charon ended at once (exit code {code}): {lines[-1][:300]}", hint="see its log"
-            )
-    return CharonStartError(f"charon ended at once (exit code {code})", hint="see its log")
 
 
 async def watch_death(pid: int, wake: Callable[[], None]) -> None:
@@ -268,29 +155,67 @@ async def stop_charon(process: CharonProcess, deadline: float) -> None:
     Raises:
         CharonTimeoutError: not even SIGKILL ended it.
     """
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return
-    try:
-        # The pid may be another's by now; the descriptor pins whoever has it.
-        if psutil.Process(process.pid).create_time() != process.started:
+    with _pinned(process) as descriptor:
+        if descriptor is None:
             return
         signal.pidfd_send_signal(descriptor, signal.SIGTERM)
         # One that a signal has stopped ends only once it goes on.
         signal.pidfd_send_signal(descriptor, signal.SIGCONT)
-        if await _ends_within(descriptor, deadline):
-            return
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        if not await _ends_within(descriptor, KILL_DEADLINE):
-            raise CharonTimeoutError(
-                f"charon (pid {process.pid}) does not end, not even by SIGKILL",
-                hint="it waits inside the kernel; see `dmesg`",
-            )
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return
-    finally:
-        os.close(descriptor)
+        if not await _ends_within(descriptor, deadline):
+            await _kill(descriptor, process.pid)
+
+
+async def kill_charon(process: CharonProcess) -> None:
+    """End charon at once: its peers are told nothing, its policies and SAs stay in the kernel.
+
+    Raises:
+        CharonTimeoutError: it does not end.
+    """
+    with _pinned(process) as descriptor:
+        if descriptor is not None:
+            await _kill(descriptor, process.pid)
+
+
+def continue_charon(process: CharonProcess) -> None:
+    """Let a charon go on that a signal has stopped."""
+    with _pinned(process) as descriptor:
+        if descriptor is not None:
+            signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+
+
+def is_well(process: CharonProcess, vici_socket: Path) -> bool:
+    """Whether a glance shows nothing unusual; far cheaper than to ask charon, for each second."""
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text()
+    except OSError:
+        return False
+    # proc_pid_stat(5): the state stands behind the name, which may hold anything.
+    return stat.rpartition(") ")[2][:1] not in set("TtZXx") and vici_socket.exists()
+
+
+@contextlib.contextmanager
+def _pinned(process: CharonProcess) -> Iterator[int | None]:
+    """A pidfd of charon, None where it has ended; that it ends within the block is no error."""
+    descriptor, ours = -1, False
+    with contextlib.ExitStack() as opened:
+        try:
+            descriptor = os.pidfd_open(process.pid)
+            opened.callback(os.close, descriptor)
+            # The pid may be another's by now; the descriptor pins whoever has it.
+            ours = psutil.Process(process.pid).create_time() == process.started
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            pass
+        with contextlib.suppress(ProcessLookupError):
+            yield descriptor if ours else None
+
+
+async def _kill(descriptor: int, pid: int) -> None:
+    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    if not await _ends_within(descriptor, KILL_DEADLINE):
+        raise CharonTimeoutError(
+            f"charon (pid {pid}) does not end, not even by SIGKILL",
+            hint="it waits inside the kernel; see `dmesg`",
+        )
 
 
 async def _ends_within(descriptor: int, seconds: float) -> bool:

@@ -11,5 +11,5 @@ from ipsec_agent.log import set_up
 def main(arguments: argparse.Namespace) -> int:
     """Run until told to end."""
     set_up()
-    asyncio.run(run(Path(arguments.config)))
+    asyncio.run(run(Path(arguments.config), force=arguments.force))
     return 0

@@ -22,10 +22,12 @@ from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
 from ipsec_agent.host.charon import open_charon
+from ipsec_agent.host.charon_start import locate_program, start_charon
 from ipsec_agent.host.process import (
+    continue_charon,
     find_charon,
-    locate_program,
-    start_charon,
+    is_well,
+    kill_charon,
     stop_charon,
     watch_death,
 )
@@ -182,7 +184,7 @@ async def test_it_is_on_its_own(place: Place) -> None:
 PARENT = """
     import asyncio, os, signal, sys
     from pathlib import Path
-    from ipsec_agent.host.process import start_charon
+    from ipsec_agent.host.charon_start import start_charon
     program, where, how = sys.argv[1:]
     where = Path(where)
     if hasattr(asyncio, "set_child_watcher"):  # the default from Python 3.12 on
@@ -255,6 +257,34 @@ async def test_hung(place: Place) -> None:
     assert place.find() is None
 
 
+async def test_continued(place: Place) -> None:
+    """A glance shows that a signal has stopped it; continued, it answers again."""
+    found = await place.start()
+    assert is_well(found, place.vici)
+    os.kill(found.pid, signal.SIGSTOP)
+    await asyncio.sleep(0.1)
+    assert not is_well(found, place.vici)
+
+    continue_charon(found)
+
+    async with open_charon(place.vici) as client:
+        assert await client.version()
+    assert is_well(found, place.vici)
+
+
+async def test_killed(place: Place) -> None:
+    """It ends at once; one that is another's, or has ended, is left alone."""
+    found = await place.start()
+    await kill_charon(replace(found, started=found.started - 1))
+    assert place.find() is not None
+
+    await kill_charon(found)
+    await kill_charon(found)
+
+    assert place.find() is None
+    assert not is_well(found, place.vici)
+
+
 async def test_it_lost_its_socket(place: Place) -> None:
     """A charon of ours whose socket somebody removed is found by the record."""
     found = await place.start()
@@ -263,7 +293,8 @@ async def test_it_lost_its_socket(place: Place) -> None:
 
     again = place.find()
     assert again is not None
-    assert (again.pid, again.ours) == (found.pid, True)
+    assert (again.pid, again.ours, again.reachable) == (found.pid, True, False)
+    assert found.reachable
 
 
 async def test_foreign(place: Place) -> None:

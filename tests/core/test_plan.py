@@ -17,6 +17,7 @@ from ipsec_agent.core.observed import (
     LoadedConnection,
     Observed,
     Policy,
+    RememberedPeer,
     SecurityAssociation,
 )
 from ipsec_agent.core.placement import Placement
@@ -135,7 +136,21 @@ def loaded_world(wish: Desired, **changes: object) -> Observed:
         keys=(wish.credentials.key_id,),
         **changes,  # type: ignore[arg-type]
     )
-    return Observed(charon, tuple(installed(policy) for policy in wish.policies))
+    states = tuple(
+        SecurityAssociation(*ends, spi, child.reqid)
+        for sa in charon.sas
+        for child in sa.children
+        for ends, spi in (
+            ((sa.local, sa.remote), child.spi_out),
+            ((sa.remote, sa.local), child.spi_in),
+        )
+    )
+    return Observed(
+        charon,
+        tuple(installed(policy) for policy in wish.policies),
+        states,
+        remembered=tuple(RememberedPeer(sa.remote, 0.0) for sa in charon.sas),
+    )
 
 
 def test_nothing_to_do() -> None:

@@ -1,0 +1,61 @@
+"""The table for a boot whose saved guard does not load: next to nothing passes.
+
+Without the saved table nobody knows at boot which addresses are encrypted, so whatever is not
+needed to mend the VM is dropped, of whomever. It bears the name of the guard's table, and so the
+agent's first load, and any other, replaces it in one transaction. It is shipped as a file, since
+no Python runs at that moment.
+"""
+
+from ipsec_agent.core.model import GUARD_TABLE
+
+CLOSED = f"""\
+# Shipped with ipsec-agent, for a boot whose saved guard does not load: nothing may leave in clear
+# or be heard but what it takes to mend this VM. `ipsec-agent guard up`, and the agent when it
+# starts, put the right table in its place.
+table inet {GUARD_TABLE}
+delete table inet {GUARD_TABLE}
+table inet {GUARD_TABLE} {{
+	chain closed_in {{
+		type filter hook prerouting priority -300; policy drop;
+		iiftype loopback accept
+		meta ipsec exists accept comment "through IPsec"
+		meta l4proto esp accept
+		jump closed_ike
+		jump closed_neighbours
+		tcp dport 22 accept comment "the operator's way in"
+		udp sport 67 udp dport 68 accept comment "DHCP"
+		udp sport 547 udp dport 546 accept comment "DHCPv6"
+		meta l4proto udp ip frag-off & 0x1fff != 0 accept comment "of an IKE message"
+		meta l4proto udp frag frag-off != 0 accept comment "of an IKE message"
+		counter drop
+	}}
+	chain closed_out {{
+		type filter hook postrouting priority 300; policy drop;
+		oiftype loopback accept
+		rt ipsec exists accept comment "through IPsec"
+		meta l4proto esp accept
+		meta skuid 0 jump closed_ike
+		jump closed_neighbours
+		tcp sport 22 accept comment "the operator's way in"
+		udp sport 68 udp dport 67 accept comment "DHCP"
+		udp sport 546 udp dport 547 accept comment "DHCPv6"
+		counter drop
+	}}
+	chain closed_ike {{
+		udp sport 500 udp dport 500 accept
+		udp sport 4500 udp dport 4500 @th,64,32 0 accept comment "the non-ESP marker (RFC 3948)"
+	}}
+	chain closed_neighbours {{
+		icmpv6 type {{ 133, 134, 135, 136 }} ip6 hoplimit 255 accept comment "RFC 4861"
+		icmpv6 type {{ 130, 131, 132, 143 }} ip6 hoplimit 1 accept comment "MLD, RFC 3810"
+	}}
+}}
+"""
+"""Text for `nft -f`.
+
+- ARP is no traffic of this family, and passes.
+- SSH passes to this VM's own server only: an SSH client here would be one that speaks clear.
+- ESP in UDP does not pass, since it cannot be told from data, as in the guard without forced
+  encapsulation; IKE does, and the agent's own table brings the rest.
+- On the way out fragments are made after this chain, on the way in they come before it.
+"""

@@ -1,0 +1,141 @@
+"""Which problems are shown: not those that only follow from another, nor those that soon pass."""
+
+from dataclasses import dataclass, replace
+
+from ipsec_agent.core.problem import Problem, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How a problem that comes and goes is calmed.
+
+    Attributes:
+        after: seconds that it must stand until it is shown.
+        kept: seconds for which it counts as standing after it was last seen.
+    """
+
+    after: float = 0.0
+    kept: float = 0.0
+
+
+AT_ONCE = Patience()
+
+PATIENCE = {
+    # A moment while charon starts; the next deadline tells.
+    "charon-unresponsive": Patience(after=5),
+    # Evidence is held for 20 s (health_guard.py: RECENT); what ends within 5 s was a repair.
+    "clear-prevented": Patience(after=25),
+    "link-down": Patience(kept=5),
+    # A container's link is often made first and given its MTU then.
+    "mtu-too-large": Patience(after=10),
+    "peer-one-way": Patience(kept=30),
+    # A VM that restarts is silent for that long.
+    "peer-silent": Patience(after=30),
+    # Policies of an SA that charon has just ended or a killed charon left; see orphans.py.
+    "policies-foreign": Patience(after=30),
+}
+"""By code. What is not here is shown at once and gone at once: a policy or a guard that is missing,
+a peer that sends clear. A CRITICAL problem is shown at once, whatever stands here."""
+
+COUNTER = Patience(after=40, kept=60)
+"""Of the kernel's counters: their rise is seen for 30 s (xfrm_counters.py: WINDOW), so what only
+one burst of 10 s counted, as when SAs are renewed, is not shown."""
+
+CHARON = frozenset({"charon-down", "charon-unresponsive"})
+OFFLINE = frozenset({"address-missing", "link-down"})
+
+CAUSES: dict[str, frozenset[str]] = {
+    "peer-silent": CHARON | OFFLINE,
+    "peer-one-way": CHARON | OFFLINE | {"peer-silent"},
+    "own-key-missing": CHARON,
+    "policies-foreign": CHARON,
+    # All VMs share one certificate.
+    "peer-refuses-us": frozenset({"certificate-expired"}),
+    "peer-certificate-invalid": frozenset({"certificate-expired"}),
+    "xfrm-out-no-states": CHARON | OFFLINE | {"peer-silent", "peer-refuses-us"},
+    "xfrm-acquire-error": CHARON,
+    "xfrm-in-no-states": CHARON,
+    "xfrm-in-tmpl-mismatch": frozenset({"policies-bypassed", "policies-foreign"}),
+    "xfrm-out-pol-block": frozenset({"policies-foreign"}),
+    "xfrm-in-pol-block": frozenset({"policies-foreign"}),
+}
+"""What is hidden, by its code, while one of these problems is shown.
+
+What may mean a packet in clear is never hidden: neither policies nor a guard that are missing,
+altered, lowered or unwanted, nor a peer that sends clear. Nor is `clear-prevented`, which names its
+cause itself, nor anything CRITICAL.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A problem that stands, or stood a moment ago.
+
+    Attributes:
+        problem: as last seen, with the time since which it stands.
+        last: when it was last seen, seconds since the epoch.
+        shown: it was shown before, and stays so until it is gone.
+    """
+
+    problem: Problem
+    last: float
+    shown: bool
+
+
+Memory = tuple[Seen, ...]
+"""What damping remembers from pass to pass."""
+
+
+def damped(
+    problems: tuple[Problem, ...], memory: Memory, now: float
+) -> tuple[tuple[Problem, ...], Memory]:
+    """The problems to show, each with the time since which it stands, and the next memory.
+
+    Args:
+        problems: what this pass sees.
+        memory: from the pass before; () at first.
+        now: seconds since the epoch. Where the clock was set back, waits begin anew.
+    """
+    before = {_key(seen.problem): seen for seen in memory}
+    current = {_key(problem): problem for problem in problems}
+    kept = [_seen(problem, before.get(key), now) for key, problem in current.items()]
+    kept += [
+        replace(seen, last=min(seen.last, now))
+        for key, seen in before.items()
+        if key not in current and now - min(seen.last, now) < patience(seen.problem.code).kept
+    ]
+    after = tuple(replace(seen, shown=_visible(seen, now)) for seen in kept)
+    return tuple(seen.problem for seen in after if seen.shown), after
+
+
+def uncovered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """The problems without those that another one of them explains."""
+    standing = {problem.code for problem in problems if problem.severity is not Severity.INFO}
+    return tuple(
+        problem
+        for problem in problems
+        if problem.severity is Severity.CRITICAL
+        or not CAUSES.get(problem.code, frozenset()) & standing
+    )
+
+
+def patience(code: str) -> Patience:
+    """How a problem of this code is calmed."""
+    return PATIENCE.get(code, COUNTER if code.startswith("xfrm-") else AT_ONCE)
+
+
+def _key(problem: Problem) -> tuple[str, str]:
+    return problem.code, problem.subject
+
+
+def _seen(problem: Problem, before: Seen | None, now: float) -> Seen:
+    since = min(before.problem.since, now) if before else now
+    return Seen(replace(problem, since=since), now, shown=before.shown if before else False)
+
+
+def _visible(seen: Seen, now: float) -> bool:
+    waited = now - seen.problem.since >= patience(seen.problem.code).after
+    return seen.shown or (
+        # One that is gone, and only kept, does not appear.
+        seen.last == now and (waited or seen.problem.severity is Severity.CRITICAL)
+    )

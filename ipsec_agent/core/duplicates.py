@@ -1,0 +1,55 @@
+"""More than one CHILD_SA with one peer, where both VMs began at once: which one ends, and by whom.
+
+The VM with the lower address ends the one that it does not send on: it keeps what it receives on
+it until the peer has answered the DELETE, so that no packet is lost on the way (RFC 7296, 1.4.1).
+"""
+
+from collections.abc import Iterator
+
+from ipsec_agent.core.model import Network
+from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, SecurityAssociation
+from ipsec_agent.core.steps import TerminateChild, TerminateSa
+
+SETTLED = 15
+"""Seconds of age from which a CHILD_SA counts: crossed negotiations and rekeyings are over."""
+
+Pair = tuple[tuple[Network, ...], tuple[Network, ...]]
+
+
+def endings(
+    charon: Charon, states: tuple[SecurityAssociation, ...]
+) -> tuple[TerminateSa | TerminateChild, ...]:
+    """The steps that leave one CHILD_SA with each peer, where ending the others is ours."""
+    sent = {state.spi: state for state in states}
+    steps: list[TerminateSa | TerminateChild] = []
+    for found in _doubled(charon):
+        # charon numbers CHILD_SAs as they come; the kernel sends on the newest (xfrm_state.c).
+        keep = max(found, key=lambda pair: _rank(pair[1], sent.get(pair[1].spi_out)))
+        steps += [_ending(sa, child) for sa, child in found if child is not keep[1]]
+    return tuple(dict.fromkeys(steps))
+
+
+def _doubled(charon: Charon) -> Iterator[list[tuple[IkeSa, ChildSa]]]:
+    by_pair: dict[Pair, list[tuple[IkeSa, ChildSa]]] = {}
+    for sa in charon.sas:
+        if int(sa.local) > int(sa.remote):
+            continue
+        for child in sa.children:
+            if child.state == "INSTALLED":
+                by_pair.setdefault((child.local, child.remote), []).append((sa, child))
+    for found in by_pair.values():
+        if len(found) > 1 and all(child.age >= SETTLED for _, child in found):
+            yield found
+
+
+def _rank(child: ChildSa, state: SecurityAssociation | None) -> tuple[int, int, int]:
+    if state is None:
+        return (0, 0, child.unique_id)
+    return (state.last_used, state.added, child.unique_id)
+
+
+def _ending(sa: IkeSa, child: ChildSa) -> TerminateSa | TerminateChild:
+    because = f"another one carries the traffic with {sa.remote}"
+    if len(sa.children) == 1:
+        return TerminateSa(sa.unique_id, because)
+    return TerminateChild(child.unique_id, because)

@@ -1,0 +1,101 @@
+"""charon's part of health: does it run and answer, and what does its log explain."""
+
+from ipsec_agent.core.drift import missing
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.problem import LogLine, Problem, Severity
+
+PEER_CODES = frozenset(
+    {
+        "peer-refuses-us",
+        "peer-not-trusted",
+        "peer-certificate-invalid",
+        "peer-not-configured",
+        "peer-silent",
+        "proposals-differ",
+        "selectors-differ",
+    }
+)
+"""What is settled with a peer once a new SA with it stands."""
+
+
+def charon_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
+    """Whether charon is there to negotiate."""
+    if desired.credentials is None or "charon" in dict(observed.unreadable):
+        return ()
+    if observed.charon is None:
+        return (
+            Problem(
+                "charon-down",
+                Severity.CRITICAL,
+                "charon does not run; no new SA can be negotiated",
+                "the agent starts it again by itself; see charon's log for why it ended",
+            ),
+        )
+    if observed.charon.responsive:
+        return ()
+    return (_unresponsive(observed.charon),)
+
+
+def _unresponsive(charon: Charon) -> Problem:
+    waiting = False
+    if charon.process.stopped:
+        how, hint = "a signal has stopped it", "the agent continues it by itself (kill -CONT)"
+    elif not charon.process.reachable:
+        how, hint = "its socket is gone", "the agent replaces it by itself"
+    elif charon.missed:
+        how = f"it hangs, and let {charon.missed} deadlines pass"
+        hint = "the agent replaces it by itself after the second one"
+    else:
+        how, hint, waiting = "its first answer is awaited", "wait; see charon's log", True
+    return Problem(
+        "charon-unresponsive",
+        Severity.WARNING if waiting else Severity.CRITICAL,
+        f"charon (pid {charon.process.pid}) does not answer on VICI: {how}",
+        hint,
+    )
+
+
+def explained(
+    problems: tuple[Problem, ...],
+    lines: tuple[LogLine, ...],
+    desired: Desired | None = None,
+    observed: Observed | None = None,
+) -> tuple[Problem, ...]:
+    """The problems, and one for each peer and cause that charon's log names.
+
+    What a line complains of may be over: with a peer, once an SA is there that is younger; of a
+    trap, once no policy is missing; of the key, once charon has it.
+    """
+    latest = {(line.code, line.peer): line for line in lines}
+    return (
+        *problems,
+        *(
+            Problem(
+                line.code,
+                Severity.WARNING,
+                f"charon says of {line.peer}: {line.text}" if line.peer else f"charon: {line.text}",
+                line.hint,
+                line.peer,
+            )
+            for line in latest.values()
+            if desired is None or observed is None or not _over(line, desired, observed)
+        ),
+    )
+
+
+def _over(line: LogLine, desired: Desired, observed: Observed) -> bool:
+    charon = observed.charon
+    if line.code == "trap-not-installed":
+        return not missing(desired, observed.policies)
+    if charon is None:
+        return False
+    if line.code == "own-key-missing":
+        return desired.credentials is not None and desired.credentials.key_id in charon.keys
+    return line.code in PEER_CODES and any(
+        str(sa.remote) == line.peer
+        and child.state == "INSTALLED"
+        and observed.time - child.age > line.time
+        for sa in charon.sas
+        for child in sa.children
+    )

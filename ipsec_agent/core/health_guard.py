@@ -1,0 +1,281 @@
+"""The guard's part of health: does it stand as wanted, and what do its counters tell."""
+
+import enum
+from collections import Counter
+from dataclasses import replace
+
+from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.drift import foreign, missing
+from ipsec_agent.core.guard_table import PEERS_COUNTED
+from ipsec_agent.core.lockout import Finding
+from ipsec_agent.core.model import Action, Address, Desired, Direction
+from ipsec_agent.core.observed import ClearPeer, GuardTable, Observed
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problem import Problem, Severity, listed
+
+RECENT = 20
+"""Seconds after its last packet for which a sender of clear counts as one that sends."""
+
+RECENT_FLOW = 60
+"""Likewise for what is let through and only counted."""
+
+
+class GuardState(enum.StrEnum):
+    """Whether the guard stands."""
+
+    UP = "up"
+    MISSING = "missing"
+    ALTERED = "altered"
+    LOWERED = "lowered"
+    NONE = "none"
+
+
+def guard_state(
+    config: Config, desired: Desired, observed: Observed, *, lowered: bool
+) -> GuardState:
+    """Whether the guard stands as wanted.
+
+    Args:
+        lowered: an operator has taken it down, and the agent leaves it so.
+    """
+    if config.agent.guard is GuardMode.NONE:
+        return GuardState.NONE
+    if lowered:
+        return GuardState.LOWERED
+    if observed.guard is None:
+        return GuardState.MISSING
+    return GuardState.ALTERED if _altered(observed.guard, desired) else GuardState.UP
+
+
+def _altered(table: GuardTable, desired: Desired) -> bool:
+    if desired.guard is None:  # It is not known yet what should stand.
+        return not table.mark
+    return table.mark != desired.guard.mark or not set(table.exempt) <= set(desired.guard.exempt)
+
+
+def guard_problems(
+    config: Config,
+    placement: Placement | None,
+    desired: Desired,
+    observed: Observed,
+    *,
+    lowered: bool,
+) -> tuple[Problem, ...]:
+    """Everything that the guard, or that it is not there, tells."""
+    state = guard_state(config, desired, observed, lowered=lowered)
+    standing = (_STANDING[state],) if state in _STANDING else ()
+    for name, error in observed.unreadable:
+        if name == "guard" and state is GuardState.MISSING:
+            standing = (
+                replace(
+                    _STANDING[state],
+                    message=f"whether the guard stands cannot be read: {error.message}",
+                    hint=error.hint,
+                ),
+            )
+    table = observed.guard
+    if table is None:
+        return standing
+    return (
+        *standing,
+        *_received(table),
+        *_prevented(placement, desired, observed, table),
+        *_untranslated(desired, table),
+        *_unjudged(observed, table),
+        *_full(table),
+    )
+
+
+def lockout_problems(findings: tuple[Finding, ...]) -> tuple[Problem, ...]:
+    """What the config cuts this VM off from, each with the line that prevents it."""
+    return tuple(
+        Problem(
+            "lockout-risk", Severity.WARNING, finding.message, finding.hint, str(finding.address)
+        )
+        for finding in findings
+    )
+
+
+_STANDING = {
+    GuardState.MISSING: Problem(
+        "guard-missing",
+        Severity.CRITICAL,
+        "the guard's nftables table is not in the kernel; only charon's policies hold clear packets"
+        " back",
+        "the agent loads it again by itself; if this stays, another program removes it: watch"
+        " `nft monitor`",
+    ),
+    GuardState.ALTERED: Problem(
+        "guard-altered",
+        Severity.CRITICAL,
+        "the guard's nftables table is not as the config wants it; it may let clear packets through",
+        "the agent replaces it by itself; if this stays, another program changes it: watch"
+        " `nft monitor`",
+    ),
+    GuardState.LOWERED: Problem(
+        "guard-lowered",
+        Severity.CRITICAL,
+        "the guard was taken down by hand; only charon's policies hold clear packets back",
+        "put it up again with `ipsec-agent guard up`; the agent's next start does it, too",
+    ),
+    GuardState.NONE: Problem(
+        "guard-none",
+        Severity.WARNING,
+        "this VM runs unguarded (agent.guard: none); packets may leave in clear while charon's"
+        " policies are replaced or charon is not there",
+        "install nftables and remove agent.guard from the config",
+    ),
+}
+
+
+def _received(table: GuardTable) -> tuple[Problem, ...]:
+    peers = _recent(table.clear_in, RECENT)
+    if not peers:
+        return ()
+    return (
+        Problem(
+            "clear-received",
+            Severity.WARNING,
+            f"{_counted(peers)} {'sends' if len(peers) == 1 else 'send'} us clear; all of it was"
+            " dropped",
+            "look with `ipsec-agent status` on that VM; one that cannot run IPsec belongs into"
+            " no_ipsec_subnets of every VM",
+        ),
+    )
+
+
+def _prevented(
+    placement: Placement | None, desired: Desired, observed: Observed, table: GuardTable
+) -> tuple[Problem, ...]:
+    """One problem for each cause, however many peers it concerns."""
+    # A broadcast address is nobody's, and the guard drops what is sent there.
+    broadcasts = placement.broadcasts if placement else ()
+    causes: dict[tuple[str, str], list[ClearPeer]] = {}
+    for peer in _recent(table.clear_out, RECENT):
+        if peer.address not in broadcasts:
+            causes.setdefault(_cause(peer.address, desired, observed), []).append(peer)
+    return tuple(
+        Problem(
+            "clear-prevented",
+            Severity.WARNING,
+            f"something here would send clear to {_counted(tuple(peers))}, because {because}; it was"
+            " dropped",
+            hint,
+            because,
+        )
+        for (because, hint), peers in causes.items()
+    )
+
+
+def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, str]:
+    """Why no policy has made ESP of what goes to a peer, and what to do."""
+    mends = "the agent mends it by itself"
+    if desired.credentials is not None and observed.charon is None:
+        return "charon does not run", mends
+    if observed.charon is not None and not observed.charon.responsive:
+        return "charon does not answer", mends
+    lacking = [
+        policy.connection
+        for policy in missing(desired, observed.policies)
+        if policy.action is Action.ENCRYPT and peer in policy.selector.destination
+    ]
+    if lacking:
+        return f"the trap of {lacking[0]} is missing", mends
+    if any(
+        not policy.esp
+        and not policy.blocks
+        and policy.selector.direction is Direction.OUT
+        and peer in policy.selector.destination
+        for policy in foreign(desired, observed)
+    ):
+        return (
+            "a policy that is not ours lets it through",
+            "see the problem policies-bypassed",
+        )
+    if not any(
+        connection.action is Action.ENCRYPT and peer in connection.remote
+        for connection in desired.connections
+    ):
+        return (
+            "none of our connections leads there",
+            "has this VM an encrypting address of that IP version? see the notes of the status",
+        )
+    return (
+        "it bears a sender that our traps do not know, such as a container's own address or that"
+        " of a link that is no uplink",
+        "translate containers to this VM's address; write agent.uplinks where a link is missing",
+    )
+
+
+def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
+    senders = tuple(
+        sender
+        for sender in _recent(table.untranslated, RECENT_FLOW)
+        # An own address in no list speaks clear by its role, which the status notes.
+        if sender.address not in desired.addresses
+    )
+    if not senders:
+        return ()
+    return (
+        Problem(
+            "containers-untranslated",
+            Severity.WARNING,
+            f"packets of {_counted(senders)} leave for encrypted addresses in clear, as these"
+            " senders are in no ipsec subnet",
+            "translate them to this VM's address (masquerade), or add their subnet to ipsec_subnets"
+            " of every VM",
+        ),
+    )
+
+
+def _unjudged(observed: Observed, table: GuardTable) -> tuple[Problem, ...]:
+    links = {link.name: link for link in observed.network.links}
+    uplinks = [link.name for link in observed.network.links if link.index not in table.exempt]
+    return tuple(
+        Problem(
+            "link-not-judged",
+            # Made by software, mostly for containers; a network card leads out of the VM.
+            Severity.INFO if seen.link in links and links[seen.link].kind else Severity.WARNING,
+            f"{seen.packets} packets between encrypted addresses went over {seen.link} in clear,"
+            " which the guard does not judge",
+            f"if {seen.link} leaves this VM, write agent.uplinks:"
+            f" [{', '.join([name for name in uplinks if name != 'lo'] + [seen.link])}]",
+            seen.link,
+        )
+        for seen in table.unjudged
+        if seen.idle < RECENT_FLOW
+    )
+
+
+def _full(table: GuardTable) -> tuple[Problem, ...]:
+    sets = {
+        "clear_in": table.clear_in,
+        "clear_out": table.clear_out,
+        "untranslated": table.untranslated,
+    }
+    full = tuple(
+        name
+        for name, peers in sets.items()
+        if max(Counter(peer.address.version for peer in peers).values(), default=0) >= PEERS_COUNTED
+    )
+    if not full:
+        return ()
+    return (
+        Problem(
+            "guard-counters-full",
+            Severity.INFO,
+            f"the guard names no further peers in {listed(full)}; it drops theirs all the same",
+            "an address is forgotten a day after its last packet; `ipsec-agent guard down` and `up`"
+            " forget them now",
+        ),
+    )
+
+
+def _recent(peers: tuple[ClearPeer, ...], seconds: int) -> tuple[ClearPeer, ...]:
+    """Those who sent within so many seconds, the busiest first."""
+    found = [peer for peer in peers if peer.idle < seconds]
+    return tuple(sorted(found, key=lambda peer: -peer.packets))
+
+
+def _counted(peers: tuple[ClearPeer, ...]) -> str:
+    return listed(tuple(f"{peer.address} ({peer.packets} packets)" for peer in peers))

@@ -1,0 +1,135 @@
+"""The kernel's part of health: its policies, the VM's address and links, what cannot be read."""
+
+from ipsec_agent.core.drift import foreign, missing
+from ipsec_agent.core.model import Action, Desired, Network
+from ipsec_agent.core.observed import Observed, Policy
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problem import Problem, Severity, listed
+
+NAMES = 5
+"""Connections that a message names."""
+
+TOLD_ELSEWHERE = frozenset({"guard", "policies"})
+"""What is a problem of its own where it cannot be read."""
+
+
+def policy_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
+    """Whether the kernel has our policies, and none that undermine them."""
+    strange = foreign(desired, observed)
+    bypasses = tuple(policy for policy in strange if _bypasses(policy, desired))
+    others = tuple(policy for policy in strange if policy not in bypasses)
+    return (
+        *_missing(desired, observed),
+        *_strange(
+            bypasses,
+            "policies-bypassed",
+            Severity.ERROR,
+            "let packets past our traps in clear, as far as the guard does not drop them",
+        ),
+        *_strange(others, "policies-foreign", Severity.WARNING, "are not ours"),
+    )
+
+
+def _missing(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
+    error = dict(observed.unreadable).get("policies")
+    if error is not None:
+        return (
+            Problem(
+                "policies-missing",
+                Severity.CRITICAL,
+                f"whether the policies are in the kernel cannot be read: {error.message}",
+                error.hint,
+            ),
+        )
+    lacking = missing(desired, observed.policies)
+    if not lacking:
+        return ()
+    names = tuple(sorted({policy.connection for policy in lacking}))
+    return (
+        Problem(
+            "policies-missing",
+            Severity.CRITICAL,
+            f"{len(lacking)} of {len(desired.policies)} policies are not in the kernel"
+            f" ({listed(names, NAMES)})",
+            "the agent installs them again by itself; if this stays, another program removes"
+            " them: watch `ip xfrm monitor policy`",
+        ),
+    )
+
+
+def _strange(
+    policies: tuple[Policy, ...], code: str, severity: Severity, what: str
+) -> tuple[Problem, ...]:
+    if not policies:
+        return ()
+    first = policies[0].selector
+    return (
+        Problem(
+            code,
+            severity,
+            f"{len(policies)} foreign policies in the kernel {what}, such as {first.source} to"
+            f" {first.destination} ({first.direction.name.lower()})",
+            "find out who installed them (another IPsec program, an earlier charon), and"
+            " remove them with `ip xfrm policy delete`",
+        ),
+    )
+
+
+def _bypasses(policy: Policy, desired: Desired) -> bool:
+    """Whether a foreign policy lets pass in clear what one of our traps selects."""
+    if policy.esp or policy.blocks:
+        return False
+    return any(
+        wanted.action is Action.ENCRYPT
+        and wanted.selector.direction is policy.selector.direction
+        and _overlap(wanted.selector.source, policy.selector.source)
+        and _overlap(wanted.selector.destination, policy.selector.destination)
+        for wanted in desired.policies
+    )
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
+    """Whether this VM is reachable at all."""
+    if placement is None:
+        return ()
+    found = [
+        Problem(
+            "link-down",
+            Severity.ERROR,
+            f"the uplink {link.name} is down",
+            f"bring it up (`ip link set {link.name} up`); if it is none, write agent.uplinks",
+            link.name,
+        )
+        for link in placement.uplinks
+        if not link.up
+    ]
+    if not placement.present:
+        found.append(
+            Problem(
+                "address-missing",
+                Severity.ERROR,
+                f"this VM's address {placement.address} is on none of its links",
+                "correct agent.address, or bring the link up",
+            )
+        )
+    return tuple(found)
+
+
+def unreadable(observed: Observed) -> tuple[Problem, ...]:
+    """What this pass could not read, and so did not judge."""
+    return tuple(
+        Problem(
+            "unreadable",
+            # A kernel may keep no counters; nothing but their own part of health needs them.
+            Severity.INFO if name == "counters" else Severity.ERROR,
+            error.message,
+            error.hint,
+            name,
+        )
+        for name, error in observed.unreadable
+        if name not in TOLD_ELSEWHERE
+    )

@@ -1,0 +1,85 @@
+"""The peers that had an SA with this VM: which are remembered on disk, and which are poked.
+
+A VM that comes back after a crash has lost its SAs, and its peers send on them until their DPD
+notices. One packet to each has charon negotiate anew at once.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ipsec_agent.core.drift import missing
+from ipsec_agent.core.model import Address, Desired, Role
+from ipsec_agent.core.observed import Charon, Observed, RememberedPeer
+
+FORGOTTEN_AFTER = 7 * 86_400.0
+NOTED_EACH = 86_400.0
+"""Seconds: how long a peer without an SA is remembered, and how often the file is brought up to
+date for one that has an SA all the time."""
+
+MOST = 4096
+POKED_WITHIN = 60.0
+"""Seconds after charon's start in which peers are poked; later, traffic has had its chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeersToDo:
+    """What there is to do about the peers.
+
+    Attributes:
+        remember: the whole content of the file, None where it may stay as it is.
+        poke: peers that each get one packet.
+    """
+
+    remember: tuple[RememberedPeer, ...] | None = None
+    poke: tuple[Address, ...] = ()
+
+
+def peers_to_do(desired: Desired, observed: Observed) -> PeersToDo:
+    """Compare the peers that have an SA with those on disk."""
+    charon = observed.charon
+    if charon is None or not charon.responsive or desired.role is not Role.ENCRYPT:
+        return PeersToDo()
+    standing = _standing(charon)
+    return PeersToDo(_remember(standing, observed), _poke(desired, standing, observed))
+
+
+def _standing(charon: Charon) -> tuple[Address, ...]:
+    return tuple(
+        dict.fromkeys(
+            sa.remote for sa in charon.sas if any(c.state == "INSTALLED" for c in sa.children)
+        )
+    )
+
+
+def _remember(
+    standing: tuple[Address, ...], observed: Observed
+) -> tuple[RememberedPeer, ...] | None:
+    seen = {peer.address: peer.seen for peer in observed.remembered}
+    if all(observed.time - seen.get(address, -math.inf) < NOTED_EACH for address in standing):
+        return None
+    seen |= dict.fromkeys(standing, observed.time)
+    fresh = [
+        RememberedPeer(address, when)
+        for address, when in seen.items()
+        if observed.time - when < FORGOTTEN_AFTER
+    ]
+    return tuple(sorted(fresh, key=lambda peer: -peer.seen)[:MOST])
+
+
+def _poke(
+    desired: Desired, standing: tuple[Address, ...], observed: Observed
+) -> tuple[Address, ...]:
+    charon = observed.charon
+    if charon is None or observed.time - charon.process.started > POKED_WITHIN:
+        return ()
+    if missing(desired, observed.policies):
+        # Without its trap the packet would leave in clear, or be lost.
+        return ()
+    known = {*standing, *(sa.remote for sa in charon.sas)}
+    # The packet would travel on an SA that an earlier charon left, and ask for nothing.
+    known |= {state.destination for state in observed.states if state.spi}
+    return tuple(
+        peer.address
+        for peer in observed.remembered
+        if not peer.poked and peer.address not in known and peer.address not in desired.addresses
+    )

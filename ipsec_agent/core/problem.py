@@ -1,0 +1,58 @@
+"""What an operator should know or do, as records: a named problem, and a log line that explains."""
+
+import enum
+from dataclasses import dataclass
+
+
+class Severity(enum.StrEnum):
+    """How loud a problem is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that an operator should know or do.
+
+    Attributes:
+        code: stable name, for machines.
+        subject: what it is about, so that two of one code are told apart.
+        since: when it was first seen, seconds since the epoch.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    hint: str
+    subject: str = ""
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of charon's log that explains a problem; `peer` is "" where it names none."""
+
+    code: str
+    text: str
+    peer: str
+    hint: str
+    time: float
+
+
+ADVICE = frozenset({"lockout-risk"})
+"""Warnings of what may be missed one day, which say nothing of how IPsec is: a default gateway
+inside the encrypted set is common, and a VM that has one is not degraded for ever."""
+
+
+def healthy(problems: tuple[Problem, ...]) -> bool:
+    """Whether nothing but advice is worse than INFO."""
+    return all(problem.severity is Severity.INFO or problem.code in ADVICE for problem in problems)
+
+
+def listed(items: tuple[str, ...], most: int = 3) -> str:
+    """The first few of many, and how many more there are."""
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

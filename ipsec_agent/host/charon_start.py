@@ -1,0 +1,187 @@
+"""charon is started: as a program of its own, or by its systemd unit.
+
+charon outlives the agent: it runs in a session of its own, and no pipe ties it to us. Not by
+asyncio's subprocesses: those kill a child that still runs when the loop closes (Python 3.12).
+"""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from ipsec_agent.core.observed import CharonProcess
+from ipsec_agent.errors import CharonStartError
+from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.process import KILL_DEADLINE, facts, listener, listens, record_of
+from ipsec_agent.host.systemd import start_unit
+
+PROGRAMS = (
+    "/usr/sbin/charon-systemd",
+    "/usr/lib/ipsec/charon",
+    "/usr/libexec/ipsec/charon",
+    "/usr/lib/strongswan/charon",
+    "/var/vcap/packages/strongswan/libexec/ipsec/charon",
+)
+"""charon-systemd first: it needs no pid file, and Debian's AppArmor lets it read our config."""
+
+POLL = 0.05
+"""Seconds between looks at a charon that starts or ends."""
+
+INITIALISATION_FAILED = 66
+"""charon's exit code where a plugin is missing, above all (strongSwan: library.h, SS_RC_*)."""
+
+
+def locate_program(configured: str) -> str:
+    """The path of charon.
+
+    Raises:
+        CharonStartError: there is none.
+    """
+    for candidate in (configured,) if configured else PROGRAMS:
+        if os.access(candidate, os.X_OK):
+            return candidate
+    if configured:
+        raise CharonStartError(
+            f"charon is not at {configured}", hint="correct agent.charon.program"
+        )
+    raise CharonStartError(
+        "strongSwan's charon is not installed",
+        hint="apt install charon-systemd (Debian), or set agent.charon.program",
+    )
+
+
+async def start_charon(
+    program: str,
+    *,
+    conf_path: Path,
+    run_dir: Path,
+    vici_socket: Path,
+    library_path: str,
+    deadline: float,
+) -> CharonProcess:
+    """Start charon and wait until it listens on its VICI socket.
+
+    Args:
+        deadline: seconds.
+
+    Raises:
+        CharonStartError: it ended at once, or did not listen in time.
+    """
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "STRONGSWAN_CONF": str(conf_path)}
+    if library_path:
+        environment["LD_LIBRARY_PATH"] = library_path
+    output = run_dir / "charon.out"
+    vici_socket.unlink(missing_ok=True)  # noqa: ASYNC240 - a file in memory, no wait
+    child = _spawn(program, environment, output)
+    record_of(conf_path).write_text(f"{child.pid}\n")
+    try:
+        async with asyncio.timeout(deadline):
+            while not listens(child.pid, vici_socket):
+                if child.poll() is not None:
+                    raise _ended(child.returncode, output)
+                await asyncio.sleep(POLL)
+    except TimeoutError as error:
+        _kill(child)
+        raise CharonStartError(
+            f"charon did not listen on {vici_socket} within {deadline:g} s",
+            hint="see its log, or allow more time with prestart_timeout",
+        ) from error
+    except asyncio.CancelledError:
+        _kill(child)
+        raise
+    found = facts(child.pid, conf_path)
+    if found is None:
+        raise _ended(child.wait(), output)
+    # From here on watch_death reaps it; Popen must not complain that it lives on.
+    child.returncode = 0
+    return found
+
+
+def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
+    """The same as `start_charon`, by a systemd unit."""
+
+    async def start(
+        program: str,
+        *,
+        conf_path: Path,
+        run_dir: Path,
+        vici_socket: Path,
+        library_path: str,
+        deadline: float,
+    ) -> CharonProcess:
+        lines = [f"CHARON={program}", f"STRONGSWAN_CONF={conf_path}"]
+        if library_path:
+            lines.append(f"LD_LIBRARY_PATH={library_path}")
+        write_environment(run_dir / "charon.env", lines)
+        end = asyncio.get_running_loop().time() + deadline
+        await start_unit(unit, deadline=deadline)
+        while True:
+            pid = listener(vici_socket)
+            found = facts(pid, conf_path) if pid is not None else None
+            if found is not None and found.ours:
+                record_of(conf_path).write_text(f"{found.pid}\n")
+                return found
+            if asyncio.get_running_loop().time() > end:
+                raise CharonStartError(
+                    f"{unit} did not listen on {vici_socket} within {deadline:g} s",
+                    hint=f"see `systemctl status {unit}` and `journalctl -u {unit}`",
+                )
+            await asyncio.sleep(POLL)
+
+    return start
+
+
+def write_environment(path: Path, lines: Iterable[str]) -> None:
+    """Write what the unit's EnvironmentFile= reads (systemd.exec(5)).
+
+    Raises:
+        CharonStartError: a value that it could not hold.
+    """
+    text = "".join(f'{name}="{value}"\n' for name, _, value in (it.partition("=") for it in lines))
+    if any(letter in text for letter in "\\`$") or text.count('"') != 2 * text.count("\n"):
+        raise CharonStartError(
+            "a path of charon's has characters that a unit cannot pass on",
+            hint="use paths of letters, digits, '/', '.', '-' and '_'",
+        )
+    write_whole(path, text, mode=0o644)
+
+
+def _spawn(program: str, environment: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
+    try:
+        with output.open("wb") as sink:
+            return subprocess.Popen(  # noqa: S603 - the operator names the program
+                [program],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env=environment,
+                cwd="/",
+                umask=0o027,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CharonStartError(
+            f"{program} cannot be run: {error.strerror}", hint="correct agent.charon.program"
+        ) from error
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait(KILL_DEADLINE)
+
+
+def _ended(code: int, output: Path) -> CharonStartError:
+    with contextlib.suppress(OSError):
+        lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        if lines:
+            return CharonStartError(
+                f"charon ended at once (exit code {code}): {lines[-1][:300]}", hint="see its log"
+            )
+    if code == INITIALISATION_FAILED:
+        return CharonStartError(
+            f"charon ended at once (exit code {code}): it lacks a plugin, or may not do its work",
+            hint="apt install libstrongswan-standard-plugins (Debian); its log names what it lacks",
+        )
+    return CharonStartError(f"charon ended at once (exit code {code})", hint="see its log")

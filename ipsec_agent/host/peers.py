@@ -1,0 +1,69 @@
+"""The peers that had an SA with this VM, in a file, and the packet that wakes one up."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
+from pathlib import Path
+
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.observed import CharonProcess, RememberedPeer
+from ipsec_agent.errors import AgentError
+from ipsec_agent.host.files import write_whole
+
+DISCARD = 9
+"""The port to which a poke goes: who listens there throws it away (RFC 863)."""
+
+LARGEST = 1 << 20
+
+
+class PeerMemory:
+    """The file of peers, and which of them were poked since charon started."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._peers: tuple[RememberedPeer, ...] | None = None
+        self._charon = 0.0
+        self._poked: set[Address] = set()
+
+    def peers(self, charon: CharonProcess | None) -> tuple[RememberedPeer, ...]:
+        """The peers; what cannot be read is forgotten, which costs a peer the wait for its DPD."""
+        started = charon.started if charon else 0.0
+        if started != self._charon:
+            self._charon, self._poked = started, set()
+        if self._peers is None:
+            self._peers = _read(self._path)
+        return tuple(
+            RememberedPeer(peer.address, peer.seen, poked=peer.address in self._poked)
+            for peer in self._peers
+        )
+
+    def write(self, peers: Iterable[RememberedPeer]) -> None:
+        """Write the file anew."""
+        self._peers = tuple(peers)
+        text = json.dumps({str(peer.address): int(peer.seen) for peer in self._peers})
+        # As with reading: a full disk must not stop IPsec.
+        with contextlib.suppress(AgentError):
+            write_whole(self._path, text + "\n", mode=0o600)
+
+    def poke(self, peers: Iterable[Address]) -> None:
+        """Send each one packet, which falls into the trap; one that cannot be sent is lost."""
+        for peer in peers:
+            self._poked.add(peer)
+            family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
+            with (
+                socket.socket(family, socket.SOCK_DGRAM) as channel,
+                contextlib.suppress(OSError),
+            ):
+                channel.setblocking(False)
+                channel.sendto(b"", (str(peer), DISCARD))
+
+
+def _read(path: Path) -> tuple[RememberedPeer, ...]:
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(LARGEST))
+        return tuple(RememberedPeer(ip_address(key), float(seen)) for key, seen in found.items())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return ()

@@ -1,0 +1,258 @@
+"""The machine's charon as the loop sees it: found, asked, started, ended, told."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.model import Authority, Connection, Credentials
+from ipsec_agent.core.observed import Charon, CharonProcess, LoadedConnection
+from ipsec_agent.core.strongswan_conf import render
+from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
+from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
+from ipsec_agent.host.charon_start import (
+    locate_program,
+    start_charon,
+    start_charon_unit,
+)
+from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.loaded import LoadedRecord
+from ipsec_agent.host.process import (
+    continue_charon,
+    find_charon,
+    is_well,
+    kill_charon,
+    stop_charon,
+    watch_death,
+)
+from ipsec_agent.host.systemd import charon_unit, stop_unit
+
+VICI_DEADLINE = 5.0
+"""Seconds that charon may take for one answer; a healthy one takes milliseconds."""
+
+PATIENCE = 1.0
+"""Seconds that a pass waits for charon's answer. One that hangs must not keep the guard and the
+links from being mended: the question goes on, and its end wakes the loop."""
+
+GLANCE = 1.0
+"""Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
+
+
+class CharonHost:
+    """One charon behind the verbs that observing and acting need."""
+
+    def __init__(self, config: Config) -> None:
+        agent = config.agent
+        self._config = config
+        self._run_dir = Path(agent.run_dir)
+        self._conf = self._run_dir / "strongswan.conf"
+        self._vici = Path(agent.vici_socket or self._run_dir / "charon.vici")
+        self._loaded = LoadedRecord(self._run_dir / "loaded.json")
+        self._process: CharonProcess | None = None
+        self._question: asyncio.Task[Charon] | None = None
+        self._missed = 0
+        self._wake: Callable[[], None] = lambda: None
+
+    def adopt(self, config: Config) -> None:
+        """Take another config; charon itself gets to know of it by the steps of a plan."""
+        self._config = config
+
+    async def charon(self) -> Charon | None:
+        """The charon of ours, None where none runs; unresponsive where it does not answer.
+
+        Raises:
+            ForeignCharonError: a charon of somebody else's owns the VICI socket.
+        """
+        process = find_charon(self._vici, self._conf)
+        if process is None or self._process is None or process.started != self._process.started:
+            await self.forget_question()
+        self._process = process
+        if process is None:
+            return None
+        if not process.ours:
+            raise foreign(process, self._vici)
+        if process.stopped or not process.reachable:
+            return Charon(process, responsive=False)
+        return await self._answer(process)
+
+    async def _answer(self, process: CharonProcess) -> Charon | None:
+        if self._question is None:
+            self._question = asyncio.create_task(self._ask(process), name="charon's answer")
+        fresh = not self._question.done()
+        await asyncio.wait({self._question}, timeout=PATIENCE)
+        if not self._question.done():
+            self._question.add_done_callback(lambda _task: self._wake())
+            return Charon(process, responsive=False, missed=self._missed)
+        question, self._question = self._question, None
+        try:
+            answer = question.result()
+        except CharonTimeoutError:
+            self._missed += 1
+            return Charon(process, responsive=False, missed=self._missed)
+        except CharonGoneError:
+            gone = find_charon(self._vici, self._conf) is None
+            return None if gone else Charon(process, responsive=False, missed=self._missed)
+        self._missed = 0
+        # An answer to a question of an earlier pass is no news.
+        return answer if fresh else await self._answer(process)
+
+    async def forget_question(self) -> None:
+        """Ask no more; to be called at the end, too."""
+        question, self._question, self._missed = self._question, None, 0
+        if question is not None:
+            question.cancel()
+            await asyncio.wait({question})
+
+    async def _ask(self, process: CharonProcess) -> Charon:
+        async with open_charon(self._vici, VICI_DEADLINE) as client, asyncio.timeout(VICI_DEADLINE):
+            remembered = self._loaded.fingerprints(process)
+            connections = tuple(
+                LoadedConnection(item.name, remembered.get(item.name, ""), item.children)
+                for item in await client.connections()
+            )
+            return Charon(
+                process=process,
+                version=await client.version(),
+                connections=connections,
+                authorities=await client.authorities(),
+                keys=await client.keys(),
+                sas=await client.sas(),
+            )
+
+    async def start_charon(self) -> None:
+        """Write charon's configuration, start it, and wait until it answers."""
+        config = self._config
+        program = locate_program(config.agent.charon.program)
+        text = render(
+            config, run_dir=str(self._run_dir), vici_socket=str(self._vici), program=program
+        )
+        write_whole(self._conf, text, mode=0o644)
+        unit = charon_unit()
+        start = start_charon if unit is None else start_charon_unit(unit)
+        self._process = await start(
+            program,
+            conf_path=self._conf,
+            run_dir=self._run_dir,
+            vici_socket=self._vici,
+            library_path=config.agent.charon.library_path,
+            deadline=config.prestart_timeout,
+        )
+
+    async def continue_charon(self, process: CharonProcess) -> None:
+        """Let it go on."""
+        continue_charon(process)
+
+    async def kill_charon(self, process: CharonProcess) -> None:
+        """End it at once; what it put into the kernel stays."""
+        await kill_charon(process)
+
+    async def stop_charon(self, deadline: float) -> None:
+        """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
+        unit = charon_unit()
+        if unit is not None:
+            await stop_unit(unit, deadline=deadline)
+        process = find_charon(self._vici, self._conf)
+        if process is not None and process.ours:
+            await stop_charon(process, deadline)
+
+    @contextlib.asynccontextmanager
+    async def _client(self) -> AsyncIterator[CharonClient]:
+        async with open_charon(self._vici, VICI_DEADLINE) as client:
+            yield client
+
+    async def load_authority(self, authority: Authority) -> None:
+        """Have charon trust a CA."""
+        async with self._client() as client:
+            await client.load_authority(authority)
+
+    async def load_key(self, credentials: Credentials) -> None:
+        """Give charon the private key and the intermediates."""
+        async with self._client() as client:
+            await client.load_key(credentials)
+
+    async def load_connection(self, connection: Connection, fingerprint: str) -> None:
+        """Load a connection; it is forgotten first, so that a cut costs one more load."""
+        if self._process is not None:
+            self._loaded.forget(self._process, connection.name)
+        async with self._client() as client:
+            await client.load_connection(connection)
+        if self._process is not None:
+            self._loaded.remember(self._process, connection.name, fingerprint)
+
+    async def reinstall(self, connection: str, child: str) -> None:
+        """Have charon install a child's policies anew."""
+        async with self._client() as client:
+            await client.uninstall(child, connection)
+            await client.install(child, connection)
+
+    async def unload_connection(self, name: str) -> None:
+        """Unload a connection."""
+        if self._process is not None:
+            self._loaded.forget(self._process, name)
+        async with self._client() as client:
+            await client.unload_connection(name)
+
+    async def renew(self, connection: Connection) -> None:
+        """Begin to negotiate with the one peer of a connection, which is loaded for that moment."""
+        async with self._client() as client:
+            await client.load_renewal(connection)
+            try:
+                await client.initiate(connection.children[0].name, connection.name)
+            finally:
+                await client.unload_connection(connection.name)
+
+    async def terminate(self, unique_id: int) -> None:
+        """End an IKE_SA."""
+        async with self._client() as client:
+            await client.terminate(unique_id)
+
+    async def terminate_child(self, unique_id: int) -> None:
+        """End a CHILD_SA."""
+        async with self._client() as client:
+            await client.terminate_child(unique_id)
+
+    async def unload_key(self, key_id: str) -> None:
+        """Take a private key away."""
+        async with self._client() as client:
+            await client.unload_key(key_id)
+
+    async def unload_authority(self, name: str) -> None:
+        """Trust a CA no more."""
+        async with self._client() as client:
+            await client.unload_authority(name)
+
+    async def watch_charon(
+        self, wake: Callable[[], None], heard: Callable[[str, int, str], None]
+    ) -> None:
+        """Wake at every event of charon's, at its death, and when it is unwell; for ever."""
+        self._wake = wake
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch_charon(self._vici, wake, heard), name="charon events")
+            group.create_task(self._watch_death(wake), name="charon's death")
+            group.create_task(self._watch_health(wake), name="charon's health")
+
+    async def _watch_death(self, wake: Callable[[], None]) -> None:
+        while True:
+            process = self._process
+            if process is None:
+                # Nobody to watch until a pass has found or started one.
+                await asyncio.sleep(0.5)
+                continue
+            await watch_death(process.pid, wake)
+            if self._process is process:
+                self._process = None
+
+    async def _watch_health(self, wake: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(GLANCE)
+            if self._process is not None and not is_well(self._process, self._vici):
+                wake()
+
+
+def foreign(process: CharonProcess, vici: Path) -> ForeignCharonError:
+    """The refusal to command a charon that is not ours."""
+    return ForeignCharonError(
+        f"a charon that is not ours (pid {process.pid}) owns the VICI socket {vici}",
+        hint="stop that one (systemctl disable --now strongswan), or set agent.vici_socket",
+    )

@@ -1,0 +1,84 @@
+"""The machine's kernel as the loop sees it: policies, SAs, the guard, links and counters."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from ipsec_agent.core.guard_table import exempt_update
+from ipsec_agent.core.model import DesiredGuard
+from ipsec_agent.core.observed import GuardTable, NetworkFacts, Policy, SecurityAssociation
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.links import Links
+from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.saved_guard import save_guard
+from ipsec_agent.host.xfrm import Xfrm
+from ipsec_agent.host.xfrm_stat import stats
+
+
+class KernelHost:
+    """The kernel behind the verbs that observing and acting need.
+
+    Args:
+        saved_guard: the file from which the guard is loaded at boot.
+    """
+
+    def __init__(self, xfrm: Xfrm, links: Links, nft: Nft, saved_guard: Path) -> None:
+        self._xfrm = xfrm
+        self._links = links
+        self._nft = nft
+        self._saved_guard = saved_guard
+
+    async def policies(self) -> tuple[Policy, ...]:
+        """The kernel's policies."""
+        return await self._xfrm.policies()
+
+    async def states(self) -> tuple[SecurityAssociation, ...]:
+        """The kernel's SAs."""
+        return await self._xfrm.states()
+
+    async def network(self) -> NetworkFacts:
+        """The VM's links and addresses."""
+        return await self._links.facts()
+
+    async def guard(self) -> GuardTable | None:
+        """The guard's table, None where there is none."""
+        return await self._nft.read()
+
+    async def counters(self) -> tuple[tuple[str, int], ...]:
+        """The kernel's counters of packets that IPsec lost; empty where it keeps none."""
+        try:
+            return tuple(stats().items())
+        except KernelError:
+            return ()
+
+    async def load_guard(self, guard: DesiredGuard) -> None:
+        """Put the guard's table in place, and save it for the next boot."""
+        await self._nft.load(guard.text, exempt_update(guard.exempt))
+        save_guard(self._saved_guard, guard.text)
+
+    async def exempt_links(self, links: tuple[int, ...]) -> None:
+        """Tell the guard which links it does not judge."""
+        await self._nft.apply(exempt_update(links))
+
+    async def remove_guard(self) -> None:
+        """Take the guard's table away."""
+        await self._nft.delete()
+
+    async def set_mtu(self, link: int, mtu: int) -> None:
+        """Set a link's MTU."""
+        await self._links.set_mtu(link, mtu)
+
+    async def delete_policy(self, policy: Policy) -> None:
+        """Delete a policy from the kernel."""
+        await self._xfrm.delete_policy(policy)
+
+    async def delete_state(self, state: SecurityAssociation) -> None:
+        """Delete an SA from the kernel."""
+        await self._xfrm.delete_state(state.source, state.destination, state.spi)
+
+    async def watch_kernel(self, wake: Callable[[], None]) -> None:
+        """Wake at every event of policies, SAs, links and the guard, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._xfrm.watch(wake), name="xfrm events")
+            group.create_task(self._links.watch(wake), name="link events")
+            group.create_task(self._nft.watch(wake), name="guard events")

@@ -1,0 +1,136 @@
+"""What a pass says: its problems, the snapshot for the status, the lines of the log."""
+
+import os
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+
+from ipsec_agent import __version__
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.desired_guard import lockouts
+from ipsec_agent.core.drift import missing
+from ipsec_agent.core.health import Assessment, Memory, assess
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.observed import Observed, Surroundings
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.status import Snapshot, State
+from ipsec_agent.errors import AgentError
+
+LOG_LINES, LOG_LINES_AGE = 100, 120.0
+"""Lines of charon's log that are kept, and for how many seconds they explain something."""
+
+STEPS_LOGGED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A pass that is over.
+
+    Attributes:
+        failures: what failed, by its name.
+        done: the steps performed.
+        waiting: kinds of repair whose budget is used up.
+    """
+
+    number: int
+    config: Config
+    placement: Placement | None
+    desired: Desired
+    observed: Observed
+    failures: tuple[tuple[str, AgentError], ...]
+    done: tuple[str, ...]
+    waiting: tuple[str, ...]
+    guard_lowered: bool
+    surroundings: Surroundings
+
+
+class Reporter:
+    """Makes each pass's snapshot; it remembers what only the comparison with earlier ones tells."""
+
+    def __init__(self) -> None:
+        self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
+        self._shown: tuple[Problem, ...] = ()
+        self._memory = Memory()
+        self._started = False
+        self._log = structlog.get_logger("reconcile")
+
+    def note(self, line: LogLine) -> None:
+        """Keep a line of charon's log that explains something."""
+        self._lines.append(line)
+
+    def report(self, ended: Pass) -> Snapshot:
+        """Judge a pass, log what is new, and make the snapshot."""
+        observed = ended.observed
+        assessment = self._assess(ended)
+        self._memory, problems = assessment.memory, assessment.problems
+        if not missing(ended.desired, observed.policies) and not ended.failures:
+            self._started = True
+        snapshot = Snapshot(
+            config=ended.config,
+            placement=ended.placement,
+            desired=ended.desired,
+            observed=observed,
+            problems=problems,
+            state=_state(started=self._started, problems=problems),
+            pid=os.getpid(),
+            version=__version__,
+            passes=ended.number,
+        )
+        self._tell(ended, problems)
+        self._shown = problems
+        return snapshot
+
+    def _assess(self, ended: Pass) -> Assessment:
+        observed = ended.observed
+        addresses = tuple(own.address for own in observed.network.addresses)
+        return assess(
+            ended.config,
+            ended.placement,
+            ended.desired,
+            observed,
+            self._memory,
+            failures=(
+                *(_failure(what, error) for what, error in ended.failures),
+                *(_paused(kind) for kind in ended.waiting),
+            ),
+            lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),
+            lockouts=lockouts(
+                ended.config, addresses, observed.network.gateways, ended.surroundings
+            ),
+            lowered=ended.guard_lowered,
+        )
+
+    def _tell(self, ended: Pass, problems: tuple[Problem, ...]) -> None:
+        if ended.done:
+            self._log.info("pass", steps=len(ended.done), did=ended.done[:STEPS_LOGGED])
+        known = {(problem.code, problem.subject) for problem in self._shown}
+        for problem in problems:
+            if (problem.code, problem.subject) not in known:
+                self._log.warning("problem", code=problem.code, message=problem.message)
+        now = {(problem.code, problem.subject) for problem in problems}
+        for problem in self._shown:
+            if (problem.code, problem.subject) not in now:
+                self._log.info("problem is gone", code=problem.code, message=problem.message)
+
+
+def _state(*, started: bool, problems: tuple[Problem, ...]) -> State:
+    if not started:
+        return State.STARTING
+    return State.RUNNING if healthy(problems) else State.DEGRADED
+
+
+def _failure(what: str, error: AgentError) -> Problem:
+    return Problem("failed", Severity.ERROR, error.message, error.hint, what)
+
+
+def _paused(kind: str) -> Problem:
+    return Problem(
+        "repair-paused",
+        Severity.ERROR,
+        f"something undoes again and again what the agent repairs ({kind}); the agent goes slower",
+        "find the other program that changes IPsec or nftables on this VM, and stop it:"
+        " `ip xfrm monitor`, `nft monitor`",
+        kind,
+    )

@@ -1,0 +1,124 @@
+"""What a killed charon left behind goes without a gap."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.drift import lost_children, orphan_peers
+from ipsec_agent.core.model import Address, Direction, PolicySelector
+from ipsec_agent.core.observed import (
+    Charon,
+    CharonProcess,
+    ChildSa,
+    IkeSa,
+    Observed,
+    Policy,
+    SecurityAssociation,
+)
+from ipsec_agent.core.orphans import orphan_steps
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew
+from ipsec_agent.core.swanctl import renewal_message
+from tests.configs import config
+
+OWN, PEER, OTHER = (ip_address(f"10.0.0.{last}") for last in (5, 9, 66))
+BORN = 1000.0
+PROCESS = CharonProcess(pid=1, started=BORN, memory=0, ours=True)
+WISH = desired(config(no_ipsec=("10.0.0.66/32",)), Placement(OWN, (OWN,)))
+
+
+def left(peer: Address, spi: int = 7) -> tuple[tuple[Policy, ...], tuple[SecurityAssociation, ...]]:
+    """Policies and SAs with a peer, made before the charon that runs."""
+    own, far = ip_network(OWN), ip_network(peer)
+    priority = 399999 - 512 * 64
+    policies = (
+        Policy(PolicySelector(Direction.OUT, own, far), priority, True, False, added=900),
+        Policy(PolicySelector(Direction.IN, far, own), priority, True, False, added=900),
+    )
+    states = (
+        SecurityAssociation(OWN, peer, spi, 1, added=900),
+        SecurityAssociation(peer, OWN, spi + 1, 1, added=900),
+    )
+    return policies, states
+
+
+def child_sa(number: int, spi: int, *, peer: Address = PEER, age: int = 20) -> ChildSa:
+    """An installed CHILD_SA with a peer; `spi` is that of what we send."""
+    return ChildSa(
+        unique_id=number,
+        name="x",
+        state="INSTALLED",
+        spi_in=spi + 1,
+        spi_out=spi,
+        reqid=2,
+        local=(ip_network(OWN),),
+        remote=(ip_network(peer),),
+        bytes_in=0,
+        bytes_out=0,
+        packets_in=0,
+        packets_out=0,
+        age=age,
+    )
+
+
+def ike_sa(number: int, *children: ChildSa, peer: Address = PEER, own: Address = OWN) -> IkeSa:
+    """An IKE_SA with a peer."""
+    return IkeSa(number, "x", "ESTABLISHED", own, peer, True, 20, children)
+
+
+def world(*sas: IkeSa, peer: Address = PEER, age: float = 1.0) -> Observed:
+    """charon began a moment ago, and orphans of an earlier one are there."""
+    policies, states = left(peer)
+    return Observed(Charon(PROCESS, sas=sas), policies, states, time=BORN + age)
+
+
+def test_a_peer_is_renewed_before_its_orphans_go() -> None:
+    """Nothing is deleted while only the orphans carry the peer's traffic."""
+    assert orphan_peers(world()) == ((OWN, PEER),)
+    (step,) = orphan_steps(WISH, world())
+
+    assert isinstance(step, Renew)
+    message = renewal_message(step.connection)["ipsec-renew-10.0.0.9"]
+    assert message["remote_addrs"] == ["10.0.0.9"]
+    assert message["local_addrs"] == ["10.0.0.5"]
+    assert message["children"]["ipsec-renew-10.0.0.9"]["start_action"] == "none"
+    assert message["children"]["ipsec-renew-10.0.0.9"]["remote_ts"] == ["10.0.0.9/32"]
+    assert message["local"]["certs"]
+
+
+def test_one_renewal_at_a_time() -> None:
+    """While IKE with the peer is under way, it is waited for."""
+    assert orphan_steps(WISH, world(ike_sa(1))) == ()
+
+
+def test_renewed() -> None:
+    """Once a new CHILD_SA stands, which has taken the policies over, only the old SAs go."""
+    steps = orphan_steps(WISH, world(ike_sa(1, child_sa(1, 77))))
+
+    assert [type(step) for step in steps] == [DeleteState, DeleteState]
+
+
+def test_a_peer_that_does_not_answer() -> None:
+    """After 20 seconds its orphans go; the trap asks for an SA when it is wanted."""
+    steps = orphan_steps(WISH, world(age=21.0))
+
+    assert (
+        sorted(type(step).__name__ for step in steps) == ["DeletePolicy"] * 2 + ["DeleteState"] * 2
+    )
+
+
+def test_a_peer_that_speaks_clear_now() -> None:
+    """Orphans with a peer that the config exempts go at once."""
+    steps = orphan_steps(WISH, world(peer=OTHER))
+
+    assert {type(step) for step in steps} == {DeletePolicy, DeleteState}
+
+
+def test_lost_children() -> None:
+    """A CHILD_SA is lost where the kernel lacks either of its SAs."""
+    seen = world(ike_sa(1, child_sa(3, 77)))
+    both = tuple(SecurityAssociation(OWN, PEER, spi, 2) for spi in (77, 78))
+
+    assert [child.unique_id for child in lost_children(seen)] == [3]
+    assert [child.unique_id for child in lost_children(replace(seen, states=both[:1]))] == [3]
+    assert lost_children(replace(seen, states=both)) == ()

@@ -1,0 +1,64 @@
+"""The peers: who is remembered, and who is poked after a crash."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.observed import Charon, Observed, RememberedPeer, SecurityAssociation
+from ipsec_agent.core.peers import FORGOTTEN_AFTER, PeersToDo, peers_to_do
+from ipsec_agent.core.placement import Placement
+from tests.configs import config
+from tests.core.test_orphans import BORN, OWN, PEER, PROCESS, child_sa, ike_sa
+from tests.fakes import installed
+
+WISH = desired(config(), Placement(OWN, (OWN,)))
+NOW = BORN + 1
+WORLD = Observed(Charon(PROCESS), tuple(installed(policy) for policy in WISH.policies), time=NOW)
+KNOWN = RememberedPeer(PEER, NOW - 10)
+
+
+def test_a_new_peer_is_written_down() -> None:
+    """With it those seen within a week; older ones are forgotten."""
+    old = RememberedPeer(ip_address("10.0.0.1"), NOW - FORGOTTEN_AFTER)
+    recent = RememberedPeer(ip_address("10.0.0.2"), NOW - 1000)
+    charon = Charon(PROCESS, sas=(ike_sa(1, child_sa(1, 7)),))
+
+    todo = peers_to_do(WISH, replace(WORLD, charon=charon, remembered=(old, recent)))
+
+    assert todo.remember == (RememberedPeer(PEER, NOW), recent)
+
+
+def test_one_that_is_known_costs_no_writing() -> None:
+    """The file is left alone while nothing changes."""
+    charon = Charon(PROCESS, sas=(ike_sa(1, child_sa(1, 7)),))
+
+    assert peers_to_do(WISH, replace(WORLD, charon=charon, remembered=(KNOWN,))) == PeersToDo()
+
+
+def test_poked_once() -> None:
+    """A remembered peer without an SA is poked once, soon after charon's start."""
+    poked = replace(KNOWN, poked=True)
+    world = replace(WORLD, remembered=(KNOWN,))
+
+    assert peers_to_do(WISH, world).poke == (PEER,)
+    assert peers_to_do(WISH, replace(world, remembered=(poked,))).poke == ()
+    assert peers_to_do(WISH, replace(world, time=BORN + 61)).poke == ()
+
+
+def test_not_poked() -> None:
+    """Not without the traps, nor with IKE under way, nor while an old SA would carry the packet."""
+    world = replace(WORLD, remembered=(KNOWN,))
+    under_way = Charon(PROCESS, sas=(ike_sa(1),))
+    orphan = SecurityAssociation(OWN, PEER, 7, 1)
+
+    assert peers_to_do(WISH, replace(world, policies=())).poke == ()
+    assert peers_to_do(WISH, replace(world, charon=under_way)).poke == ()
+    assert peers_to_do(WISH, replace(world, states=(orphan,))).poke == ()
+    assert peers_to_do(WISH, replace(world, states=(replace(orphan, spi=0),))).poke == (PEER,)
+
+
+def test_nobody_is_poked_from_a_clear_vm() -> None:
+    """A VM that speaks clear has no SAs to renew."""
+    clear = desired(config(no_ipsec=("10.0.0.5/32",)), Placement(OWN, (OWN,)))
+
+    assert peers_to_do(clear, replace(WORLD, remembered=(KNOWN,))) == PeersToDo()
