@@ -5,7 +5,7 @@ xfrm_counters.py, traffic.py. Which problem hides which, and how long one must s
 damping.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ipsec_agent.core import damping, traffic, xfrm_counters
@@ -40,7 +40,7 @@ class Memory:
 
     seen: damping.Memory = ()
     counters: xfrm_counters.Memory = ()
-    followed: traffic.Memory = traffic.Memory()
+    followed: traffic.Memory = field(default_factory=traffic.Memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ _STANDING = {
     GuardState.ALTERED: Problem(
         "guard-altered",
         Severity.CRITICAL,
-        "the guard's nftables table is not as the config wants it; it may let clear packets through",
+        "the guard's nftables table is not as the config wants it; it may let clear packets pass",
         "the agent replaces it by itself; if this stays, another program changes it: watch"
         " `nft monitor`",
     ),
@@ -158,8 +158,8 @@ def _prevented(
         Problem(
             "clear-prevented",
             Severity.WARNING,
-            f"something here would send clear to {_counted(tuple(peers))}, because {because}; it was"
-            " dropped",
+            f"something here would send clear to {_counted(tuple(peers))}, because {because};"
+            " it was dropped",
             hint,
             because,
         )
@@ -201,8 +201,7 @@ def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, st
             "has this VM an encrypting address of that IP version? see the notes of the status",
         )
     return (
-        "it bears a sender that our traps do not know, such as a container's own address or that"
-        " of a link that is no uplink",
+        "its sender is none that our traps know, but a container's or that of another link",
         "translate containers to this VM's address; write agent.uplinks where a link is missing",
     )
 

@@ -153,30 +153,31 @@ def _alone(inward: Way, outward: Way, before: Peer, now: float) -> tuple[Way, Wa
 
 def one_way(peers: Iterable[Peer]) -> tuple[Problem, ...]:
     """At most two problems, one for each direction; only a suspicion, since some jobs only send."""
-    found = list(peers)
+    names: dict[str, list[str]] = {"out": [], "in": [], "": []}
+    for peer in peers:
+        names[peer.one_way].append(str(peer.address))
     return tuple(
         Problem(
             "peer-one-way",
             Severity.INFO,
-            f"packets {what} {listed(names)}, and none {other}, for {ONE_WAY_AFTER:.0f} s or more",
+            f"for {ONE_WAY_AFTER:.0f} s or more packets {says.format(listed(tuple(names[way])))}",
             hint,
             way,
         )
-        for way, what, other, hint in (
-            (
-                "out",
-                "go out to",
-                "comes back",
-                "natural for jobs that only send, such as syslog; else: does protocol 50, or UDP"
-                " 4500 where encapsulated, reach this VM, and does the peer's kernel have the SA?",
-            ),
-            (
-                "in",
-                "come in from",
-                "goes back",
-                "natural for jobs that only listen; else: does a route or firewall of this VM hold"
-                " the answers back?",
-            ),
-        )
-        if (names := tuple(str(peer.address) for peer in found if peer.one_way == way))
+        for way, (says, hint) in _SAYS.items()
+        if names[way]
     )
+
+
+_SAYS = {
+    "out": (
+        "go out to {}, and none comes back",
+        "natural for jobs that only send, such as syslog; else look whether protocol 50 (or UDP"
+        " 4500, where encapsulated) reaches this VM, and whether the peer's kernel has the SA",
+    ),
+    "in": (
+        "come in from {}, and none goes back",
+        "natural for jobs that only listen; else look whether a route or a firewall of this VM"
+        " holds the answers back",
+    ),
+}

@@ -1,8 +1,8 @@
 """What the kernel's counters of IPsec packets that went wrong mean here, and when they alarm.
 
-Each counts dropped packets. Names and meanings: the kernel's Documentation/networking/xfrm_proc.rst,
-and where it counts them, net/xfrm; what causes them here was seen in the lab or follows from how
-charon works.
+Each counts dropped packets. Names and meanings are those of the kernel's xfrm_proc.rst
+(Documentation/networking) and of the places that count, in net/xfrm; the causes are those that a
+deployment of this agent's has.
 """
 
 import re
