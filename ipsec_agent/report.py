@@ -77,6 +77,8 @@ class Reporter:
             pid=os.getpid(),
             version=__version__,
             passes=ended.number,
+            traffic=assessment.peers,
+            guard_lowered=ended.guard_lowered,
         )
         self._tell(ended, problems)
         self._shown = problems

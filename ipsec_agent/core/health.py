@@ -112,7 +112,7 @@ def judge(
         *network_problems(placement),
         *_certificates(config, observed.time),
         *_optional(config),
-        *lockout_problems(lockouts),
+        *lockout_problems(lockouts, observed.charon),
     )
 
 

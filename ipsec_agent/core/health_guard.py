@@ -9,7 +9,7 @@ from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.guard_table import PEERS_COUNTED
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Action, Address, Desired, Direction
-from ipsec_agent.core.observed import ClearPeer, GuardTable, Observed
+from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problem import Problem, Severity, listed
 
@@ -86,13 +86,22 @@ def guard_problems(
     )
 
 
-def lockout_problems(findings: tuple[Finding, ...]) -> tuple[Problem, ...]:
-    """What the config cuts this VM off from, each with the line that prevents it."""
+def lockout_problems(findings: tuple[Finding, ...], charon: Charon | None) -> tuple[Problem, ...]:
+    """What the config cuts this VM off from, each with the line that prevents it.
+
+    One with which an SA stands can be reached.
+    """
+    reached = {
+        sa.remote
+        for sa in (charon.sas if charon else ())
+        if any(child.state == "INSTALLED" for child in sa.children)
+    }
     return tuple(
         Problem(
             "lockout-risk", Severity.WARNING, finding.message, finding.hint, str(finding.address)
         )
         for finding in findings
+        if finding.address not in reached
     )
 
 

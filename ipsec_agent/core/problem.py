@@ -52,6 +52,12 @@ def healthy(problems: tuple[Problem, ...]) -> bool:
     return all(problem.severity is Severity.INFO or problem.code in ADVICE for problem in problems)
 
 
+def loudest_first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """The problems by severity; those of one severity stay in their order."""
+    loudness = tuple(Severity)
+    return tuple(sorted(problems, key=lambda problem: -loudness.index(problem.severity)))
+
+
 def listed(items: tuple[str, ...], most: int = 3) -> str:
     """The first few of many, and how many more there are."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""

@@ -6,10 +6,14 @@ from typing import Any
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import foreign, missing
-from ipsec_agent.core.health import Problem, days_left, healthy
+from ipsec_agent.core.health import days_left
+from ipsec_agent.core.health_guard import GuardState, guard_state
 from ipsec_agent.core.model import Desired, PolicySelector
-from ipsec_agent.core.observed import Charon, IkeSa, Observed
+from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problem import Problem, healthy, loudest_first
+from ipsec_agent.core.status_peers import peer_entries
+from ipsec_agent.core.traffic import Peer
 
 SCHEMA = 1
 
@@ -26,7 +30,12 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that one pass knows, for the status."""
+    """All that one pass knows, for the status.
+
+    Attributes:
+        traffic: with each peer, as the kernel's SAs have counted it.
+        guard_lowered: an operator has taken the guard down.
+    """
 
     config: Config
     placement: Placement | None
@@ -37,6 +46,18 @@ class Snapshot:
     pid: int
     version: str
     passes: int
+    traffic: tuple[Peer, ...] = ()
+    guard_lowered: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong, and the VM has been as it should be at least once."""
+        return self.state is State.RUNNING and healthy(self.problems)
+
+    @property
+    def guard_state(self) -> GuardState:
+        """Whether the guard stands."""
+        return guard_state(self.config, self.desired, self.observed, lowered=self.guard_lowered)
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
@@ -49,7 +70,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "time": observed.time,
         "passes": snapshot.passes,
         "state": snapshot.state.value,
-        "healthy": snapshot.state is State.RUNNING and healthy(snapshot.problems),
+        "healthy": snapshot.healthy,
         "problems": [_problem(problem) for problem in snapshot.problems],
         "address": str(desired.addresses[0]) if desired.addresses else None,
         "addresses": [str(address) for address in desired.addresses],
@@ -57,13 +78,15 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "notes": list(desired.notes),
         "charon": _charon(observed.charon),
         "connections": _connections(snapshot),
-        "peers": _peers(observed.charon),
+        "peers": peer_entries(desired, observed, snapshot.traffic),
         "policies": {
             "desired": len(desired.policies),
             "installed": len(desired.policies) - len(missing(desired, observed.policies)),
             "missing": [_selector(p.selector) for p in missing(desired, observed.policies)],
             "foreign": [_selector(p.selector) for p in foreign(desired, observed)],
         },
+        "guard": _guard(snapshot),
+        "counters": {name: count for name, count in observed.counters if count},
         "certificates": [
             {
                 "subject": facts.subject,
@@ -75,6 +98,23 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         ],
         "links": _links(snapshot),
     }
+
+
+def sentence(snapshot: Snapshot) -> str:
+    """How the VM is, in one line; for systemd's STATUS (sd_notify(3)) and the log."""
+    desired, problems = snapshot.desired, loudest_first(snapshot.problems)
+    installed = len(desired.policies) - len(missing(desired, snapshot.observed.policies))
+    if snapshot.healthy:
+        with_sa = sum(peer.there == snapshot.observed.time for peer in snapshot.traffic)
+        return (
+            f"{snapshot.state.value}, healthy: {installed} of {len(desired.policies)} policies,"
+            f" guard {snapshot.guard_state.value}, SAs with {with_sa} peers"
+        )
+    if not problems:
+        return f"{snapshot.state.value}: {installed} of {len(desired.policies)} policies"
+    first, more = problems[0], len(problems) - 1
+    rest = f" (and {more} more)" if more else ""
+    return " ".join(f"{snapshot.state.value}: {first.code}: {first.message}{rest}".split())
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
@@ -117,29 +157,33 @@ def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def _peers(charon: Charon | None) -> list[dict[str, Any]]:
-    """One entry a peer; more than one CHILD_SA with it (both initiated at once) is counted."""
-    by_peer: dict[str, list[IkeSa]] = {}
-    for sa in charon.sas if charon else ():
-        by_peer.setdefault(str(sa.remote), []).append(sa)
-    return [_peer(address, sas) for address, sas in sorted(by_peer.items())]
-
-
-def _peer(address: str, sas: list[IkeSa]) -> dict[str, Any]:
-    children = [child for sa in sas for child in sa.children]
-    installed = [child for child in children if child.state == "INSTALLED"]
+def _guard(snapshot: Snapshot) -> dict[str, Any]:
+    table = snapshot.observed.guard or GuardTable("")
     return {
-        "address": address,
-        "state": "installed" if installed else max(sas, key=lambda sa: sa.age).state.lower(),
-        "age": max((child.age for child in installed), default=0),
-        "ike_sas": len(sas),
-        "child_sas": len(installed),
-        "duplicates": max(len(installed) - 1, 0),
-        "bytes_in": sum(child.bytes_in for child in children),
-        "bytes_out": sum(child.bytes_out for child in children),
-        "packets_in": sum(child.packets_in for child in children),
-        "packets_out": sum(child.packets_out for child in children),
+        "mode": snapshot.config.agent.guard.value,
+        "state": snapshot.guard_state.value,
+        "dropped_in": table.dropped_in,
+        "dropped_out": table.dropped_out,
+        "clear_in": _clear(table.clear_in),
+        "clear_out": _clear(table.clear_out),
+        "untranslated": _clear(table.untranslated),
+        "unjudged": [
+            {"link": seen.link, "packets": seen.packets, "bytes": seen.bytes, "idle": seen.idle}
+            for seen in table.unjudged
+        ],
     }
+
+
+def _clear(peers: tuple[ClearPeer, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "address": str(peer.address),
+            "packets": peer.packets,
+            "bytes": peer.bytes,
+            "idle": peer.idle,
+        }
+        for peer in peers
+    ]
 
 
 def _selector(selector: PolicySelector) -> str:

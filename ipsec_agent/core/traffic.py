@@ -89,7 +89,7 @@ def followed(
     counted = dict(memory.counted)
     peers = {peer.address: peer for peer in memory.peers if now - peer.there <= FORGOTTEN_AFTER}
     newest: dict[Key, Count] = {}
-    for address, (inward, outward) in _by_peer(states, own).items():
+    for address, (inward, outward) in by_peer(states, own).items():
         before = peers.get(address, Peer(address, now))
         peers[address] = Peer(
             address,
@@ -105,7 +105,7 @@ def followed(
     return Memory(tuple(peers.values()), tuple(newest.items()))
 
 
-def _by_peer(
+def by_peer(
     states: Iterable[SecurityAssociation], own: tuple[Address, ...]
 ) -> dict[Address, tuple[list[SecurityAssociation], list[SecurityAssociation]]]:
     """The SAs that come from each peer, and those that go there, without larval ones."""
@@ -172,12 +172,16 @@ def one_way(peers: Iterable[Peer]) -> tuple[Problem, ...]:
 _SAYS = {
     "out": (
         "go out to {}, and none comes back",
-        "natural for jobs that only send, such as syslog; else look whether protocol 50 (or UDP"
-        " 4500, where encapsulated) reaches this VM, and whether the peer's kernel has the SA",
+        (
+            "natural for jobs that only send, such as syslog; else look whether protocol 50 (or UDP"
+            " 4500, where encapsulated) reaches this VM, and whether the peer's kernel has the SA"
+        ),
     ),
     "in": (
         "come in from {}, and none goes back",
-        "natural for jobs that only listen; else look whether a route or a firewall of this VM"
-        " holds the answers back",
+        (
+            "natural for jobs that only listen; else look whether a route or a firewall of this VM"
+            " holds the answers back"
+        ),
     ),
 }

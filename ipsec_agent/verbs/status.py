@@ -11,6 +11,20 @@ from ipsec_agent.host.control_client import NotRunningError, ask
 NOT_RUNNING = 3
 """LSB's exit code of `status` for a program that is not running."""
 
+UNITS = ((86400, "days"), (3600, "hours"), (60, "min"))
+"""Seconds, and what so many are called."""
+
+MOST_COUNTED = 10
+"""Addresses of each kind that the text names."""
+
+COUNTED = {
+    "clear_in": "sent us clear:",
+    "clear_out": "we would have sent clear to",
+    "untranslated": "left untranslated, in clear:",
+    "unjudged": "not judged, with clear traffic between encrypted addresses:",
+}
+"""The guard's counters, and what each says."""
+
 CLEAR_SCREEN = "\x1b[H\x1b[J"
 
 
@@ -49,8 +63,9 @@ def text(status: dict[str, Any]) -> str:
     health = "healthy" if status["healthy"] else "NOT HEALTHY"
     lines = [f"ipsec-agent {status.get('version', '')}: {status['state']}, {health}"]
     for problem in status["problems"]:
+        stands = _long(status.get("time", problem["since"]) - problem["since"])
         lines.append(f"  {problem['severity'].upper()} {problem['code']}: {problem['message']}")
-        lines.append(f"    {problem['hint']}")
+        lines.append(f"    for {stands}. {problem['hint']}")
     if "charon" not in status:
         return "\n".join(lines) + "\n"
     lines += [f"address    {', '.join(status['addresses']) or 'unknown'} ({status['role']})"]
@@ -61,13 +76,18 @@ def text(status: dict[str, Any]) -> str:
         f"policies   {policies['installed']} of {policies['desired']} in the kernel,"
         f" {len(policies['foreign'])} foreign"
     )
+    lines += _guard(status.get("guard"))
     lines += ["connections"] + [_connection(item) for item in status["connections"]]
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
     lines += ["certificates"] + [
         f"  {item['role']:12} {item['subject']}: {item['days_left']:g} days left"
         for item in status["certificates"]
     ]
-    lines += ["links"] + [f"  {link['name']:12} MTU {link['mtu']}" for link in status["links"]]
+    lines += ["links"] + [_link(link) for link in status["links"]]
+    counters = status.get("counters", {})
+    if counters:
+        lines += ["packets that IPsec dropped, by the kernel's names"]
+        lines += [f"  {name:24} {count}" for name, count in counters.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -78,6 +98,38 @@ def _charon(charon: dict[str, Any] | None) -> str:
     return f"{charon['version']}, pid {charon['pid']}, {charon['memory'] >> 20} MiB{answers}"
 
 
+def _guard(guard: dict[str, Any] | None) -> list[str]:
+    """The guard, and whom it counts; nothing of an agent that has none."""
+    if guard is None:
+        return []
+    state = guard["state"] if guard["state"] == "up" else guard["state"].upper()
+    dropped = f"dropped {guard['dropped_in']} in, {guard['dropped_out']} out"
+    lines = [f"guard      {state}, {dropped}"]
+    for key, says in COUNTED.items():
+        lines += [
+            f"  {says} {seen.get('address') or seen['link']}: {seen['packets']} packets,"
+            f" the last one {_long(seen['idle'])} ago"
+            for seen in sorted(guard[key], key=lambda seen: seen["idle"])[:MOST_COUNTED]
+        ]
+        if len(guard[key]) > MOST_COUNTED:
+            lines.append(f"  … and {len(guard[key]) - MOST_COUNTED} more; see --json")
+    return lines
+
+
+def _link(link: dict[str, Any]) -> str:
+    down = "" if link["up"] else ", DOWN"
+    required = f", {link['required']} needed" if link.get("required") else ""
+    return f"  {link['name']:12} MTU {link['mtu']}{required}{down}"
+
+
+def _long(seconds: float) -> str:
+    """Seconds as an operator says them."""
+    for size, unit in UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def _connection(item: dict[str, Any]) -> str:
     state = "enforced" if item["enforced"] else "NOT IN THE KERNEL"
     return f"  {item['action']:8} {item['name']:40} {state}"
@@ -85,7 +137,14 @@ def _connection(item: dict[str, Any]) -> str:
 
 def _peer(peer: dict[str, Any]) -> str:
     twice = f", {peer['duplicates']} duplicate" if peer["duplicates"] else ""
+    one_way = f", ONE WAY ({peer['one_way']} only)" if peer.get("one_way") else ""
     return (
         f"  {peer['address']:24} {peer['state']:12} age {peer['age']} s,"
-        f" in {peer['packets_in']} packets, out {peer['packets_out']} packets{twice}"
+        f" in {_way(peer, 'in')}, out {_way(peer, 'out')}{twice}{one_way}"
     )
+
+
+def _way(peer: dict[str, Any], way: str) -> str:
+    idle = peer.get(f"idle_{way}")
+    last = "" if idle is None else f" ({_long(idle)} ago)"
+    return f"{peer[f'packets_{way}']} packets{last}"
