@@ -20,13 +20,15 @@ table inet {GUARD_TABLE} {{
 		iiftype loopback accept
 		meta ipsec exists accept comment "through IPsec"
 		meta l4proto esp accept
+		meta l4proto udp ip frag-off & 0x1fff != 0 accept comment "of an IKE message"
+		meta l4proto udp frag frag-off != 0 accept comment "of an IKE message"
+		ip frag-off & 0x1fff != 0 counter drop
+		frag frag-off != 0 counter drop
 		jump closed_ike
 		jump closed_neighbours
 		tcp dport 22 accept comment "the operator's way in"
 		udp sport 67 udp dport 68 accept comment "DHCP"
 		udp sport 547 udp dport 546 accept comment "DHCPv6"
-		meta l4proto udp ip frag-off & 0x1fff != 0 accept comment "of an IKE message"
-		meta l4proto udp frag frag-off != 0 accept comment "of an IKE message"
 		counter drop
 	}}
 	chain closed_out {{
@@ -34,6 +36,8 @@ table inet {GUARD_TABLE} {{
 		oiftype loopback accept
 		rt ipsec exists accept comment "through IPsec"
 		meta l4proto esp accept
+		ip frag-off & 0x1fff != 0 counter drop
+		frag frag-off != 0 counter drop
 		meta skuid 0 jump closed_ike
 		jump closed_neighbours
 		tcp sport 22 accept comment "the operator's way in"
@@ -57,5 +61,6 @@ table inet {GUARD_TABLE} {{
 - SSH passes to this VM's own server only: an SSH client here would be one that speaks clear.
 - ESP in UDP does not pass, since it cannot be told from data, as in the guard without forced
   encapsulation; IKE does, and the agent's own table brings the rest.
-- On the way out fragments are made after this chain, on the way in they come before it.
+- On the way out fragments are made after this chain, on the way in they come as they are. Ports are
+  looked for in later fragments, too (seen with Linux 6.18), so those are sorted out first.
 """

@@ -7,8 +7,9 @@ import errno
 import json
 import os
 import shutil
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
 
 PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+_TRY = f'"$0" "$@" && exec "$0" -j list table inet {GUARD_TABLE}'
 
 
 class Nft:
@@ -120,6 +123,24 @@ class Nft:
         known = (key for key, made in self._forms.items() if form and made == form)
         return next(known, "")
 
+    async def learn(self, text: str) -> None:
+        """Find out which form a text makes, by loading it where it judges nothing.
+
+        So a table that another program loaded from the same text, as at boot, is known by its
+        `mark`. It takes some 20 ms and a network namespace of its own, which ends with it.
+
+        Raises:
+            KernelError: it does not load, or no namespace can be made.
+        """
+        with _as_file(text) as descriptor:
+            path = f"/proc/self/fd/{descriptor}"
+            status, listed, complaint = await self._run(
+                *("-f", path), keep=descriptor, around=("unshare", "--net", "sh", "-c", _TRY)
+            )
+        if status != 0:
+            raise _refusal("the guard's table cannot be tried in a namespace", complaint)
+        self._forms[mark(text)] = read_form(listed) or ""
+
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake at every change of the table that is not our own, for ever.
 
@@ -149,17 +170,16 @@ class Nft:
                         wake()
 
     async def _succeed(self, doing: str, text: str, *options: str) -> str:
-        # With -j nft reads its input twice (once as JSON), so it has to be a file.
-        with os.fdopen(os.memfd_create("guard"), "w+") as file:
-            file.write(text)
-            file.flush()
-            path = f"/proc/self/fd/{file.fileno()}"
-            status, out, complaint = await self._run(*options, "-f", path, keep=file.fileno())
+        with _as_file(text) as descriptor:
+            path = f"/proc/self/fd/{descriptor}"
+            status, out, complaint = await self._run(*options, "-f", path, keep=descriptor)
         if status != 0:
             raise _refusal(doing, complaint)
         return out
 
-    async def _run(self, *arguments: str, keep: int | None = None) -> tuple[int, str, str]:
+    async def _run(
+        self, *arguments: str, keep: int | None = None, around: tuple[str, ...] = ()
+    ) -> tuple[int, str, str]:
         program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{PLACES}")
         if program is None:
             raise KernelError(
@@ -169,6 +189,7 @@ class Nft:
             )
         async with self._starting:
             process = await asyncio.create_subprocess_exec(
+                *around,
                 program,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -176,6 +197,7 @@ class Nft:
                 stderr=asyncio.subprocess.PIPE,
                 env={**os.environ, "LC_ALL": "C"},
                 pass_fds=() if keep is None else (keep,),
+                start_new_session=True,
             )
             self._own.append(process.pid)
         try:
@@ -189,9 +211,20 @@ class Nft:
             ) from error
         finally:
             if process.returncode is None:
-                process.kill()
+                # With what it has started; it leads a session of its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         return process.returncode or 0, out.decode(), complaint.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _as_file(text: str) -> Iterator[int]:
+    """A descriptor to name to nft: with -j it reads its input twice, once as JSON."""
+    with os.fdopen(os.memfd_create("guard"), "w+") as file:
+        file.write(text)
+        file.flush()
+        yield file.fileno()
 
 
 def _refusal(doing: str, complaint: str) -> KernelError:

@@ -4,7 +4,9 @@ Best effort: what is missing, unreadable, too large or malformed tells nothing, 
 these files goes any further than this module.
 """
 
+import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
@@ -20,6 +22,9 @@ LARGEST = 1024 * 1024
 
 MOST_FILES = 64
 ANCESTORS = 16
+
+LOGINS = ("sshd", "dropbear")
+"""What the programs of an SSH session's server are called; OpenSSH 10 has sshd-session."""
 
 
 def read_surroundings(
@@ -38,6 +43,30 @@ def read_surroundings(
         dhcp_servers=_addresses(_dhcp_servers(root)),
         directors=_addresses(_directors(root / "var/vcap/bosh/settings.json")),
         ssh_clients=_addresses(_ssh_clients(environment, root, process)),
+    )
+
+
+def read_own_surroundings() -> Surroundings:
+    """The surroundings of this process; the SSH client counts where a person runs it."""
+    process = os.getpid()
+    hand = by_hand(process=process)
+    return read_surroundings(os.environ if hand else {}, process=process if hand else None)
+
+
+def by_hand(*, root: Path = Path("/"), process: int | None = None) -> bool:
+    """Whether a person runs this: on a terminal, or within an SSH session that still lives.
+
+    A daemon that was once started from a session may still bear its SSH_CONNECTION, but descends
+    from it no more.
+
+    Args:
+        root: the directory below which /proc is.
+        process: process id whose ancestors are looked at; None looks at none.
+    """
+    if any(os.isatty(descriptor) for descriptor in (0, 1, 2)):
+        return True
+    return any(
+        name.startswith(LOGINS) for name, _ in itertools.islice(_ancestry(root, process), ANCESTORS)
     )
 
 
@@ -127,21 +156,24 @@ def _listed(value: Any) -> list[Any]:
 
 def _ssh_clients(environment: Mapping[str, str], root: Path, process: int | None) -> Iterator[str]:
     connection = environment.get("SSH_CONNECTION", "")
-    for _ in range(ANCESTORS):
-        if connection or not process:
-            break
-        for entry in _text(root / f"proc/{process}/environ").split("\0"):
+    ancestry = itertools.islice(_ancestry(root, process), ANCESTORS)
+    while not connection and (found := next(ancestry, None)):
+        for entry in _text(root / f"proc/{found[1]}/environ").split("\0"):
             key, _, value = entry.partition("=")
             if key == "SSH_CONNECTION":
                 connection = value
-        process = _parent(_text(root / f"proc/{process}/status"))
     yield from connection.split()[:1]
 
 
-def _parent(status: str) -> int | None:
-    """proc_pid_status(5)."""
-    for line in status.splitlines():
-        key, _, value = line.partition(":")
-        if key == "PPid" and value.strip().isdecimal():
-            return int(value)
-    return None
+def _ancestry(root: Path, process: int | None) -> Iterator[tuple[str, int]]:
+    """Name and process id of a process and of its ancestors (proc_pid_status(5))."""
+    while process:
+        fields = {
+            key: value.strip()
+            for key, _, value in (
+                line.partition(":") for line in _text(root / f"proc/{process}/status").splitlines()
+            )
+        }
+        yield fields.get("Name", ""), process
+        parent = fields.get("PPid", "")
+        process = int(parent) if parent.isdecimal() else None

@@ -250,6 +250,35 @@ async def test_the_saved_file_loads_by_nft_alone(tmp_path: Path) -> None:
     assert not send_udp(A, A4, B4)
 
 
+async def test_a_table_that_another_program_loaded_is_learnt(tmp_path: Path) -> None:
+    """As at boot: the form of a text is found without touching the table or its counters."""
+    run("nft", "-f", "-", text=TEXT)
+    send_udp(A, A4, B4)
+    nft = Nft()
+    assert not await intact(nft)
+
+    await nft.learn(ruleset(Guard(Promise((), ()))))
+    assert not await intact(nft)
+    await nft.learn(TEXT)
+
+    assert await intact(nft)
+    table = await nft.read()
+    assert table is not None
+    assert table.dropped_out == 1
+    run("nft", "insert rule inet ipsec_agent out accept")
+    assert not await intact(nft)
+
+
+async def test_what_does_not_load_cannot_be_learnt() -> None:
+    """The saved file may be damaged; no table of this VM changes."""
+    nft = Nft()
+
+    with pytest.raises(KernelError, match=r"cannot be tried in a namespace: .*Error: "):
+        await nft.learn(TEXT.replace("drop", "drip"))
+
+    assert await nft.read() is None
+
+
 async def test_many_subnets(tmp_path: Path) -> None:
     """Hundreds of subnets, nested and touching, load in reasonable time and are recognised."""
     ipsec = tuple(ip_network(f"10.{n // 250}.{n % 250}.0/24") for n in range(600))
