@@ -158,10 +158,17 @@ def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def _guard(snapshot: Snapshot) -> dict[str, Any]:
-    table = snapshot.observed.guard or GuardTable("")
     return {
         "mode": snapshot.config.agent.guard.value,
         "state": snapshot.guard_state.value,
+        **guard_counters(snapshot.observed.guard),
+    }
+
+
+def guard_counters(table: GuardTable | None) -> dict[str, Any]:
+    """What the guard counts, as JSON's types; zeroes where it does not stand."""
+    table = table or GuardTable("")
+    return {
         "dropped_in": table.dropped_in,
         "dropped_out": table.dropped_out,
         "clear_in": _clear(table.clear_in),

@@ -44,8 +44,8 @@ def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
         return GuardTable(
             form=_form(objects) or "",
             exempt=tuple(sorted(_index(name, links) for name in _elements(sets, "exempt"))),
-            dropped_in=_dropped(objects, "clear_in"),
-            dropped_out=_dropped(objects, "clear_out"),
+            dropped_in=_dropped(objects, ("clear_in4", "clear_in6", "closed_in")),
+            dropped_out=_dropped(objects, ("clear_out4", "clear_out6", "closed_out")),
             clear_in=_peers(sets, "clear_in"),
             clear_out=_peers(sets, "clear_out"),
             untranslated=_peers(sets, "untranslated"),
@@ -149,11 +149,11 @@ def _links(sets: Mapping[str, dict[str, Any]]) -> tuple[ClearLink, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
-def _dropped(objects: list[tuple[str, dict[str, Any]]], chain: str) -> int:
+def _dropped(objects: list[tuple[str, dict[str, Any]]], chains: tuple[str, ...]) -> int:
     return sum(
         int(part["counter"]["packets"])
         for kind, value in objects
-        if kind == "rule" and value["chain"] in {f"{chain}4", f"{chain}6"}
+        if kind == "rule" and value["chain"] in chains
         for part in value["expr"]
         if isinstance(part.get("counter"), dict)
     )

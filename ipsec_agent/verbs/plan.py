@@ -3,18 +3,17 @@
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
-from ipsec_agent.core.config import Config
-from ipsec_agent.core.config_parser import parse
+from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired import desired, promise
-from ipsec_agent.core.model import Action, Address, Desired
+from ipsec_agent.core.desired_guard import guard_of
+from ipsec_agent.core.guard import explain
+from ipsec_agent.core.model import Action, Address
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.errors import AgentError, ConfigError
-from ipsec_agent.host.files import read_config
+from ipsec_agent.errors import AgentError
+from ipsec_agent.verbs.compiled import compiled
 
 SCHEMA = 1
 SHOWN = {Action.ENCRYPT: "encrypt", Action.PASS: "clear"}
@@ -22,7 +21,7 @@ SHOWN = {Action.ENCRYPT: "encrypt", Action.PASS: "clear"}
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    config = _config(arguments.file)
+    config = compiled(arguments.file)
     address = _address(arguments.address, "--address") or config.agent.address
     if address is None:
         raise AgentError("the plan needs the VM's address", hint="write --address IP")
@@ -50,7 +49,7 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
             }
             for connection in wanted.connections
         ],
-        "guard": _guard(config, wanted),
+        "guard": _guard(config),
         "notes": list(wanted.notes),
     }
     if target is not None:
@@ -59,18 +58,11 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
     return shown
 
 
-def _guard(_config: Config, _wanted: Desired) -> list[str]:
-    """What the guard adds; this version has none."""
-    return []
-
-
-def _config(path: str) -> Config:
-    parsed = parse(read_config(Path(path)), file=path, now=datetime.now(UTC))
-    if parsed.config is None:
-        raise ConfigError(
-            f"{path} is refused", complaints=[str(complaint) for complaint in parsed.complaints]
-        )
-    return parsed.config
+def _guard(config: Config) -> list[str]:
+    """What the guard does on every VM with this config."""
+    if config.agent.guard is GuardMode.NONE:
+        return ["none (agent.guard: none): this VM runs unguarded"]
+    return list(explain(guard_of(config)))
 
 
 def _address(text: str | None, option: str) -> Address | None:
@@ -90,6 +82,7 @@ def _text(shown: dict[str, Any]) -> str:
         f"  {connection['action']:8} {connection['remote']:24} {connection['name']}"
         for connection in shown["connections"]
     ]
+    lines += [f"  guard: {sentence}" for sentence in shown["guard"]]
     lines += [f"  note: {note}" for note in shown["notes"]]
     if "flow" in shown:
         flow = shown["flow"]

@@ -76,7 +76,7 @@ def text(status: dict[str, Any]) -> str:
         f"policies   {policies['installed']} of {policies['desired']} in the kernel,"
         f" {len(policies['foreign'])} foreign"
     )
-    lines += _guard(status.get("guard"))
+    lines += guard_lines(status.get("guard"))
     lines += ["connections"] + [_connection(item) for item in status["connections"]]
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
     lines += ["certificates"] + [
@@ -98,7 +98,7 @@ def _charon(charon: dict[str, Any] | None) -> str:
     return f"{charon['version']}, pid {charon['pid']}, {charon['memory'] >> 20} MiB{answers}"
 
 
-def _guard(guard: dict[str, Any] | None) -> list[str]:
+def guard_lines(guard: dict[str, Any] | None) -> list[str]:
     """The guard, and whom it counts; nothing of an agent that has none."""
     if guard is None:
         return []
