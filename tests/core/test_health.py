@@ -1,0 +1,391 @@
+"""What is wrong with a VM: named, explained, and never called healthy where clear may pass."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipsec_agent.core.config import GuardMode
+from ipsec_agent.core.health import Assessment, Memory
+from ipsec_agent.core.lockout import Finding
+from ipsec_agent.core.model import Direction, PolicySelector
+from ipsec_agent.core.observed import Charon, Policy, SecurityAssociation
+from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.errors import KernelError
+from tests.configs import FACTS, config
+from tests.vm import CHARON, NETWORK, NOW, OWN, PEER, Vm, healthy_vm, with_sa
+
+VM = healthy_vm()
+CRITICAL, ERROR, WARNING, INFO = (
+    Severity.CRITICAL,
+    Severity.ERROR,
+    Severity.WARNING,
+    Severity.INFO,
+)
+
+
+def foreign(source: str, destination: str, *, esp: bool = False, blocks: bool = False) -> Policy:
+    """A policy that nobody here wanted."""
+    selector = PolicySelector(Direction.OUT, ip_network(source), ip_network(destination))
+    return Policy(selector, 1, esp=esp, blocks=blocks)
+
+
+def line(code: str, *, peer: str = str(PEER), ago: float = 10) -> LogLine:
+    """A line of charon's log."""
+    return LogLine(code, "it did not work", peer, "look", NOW - ago)
+
+
+def test_healthy() -> None:
+    """A VM that is as its config wants it has no problem."""
+    assert VM.assess().problems == ()
+
+
+def test_charon_down() -> None:
+    """No charon is CRITICAL at once."""
+    assert VM.but(charon=None).problems()["charon-down"].severity is CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("charon", "severity", "says"),
+    [
+        (replace(CHARON, missed=1), CRITICAL, "let 1 deadlines pass"),
+        (
+            replace(CHARON, process=replace(CHARON.process, stopped=True)),
+            CRITICAL,
+            "a signal has stopped it",
+        ),
+        (
+            replace(CHARON, process=replace(CHARON.process, reachable=False)),
+            CRITICAL,
+            "its socket is gone",
+        ),
+    ],
+)
+def test_unresponsive(charon: Charon, severity: Severity, says: str) -> None:
+    """Why charon does not answer is said, and is CRITICAL."""
+    found = VM.but(charon=replace(charon, responsive=False)).problems()
+
+    assert found["charon-unresponsive"].severity is severity
+    assert says in found["charon-unresponsive"].message
+
+
+def test_starting() -> None:
+    """While the first answer is awaited nothing is shown for 5 s, and a warning then."""
+    starting = VM.but(charon=replace(CHARON, responsive=False))
+    first = starting.assess()
+    later = starting.but(time=NOW + 6).assess(first.memory)
+
+    assert first.problems == ()
+    assert [(it.code, it.severity) for it in later.problems] == [("charon-unresponsive", WARNING)]
+
+
+def test_policies_missing() -> None:
+    """It says how many, and of which connections."""
+    found = VM.but(policies=()).problems()["policies-missing"]
+
+    assert found.severity is CRITICAL
+    assert found.message == (
+        "5 of 5 policies are not in the kernel (ipsec-10.0.0.0/16, no-ipsec-broadcast)"
+    )
+
+
+def test_bypass() -> None:
+    """A foreign policy that lets pass in clear what a trap selects is an ERROR at once."""
+    vm = VM.but(policies=(*VM.observed.policies, foreign("0.0.0.0/0", "10.0.0.9/32")))
+
+    assert vm.problems()["policies-bypassed"].severity is ERROR
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        foreign("0.0.0.0/0", "192.0.2.0/24"),
+        foreign("0.0.0.0/0", "10.0.0.9/32", blocks=True),
+        foreign("10.0.0.5/32", "10.0.0.9/32", esp=True),
+        foreign("::/0", "::/0"),
+    ],
+)
+def test_foreign(policy: Policy) -> None:
+    """Other foreign policies are a warning, once they have stood for 30 s."""
+    vm = VM.but(policies=(*VM.observed.policies, policy))
+    first = vm.assess()
+    later = vm.but(time=NOW + 31).assess(first.memory)
+
+    assert first.problems == ()
+    assert [it.code for it in later.problems] == ["policies-foreign"]
+
+
+def test_network() -> None:
+    """An uplink that is down, and an address that is gone."""
+    down = replace(
+        NETWORK, links=tuple(replace(link, up=link.index != 2) for link in NETWORK.links)
+    )
+    gone = replace(VM, placement=replace(VM.placement, present=False))
+
+    assert healthy_vm(network=down).problems()["link-down"].message == "the uplink eth0 is down"
+    assert gone.problems()["address-missing"].severity is ERROR
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "severity"),
+    [
+        ("policies", "policies-missing", CRITICAL),
+        ("guard", "guard-missing", CRITICAL),
+        ("states", "unreadable", ERROR),
+        ("charon", "unreadable", ERROR),
+        ("network", "unreadable", ERROR),
+        ("remembered", "unreadable", ERROR),
+        ("counters", "unreadable", INFO),
+    ],
+)
+def test_unreadable(name: str, code: str, severity: Severity) -> None:
+    """What cannot be read is one problem with the reader's own words and hint."""
+    error = KernelError("no such thing", code=2, hint="install it")
+    empty = None if name in {"charon", "guard"} else ()
+    vm = VM.but(unreadable=((name, error),))
+    if name != "network":
+        vm = vm.but(**{name: empty})
+
+    found = vm.assess().problems
+
+    assert [(it.code, it.severity) for it in found] == [(code, severity)]
+    assert "no such thing" in found[0].message
+    assert found[0].hint == "install it"
+
+
+@pytest.mark.parametrize(
+    ("days", "code", "severity"),
+    [
+        (31, None, None),
+        (29, "certificate-expires", INFO),
+        (13, "certificate-expires", WARNING),
+        (6, "certificate-expires", ERROR),
+        (2, "certificate-expires", CRITICAL),
+        (-1, "certificate-expired", CRITICAL),
+    ],
+)
+def test_certificates(days: int, code: str | None, severity: Severity | None) -> None:
+    """The complaint grows louder as the end comes near."""
+    end = datetime.fromtimestamp(NOW, UTC) + timedelta(days=days)
+    vm = healthy_vm(config(facts=replace(FACTS, not_after=end)))
+
+    found = [(it.code, it.severity) for it in vm.assess().problems]
+
+    assert found == ([(code, severity)] if code else [])
+
+
+def test_advice() -> None:
+    """A gateway inside the encrypted set is a warning with the line to add; the VM is healthy."""
+    finding = Finding(PEER, ("default gateway",), False, "the gateway is inside", "- 10.0.0.9/32")
+
+    shown = VM.assess(lockouts=(finding,)).problems
+
+    assert [(it.code, it.severity, it.hint) for it in shown] == [
+        ("lockout-risk", WARNING, "add to no_ipsec_subnets the line `- 10.0.0.9/32`")
+    ]
+    assert healthy(shown)
+    assert with_sa(VM).assess(lockouts=(finding,)).problems == ()
+
+
+def played(*vms: Vm) -> Assessment:
+    """The last of several passes, each of which hands on its memory."""
+    assessment = vms[0].assess()
+    for vm in vms[1:]:
+        assessment = vm.assess(assessment.memory)
+    return assessment
+
+
+def test_counters_rise() -> None:
+    """A counter that rises for long is a problem; one burst is none."""
+
+    def passes(count: Callable[[int], int]) -> list[Vm]:
+        return [
+            VM.but(time=NOW + seconds, counters=(("XfrmInNoStates", count(seconds)),))
+            for seconds in range(0, 100, 10)
+        ]
+
+    rising = played(*passes(lambda seconds: 20 * seconds))
+    burst = played(*passes(lambda seconds: min(20 * seconds, 200)))
+
+    assert [it.code for it in rising.problems] == ["xfrm-in-no-states"]
+    assert burst.problems == ()
+
+
+def test_one_way() -> None:
+    """Packets that only go out are an information, judged from pass to pass."""
+
+    def vm(seconds: int) -> Vm:
+        out = SecurityAssociation(OWN, PEER, 7, 1, packets=seconds + 1)
+        back = SecurityAssociation(PEER, OWN, 8, 1)
+        return VM.but(time=NOW + seconds, states=(out, back))
+
+    last = played(vm(0), vm(10), vm(20))
+
+    assert [(it.code, it.severity) for it in last.problems] == [("peer-one-way", INFO)]
+    assert [peer.one_way for peer in last.peers] == ["out"]
+
+
+def test_unread_states_forget_nothing() -> None:
+    """A pass that could not read the SAs leaves the peers' traffic as it was."""
+    states = (SecurityAssociation(PEER, OWN, 8, 1, packets=5),)
+    before = VM.but(states=states).assess()
+    error = KernelError("busy", code=16)
+
+    after = VM.but(unreadable=(("states", error),), time=NOW + 5).assess(before.memory)
+
+    assert after.memory.followed == before.memory.followed
+
+
+def test_log_line() -> None:
+    """A line of charon's log that names a peer is a problem with its hint."""
+    found = VM.problems(lines=(line("peer-refuses-us"),))["peer-refuses-us"]
+
+    assert found.message == "charon says of 10.0.0.9: it did not work"
+    assert found.hint == "look"
+
+
+def test_line_is_over() -> None:
+    """A line is over once a younger SA stands with that peer, and only then."""
+    lines = (line("peer-refuses-us", ago=10),)
+
+    assert "peer-refuses-us" in with_sa(VM, age=20).problems(lines=lines)
+    assert "peer-refuses-us" in with_sa(VM, "10.0.0.66", age=5).problems(lines=lines)
+    assert "peer-refuses-us" in with_sa(VM, age=5, state="REKEYED").problems(lines=lines)
+    assert with_sa(VM, age=5).problems(lines=lines) == {}
+
+
+def test_line_of_a_trap() -> None:
+    """That a trap was not installed is over once the kernel has every policy."""
+    lines = (line("trap-not-installed", peer=""),)
+
+    assert VM.problems(lines=lines) == {}
+    assert "trap-not-installed" in VM.but(policies=()).problems(lines=lines)
+
+
+def test_line_of_the_key() -> None:
+    """That the key was not found is over once charon has it."""
+    lines = (line("own-key-missing"),)
+
+    assert "own-key-missing" in VM.problems(lines=lines)
+    assert VM.but(charon=replace(CHARON, keys=("aa",))).problems(lines=lines) == {}
+
+
+def test_effect_is_hidden() -> None:
+    """While charon is down, a silent peer is not shown; it is when charon is back."""
+    lines = (line("peer-silent", ago=0),)
+    down = VM.but(charon=None)
+    first = down.assess(lines=lines)
+    second = down.but(time=NOW + 31).assess(first.memory, lines=lines)
+    third = VM.but(time=NOW + 32).assess(second.memory, lines=lines)
+
+    assert [it.code for it in second.problems] == ["charon-down"]
+    assert [(it.code, it.since) for it in third.problems] == [("peer-silent", NOW)]
+
+
+# --- never healthy while packets may be in clear -----------------------------------------------
+
+
+def lose_a_policy(vm: Vm, number: int) -> Vm:
+    """One of our policies is gone."""
+    policies = list(vm.observed.policies)
+    del policies[number % len(policies)]
+    return vm.but(policies=tuple(policies))
+
+
+def weaken_a_policy(vm: Vm, number: int) -> Vm:
+    """One of our traps no longer requires ESP, or is a block."""
+    traps = [n for n, policy in enumerate(vm.observed.policies) if policy.esp]
+    policies = list(vm.observed.policies)
+    chosen = traps[number % len(traps)]
+    policies[chosen] = replace(policies[chosen], esp=False)
+    return vm.but(policies=tuple(policies))
+
+
+def lose_the_guard(vm: Vm, _number: int) -> Vm:
+    """`nft flush ruleset`."""
+    return vm.but(guard=None)
+
+
+def alter_the_guard(vm: Vm, number: int) -> Vm:
+    """A rule was changed, or it is another config's table."""
+    return vm.table(mark=("", "of another text")[number % 2])
+
+
+def exempt_the_uplink(vm: Vm, _number: int) -> Vm:
+    """The guard no longer judges the uplink."""
+    return vm.table(exempt=(*vm.desired.guard.exempt, 2) if vm.desired.guard else (2,))
+
+
+def nothing(vm: Vm, _number: int) -> Vm:
+    """No harm."""
+    return vm
+
+
+HARMS: tuple[tuple[Callable[[Vm, int], Vm], str], ...] = (
+    (lose_a_policy, "policies-missing"),
+    (weaken_a_policy, "policies-missing"),
+    (lose_the_guard, "guard-missing"),
+    (alter_the_guard, "guard-altered"),
+    (exempt_the_uplink, "guard-altered"),
+)
+CODES = ("charon-down", "peer-silent", "certificate-expired", "failed", "xfrm-in-no-states")
+others = st.lists(
+    st.builds(
+        Problem, st.sampled_from(CODES), st.sampled_from(Severity), st.just("m"), st.just("h")
+    ),
+    max_size=4,
+).map(tuple)
+histories = st.lists(
+    st.tuples(
+        st.floats(0, 100),
+        st.sampled_from([*HARMS, (nothing, "")]),
+        st.integers(0, 9),
+        others,
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=8,
+)
+WISHES = (
+    healthy_vm(),
+    healthy_vm(config(("10.0.0.0/16", "10.1.0.0/16"), ("10.0.9.0/24",))),
+)
+
+
+@given(histories, st.sampled_from(WISHES))
+def test_never_healthy_in_clear(
+    history: list[
+        tuple[float, tuple[Callable[[Vm, int], Vm], str], int, tuple[Problem, ...], bool]
+    ],
+    vm: Vm,
+) -> None:
+    """Whatever was before and whatever else is wrong: a policy or the guard that is missing,
+    altered or lowered is shown as CRITICAL in that very pass, and the VM is not healthy."""
+    memory, now = Memory(), NOW
+    for gap, (harm, code), number, failures, lowered in history:
+        now += gap
+        harmed = harm(vm, number).but(time=now)
+        assessment = harmed.assess(memory, failures=failures, lowered=lowered)
+        memory = assessment.memory
+        shown = {it.code: it.severity for it in assessment.problems}
+
+        if lowered and not code.startswith("policies"):
+            code = "guard-lowered"  # noqa: PLW2901 - it says more than that the table is gone
+        if code:
+            assert shown[code] is CRITICAL
+            assert not healthy(assessment.problems)
+
+
+def test_unguarded_is_not_healthy() -> None:
+    """agent.guard: none is a problem for as long as it stands."""
+    settings = config()
+    settings = replace(settings, agent=replace(settings.agent, guard=GuardMode.NONE))
+
+    found = healthy_vm(settings).assess().problems
+
+    assert [(it.code, it.severity) for it in found] == [("guard-none", WARNING)]
+    assert not healthy(found)

@@ -1,0 +1,177 @@
+"""The status document and the one line of it."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from ipsec_agent.core.health import Memory
+from ipsec_agent.core.observed import ClearLink, ClearPeer, IkeSa, SecurityAssociation
+from ipsec_agent.core.status import Snapshot, State, document, sentence
+from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa
+
+VM = healthy_vm()
+
+
+def snapshot(vm: Vm, memory: Memory | None = None, *, lowered: bool = False) -> Snapshot:
+    """What a pass leaves of a VM."""
+    assessment = vm.assess(memory, lowered=lowered)
+    return Snapshot(
+        config=vm.config,
+        placement=vm.placement,
+        desired=vm.desired,
+        observed=vm.observed,
+        problems=assessment.problems,
+        state=State.DEGRADED if assessment.problems else State.RUNNING,
+        pid=1,
+        version="0",
+        passes=1,
+        traffic=assessment.peers,
+        guard_lowered=lowered,
+    )
+
+
+def shown(vm: Vm, memory: Memory | None = None, *, lowered: bool = False) -> dict[str, Any]:
+    """The document, as another program reads it."""
+    return dict(json.loads(json.dumps(document(snapshot(vm, memory, lowered=lowered)))))
+
+
+def states(out: int, back: int, *, used: int = 0) -> tuple[SecurityAssociation, ...]:
+    """The kernel's SAs with PEER, of so many packets."""
+    return (
+        SecurityAssociation(OWN, PEER, 7, 1, 100 * out, out, int(NOW) - 50, used),
+        SecurityAssociation(PEER, OWN, 8, 1, 100 * back, back, int(NOW) - 50, used),
+    )
+
+
+def test_keys() -> None:
+    """The interface: what other programs may count on, all of it present at any time."""
+    keys = {
+        "schema", "version", "pid", "time", "passes", "state", "healthy", "problems", "address",
+        "addresses", "role", "notes", "charon", "connections", "peers", "policies", "guard",
+        "counters", "certificates", "links",
+    }  # fmt: skip
+
+    assert set(shown(VM)) == keys
+    assert set(shown(VM.but(charon=None, guard=None, policies=()))) == keys
+    assert (shown(VM)["schema"], shown(VM)["healthy"]) == (1, True)
+
+
+def test_guard() -> None:
+    """The guard's state and whom it counts."""
+    vm = VM.table(
+        dropped_in=4,
+        dropped_out=3,
+        clear_in=(ClearPeer(PEER, 4, 400, 99),),
+        clear_out=(ClearPeer(OTHER, 3, 300, 99),),
+        untranslated=(ClearPeer(OTHER, 2, 200, 99),),
+        unjudged=(ClearLink("eth1", 1, 100, 99),),
+    )
+
+    assert shown(vm)["guard"] == {
+        "mode": "enforce",
+        "state": "up",
+        "dropped_in": 4,
+        "dropped_out": 3,
+        "clear_in": [{"address": "10.0.0.9", "packets": 4, "bytes": 400, "idle": 99}],
+        "clear_out": [{"address": "10.0.0.66", "packets": 3, "bytes": 300, "idle": 99}],
+        "untranslated": [{"address": "10.0.0.66", "packets": 2, "bytes": 200, "idle": 99}],
+        "unjudged": [{"link": "eth1", "packets": 1, "bytes": 100, "idle": 99}],
+    }
+    assert shown(VM.but(guard=None))["guard"]["state"] == "missing"
+    assert shown(VM, lowered=True)["guard"]["state"] == "lowered"
+
+
+def test_counters() -> None:
+    """The kernel's counters that are not 0, by its names."""
+    vm = VM.but(counters=(("XfrmInError", 0), ("XfrmInNoStates", 5)))
+
+    assert shown(vm)["counters"] == {"XfrmInNoStates": 5}
+
+
+def test_peer() -> None:
+    """A peer: charon's SA and counts, the kernel's idle times."""
+    vm = with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40))
+
+    assert shown(vm)["peers"] == [
+        {
+            "address": "10.0.0.9",
+            "state": "installed",
+            "age": 20,
+            "ike_sas": 1,
+            "child_sas": 1,
+            "duplicates": 0,
+            "bytes_in": 3000,
+            "bytes_out": 2000,
+            "packets_in": 30,
+            "packets_out": 20,
+            "idle_in": 40,
+            "idle_out": 40,
+            "one_way": "",
+        }
+    ]
+
+
+def test_peer_twice() -> None:
+    """Two CHILD_SAs with a peer, as when both began at once, are one peer with a duplicate."""
+    (peer,) = shown(with_sa(with_sa(VM), age=30))["peers"]
+
+    assert (peer["ike_sas"], peer["child_sas"], peer["duplicates"], peer["age"]) == (2, 2, 1, 30)
+    assert peer["packets_in"] == 60
+
+
+def test_peer_in_the_making() -> None:
+    """A peer without a CHILD_SA has the IKE_SA's state, and nothing known of its traffic."""
+    ike = IkeSa(1, "x", "CONNECTING", OWN, PEER, True, 0)
+
+    (peer,) = shown(VM.but(charon=replace(CHARON, sas=(ike,))))["peers"]
+
+    assert (peer["state"], peer["child_sas"], peer["idle_in"]) == ("connecting", 0, None)
+
+
+def test_peers_of_the_kernel_alone() -> None:
+    """Peers whose traffic runs on SAs that charon does not list are shown as what they are."""
+    vm = VM.but(states=states(2, 3))
+
+    (orphan,) = shown(vm)["peers"]
+    (unknown,) = shown(vm.but(charon=None))["peers"]
+
+    assert orphan["state"] == "orphan"
+    assert unknown["state"] == "unknown"
+    assert (orphan["age"], orphan["ike_sas"], orphan["child_sas"]) == (50, 0, 1)
+    assert (orphan["packets_in"], orphan["bytes_out"]) == (3, 200)
+
+
+def test_one_way() -> None:
+    """A peer that packets only go to is marked."""
+    memory = VM.but(states=states(1, 0), time=NOW - 30).assess().memory
+    memory = VM.but(states=states(2, 0), time=NOW - 10).assess(memory).memory
+
+    (peer,) = shown(VM.but(states=states(3, 0)), memory)["peers"]
+
+    assert peer["one_way"] == "out"
+    assert (peer["idle_in"], peer["idle_out"]) == (None, 0)
+
+
+def test_order_of_peers() -> None:
+    """Peers are in the order of their numbers, not of their letters."""
+    vm = with_sa(with_sa(with_sa(VM, "10.0.0.100"), "10.0.0.9"), "10.0.0.20")
+
+    assert [peer["address"] for peer in shown(vm)["peers"]] == [
+        "10.0.0.9",
+        "10.0.0.20",
+        "10.0.0.100",
+    ]
+
+
+def test_sentence() -> None:
+    """One line: what is, or the worst that is wrong."""
+    bad = snapshot(VM.but(charon=None, policies=()).table(clear_in=(ClearPeer(PEER, 1, 1, 0),)))
+
+    assert sentence(snapshot(with_sa(VM).but(states=states(1, 1)))) == (
+        "running, healthy: 5 of 5 policies, guard up, SAs with 1 peers"
+    )
+    assert sentence(bad) == (
+        "degraded: charon-down: charon does not run; no new SA can be negotiated (and 2 more)"
+    )
+    assert sentence(replace(bad, problems=bad.problems[::-1])).startswith("degraded: policies-miss")
+    assert sentence(replace(bad, problems=(), state=State.STARTING)) == "starting: 0 of 5 policies"

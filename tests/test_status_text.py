@@ -1,0 +1,72 @@
+"""The status for a person."""
+
+import json
+from dataclasses import replace
+
+from ipsec_agent.core.observed import ClearPeer
+from ipsec_agent.core.status import document
+from ipsec_agent.verbs.status import MOST_COUNTED, text
+from tests.core.test_status import snapshot, states
+from tests.vm import NOW, PEER, Vm, healthy_vm, with_sa
+
+VM = healthy_vm()
+
+
+def lines(vm: Vm) -> list[str]:
+    """What a person reads."""
+    return text(json.loads(json.dumps(document(snapshot(vm))))).splitlines()
+
+
+def test_healthy() -> None:
+    """The first line says it; guard, peers and links have theirs."""
+    shown = lines(with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40)))
+
+    assert shown[0] == "ipsec-agent 0: running, healthy"
+    assert "guard      up, dropped 0 in, 0 out" in shown
+    assert (
+        "  10.0.0.9                 installed    age 20 s, in 30 packets (40 s ago),"
+        " out 20 packets (40 s ago)"
+    ) in shown
+    assert "  eth0         MTU 1500" in shown
+
+
+def test_problem() -> None:
+    """A problem says how long it stands and what to do."""
+    memory = VM.but(charon=None, time=NOW - 300).assess().memory
+    problems = VM.but(charon=None).assess(memory).problems
+    shown = text(document(replace(snapshot(VM.but(charon=None)), problems=problems)))
+
+    assert "  CRITICAL charon-down: charon does not run; no new SA can be negotiated\n" in shown
+    assert "    for 5 min. the agent starts it again by itself" in shown
+
+
+def test_guard_is_loud() -> None:
+    """A guard that does not stand is in capitals; who sends clear is named, the latest first."""
+    peers = tuple(ClearPeer(PEER + n, 5, 500, 200 - n) for n in range(MOST_COUNTED + 2))
+
+    assert any(line.startswith("guard      MISSING") for line in lines(VM.but(guard=None)))
+    shown = lines(VM.table(clear_in=peers))
+    first = shown.index("guard      up, dropped 0 in, 0 out") + 1
+    assert shown[first] == ("  sent us clear: 10.0.0.20: 5 packets, the last one 3 min ago")
+    assert shown[first + MOST_COUNTED] == "  … and 2 more; see --json"
+
+
+def test_counters() -> None:
+    """What the kernel counted is listed by its names, if there is any."""
+    shown = lines(VM.but(counters=(("XfrmInNoStates", 5), ("XfrmInError", 0))))
+
+    assert shown[-2:] == [
+        "packets that IPsec dropped, by the kernel's names",
+        "  XfrmInNoStates           5",
+    ]
+
+
+def test_older_agent() -> None:
+    """A status without what this version added is shown all the same."""
+    status = document(snapshot(with_sa(VM)))
+    for key in ("guard", "counters"):
+        del status[key]
+    for key in ("idle_in", "idle_out", "one_way"):
+        del status["peers"][0][key]
+
+    assert "10.0.0.9" in text(status)
