@@ -23,6 +23,7 @@ VERBS = {
     "status": "what is, from the running agent",
     "reload": "have the running agent read its config again",
     "stop": "end charon cleanly, then the agent",
+    "guard": "the guard, which drops what should be encrypted and is not; needs no agent",
 }
 
 EXAMPLES = {
@@ -32,6 +33,13 @@ EXAMPLES = {
     "status": "ipsec-agent status --json | jq .problems",
     "reload": "ipsec-agent reload",
     "stop": "ipsec-agent stop",
+    "guard": "ipsec-agent guard up --config /etc/ipsec-agent/ipsec.yml",
+}
+
+GUARD_ACTIONS = {
+    "up": "put it up, now and at each boot; 0 done, 1 refused",
+    "down": "take it away, until `guard up`, the agent's next start or the next boot",
+    "status": "how it is: 0 up, 1 altered, closed or of another config, 3 none stands",
 }
 
 
@@ -60,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _plan_arguments(made["plan"])
     for verb in ("status", "reload", "stop"):
         made[verb].add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default())
+    _guard_arguments(made["guard"])
     made["status"].add_argument("--json", action="store_true", help="the stable document")
     made["status"].add_argument("--watch", action="store_true", help="again each second")
     return top
@@ -70,6 +79,24 @@ def _plan_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--address", metavar="IP", help="of the VM; agent.address where left out")
     verb.add_argument("--to", metavar="IP", help="say how packets to this address would travel")
     verb.add_argument("--json", action="store_true", help="the stable document")
+
+
+def _guard_arguments(verb: argparse.ArgumentParser) -> None:
+    actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in GUARD_ACTIONS.items():
+        action = actions.add_parser(
+            name, help=text, description=text, epilog=f"example: ipsec-agent guard {name}"
+        )
+        action.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+        action.add_argument("--json", action="store_true", help="the stable document")
+        if name != "status":
+            action.add_argument(
+                "--socket", metavar="PATH", help="of a running agent; default: in its run_dir"
+            )
+        if name == "up":
+            action.add_argument(
+                "--force", action="store_true", help="even if that cuts this VM off"
+            )
 
 
 def _default() -> str:

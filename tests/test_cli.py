@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.cli import VERBS, main
+from ipsec_agent.cli import GUARD_ACTIONS, VERBS, main
 from tests.certificates import make_ca, make_leaf
 from tests.manifests import manifest
 
@@ -59,11 +59,21 @@ def test_plan_json(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
         {"name": "no-ipsec-10.0.1.4/32", "remote": "10.0.1.4/32", "action": "pass"},
         {"name": "ipsec-10.0.0.0/20", "remote": "10.0.0.0/20", "action": "encrypt"},
     ]
+    assert "between two addresses of 10.0.0.0/20, except 10.0.1.4/32," in shown["guard"][0]
     assert shown["flow"] == {
         "to": "10.0.1.4",
         "action": "clear",
         "because": "10.0.1.4 is in no_ipsec_subnets (10.0.1.4/32)",
     }
+
+
+def test_plan_without_a_guard(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`agent.guard: none` is said where a guard would be explained."""
+    good.write_text(good.read_text() + "agent: {guard: none}\n")
+
+    assert main(["plan", str(good), "--address", "10.0.1.7"]) == 0
+
+    assert "guard: none (agent.guard: none): this VM runs unguarded" in capsys.readouterr().out
 
 
 def test_plan_wrong_address(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,3 +119,30 @@ def test_status_imports_little(tmp_path: Path) -> None:
 
     assert "ipsec_agent.verbs.status" in loaded
     assert not {"asyncio", "pyroute2", "cryptography", "structlog", "yaml", "vici"} & set(loaded)
+
+
+@pytest.mark.parametrize("action", GUARD_ACTIONS)
+def test_guard_help(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each action of `guard` says what it does, with its exit codes, and an example."""
+    with pytest.raises(SystemExit) as caught:
+        main(["guard", action, "--help"])
+
+    assert caught.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"example: ipsec-agent guard {action}" in said
+    assert GUARD_ACTIONS[action] in said
+
+
+def test_guard_imports_little(tmp_path: Path) -> None:
+    """`guard` runs before an agent does and without one: none of its libraries is imported."""
+    script = (
+        "import sys; from ipsec_agent.cli import main;"
+        f"main(['guard', 'up', '--config', '{tmp_path}/none']); print(' '.join(sys.modules))"
+    )
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "ipsec_agent.verbs.guard" in loaded
+    assert not {"pyroute2", "structlog", "psutil", "vici"} & set(loaded)

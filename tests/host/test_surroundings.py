@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.core.observed import Surroundings
-from ipsec_agent.host.surroundings import LARGEST, read_surroundings
+from ipsec_agent.host.surroundings import LARGEST, by_hand, read_own_surroundings, read_surroundings
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -131,3 +131,51 @@ def test_ssh_client_behind_sudo() -> None:
     )
 
     assert done.stdout == "(IPv4Address('192.0.2.44'),)\n"
+
+
+def processes(root: Path, *names: str) -> int:
+    """A chain of processes, the youngest first; gives its process id."""
+    for number, name in enumerate(names, 100):
+        parent = number + 1 if number - 100 < len(names) - 1 else 0
+        write(root, f"proc/{number}/status", f"Name:\t{name}\nPid:\t{number}\nPPid:\t{parent}\n")
+    return 100
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("python3", "sudo", "bash", "sshd", "systemd"), True),
+        (("python3", "bash", "sshd-session", "sshd", "systemd"), True),
+        (("python3", "sh", "dropbear", "init"), True),
+        (("python3", "sh", "monit", "systemd"), False),
+        (("python3", "systemd"), False),
+        (("python3",), False),
+    ],
+)
+def test_by_hand_within_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], expected: bool
+) -> None:
+    """Without a terminal the SSH server among the ancestors tells; a daemon has none."""
+    monkeypatch.setattr("os.isatty", lambda _descriptor: False)
+
+    assert by_hand(root=tmp_path, process=processes(tmp_path, *names)) is expected
+
+
+def test_by_hand_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on any of the three is a person's."""
+    monkeypatch.setattr("os.isatty", lambda descriptor: descriptor == 2)
+
+    assert by_hand(root=tmp_path)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_daemon_has_no_session(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """What is left of a session in a daemon's environment counts for nothing."""
+    monkeypatch.setattr(
+        "ipsec_agent.host.surroundings.by_hand", lambda *, process: process and terminal
+    )
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.44 50000 10.0.0.5 22")
+
+    found = read_own_surroundings().ssh_clients
+
+    assert found == ((ip_address("192.0.2.44"),) if terminal else ())

@@ -1,0 +1,156 @@
+"""How the guard is, read without an agent: the table, the saved file, and what the config wants."""
+
+import enum
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.core.closed_table import CLOSED
+from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.desired_guard import guard_of
+from ipsec_agent.core.guard_table import mark, ruleset
+from ipsec_agent.core.observed import GuardTable
+from ipsec_agent.core.status import guard_counters
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.saved_guard import saved_guard
+
+
+class State(enum.StrEnum):
+    """What stands in the kernel."""
+
+    UP = "up"
+    MISSING = "missing"
+    ALTERED = "altered"
+    CLOSED = "closed"
+
+
+class Saved(enum.StrEnum):
+    """What the next boot loads."""
+
+    GOOD = "good"
+    MISSING = "missing"
+    BROKEN = "does not load"
+
+
+EXIT = {State.UP: 0, State.MISSING: 3, State.ALTERED: 1, State.CLOSED: 1}
+"""Exit codes, in the manner of LSB's `status`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found.
+
+    Attributes:
+        current: whether the config makes this very table, None where no config tells.
+        notes: what an operator should know or do, as sentences.
+    """
+
+    state: State
+    table: GuardTable | None
+    current: bool | None
+    saved: Saved
+    notes: tuple[str, ...]
+
+
+async def look(nft: Nft, config: Config | None, path: Path) -> Look:
+    """Compare the table with everything that may have made it.
+
+    Args:
+        nft: remembers what an agent, or `guard up`, has loaded.
+        config: None where it is refused.
+        path: the file that the next boot loads.
+
+    Raises:
+        KernelError: the table cannot be read.
+        StartError: the file cannot be read.
+    """
+    wanted = None
+    if config is not None and config.agent.guard is GuardMode.ENFORCE:
+        wanted = ruleset(guard_of(config))
+    kept = saved_guard(path)
+    notes: list[str] = []
+    saved = await _saved(nft, kept, path, notes)
+    table = await nft.read()
+    if table is not None and not table.mark:
+        for text in filter(None, (wanted, kept if saved is Saved.GOOD else None, CLOSED)):
+            await _learn(nft, text, notes)
+        table = await nft.read()
+    state = _state(table)
+    current = None if config is None else _current(table, wanted)
+    notes += _notes(state, config, kept, wanted, current=current)
+    return Look(state, table, current, saved, tuple(dict.fromkeys(notes)))
+
+
+async def _saved(nft: Nft, kept: str | None, path: Path, notes: list[str]) -> Saved:
+    if kept is None:
+        notes.append("no table is saved: the next boot has no guard until the agent starts")
+        return Saved.MISSING
+    try:
+        await nft.check(kept)
+    except KernelError as error:
+        notes.append(f"{path}: {error.message}; the next boot will be closed, but for SSH")
+        return Saved.BROKEN
+    return Saved.GOOD
+
+
+async def _learn(nft: Nft, text: str, notes: list[str]) -> None:
+    try:
+        await nft.learn(text)
+    except KernelError as error:
+        notes.append(f"the table cannot be compared: {error.message}")
+
+
+def _state(table: GuardTable | None) -> State:
+    if table is None:
+        return State.MISSING
+    if not table.mark:
+        return State.ALTERED
+    return State.CLOSED if table.mark == mark(CLOSED) else State.UP
+
+
+def _current(table: GuardTable | None, wanted: str | None) -> bool:
+    if table is None or wanted is None:
+        return table is None and wanted is None
+    return table.mark == mark(wanted)
+
+
+def _notes(
+    state: State,
+    config: Config | None,
+    kept: str | None,
+    wanted: str | None,
+    *,
+    current: bool | None,
+) -> list[str]:
+    notes = []
+    if config is not None and wanted is None:
+        notes.append("agent.guard is none: no guard is wanted, and packets may leave in clear")
+    elif state is State.UP and current is False:
+        notes.append("the config has changed since this table was loaded: `ipsec-agent guard up`")
+    elif state is State.ALTERED:
+        notes.append("it is not what ipsec-agent loaded: `ipsec-agent guard up` mends it")
+    elif state is State.CLOSED:
+        notes.append(
+            "the saved table did not load at boot, and all but SSH is closed:"
+            " `ipsec-agent guard up` mends it"
+        )
+    if wanted is not None and kept not in {None, wanted}:
+        notes.append("what is saved is not what the config makes: `ipsec-agent guard up` saves it")
+    return notes
+
+
+def document(found: Look, path: Path) -> dict[str, Any]:
+    """The look as JSON's types: a stable interface, versioned by `schema`."""
+    names = dict(socket.if_nameindex())
+    exempt = found.table.exempt if found.table else ()
+    return {
+        "schema": 1,
+        "state": found.state.value,
+        "current": found.current,
+        "exempt": [names.get(index, str(index)) for index in exempt if names.get(index) != "lo"],
+        "saved": {"path": str(path), "state": found.saved.value},
+        **guard_counters(found.table),
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,166 @@
+"""`ipsec-agent guard up|down|status`: the guard, with neither charon nor agent.
+
+A running agent is asked to do it, since it would undo what is done behind its back.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.core.config import AgentConfig, Config, GuardMode
+from ipsec_agent.core.desired_guard import guard_of, lockouts
+from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.lockout import Finding
+from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.guard_look import EXIT, document, look
+from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.files import make_directory
+from ipsec_agent.host.ip_listing import read_addresses
+from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.saved_guard import NAME, save_guard
+from ipsec_agent.host.surroundings import read_own_surroundings
+from ipsec_agent.verbs.compiled import compiled
+from ipsec_agent.verbs.status import guard_lines
+
+AGENT_DEADLINE = 30.0
+"""Seconds within which a running agent must have done it; it takes one pass."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do what was asked, and say what came of it."""
+    return {"up": _up, "down": _down, "status": _status}[arguments.action](arguments)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    """Put the guard up, now and at each boot; nothing is touched where that is refused."""
+    config = compiled(arguments.config)
+    if config.agent.guard is GuardMode.NONE:
+        raise StartError(
+            f"agent.guard is none in {arguments.config}: no guard is wanted",
+            hint="remove that line",
+        )
+    findings = _findings(config)
+    refused = [finding for finding in findings if finding.refused]
+    for finding in findings:
+        louder = "REFUSED" if finding.refused and not arguments.force else "warning"
+        sys.stderr.write(f"{louder}: {finding.message}\n  {finding.hint}\n")
+    if refused and not arguments.force:
+        raise StartError(
+            "the guard would cut this VM off, and stays as it is",
+            hint="add what is said above, or insist with --force",
+        )
+    saved = Path(config.agent.state_dir) / NAME
+    socket = _socket(arguments, config.agent)
+    try:
+        answer = ask(socket, "guard-up", deadline=AGENT_DEADLINE, force=arguments.force)
+    except NotRunningError:
+        asyncio.run(_put_up(config.agent, ruleset(guard_of(config)), saved))
+        judged = "every link but lo is judged, until an agent knows better"
+    else:
+        if not answer["standing"]:
+            raise StartError(
+                "the agent could not put the guard up", hint="see `ipsec-agent status`"
+            )
+        judged = "the running agent keeps it up"
+    shown = {"schema": 1, "state": "up", "saved": str(saved), "findings": _told(findings)}
+    _say(arguments, shown, f"the guard is up: {judged}\nthe next boot loads {saved}")
+    return 0
+
+
+async def _put_up(agent: AgentConfig, text: str, saved: Path) -> None:
+    make_directory(Path(agent.run_dir))
+    nft = _nft(agent)
+    await nft.check(text)
+    # What protects now is not held up by a disk that is full.
+    try:
+        save_guard(saved, text)
+    finally:
+        await nft.load(text)
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    """Take the guard away; the file stays, so that the next boot is guarded again."""
+    agent = _agent_section(arguments.config)
+    try:
+        answer = ask(_socket(arguments, agent), "guard-down", deadline=AGENT_DEADLINE)
+    except NotRunningError:
+        asyncio.run(_nft(agent).delete())
+        until = "until `guard up`, the next start of the agent or the next boot"
+    else:
+        if answer["standing"]:
+            raise StartError(
+                "the agent could not take the guard down", hint="see `ipsec-agent status`"
+            )
+        until = "until `guard up` or the agent's next start"
+    _say(
+        arguments,
+        {"schema": 1, "state": "missing", "until": until},
+        f"the guard is down {until}: packets may leave in clear",
+    )
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    """Say how the guard is; 0 up, 1 otherwise, 3 where there is none."""
+    config, refusal = _config(arguments.config)
+    agent = config.agent if config else AgentConfig()
+    saved = Path(agent.state_dir) / NAME
+    found = asyncio.run(look(_nft(agent), config, saved))
+    shown = document(found, saved)
+    if refusal is not None:
+        shown["notes"].append(f"{refusal.message}: what should stand is not known")
+    lines = guard_lines(shown)
+    lines.append(f"saved      {saved}: {shown['saved']['state']}")
+    lines += [f"  not judged: {', '.join(shown['exempt'])}"] if shown["exempt"] else []
+    lines += [f"  note: {note}" for note in shown["notes"]]
+    _say(arguments, shown, "\n".join(lines))
+    return EXIT[found.state] or int(found.current is False)
+
+
+def _nft(agent: AgentConfig) -> Nft:
+    return Nft(Path(agent.run_dir) / "guard.json")
+
+
+def _findings(config: Config) -> tuple[Finding, ...]:
+    """Judged for all addresses of this VM, since every link is."""
+    network = read_addresses()
+    own = tuple(one.address for one in network.addresses)
+    return lockouts(config, own, network.gateways, read_own_surroundings())
+
+
+def _told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [
+        {
+            "address": str(finding.address),
+            "roles": list(finding.roles),
+            "refused": finding.refused,
+            "message": finding.message,
+            "line": finding.line,
+        }
+        for finding in findings
+    ]
+
+
+def _config(path: str) -> tuple[Config | None, ConfigError | None]:
+    try:
+        return compiled(path), None
+    except ConfigError as error:
+        return None, error
+
+
+def _agent_section(path: str) -> AgentConfig:
+    """Where things are; of a config that is refused, where they usually are."""
+    config, _ = _config(path)
+    return config.agent if config else AgentConfig()
+
+
+def _socket(arguments: argparse.Namespace, agent: AgentConfig) -> str:
+    return arguments.socket or f"{agent.run_dir}/control.sock"
+
+
+def _say(arguments: argparse.Namespace, shown: dict[str, Any], text: str) -> None:
+    sys.stdout.write((json.dumps(shown) if arguments.json else text) + "\n")

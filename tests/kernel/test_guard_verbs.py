@@ -1,0 +1,350 @@
+"""`ipsec-agent guard up|down|status`, judged by real packets, with no agent and with a listener."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from ipsec_agent.cli import main
+from ipsec_agent.core.closed_table import CLOSED
+from ipsec_agent.core.guard_table import exempt_update
+from ipsec_agent.host.control import serve_control
+from tests.certificates import make_ca, make_leaf
+from tests.kernel.guard_lab import (
+    A4,
+    B4,
+    PLAIN4,
+    SCALE,
+    A,
+    index,
+    inside,
+    namespaces,
+    run,
+    send_udp,
+)
+from tests.manifests import manifest
+
+pytestmark = pytest.mark.kernel
+
+CA = make_ca()
+LEAF = make_leaf(CA)
+
+
+@pytest.fixture(autouse=True)
+def lab() -> Iterator[None]:
+    """A fresh lab for each test, and the test itself inside of VM A."""
+    with namespaces(), inside(A):
+        yield
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The config of VM A, whose directories are the test's own."""
+    path = tmp_path / "ipsec.yml"
+    write(path)
+    return path
+
+
+def write(path: Path, *clear: str, **agent: str) -> None:
+    """A config with these no-ipsec subnets."""
+    places = {"run_dir": f"{path.parent}/run", "state_dir": f"{path.parent}/state"}
+    path.write_text(
+        manifest(
+            ["10.77.0.0/16"],
+            ["10.77.9.0/24", *clear],
+            leaf=LEAF,
+            cas=[CA],
+            agent={**places, **agent},
+        )
+    )
+
+
+def guard(action: str, config: Path, *more: str) -> int:
+    """The exit code of the verb."""
+    return main(["guard", action, "--config", str(config), *more])
+
+
+def told(capsys: pytest.CaptureFixture[str], config: Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of `guard status --json`."""
+    capsys.readouterr()
+    code = guard("status", config, "--json")
+    shown: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return code, shown
+
+
+def test_up_and_down(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up: clear is dropped and the file kept. Down: clear leaves, and the file is kept still."""
+    saved = config.parent / "state" / "guard.nft"
+    assert send_udp(A, A4, B4)
+
+    assert guard("up", config) == 0
+
+    said = capsys.readouterr()
+    assert "the guard is up: every link but lo is judged" in said.out
+    assert f"the next boot loads {saved}" in said.out
+    assert not send_udp(A, A4, B4)
+    assert send_udp(A, A4, PLAIN4)
+    assert guard("down", config) == 0
+    assert "packets may leave in clear" in capsys.readouterr().out
+    assert send_udp(A, A4, B4)
+    run("nft", "-f", str(saved))
+    assert not send_udp(A, A4, B4)
+
+
+def test_status_of_each_state(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Missing 3, up 0, altered 1, closed 1, whoever loaded it."""
+    code, shown = told(capsys, config)
+    assert (code, shown["state"], shown["saved"]["state"]) == (3, "missing", "missing")
+    assert "the next boot has no guard" in shown["notes"][0]
+
+    guard("up", config)
+    send_udp(A, A4, B4)
+    code, shown = told(capsys, config)
+    assert (code, shown["state"], shown["current"]) == (0, "up", True)
+    assert (shown["dropped_out"], shown["clear_out"][0]["address"]) == (1, B4)
+    assert (shown["saved"]["state"], shown["notes"]) == ("good", [])
+
+    run("nft", "insert rule inet ipsec_agent out4 accept")
+    code, shown = told(capsys, config)
+    assert (code, shown["state"], shown["current"]) == (1, "altered", False)
+
+    run("nft", "-f", "-", text=CLOSED)
+    send_udp(A, A4, B4)
+    code, shown = told(capsys, config)
+    assert (code, shown["state"], shown["dropped_out"]) == (1, "closed", 1)
+
+
+def test_a_table_loaded_at_boot_is_known(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By nft alone, and with no memory of what was ever loaded."""
+    guard("up", config)
+    guard("down", config)
+    (config.parent / "run" / "guard.json").unlink()
+    run("nft", "-f", str(config.parent / "state" / "guard.nft"))
+    send_udp(A, A4, B4)
+
+    code, shown = told(capsys, config)
+
+    assert (code, shown["state"], shown["current"]) == (0, "up", True)
+    assert shown["dropped_out"] == 1
+
+
+def test_another_config(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table that a former config made stands, but is not what should; `up` mends it."""
+    guard("up", config)
+    write(config, "10.77.0.2/32")
+
+    code, shown = told(capsys, config)
+
+    assert (code, shown["state"], shown["current"]) == (1, "up", False)
+    assert not send_udp(A, A4, B4)
+    guard("up", config)
+    assert send_udp(A, A4, B4)
+    assert told(capsys, config)[0] == 0
+
+
+def test_a_broken_file_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the next boot would refuse is known before it."""
+    guard("up", config)
+    (config.parent / "state" / "guard.nft").write_text("table inet ipsec_agent {")
+
+    code, shown = told(capsys, config)
+
+    assert (code, shown["state"], shown["saved"]["state"]) == (0, "up", "does not load")
+    assert any("the next boot will be closed" in note for note in shown["notes"])
+
+
+def test_the_text(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Peers that are counted and links that are not judged are named."""
+    guard("up", config)
+    send_udp(A, A4, B4)
+    run("nft", "-f", "-", text=exempt_update([index(A, "ac0")]))
+    capsys.readouterr()
+
+    assert guard("status", config) == 0
+
+    said = capsys.readouterr().out
+    assert "guard      up, dropped 0 in, 1 out" in said
+    assert f"we would have sent clear to {B4}: 1 packets" in said
+    assert "not judged: ac0" in said
+
+
+def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`up` says every complaint; `status` and `down` work without a config."""
+    guard("up", config)
+    config.write_text(config.read_text().replace("10.77.0.0/16", "10.77.0.0/99"))
+    capsys.readouterr()
+
+    assert guard("up", config) == 1
+
+    assert "'10.77.0.0/99' is no subnet" in capsys.readouterr().err
+    assert not send_udp(A, A4, B4)
+    code, shown = told(capsys, config)
+    assert (shown["state"], shown["current"]) == ("altered", None)
+    assert code == 1
+    assert guard("down", config) == 0
+    assert send_udp(A, A4, B4)
+
+
+def test_none_is_wanted(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`agent.guard: none` is not overruled."""
+    write(config, guard="none")
+
+    assert guard("up", config) == 1
+
+    assert "agent.guard is none" in capsys.readouterr().err
+    code, shown = told(capsys, config)
+    assert (code, shown["state"]) == (3, "missing")
+    assert "agent.guard is none: no guard is wanted" in shown["notes"][-1]
+
+
+def test_a_gateway_inside_is_a_warning(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is common; the line to add is said, and the guard goes up."""
+    run("ip", "route", "add", "default", "via", "10.77.0.9")
+
+    assert guard("up", config, "--json") == 0
+
+    said = capsys.readouterr()
+    assert "warning: 10.77.0.9 (default gateway) is inside the encrypted set" in said.err
+    assert "add to no_ipsec_subnets the line `- 10.77.0.9/32`" in said.err
+    (finding,) = json.loads(said.out)["findings"]
+    assert (finding["line"], finding["refused"]) == ("- 10.77.0.9/32", False)
+
+
+def by_ssh(config: Path, *more: str, terminal: bool) -> subprocess.CompletedProcess[str]:
+    """`guard up` with the environment of a session whose client is inside the encrypted set."""
+    own, theirs = pty.openpty()
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "ipsec_agent", "guard", "up", "--config", config, *more],
+            env={**os.environ, "SSH_CONNECTION": f"10.77.0.44 50000 {A4} 22"},
+            stdin=theirs if terminal else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60 * SCALE,
+            check=False,
+        )
+    finally:
+        os.close(own)
+        os.close(theirs)
+
+
+def test_the_operators_own_session_is_a_refusal(config: Path) -> None:
+    """Nothing is touched unless he insists; a daemon's script is not refused for his sake."""
+    refused = by_ssh(config, terminal=True)
+
+    assert refused.returncode == 1
+    assert "REFUSED: 10.77.0.44 (client of this SSH session)" in refused.stderr
+    assert "add to no_ipsec_subnets the line `- 10.77.0.44/32`" in refused.stderr
+    assert "the guard would cut this VM off" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert send_udp(A, A4, B4)
+    assert not (config.parent / "state").exists()
+
+    assert by_ssh(config, "--force", terminal=True).returncode == 0
+    assert not send_udp(A, A4, B4)
+    guard("down", config)
+    write(config, "10.77.0.44/32")
+    assert by_ssh(config, terminal=True).returncode == 0
+    write(config)
+    assert by_ssh(config, terminal=False).returncode == 0
+
+
+@pytest.mark.parametrize("action", ["up", "down", "status"])
+def test_without_nft(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+) -> None:
+    """One sentence, what to install, and no traceback; nothing is saved that was never tried."""
+    monkeypatch.setattr("ipsec_agent.host.nft.PLACES", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    assert guard(action, config) == 1
+
+    assert capsys.readouterr().err == (
+        "ipsec-agent: the program nft is not installed\n"
+        "  hint: apt install nftables, or set agent.guard: none\n"
+    )
+    assert not (config.parent / "state").exists()
+
+
+def test_a_disk_that_is_full_does_not_hold_up_the_guard(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It protects now, and the verb fails, because the next boot would not be guarded."""
+    (config.parent / "state").write_text("no directory")
+
+    assert guard("up", config) == 1
+
+    assert "state" in capsys.readouterr().err
+    assert not send_udp(A, A4, B4)
+
+
+class Listener:
+    """An agent as the verb sees it: a control socket that remembers what it was asked."""
+
+    def __init__(self, path: Path, *, standing: bool) -> None:
+        path.parent.mkdir(parents=True)
+        self.asked: list[dict[str, Any]] = []
+        self._path = path
+        self._standing = standing
+        self._open, self._close = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    async def _serve(self) -> None:
+        async def answer(request: dict[str, Any]) -> dict[str, Any]:
+            self.asked.append(request)
+            return {"standing": self._standing}
+
+        async with serve_control(self._path, {}, {"guard-up": answer, "guard-down": answer}):
+            self._open.set()
+            await asyncio.to_thread(self._close.wait, 60)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._open.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close.set()
+        self._thread.join()
+
+
+def test_a_running_agent_does_it(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is asked, on the socket of the config's run_dir, and nothing is done behind its back."""
+    with Listener(config.parent / "run" / "control.sock", standing=True) as agent:
+        assert guard("up", config, "--force") == 0
+
+    assert agent.asked == [{"verb": "guard-up", "force": True}]
+    assert "the running agent keeps it up" in capsys.readouterr().out
+    assert send_udp(A, A4, B4)
+    run("nft", "-f", "-", text=CLOSED)
+    (config.parent / "other").mkdir()
+    with Listener(config.parent / "other" / "run" / "control.sock", standing=False) as agent:
+        socket = str(config.parent / "other" / "run" / "control.sock")
+        assert guard("down", config, "--socket", socket) == 0
+    assert agent.asked == [{"verb": "guard-down"}]
+    assert "until `guard up` or the agent's next start" in capsys.readouterr().out
+    assert not send_udp(A, A4, B4)
+
+
+@pytest.mark.parametrize(("action", "standing"), [("up", False), ("down", True)])
+def test_an_agent_that_cannot(
+    config: Path, capsys: pytest.CaptureFixture[str], action: str, standing: bool
+) -> None:
+    """A table that is not as asked afterwards is a failure, and said."""
+    with Listener(config.parent / "run" / "control.sock", standing=standing):
+        assert guard(action, config) == 1
+
+    assert f"the agent could not {'put' if action == 'up' else 'take'} the guard" in (
+        capsys.readouterr().err
+    )
