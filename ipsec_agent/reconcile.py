@@ -23,8 +23,9 @@ from ipsec_agent.errors import AgentError, CharonGoneError, CharonTimeoutError, 
 from ipsec_agent.observe import ReadableHost, observe
 from ipsec_agent.report import Pass, Reporter
 
-BURST = 0.05
-"""Seconds after a wake-up in which further events join the same pass."""
+BURST, BURST_MOST = 0.05, 0.5
+"""Seconds after a wake-up in which further events join the same pass: as long as the last one took,
+within these bounds, so that a thousand peers that come at once do not keep the loop busy."""
 
 ROUNDS = 4
 """Rounds of observe and act within one pass, before the rest waits for the next."""
@@ -103,12 +104,15 @@ class Reconciler:
 
     async def run(self) -> None:
         """Pass after pass, for ever."""
+        clock = asyncio.get_running_loop().time
         while True:
+            began = clock()
             await self.one_pass()
+            took = clock() - began
             try:
                 async with asyncio.timeout(self._pause()):
                     await self.wake.wait()
-                await asyncio.sleep(BURST)
+                await asyncio.sleep(min(max(took, BURST), BURST_MOST))
             except TimeoutError:
                 continue
 
