@@ -115,9 +115,9 @@ class Node:
         return found
 
     def ask(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
-        """Run a verb that asks the running agent."""
+        """Run a verb that asks the running agent; `guard down` is one, too."""
         return subprocess.run(
-            [*AGENT, verb, "--socket", str(self.run_dir / "control.sock"), *more],
+            [*AGENT, *verb.split(), "--socket", str(self.run_dir / "control.sock"), *more],
             check=False,
             capture_output=True,
             text=True,

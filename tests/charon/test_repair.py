@@ -247,7 +247,7 @@ def test_two_programs_that_fight(node: Node) -> None:
 def test_guard_down_and_up(node: Node) -> None:
     """`guard down` goes through the agent, lasts, and is a problem; `guard up` ends it."""
     assert rules(node)
-    assert node.ask("guard", "down").returncode == 0
+    assert node.ask("guard down", "--config", str(node.config)).returncode == 0
     assert rules(node) == []
     ip("xfrm", "policy", "flush", netns=node.name)
     time.sleep(1)
@@ -258,14 +258,14 @@ def test_guard_down_and_up(node: Node) -> None:
     assert "guard-lowered" in {problem["code"] for problem in lowered["problems"]}
     assert not lowered["healthy"]
 
-    assert node.ask("guard", "up").returncode == 0
+    assert node.ask("guard up", "--config", str(node.config)).returncode == 0
     assert rules(node)
     assert node.settled()["healthy"]
 
 
 def test_a_restart_ends_guard_down(node: Node) -> None:
     """The next agent puts the guard up, whoever took it down."""
-    assert node.ask("guard", "down").returncode == 0
+    assert node.ask("guard down", "--config", str(node.config)).returncode == 0
     node.end_agent()
     assert rules(node) == []
 
