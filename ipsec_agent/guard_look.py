@@ -74,7 +74,7 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
     saved = await _saved(nft, kept, path, notes)
     table = await nft.read()
     if table is not None and not table.mark:
-        for text in filter(None, (wanted, kept if saved is Saved.GOOD else None, CLOSED)):
+        for text in filter(None, (wanted, CLOSED)):
             await _learn(nft, text, notes)
         table = await nft.read()
     state = _state(table)
@@ -87,10 +87,17 @@ async def _saved(nft: Nft, kept: str | None, path: Path, notes: list[str]) -> Sa
     if kept is None:
         notes.append("no table is saved: the next boot has no guard until the agent starts")
         return Saved.MISSING
+    because = ""
     try:
         await nft.check(kept)
     except KernelError as error:
-        notes.append(f"{path}: {error.message}; the next boot will be closed, but for SSH")
+        because = error.message
+    else:
+        await _learn(nft, kept, notes)
+        if nft.form_of(kept) == "":
+            because = "it makes no table"
+    if because:
+        notes.append(f"{path}: {because}; the next boot will be closed, but for SSH")
         return Saved.BROKEN
     return Saved.GOOD
 
@@ -127,6 +134,8 @@ def _notes(
     notes = []
     if config is not None and wanted is None:
         notes.append("agent.guard is none: no guard is wanted, and packets may leave in clear")
+    elif state is State.MISSING:
+        notes.append("packets may leave in clear: `ipsec-agent guard up` puts the guard up")
     elif state is State.UP and current is False:
         notes.append("the config has changed since this table was loaded: `ipsec-agent guard up`")
     elif state is State.ALTERED:

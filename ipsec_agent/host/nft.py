@@ -25,6 +25,9 @@ DEADLINE = 10.0
 
 PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
 
+_ABSENT = "No such file or directory"
+"""What nft says of a table that is not there."""
+
 _TRY = f'"$0" "$@" && exec "$0" -j list table inet {GUARD_TABLE}'
 
 
@@ -110,12 +113,15 @@ class Nft:
         if status == 0:
             table = read_table(out, {name: index for index, name in socket.if_nameindex()})
             return replace(table, mark=self._mark_of(table.form))
-        if "No such file or directory" in complaint:
+        if _ABSENT in complaint:
             return None
         raise _refusal("the guard's table cannot be read", complaint)
 
     def form_of(self, text: str) -> str | None:
-        """The form that the table has if it is what this text loaded, None if nobody knows."""
+        """The form that the table has if it is what this text loaded, None if nobody knows.
+
+        It is "" of a text that makes no table with rules.
+        """
         return self._forms.get(mark(text))
 
     def _mark_of(self, form: str) -> str:
@@ -137,9 +143,10 @@ class Nft:
             status, listed, complaint = await self._run(
                 *("-f", path), keep=descriptor, around=("unshare", "--net", "sh", "-c", _TRY)
             )
-        if status != 0:
+        # A text may load and make no table.
+        if status != 0 and _ABSENT not in complaint:
             raise _refusal("the guard's table cannot be tried in a namespace", complaint)
-        self._forms[mark(text)] = read_form(listed) or ""
+        self._forms[mark(text)] = (read_form(listed) if status == 0 else None) or ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake at every change of the table that is not our own, for ever.

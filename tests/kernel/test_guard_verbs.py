@@ -150,10 +150,11 @@ def test_another_config(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert told(capsys, config)[0] == 0
 
 
-def test_a_broken_file_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the next boot would refuse is known before it."""
+@pytest.mark.parametrize("text", ["table inet ipsec_agent {", "", "# nothing\n"])
+def test_a_broken_file_is_told(config: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """What the next boot would refuse, or load in vain, is known before it."""
     guard("up", config)
-    (config.parent / "state" / "guard.nft").write_text("table inet ipsec_agent {")
+    (config.parent / "state" / "guard.nft").write_text(text)
 
     code, shown = told(capsys, config)
 
