@@ -5,7 +5,7 @@ xfrm_counters.py, traffic.py. Which problem hides which, and how long one must s
 damping.py.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ipsec_agent.core import damping, traffic, xfrm_counters
@@ -26,9 +26,7 @@ __all__ = [
     "Problem",
     "Severity",
     "assess",
-    "dated",
     "days_left",
-    "explained",
     "healthy",
     "judge",
 ]
@@ -113,17 +111,6 @@ def judge(
         *_certificates(config, observed.time),
         *_optional(config),
         *lockout_problems(lockouts, observed.charon),
-    )
-
-
-def dated(
-    problems: tuple[Problem, ...], before: tuple[Problem, ...], now: float
-) -> tuple[Problem, ...]:
-    """The problems, each with the time since which it stands."""
-    since = {(problem.code, problem.subject): problem.since for problem in before}
-    return tuple(
-        replace(problem, since=since.get((problem.code, problem.subject), now))
-        for problem in problems
     )
 
 

@@ -59,8 +59,8 @@ def _unresponsive(charon: Charon) -> Problem:
 def explained(
     problems: tuple[Problem, ...],
     lines: tuple[LogLine, ...],
-    desired: Desired | None = None,
-    observed: Observed | None = None,
+    desired: Desired,
+    observed: Observed,
 ) -> tuple[Problem, ...]:
     """The problems, and one for each peer and cause that charon's log names.
 
@@ -79,7 +79,7 @@ def explained(
                 line.peer,
             )
             for line in latest.values()
-            if desired is None or observed is None or not _over(line, desired, observed)
+            if not _over(line, desired, observed)
         ),
     )
 

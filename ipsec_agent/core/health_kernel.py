@@ -1,7 +1,7 @@
 """The kernel's part of health: its policies, the VM's address and links, what cannot be read."""
 
 from ipsec_agent.core.drift import foreign, missing
-from ipsec_agent.core.model import Action, Desired, Network
+from ipsec_agent.core.model import Action, Desired
 from ipsec_agent.core.observed import Observed, Policy
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problem import Problem, Severity, listed
@@ -82,14 +82,10 @@ def _bypasses(policy: Policy, desired: Desired) -> bool:
     return any(
         wanted.action is Action.ENCRYPT
         and wanted.selector.direction is policy.selector.direction
-        and _overlap(wanted.selector.source, policy.selector.source)
-        and _overlap(wanted.selector.destination, policy.selector.destination)
+        and wanted.selector.source.overlaps(policy.selector.source)
+        and wanted.selector.destination.overlaps(policy.selector.destination)
         for wanted in desired.policies
     )
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def network_problems(placement: Placement | None) -> tuple[Problem, ...]:

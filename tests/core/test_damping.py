@@ -104,6 +104,15 @@ def test_grows_worse() -> None:
     assert [len(visible) for visible in shown] == [0, 1]
 
 
+def test_grows_better() -> None:
+    """One that was CRITICAL stays to be seen when it is only a warning, though that would wait."""
+    code = "charon-unresponsive"
+
+    shown = played([(100, (problem(code, Severity.CRITICAL),)), (101, (problem(code),))])
+
+    assert [visible[0].severity for visible in shown] == [Severity.CRITICAL, Severity.WARNING]
+
+
 def test_clock_set_back() -> None:
     """After the clock was set back by a year a problem is shown after its patience, not a year."""
     silent = (problem("peer-silent"),)

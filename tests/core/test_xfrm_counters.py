@@ -133,6 +133,15 @@ def test_unread() -> None:
     assert later == (Rise("XfrmInError", 2, 10),)
 
 
+def test_small_memory() -> None:
+    """Twenty passes a second, as events cause them, are not all remembered."""
+    memory: Memory = ()
+    for step in range(2000):
+        _, memory = watched(counted(XfrmInError=step), memory, step / 20)
+
+    assert len(memory) <= WINDOW / APART + 2
+
+
 @given(st.lists(st.tuples(st.floats(0.01, 20), st.integers(0, 5)), min_size=2, max_size=60))
 def test_nothing_is_lost(passes: list[tuple[float, int]]) -> None:
     """Every packet of the last WINDOW is in the rise, however passes fall; the memory is small."""
