@@ -134,6 +134,9 @@ def test_a_table_loaded_at_boot_is_known(config: Path, capsys: pytest.CaptureFix
 
     assert (code, shown["state"], shown["current"]) == (0, "up", True)
     assert shown["dropped_out"] == 1
+    (config.parent / "state" / "guard.nft").unlink()
+    code, shown = told(capsys, config)
+    assert (code, shown["state"], shown["saved"]["state"]) == (0, "up", "missing")
 
 
 def test_another_config(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
