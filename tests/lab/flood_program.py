@@ -1,12 +1,14 @@
 """One end of a flood, a program of its own so that neither capture nor test slows it.
 
-Called as `flood_program.py ROLE ADDRESS PORT RATE SECONDS`; ROLE is udp-send, udp-take, tcp-send or
-tcp-take. It says "ready", ends after that many seconds or when its standard input ends, and prints
-what happened as JSON. Imports are few: each costs tens of milliseconds in the lab's guest.
+Called as `flood_program.py ROLE ADDRESS PORT RATE SECONDS [SOURCE]`; ROLE is udp-send, udp-take,
+tcp-send or tcp-take. It says "ready", answers each line on its standard input by what happened so
+far as a line of JSON, and ends after that many seconds or when its standard input ends, with a last
+such line. Imports are few: each costs tens of milliseconds in the lab's guest.
 """
 
 import errno
 import json
+import os
 import select
 import socket
 import sys
@@ -16,6 +18,11 @@ from collections.abc import Callable
 TICK = 0.01
 GAP = 0.1
 SIZE = 64
+BROKEN_AFTER = 1000
+"""Milliseconds without an answer after which a TCP connection is made anew: the kernel's own
+retransmissions grow rarer and rarer, and would be a pause of their own."""
+
+IP_FREEBIND, TCP_USER_TIMEOUT, SO_RCVBUFFORCE = 15, 18, 33
 
 
 def family(address: str) -> socket.AddressFamily:
@@ -23,15 +30,32 @@ def family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def stopped(wait: float) -> bool:
-    """Whether whoever started this has closed its standard input; waits for that."""
-    return bool(select.select([sys.stdin], [], [], max(wait, 0))[0])
+class Asker:
+    """Whoever started this program: asks by lines, and ends it by closing its standard input."""
+
+    def __init__(self, found: Callable[[], dict[str, object]]) -> None:
+        self._found = found
+
+    def hear(self, wait: float) -> bool:
+        """Wait for some seconds, or for a question; False once it is time to end."""
+        if not select.select([sys.stdin], [], [], max(wait, 0))[0]:
+            return True
+        lines = os.read(sys.stdin.fileno(), 4096)
+        for _ in range(lines.count(b"\n")):
+            self.tell()
+        return bool(lines)
+
+    def tell(self) -> None:
+        """Say what happened so far."""
+        sys.stdout.write(json.dumps(self._found() | {"at": time.monotonic()}) + "\n")
+        sys.stdout.flush()
 
 
 class Tally:
     """What a sender could hand to the kernel, and what the kernel refused."""
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self.sent = 0
         self.refused: dict[str, int] = {}
 
@@ -40,8 +64,14 @@ class Tally:
         name = errno.errorcode.get(error.errno or 0, "?")
         self.refused[name] = self.refused.get(name, 0) + 1
 
+    def found(self) -> dict[str, object]:
+        """What happened so far."""
+        return {"began": self.began, "sent": self.sent, "refused": self.refused}
 
-def paced(rate: int, seconds: float, tally: Tally, send: Callable[[bytes], object]) -> None:
+
+def paced(
+    rate: int, seconds: float, tally: Tally, send: Callable[[bytes], object], asker: Asker
+) -> None:
     """Send at a rate until the end; what a slow machine could not send in time is made good."""
     began = time.monotonic()
     done = 0
@@ -50,18 +80,25 @@ def paced(rate: int, seconds: float, tally: Tally, send: Callable[[bytes], objec
         while done < due:
             done += 1
             try:
-                send(done.to_bytes(8, "big") * (SIZE // 8))
+                # Numbered without gaps, so that the other end knows how many it lacks.
+                send(tally.sent.to_bytes(8, "big") * (SIZE // 8))
                 tally.sent += 1
             except OSError as error:
                 tally.refuse(error)
-        if stopped(TICK):
+        if not asker.hear(TICK):
             return
 
 
-def datagrams(address: str, port: int) -> Callable[[bytes], object]:
-    """A sender of UDP, not connected: each packet has its own lookup, and no ICMP error counts."""
+def datagrams(address: str, port: int, source: str) -> Callable[[bytes], object]:
+    """A sender of UDP, not connected: each packet has its own lookup, and no ICMP error counts.
+
+    Its source may be an address that is not there yet.
+    """
     out = socket.socket(family(address), socket.SOCK_DGRAM)
     out.setblocking(False)
+    if source:
+        out.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        out.bind((source, 0))
     return lambda message: out.sendto(message, (address, port))
 
 
@@ -85,6 +122,7 @@ class Stream:
             self._retry = time.monotonic() + 0.2
             self._socket = socket.socket(family(self._ends[0]), socket.SOCK_STREAM)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, BROKEN_AFTER)
             self._socket.setblocking(False)
             self._socket.connect_ex(self._ends)
         try:
@@ -96,61 +134,98 @@ class Stream:
             raise
 
 
-def take(source: socket.socket, seconds: float, *, stream: bool) -> dict[str, object]:
-    """Receive until the end; counts, and pauses longer than GAP as (when, how long)."""
-    links = {source}
-    got, last, pauses = 0, 0.0, []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        ready, _, _ = select.select([*links, sys.stdin], [], [], 0.5)
-        if sys.stdin in ready:
-            break
-        for one in links.intersection(ready):
-            if stream and one is source:
-                links.add(source.accept()[0])
+class Taker:
+    """The receiving end: what came, and the pauses longer than GAP as (when, how long)."""
+
+    def __init__(self, source: socket.socket, *, stream: bool) -> None:
+        self._source = source
+        self._stream = stream
+        self._links = {source}
+        self._last = 0.0
+        self._bytes = self._datagrams = self._highest = 0
+        self._pauses: list[tuple[float, float]] = []
+
+    def found(self) -> dict[str, object]:
+        """What came so far; `lacking` datagrams were overtaken by others, or are lost."""
+        return {
+            "received": self._bytes // SIZE,
+            "lacking": self._highest - self._datagrams,
+            "last": self._last,
+            "pauses": self._pauses,
+        }
+
+    def take(self) -> None:
+        """Take all that is there; a look every few milliseconds costs less than one a packet."""
+        for one in tuple(self._links):
+            if self._stream and one is self._source:
+                self._accept()
                 continue
             try:
-                part = one.recv(1 << 16)
-            except OSError:
-                part = b""
-            now = time.monotonic()
-            if not part:
-                links.remove(one)
-                one.close()
+                while part := one.recv(1 << 16):
+                    self._count(part)
+            except BlockingIOError:
                 continue
-            if last and now - last > GAP:
-                pauses.append((last, now - last))
-            last = now
-            got += len(part)
-    return {"received": got // SIZE, "last": last, "pauses": pauses}
+            except OSError:
+                pass
+            self._links.remove(one)
+            one.close()
+
+    def _accept(self) -> None:
+        try:
+            link = self._source.accept()[0]
+        except BlockingIOError:
+            return
+        link.setblocking(False)
+        self._links.add(link)
+
+    def _count(self, part: bytes) -> None:
+        now = time.monotonic()
+        if self._last and now - self._last > GAP:
+            self._pauses.append((self._last, now - self._last))
+        self._last = now
+        self._bytes += len(part)
+        if not self._stream:
+            self._datagrams += 1
+            self._highest = max(self._highest, int.from_bytes(part[:8], "big") + 1)
 
 
 def main() -> None:
     """Be the end that the command line names."""
-    role, address, port, rate, seconds = sys.argv[1:]
+    role, address, port, rate, seconds, *source = sys.argv[1:]
     kind = socket.SOCK_STREAM if role.startswith("tcp") else socket.SOCK_DGRAM
-    tally = Tally()
     if role.endswith("take"):
-        source = socket.socket(family(address), kind)
-        source.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        source.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
-        source.bind((address, int(port)))
+        listener = socket.socket(family(address), kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        listener.bind((address, int(port)))
+        listener.setblocking(False)
         if kind is socket.SOCK_STREAM:
-            source.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        found = take(source, float(seconds), stream=kind is socket.SOCK_STREAM)
+            listener.listen()
+        taker = Taker(listener, stream=kind is socket.SOCK_STREAM)
+        asker = Asker(taker.found)
+        ready()
+        end = time.monotonic() + float(seconds)
+        taker.take()
+        while time.monotonic() < end and asker.hear(TICK):
+            taker.take()
     else:
+        tally = Tally()
         send = (
-            Stream(address, int(port)).send if role == "tcp-send" else datagrams(address, int(port))
+            Stream(address, int(port)).send
+            if role == "tcp-send"
+            else datagrams(address, int(port), "".join(source))
         )
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        began = time.monotonic()
-        paced(int(rate), float(seconds), tally, send)
-        found = {"sent": tally.sent, "refused": tally.refused}
-        found |= {"began": began, "ended": time.monotonic()}
-    sys.stdout.write(json.dumps(found))
+        asker = Asker(tally.found)
+        ready()
+        paced(int(rate), float(seconds), tally, send, asker)
+    asker.tell()
+
+
+def ready() -> None:
+    """Say so."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

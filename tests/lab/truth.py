@@ -1,0 +1,235 @@
+"""What the kernel and charon of a VM say, read past the agent: own netlink, `nft`, swanctl's VICI."""
+
+import contextlib
+import re
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import vici
+
+from tests.charon.nodes import DEADLINE, Node
+from tests.lab.namespaces import inside
+
+NETLINK_XFRM = 6
+GET_SA, NEW_SA, GET_POLICY, NEW_POLICY = 0x12, 0x10, 0x15, 0x13
+DONE, DUMP = 3, 0x301
+HEADER = struct.Struct("=IHHII")
+SELECTOR = 56
+POLICY, SA = 168, 224
+"""Sizes of xfrm_userpolicy_info and xfrm_usersa_info (linux/xfrm.h)."""
+
+TEMPLATES, TEMPLATE = 5, struct.Struct("=16s4sB3xHxx16sIBBBx12x")
+EVERY = 0.02
+"""Seconds between two looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A policy, without what may differ when it is installed anew.
+
+    Attributes:
+        selector: as the kernel has it, with both addresses and prefixes.
+        direction: 0 in, 1 out, 2 forward.
+        blocks: its action.
+        templates: (protocol, mode, optional) of each.
+    """
+
+    selector: bytes
+    direction: int
+    priority: int
+    blocks: bool
+    templates: tuple[tuple[int, int, bool], ...]
+
+
+class Kernel:
+    """The kernel's XFRM in a namespace, by a socket of its own: a look costs a millisecond or two."""
+
+    def __init__(self, netns: str) -> None:
+        with inside(netns):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
+        self._socket.settimeout(DEADLINE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def policies(self) -> frozenset[Entry]:
+        """Every policy but those of single sockets."""
+        return frozenset(
+            entry
+            for body in self._dump(GET_POLICY, NEW_POLICY)
+            if (entry := _policy(body)).direction < 3
+        )
+
+    def spis(self) -> frozenset[int]:
+        """The SPIs of all SAs but larval ones."""
+        at = SELECTOR + 16
+        found = {int.from_bytes(body[at : at + 4], "big") for body in self._dump(GET_SA, NEW_SA)}
+        return frozenset(found - {0})
+
+    def _dump(self, ask: int, answer: int) -> list[bytes]:
+        self._socket.send(HEADER.pack(HEADER.size, ask, DUMP, 1, 0))
+        found: list[bytes] = []
+        while True:
+            data = self._socket.recv(1 << 17)
+            start = 0
+            while start < len(data):
+                length, kind = HEADER.unpack_from(data, start)[:2]
+                if kind == DONE:
+                    return found
+                assert kind == answer, f"netlink answers {kind}"
+                found.append(data[start + HEADER.size : start + length])
+                start += (length + 3) & ~3
+
+
+def _policy(body: bytes) -> Entry:
+    priority, _, direction, action = struct.unpack_from("=IIBB", body, SELECTOR + 96)
+    templates: list[tuple[int, int, bool]] = []
+    start = POLICY
+    while start + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, start)
+        if kind == TEMPLATES:
+            for at in range(start + 4, start + length, TEMPLATE.size):
+                _, _, protocol, _, _, _, mode, _, optional = TEMPLATE.unpack_from(body, at)
+                templates.append((protocol, mode, bool(optional)))
+        start += (length + 3) & ~3
+    return Entry(body[:SELECTOR], direction, priority, bool(action), tuple(templates))
+
+
+def guard_table(netns: str) -> str:
+    """The guard's table without what packets change in it; empty where there is none."""
+    with inside(netns):
+        program = subprocess.Popen(
+            ["nft", "-s", "list", "table", "inet", "ipsec_agent"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+    said, _ = program.communicate(timeout=DEADLINE)
+    parts = re.split(r"(?m)^(?=\t(?:set|chain) )", said)
+    return "".join(part for part in parts if "dynamic" not in part.partition("elements")[0])
+
+
+@contextlib.contextmanager
+def charon_of(node: Node, deadline: float = DEADLINE) -> Iterator[vici.Session]:
+    """charon's own interface.
+
+    Raises:
+        OSError: nobody listens, or nobody answers in time.
+    """
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(deadline)
+        channel.connect(str(node.run_dir / "charon.vici"))
+        yield vici.Session(channel)
+
+
+def traps(node: Node) -> set[str]:
+    """The children whose traps charon says it has; empty where it does not answer at once.
+
+    A trap that charon has may be missing in the kernel: ask that, too.
+    """
+    with contextlib.suppress(OSError), charon_of(node, 1.0) as session:
+        found: set[str] = set()
+        for entry in session.list_policies({"trap": "yes"}):
+            found |= {str(key) for key in entry}
+        return found
+    return set()
+
+
+def children(node: Node) -> dict[int, set[int]]:
+    """The SPIs of every CHILD_SA that charon has installed, by its number.
+
+    Raises:
+        OSError: charon does not answer.
+    """
+    found: dict[int, set[int]] = {}
+    with charon_of(node) as session:
+        for entry in session.list_sas({"noblock": "yes"}):
+            for sa in entry.values():
+                for child in sa.get("child-sas", {}).values():
+                    if child["state"] == b"INSTALLED":
+                        spis = {int(child["spi-in"], 16), int(child["spi-out"], 16)}
+                        found[int(child["uniqueid"])] = spis
+    return found
+
+
+def stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process (proc(5): state T)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives, and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+@dataclass
+class Watch:
+    """Asks one question again and again beside the test, from before a fault on.
+
+    Attributes:
+        whole: the question, whether all is as it should be.
+        every: seconds between two answers.
+        broken: when the answer was no for the first time; 0 where it never was.
+        healed: when it was yes again for the last time.
+    """
+
+    whole: Callable[[], bool]
+    every: float = EVERY
+    broken: float = 0.0
+    healed: float = 0.0
+    asked: int = 0
+    failure: list[BaseException] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        assert self.whole(), "it is not whole before the fault"
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(2 * DEADLINE)
+        assert not self._thread.is_alive(), "a look does not end"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was broken and is whole again."""
+        return 0 < self.broken < self.healed
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it was broken and is whole again; False where that took too long."""
+        end = time.monotonic() + seconds
+        while not self.is_whole and time.monotonic() < end and not self.failure:
+            time.sleep(EVERY)
+        return self.is_whole
+
+    def _run(self) -> None:
+        whole = True
+        while not self._stop.wait(self.every):
+            now = time.monotonic()
+            try:
+                answer = self.whole()
+            except BaseException as error:  # noqa: BLE001 - the test's thread raises it
+                self.failure.append(error)
+                return
+            self.asked += 1
+            if whole and not answer:
+                self.broken, self.healed = self.broken or now, 0.0
+            elif answer and not whole:
+                self.healed = time.monotonic()
+            whole = answer
