@@ -87,7 +87,8 @@ class CharonHost:
         question, self._question = self._question, None
         try:
             answer = question.result()
-        except CharonTimeoutError:
+        except (CharonTimeoutError, TimeoutError):
+            # The latter is the deadline over all its questions.
             self._missed += 1
             return Charon(process, responsive=False, missed=self._missed)
         except CharonGoneError:
