@@ -20,6 +20,7 @@ from ipsec_agent.core.steps import (
     RememberPeers,
     RemoveGuard,
     Renew,
+    SaveGuard,
     SetMtu,
     StartCharon,
     Step,
@@ -35,7 +36,10 @@ class ActingHost(Protocol):
     """What acting needs of the host."""
 
     async def load_guard(self, guard: DesiredGuard) -> None:
-        """Put the guard's table in place, and save it for the next boot."""
+        """Put the guard's table in place."""
+
+    async def save_guard(self, guard: DesiredGuard | None) -> None:
+        """Save the guard's table for the next boot; None for none."""
 
     async def exempt_links(self, links: tuple[int, ...]) -> None:
         """Tell the guard which links it does not judge."""
@@ -109,6 +113,8 @@ async def perform(step: Step, host: ActingHost) -> None:
             await host.load_guard(guard)
         case ExemptLinks(links):
             await host.exempt_links(links)
+        case SaveGuard(guard):
+            await host.save_guard(guard)
         case RemoveGuard():
             await host.remove_guard()
         case SetMtu(link, mtu):

@@ -8,7 +8,8 @@ import structlog
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.config_parser import parse
 from ipsec_agent.core.desired_guard import lockouts
-from ipsec_agent.core.observed import NetworkFacts, Surroundings
+from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.host.files import read_config
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -14,14 +13,14 @@ import structlog
 from ipsec_agent.admission import load_config, refuse_lockout
 from ipsec_agent.core.charon_log import explain
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.problem import LogLine
 from ipsec_agent.core.health_answer import health_answer
-from ipsec_agent.core.observed import Surroundings
+from ipsec_agent.core.problem import LogLine
 from ipsec_agent.core.status import Snapshot, document
+from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.files import make_directory, only_agent
-from ipsec_agent.host.surroundings import read_surroundings
+from ipsec_agent.host.surroundings import read_own_surroundings, read_surroundings
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Reconciler
@@ -231,7 +230,7 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
     make_directory(Path(config.agent.state_dir), mode=0o700)
     with only_agent(run_dir / "agent.pid"):
         async with open_machine(config) as machine:
-            surroundings = read_surroundings(os.environ, process=os.getppid())
+            surroundings = read_own_surroundings()
             if not force:
                 refuse_lockout(config, await machine.network(), surroundings)
             yield Agent(path, config, machine, surroundings, force=force)

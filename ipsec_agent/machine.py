@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import RememberedPeer
+from ipsec_agent.core.observed import Inherited, RememberedPeer
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import Links, open_links
@@ -29,6 +29,15 @@ class Machine(CharonHost, KernelHost):
         nft = Nft(Path(config.agent.run_dir) / "guard.json")
         KernelHost.__init__(self, xfrm, links, nft, state_dir / NAME)
         self._peers = PeerMemory(state_dir / "peers.json")
+
+    async def start_charon(self) -> None:
+        """Start charon; what an earlier one left in the kernel is written down as such."""
+        left = Inherited(
+            frozenset(state.spi for state in await self.states()),
+            frozenset(policy.index for policy in await self.policies()),
+        )
+        await super().start_charon()
+        self.inherit(left)
 
     async def remembered(self) -> tuple[RememberedPeer, ...]:
         """The peers that had an SA with this VM."""

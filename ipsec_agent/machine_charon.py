@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Authority, Connection, Credentials
-from ipsec_agent.core.observed import Charon, CharonProcess, LoadedConnection
+from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
@@ -139,6 +139,15 @@ class CharonHost:
             library_path=config.agent.charon.library_path,
             deadline=config.prestart_timeout,
         )
+
+    def inherit(self, left: Inherited) -> None:
+        """Write down what an earlier charon left."""
+        if self._process is not None:
+            self._loaded.inherit(self._process, left)
+
+    async def inherited(self) -> Inherited:
+        """What an earlier charon had left when this one was started."""
+        return self._loaded.inherited(self._process) if self._process else Inherited()
 
     async def continue_charon(self, process: CharonProcess) -> None:
         """Let it go on."""

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from ipsec_agent.core.guard_table import exempt_update
+from ipsec_agent.core.guard_table import exempt_update, mark
 from ipsec_agent.core.model import DesiredGuard
 from ipsec_agent.core.observed import GuardTable, NetworkFacts, Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.links import Links
 from ipsec_agent.host.nft import Nft
-from ipsec_agent.host.saved_guard import save_guard
+from ipsec_agent.host.saved_guard import forget_guard, save_guard, saved_guard
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.host.xfrm_stat import stats
 
@@ -52,9 +52,20 @@ class KernelHost:
             return ()
 
     async def load_guard(self, guard: DesiredGuard) -> None:
-        """Put the guard's table in place, and save it for the next boot."""
+        """Put the guard's table in place."""
         await self._nft.load(guard.text, exempt_update(guard.exempt))
-        save_guard(self._saved_guard, guard.text)
+
+    async def saved_guard(self) -> str:
+        """The mark of what the next boot loads as the guard, "" where there is none."""
+        text = saved_guard(self._saved_guard)
+        return "" if text is None else mark(text)
+
+    async def save_guard(self, guard: DesiredGuard | None) -> None:
+        """Save the guard's table for the next boot; None for none."""
+        if guard is None:
+            forget_guard(self._saved_guard)
+        else:
+            save_guard(self._saved_guard, guard.text)
 
     async def exempt_links(self, links: tuple[int, ...]) -> None:
         """Tell the guard which links it does not judge."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ipsec_agent.core.observed import (
     Charon,
     GuardTable,
+    Inherited,
     NetworkFacts,
     Observed,
     Policy,
@@ -35,6 +36,12 @@ class ReadableHost(Protocol):
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none."""
 
+    async def saved_guard(self) -> str:
+        """The mark of what the next boot loads as the guard, "" where there is none."""
+
+    async def inherited(self) -> Inherited:
+        """What an earlier charon had left when this one was started."""
+
     async def counters(self) -> tuple[tuple[str, int], ...]:
         """The kernel's counters of packets that IPsec lost."""
 
@@ -54,6 +61,8 @@ async def observe(host: ReadableHost) -> Observed:
                     ("policies", host.policies),
                     ("network", host.network),
                     ("guard", host.guard),
+                    ("saved_guard", host.saved_guard),
+                    ("inherited", host.inherited),
                     ("counters", host.counters),
                     ("remembered", host.remembered),
                 )

@@ -13,12 +13,13 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed, Surroundings
+from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement, place
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.core.steps import Step
+from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError, CharonGoneError, CharonTimeoutError, ConfigError
 from ipsec_agent.observe import ReadableHost, observe
 from ipsec_agent.report import Pass, Reporter
@@ -171,7 +172,7 @@ class Reconciler:
             self._failures["placement"] = error
             return
         guard = None if self.guard_lowered else desired_guard(config, placement, network)
-        self._desired = replace(wish, guard=guard)
+        self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered)
 
     async def _act(self, steps: tuple[Step, ...], done: list[str]) -> bool:
         """Perform the steps; one that fails stops no neighbour. Whether another round makes sense.

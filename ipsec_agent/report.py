@@ -12,10 +12,11 @@ from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import missing
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed, Surroundings
+from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
+from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError
 
 LOG_LINES, LOG_LINES_AGE = 100, 120.0

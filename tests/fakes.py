@@ -19,6 +19,7 @@ from ipsec_agent.core.observed import (
     CharonProcess,
     GuardTable,
     IkeSa,
+    Inherited,
     Link,
     LoadedConnection,
     NetworkFacts,
@@ -62,6 +63,7 @@ class FakeMachine:
         self.kernel: dict[object, Policy] = {}
         self.sas: dict[int, IkeSa] = {}
         self.table: GuardTable | None = None
+        self.saved = ""
         self.kernel_sas: tuple[SecurityAssociation, ...] = ()
         self.peers: tuple[RememberedPeer, ...] = ()
         self.poked: list[Address] = []
@@ -104,6 +106,16 @@ class FakeMachine:
 
     async def guard(self) -> GuardTable | None:
         return self.table
+
+    async def saved_guard(self) -> str:
+        return self.saved
+
+    async def save_guard(self, guard: DesiredGuard | None) -> None:
+        self._call("save guard")
+        self.saved = guard.mark if guard else ""
+
+    async def inherited(self) -> Inherited:
+        return Inherited()
 
     async def counters(self) -> tuple[tuple[str, int], ...]:
         return ()

@@ -8,9 +8,10 @@ from ipsec_agent.core.guard import Guard, exempt_links
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.lockout import Finding, lockout
 from ipsec_agent.core.model import Address, DesiredGuard
-from ipsec_agent.core.observed import NetworkFacts, Surroundings
+from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.surroundings import Surroundings
 
 
 def guard_of(config: Config) -> Guard:

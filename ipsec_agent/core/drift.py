@@ -62,7 +62,11 @@ def orphans(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
     return tuple(
         policy
         for policy in foreign(desired, observed)
-        if policy.added < int(charon.process.started) and _is_charons(policy)
+        if _is_charons(policy)
+        and (
+            policy.index in observed.inherited.policies
+            or policy.added < int(charon.process.started)
+        )
     )
 
 
@@ -75,7 +79,9 @@ def orphan_states(observed: Observed) -> tuple[SecurityAssociation, ...]:
     return tuple(
         state
         for state in observed.states
-        if state.spi and state.spi not in known and state.added < int(charon.process.started)
+        if state.spi
+        and state.spi not in known
+        and (state.spi in observed.inherited.spis or state.added < int(charon.process.started))
     )
 
 

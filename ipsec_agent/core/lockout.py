@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Surroundings
+from ipsec_agent.core.surroundings import Surroundings
 
 METADATA = (ip_address("169.254.169.254"), ip_address("fd00:ec2::254"))
 """Where AWS, GCP, Azure, OpenStack and others serve a VM's metadata; the last is AWS's for IPv6."""

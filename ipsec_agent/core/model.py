@@ -188,6 +188,7 @@ class Desired:
         role: how this VM speaks with the VMs of the deployment.
         addresses: the VM's own addresses on its uplinks, the main one first.
         guard: None where no guard is wanted.
+        guard_lowered: the operator has taken it down for now; the next boot loads it again.
         mtus: links that need another MTU, as (index, bytes); empty unless `agent.mtu` is fix.
         notes: what an operator should know of how the config was read.
     """
@@ -198,5 +199,6 @@ class Desired:
     policies: tuple[DesiredPolicy, ...] = ()
     credentials: Credentials | None = None
     guard: DesiredGuard | None = None
+    guard_lowered: bool = False
     mtus: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()

@@ -230,21 +230,6 @@ class GuardTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Addresses that this VM cannot do without, as far as files and its environment tell.
-
-    Attributes:
-        directors: of BOSH: its message bus and blobstore.
-        ssh_clients: where the operator of this session sits.
-    """
-
-    name_servers: tuple[Address, ...] = ()
-    dhcp_servers: tuple[Address, ...] = ()
-    directors: tuple[Address, ...] = ()
-    ssh_clients: tuple[Address, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class RememberedPeer:
     """A peer that had an SA with this VM, as the file of peers tells.
 
@@ -259,13 +244,30 @@ class RememberedPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class Inherited:
+    """What an earlier charon had left in the kernel when this one was started.
+
+    The kernel's times tell the same, but only by the second.
+
+    Attributes:
+        spis: of SAs.
+        policies: indexes of policies.
+    """
+
+    spis: frozenset[int] = frozenset()
+    policies: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One pass's truth. Never patched, never kept beyond the pass.
 
     Attributes:
         charon: None while none of ours runs.
         guard: the guard's table, None where there is none.
+        saved_guard: mark of the text that the next boot loads, "" where there is none.
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
+        inherited: what an earlier charon left.
         remembered: peers that had an SA with this VM, perhaps before it crashed.
         unreadable: what could not be read, by the name of its attribute, and why; it is empty then.
         time: when the pass began.
@@ -276,6 +278,8 @@ class Observed:
     states: tuple[SecurityAssociation, ...] = ()
     network: NetworkFacts = field(default_factory=NetworkFacts)
     guard: GuardTable | None = None
+    saved_guard: str = ""
+    inherited: Inherited = Inherited()
     counters: tuple[tuple[str, int], ...] = ()
     remembered: tuple[RememberedPeer, ...] = ()
     unreadable: tuple[tuple[str, AgentError], ...] = ()

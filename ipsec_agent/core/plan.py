@@ -29,6 +29,7 @@ from ipsec_agent.core.steps import (
     ReinstallPolicies,
     RememberPeers,
     RemoveGuard,
+    SaveGuard,
     SetMtu,
     StartCharon,
     Step,
@@ -56,7 +57,7 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
         *(_guard(desired, observed) if guard else ()),
         *_mtus(desired, observed),
         *(_charon(desired, observed) if charon else ()),
-        *((RemoveGuard(),) if desired.guard is None and observed.guard is not None else ()),
+        *(_no_guard(desired, observed) if "guard" not in unread else ()),
     )
 
 
@@ -64,9 +65,20 @@ def _guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     wish, table = desired.guard, observed.guard
     if wish is None:
         return ()
+    save = (SaveGuard(wish),) if observed.saved_guard != wish.mark else ()
     if table is None or table.mark != wish.mark:
-        return (LoadGuard(wish),)
-    return (ExemptLinks(wish.exempt),) if table.exempt != wish.exempt else ()
+        return (LoadGuard(wish), *save)
+    return (*((ExemptLinks(wish.exempt),) if table.exempt != wish.exempt else ()), *save)
+
+
+def _no_guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+    if desired.guard is not None:
+        return ()
+    forget = observed.saved_guard and not desired.guard_lowered and desired.credentials
+    return (
+        *((RemoveGuard(),) if observed.guard is not None else ()),
+        *((SaveGuard(None),) if forget else ()),
+    )
 
 
 def _mtus(desired: Desired, observed: Observed) -> tuple[SetMtu, ...]:

@@ -27,6 +27,16 @@ class ExemptLinks:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveGuard:
+    """Save the guard's table for the next boot; None for none."""
+
+    guard: DesiredGuard | None
+
+    def __str__(self) -> str:
+        return "save the guard" if self.guard else "forget the saved guard"
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveGuard:
     """Take the guard's table away, because the operator wants none."""
 
@@ -222,7 +232,7 @@ class DeleteState:
         return f"delete the orphan SA {self.state.source} -> {self.state.destination}"
 
 
-KernelStep = LoadGuard | ExemptLinks | RemoveGuard | SetMtu
+KernelStep = LoadGuard | ExemptLinks | SaveGuard | RemoveGuard | SetMtu
 
 CharonStep = (
     StartCharon

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Surroundings
+from ipsec_agent.core.surroundings import Surroundings
 
 LARGEST = 1024 * 1024
 """Bytes that are read of any file."""

@@ -180,8 +180,15 @@ class Node:
 
 
 @contextlib.contextmanager
-def network(directory: Path, count: int, prefix: str = "ct") -> Iterator[list[Node]]:
-    """Nodes on one bridge, with the addresses 10.9.0.1, 10.9.0.2 …; all of it goes at the end."""
+def network(
+    directory: Path, count: int, prefix: str = "ct", *, version: int = 4, nics: int = 1
+) -> Iterator[list[Node]]:
+    """Nodes on one bridge, with the addresses 10.9.0.1, 10.9.0.2 …; all of it goes at the end.
+
+    Args:
+        version: 6 gives them fd09::1, fd09::2 … instead.
+        nics: a further one is eth1, on a bridge of its own, with 10.9.1.1 and so on.
+    """
     names = [f"{prefix}{os.getpid()}-{number}" for number in range(count + 1)]
     hub, *others = names
     for name in names:
@@ -196,7 +203,11 @@ def network(directory: Path, count: int, prefix: str = "ct") -> Iterator[list[No
             ip("link", "set", f"p{number}", "master", "br0", "up", netns=hub)
             ip("link", "set", "lo", "up", netns=name)
             ip("link", "set", "eth0", "up", netns=name)
-            ip("addr", "add", f"10.9.0.{number}/24", "dev", "eth0", netns=name)
+            address = f"10.9.0.{number}/24" if version == 4 else f"fd09::{number:x}/64"
+            nodad = () if version == 4 else ("nodad",)
+            ip("addr", "add", address, "dev", "eth0", *nodad, netns=name)
+            for nic in range(1, nics):
+                _further_nic(hub, name, number, nic)
             place = directory / name
             place.mkdir()
             nodes.append(Node(name, place))
@@ -206,3 +217,14 @@ def network(directory: Path, count: int, prefix: str = "ct") -> Iterator[list[No
             node.clean()
         for name in names:
             ip("netns", "del", name)
+
+
+def _further_nic(hub: str, name: str, number: int, nic: int) -> None:
+    if number == 1:
+        ip("link", "add", f"br{nic}", "type", "bridge", netns=hub)
+        ip("link", "set", f"br{nic}", "up", netns=hub)
+    port = f"p{number}n{nic}"
+    ip("link", "add", f"eth{nic}", "netns", name, "type", "veth", "peer", port, "netns", hub)
+    ip("link", "set", port, "master", f"br{nic}", "up", netns=hub)
+    ip("link", "set", f"eth{nic}", "up", netns=name)
+    ip("addr", "add", f"10.9.{nic}.{number}/24", "dev", f"eth{nic}", netns=name)

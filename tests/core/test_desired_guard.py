@@ -5,8 +5,8 @@ from ipaddress import ip_address
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, lockouts
-from ipsec_agent.core.observed import Surroundings
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.surroundings import Surroundings
 from tests.configs import config
 from tests.core.test_guard import LINKS, PLACE
 

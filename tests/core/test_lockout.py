@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.lockout import lockout
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Surroundings
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.surroundings import Surroundings
 
 OWN = (ip_address("10.0.0.5"),)
 NOTHING = Surroundings()

@@ -11,6 +11,7 @@ from ipsec_agent.core.observed import (
     CharonProcess,
     ChildSa,
     IkeSa,
+    Inherited,
     Observed,
     Policy,
     SecurityAssociation,
@@ -112,6 +113,21 @@ def test_a_peer_that_speaks_clear_now() -> None:
     steps = orphan_steps(WISH, world(peer=OTHER))
 
     assert {type(step) for step in steps} == {DeletePolicy, DeleteState}
+
+
+def test_orphans_of_the_same_second() -> None:
+    """What stood when charon was started is an orphan, though the kernel's times do not tell it."""
+    policies, states = left(PEER)
+    observed = Observed(
+        Charon(PROCESS),
+        tuple(replace(one, added=int(BORN), index=9) for one in policies),
+        tuple(replace(one, added=int(BORN)) for one in states),
+        time=BORN + 21,
+    )
+
+    assert orphan_steps(WISH, observed) == ()
+    noted = replace(observed, inherited=Inherited(frozenset({7, 8}), frozenset({9})))
+    assert len(orphan_steps(WISH, noted)) == 4
 
 
 def test_lost_children() -> None:

@@ -133,6 +133,7 @@ async def test_a_bug_in_a_verb_is_not_blamed_on_the_caller(tmp_path: Path) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_another_user(tmp_path: Path) -> None:
     """Another user who may connect reads the status, and changes nothing."""
+    tmp_path.chmod(0o711)  # noqa: ASYNC240 - a file in memory, no wait
     path = tmp_path / "control.sock"
     called = []
 
@@ -143,7 +144,6 @@ async def test_another_user(tmp_path: Path) -> None:
     async with serve_control(path, {"status": status}, {"stop": stop}):
         kept_out = await asyncio.to_thread(as_nobody, path, "status")
         path.chmod(0o666)
-        tmp_path.chmod(0o711)
         reads = await asyncio.to_thread(as_nobody, path, "status")
         changes = await asyncio.to_thread(as_nobody, path, "stop")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.core.observed import Surroundings
+from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.host.surroundings import LARGEST, by_hand, read_own_surroundings, read_surroundings
 
 

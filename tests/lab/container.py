@@ -34,7 +34,7 @@ def container(node: Node, number: int) -> Iterator[tuple[str, str]]:
           chain out {{ type nat hook postrouting priority srcnat;
             oifname "eth0" ip saddr {inner}.0/24 masquerade; }}
           chain in {{ type nat hook prerouting priority dstnat;
-            iifname "eth0" tcp dport {PORT} dnat to {inner}.2; }}
+            iifname "eth0" meta l4proto {{ tcp, udp }} th dport {PORT} dnat to {inner}.2; }}
         }}"""
         subprocess.run(
             node.command("nft", "-f", "-"),

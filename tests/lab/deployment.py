@@ -1,9 +1,9 @@
 """A deployment in the lab: VMs that share one manifest, and what their agents say of each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.certificates import make_ca, make_leaf
+from tests.certificates import Key, make_ca, make_leaf
 from tests.charon.nodes import Node
 from tests.manifests import manifest
 
@@ -16,19 +16,34 @@ def hub_of(nodes: Sequence[Node]) -> str:
     return nodes[0].name.rpartition("-")[0] + "-0"
 
 
-def configure(nodes: Sequence[Node], exempt: Sequence[str]) -> None:
-    """Give every node the same manifest: encrypt all of the lab's subnet, but for the exempt."""
+def configure(
+    nodes: Sequence[Node],
+    exempt: Sequence[str],
+    encrypted: Sequence[str] = ("10.9.0.0/24",),
+    *,
+    key: Key | None = None,
+    extra: Mapping[str, Any] | None = None,
+    **agent: Any,
+) -> None:
+    """Give every node the same manifest: encrypt all of the lab's subnet, but for the exempt.
+
+    Args:
+        key: of the instance certificate, if not the usual one.
+        extra: further properties of the manifest.
+        agent: further keys of the section `agent`.
+    """
     ca = make_ca()
-    leaf = make_leaf(ca)
+    leaf = make_leaf(ca, key=key)
     for node in nodes:
         node.config.write_text(
             manifest(
-                ["10.9.0.0/24"],
+                encrypted,
                 exempt,
                 leaf=leaf,
                 cas=[ca],
-                agent=node.agent_section(),
+                agent=node.agent_section(**agent),
                 prestart_timeout=100,
+                **(extra or {}),
             )
         )
 

@@ -1,0 +1,54 @@
+"""The file of peers."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.core.observed import CharonProcess, RememberedPeer
+from ipsec_agent.host.peers import PeerMemory
+
+CHARON = CharonProcess(pid=1, started=10.0, memory=0, ours=True)
+PEERS = (
+    RememberedPeer(ip_address("127.0.0.9"), 1000.0),
+    RememberedPeer(ip_address("::1"), 900.0),
+)
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    """The next agent knows them; nobody else reads the file."""
+    PeerMemory(tmp_path / "peers.json").write(PEERS)
+
+    assert PeerMemory(tmp_path / "peers.json").peers(CHARON) == PEERS
+    assert (tmp_path / "peers.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"x": 1}', '{"10.0.0.1": "y"}', '{"10.0.0.1": []}']
+)
+def test_damaged(tmp_path: Path, text: str) -> None:
+    """A file that cannot be read is one without peers."""
+    (tmp_path / "peers.json").write_text(text)
+
+    assert PeerMemory(tmp_path / "peers.json").peers(CHARON) == ()
+
+
+def test_poked_once_for_each_charon(tmp_path: Path) -> None:
+    """A poke is remembered until another charon runs."""
+    memory = PeerMemory(tmp_path / "peers.json")
+    memory.write(PEERS)
+    memory.peers(CHARON)
+    memory.poke([PEERS[0].address])
+
+    assert [peer.poked for peer in memory.peers(CHARON)] == [True, False]
+    later = CharonProcess(pid=2, started=20.0, memory=0, ours=True)
+    assert [peer.poked for peer in memory.peers(later)] == [False, False]
+
+
+def test_a_disk_that_is_full_stops_nothing(tmp_path: Path) -> None:
+    """What cannot be written is still known."""
+    memory = PeerMemory(tmp_path / "nowhere" / "peers.json")
+
+    memory.write(PEERS)
+
+    assert memory.peers(CHARON) == PEERS
