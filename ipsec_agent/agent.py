@@ -15,7 +15,7 @@ from ipsec_agent.core.charon_log import explain
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.problem import LogLine
-from ipsec_agent.core.status import Snapshot, document
+from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.control import serve_control
@@ -115,8 +115,7 @@ class Agent:
 
     def _finished(self, snapshot: Snapshot) -> None:
         self._pass_ended = time.monotonic()
-        sentence = snapshot.problems[0].message if snapshot.problems else "IPsec is enforced"
-        notify(f"STATUS={snapshot.state.value}: {sentence}", "WATCHDOG=1")
+        notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()
 
