@@ -1,0 +1,279 @@
+"""The agent under the real monit: started, ended, brought back, and seen where it is degraded."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import make_ca, make_leaf
+from tests.charon.nodes import Node, network, until
+from tests.manifests import manifest
+from tests.monit.watched import (
+    FAILS,
+    MONIT,
+    RUNNING,
+    SHIPPED,
+    STOPPED,
+    Monit,
+    agent_pid,
+    control,
+    end,
+    install,
+    monit_over,
+)
+
+pytestmark = [pytest.mark.charon, pytest.mark.timeout(240)]
+
+OLD, NEW = "ipsec-agent.monitrc", "ipsec-agent-5.3.monitrc"
+needs_check_program = pytest.mark.skipif(
+    " 5.2" in subprocess.run([MONIT, "-V"], check=False, capture_output=True, text=True).stdout,
+    reason="this monit has no check program",
+)
+BOTH = (OLD, pytest.param(NEW, marks=needs_check_program))
+
+
+def program(node: Node) -> Path:
+    """The path of the node's charon."""
+    return node.directory / "charon-systemd"
+
+
+def configure(node: Node, days: int = 365) -> None:
+    """Write the node's config, with a certificate that was made yesterday."""
+    ca = make_ca()
+    charon = {"log": str(node.directory / "charon.log"), "program": str(program(node))}
+    node.config.write_text(
+        manifest(
+            ["10.9.0.0/24"],
+            ["10.9.0.3/32"],
+            leaf=make_leaf(ca, days=days),
+            cas=[ca],
+            agent=node.agent_section(interval=1, charon=charon),
+        )
+    )
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """One configured VM, whose charon can be taken away."""
+    with network(tmp_path, 1, "mo") as nodes:
+        (one,) = nodes
+        program(one).symlink_to("/usr/sbin/charon-systemd")
+        configure(one)
+        yield one
+        end(one)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def running(node: Node, monit: Monit) -> tuple[int, int]:
+    """The pids of agent and charon, once monit says that all is well."""
+    monit.says(RUNNING)
+    monit.says(RUNNING, "ipsec-health")
+    assert node.status()["healthy"]
+    return agent_pid(node), node.charon_pid
+
+
+def other(node: Node, pid: int) -> int:
+    """Wait for an agent with another pid that answers."""
+    found: int = until(
+        # A hung agent would not say how it is, but after ten seconds.
+        lambda: (
+            (found := agent_pid(node)) not in {0, pid} and node.status().get("healthy") and found
+        ),
+        "another agent runs",
+        60,
+    )
+    return found
+
+
+@pytest.mark.parametrize("file", BOTH)
+def test_syntax(node: Node, file: str) -> None:
+    """monit accepts the control file as it is shipped, but for the paths."""
+    install(node, file)
+    done = subprocess.run(
+        [MONIT, "-t", "-c", node.directory / "monitrc"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "syntax OK" in done.stdout + done.stderr
+
+
+def test_variants_share_the_process() -> None:
+    """The newer control file differs in how it looks at the health, and in nothing else."""
+    old, new = (
+        (SHIPPED / name).read_text().split("\n\n", 1)[1].split("\n# Warnings, too")[0]
+        for name in (OLD, NEW)
+    )
+    assert old.startswith("check process ipsec ")
+    assert old.strip() == new.strip()
+
+
+@pytest.mark.parametrize("file", BOTH)
+def test_start_stop_restart(node: Node, file: str) -> None:
+    """monit starts IPsec by itself; stop ends charon and agent; start and restart bring both."""
+    install(node, file)
+    with monit_over(node) as monit:
+        agent, charon = running(node, monit)
+        assert node.policies() != []
+        # monit's own threads block signals, and a program could inherit that.
+        assert "\nSigBlk:\t0000000000000000\n" in Path(f"/proc/{agent}/status").read_text()
+
+        monit.ask("stop", "ipsec")
+        monit.says(STOPPED)
+        assert (alive(agent), alive(charon)) == (False, False)
+        assert node.policies() == []
+        assert "ends, then the agent" in node.log
+
+        monit.ask("start", "ipsec")
+        started = running(node, monit)
+        assert charon not in started
+
+        monit.ask("restart", "ipsec")
+        until(lambda: not alive(started[1]), "charon has ended", 60)
+        other(node, started[0])
+        again = running(node, monit)
+        assert not {*again} & {*started}
+
+
+def test_killed_agent_comes_back(node: Node) -> None:
+    """kill -9 of the agent: monit starts another, and charon and its policies never notice."""
+    install(node)
+    with monit_over(node) as monit:
+        agent, charon = running(node, monit)
+        watch = subprocess.Popen(
+            node.command("ip", "xfrm", "monitor"), stdout=subprocess.PIPE, text=True
+        )
+        os.kill(agent, signal.SIGKILL)
+        other(node, agent)
+        running(node, monit)
+        watch.terminate()
+
+        assert node.charon_pid == charon
+        assert watch.communicate(timeout=20)[0] == ""
+
+
+def test_hung_agent_is_replaced(node: Node) -> None:
+    """An agent that answers no longer is killed and started again; charon stays."""
+    install(node)
+    with monit_over(node) as monit:
+        agent, charon = running(node, monit)
+        os.kill(agent, signal.SIGSTOP)
+
+        other(node, agent)
+
+        assert not alive(agent)
+        assert node.charon_pid == charon
+        running(node, monit)
+
+
+def test_pid_of_another(node: Node) -> None:
+    """A stale pid file with the pid of a stranger hides the agent's absence for a moment only."""
+    install(node)
+    stranger = subprocess.Popen(["sleep", "120"])
+    try:
+        node.run_dir.mkdir()
+        (node.run_dir / "agent.pid").write_text(f"{stranger.pid}\n")
+        with monit_over(node) as monit:
+            other(node, stranger.pid)
+            running(node, monit)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait(20)
+
+
+def test_degraded_agent_is_seen(node: Node) -> None:
+    """While charon cannot run the service fails, with the cause in the log; nothing restarts it."""
+    install(node)
+    with monit_over(node) as monit:
+        agent, _ = running(node, monit)
+
+        program(node).unlink()
+        os.kill(node.charon_pid, signal.SIGKILL)
+        monit.says(FAILS)
+        said = monit.log
+        program(node).symlink_to("/usr/sbin/charon-systemd")
+
+        monit.says(RUNNING)
+        assert '"worst": "critical"' in said
+        assert "charon" in said.partition('"because": ')[2]
+        assert agent_pid(node) == agent
+
+
+@pytest.mark.parametrize("file", BOTH)
+def test_warning_is_seen_and_fails_nothing(node: Node, file: str) -> None:
+    """A warning shows in ipsec-health alone: the service itself goes on, as BOSH needs it."""
+    install(node, file)
+    with monit_over(node) as monit:
+        running(node, monit)
+
+        configure(node, days=11)
+        assert node.ask("reload").returncode == 0
+        monit.says(FAILS, "ipsec-health")
+        assert node.status()["state"] == "degraded"
+        assert monit.summary("ipsec") in RUNNING
+        assert "certificate-expires" in (monit.log if file == OLD else monit.ask("status"))
+
+        configure(node)
+        assert node.ask("reload").returncode == 0
+        monit.says(RUNNING, "ipsec-health")
+
+
+def test_start_is_the_same_for_all(node: Node) -> None:
+    """pre-start and then monit's start: the second finds IPsec enforced and changes nothing."""
+    install(node)
+
+    assert control(node, "start").returncode == 0
+    pids = agent_pid(node), node.charon_pid
+    assert node.status()["healthy"]
+    assert control(node, "start").returncode == 0
+    assert (agent_pid(node), node.charon_pid) == pids
+
+    assert control(node, "stop").returncode == 0
+    # The agent gives its lock back a moment before its process ends.
+    until(lambda: not any(map(alive, pids)), "both have ended", 5)
+    assert control(node, "stop").returncode == 0
+
+
+def test_start_says_why_not(node: Node) -> None:
+    """Where the agent refuses its config, start fails at once with the agent's own words."""
+    install(node)
+    node.config.write_text(node.config.read_text().replace("10.9.0.0/24", "10.9.0.0/33"))
+
+    done = control(node, "start")
+
+    assert done.returncode == 1
+    assert "10.9.0.0/33" in done.stderr
+    assert agent_pid(node) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_stop_without_help(node: Node, number: signal.Signals) -> None:
+    """stop ends charon cleanly even where the agent was killed, or hangs."""
+    install(node)
+    assert control(node, "start").returncode == 0
+    agent, charon = agent_pid(node), node.charon_pid
+
+    os.kill(agent, number)
+    assert control(node, "stop").returncode == 0
+
+    assert not any(map(alive, (agent, charon)))
+    assert node.policies() == []
+
+
+@pytest.mark.parametrize("words", [(), ("begin",), ("start", "run_dir=run"), ("stop", "x=1")])
+def test_misuse(words: tuple[str, ...]) -> None:
+    """A verb or an argument that is not understood is refused, with what to write."""
+    done = subprocess.run(
+        [SHIPPED / "ipsec-agent-ctl", *words], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "start|stop|replace" in done.stderr
