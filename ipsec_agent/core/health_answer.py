@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.health import Problem, Severity, healthy
+from ipsec_agent.core.problem import loudest_first
 from ipsec_agent.core.status import Snapshot, State
 
 LONGEST = 255
@@ -17,8 +17,6 @@ LONGEST = 255
 
 PATIENCE = 60.0
 """Seconds beyond all that a pass may rightly take, after which the loop counts as hung."""
-
-RISING = tuple(Severity)
 
 
 def health_answer(config: Config, snapshot: Snapshot | None, since: float) -> dict[str, Any]:
@@ -30,8 +28,7 @@ def health_answer(config: Config, snapshot: Snapshot | None, since: float) -> di
     """
     # A pass may start charon, and the next one begins an interval later.
     alive = since <= config.prestart_timeout + 2 * config.agent.interval + PATIENCE
-    problems = snapshot.problems if snapshot else ()
-    worst = max(problems, key=_loudness, default=None)
+    worst = next(iter(loudest_first(snapshot.problems)), None) if snapshot else None
     state = snapshot.state if snapshot else State.STARTING
     if not alive:
         because = f"no pass has ended for {since:.0f} s"
@@ -40,16 +37,12 @@ def health_answer(config: Config, snapshot: Snapshot | None, since: float) -> di
     return _cut(
         {
             "alive": alive,
-            "healthy": alive and state is State.RUNNING and healthy(problems),
+            "healthy": alive and snapshot is not None and snapshot.healthy,
             "state": state.value,
             "worst": worst.severity.value if worst else "none",
             "because": because,
         }
     )
-
-
-def _loudness(problem: Problem) -> int:
-    return RISING.index(problem.severity)
 
 
 def _cut(answer: dict[str, Any]) -> dict[str, Any]:
