@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.kernel import fetch, initramfs
@@ -33,7 +34,7 @@ MODULES = (
     " br_netfilter aesni_intel ghash_clmulni_intel"
 )
 
-INIT = """\
+READY = """\
 #!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LAB_TIME_SCALE=6 CI={ci}
 mkdir -p /dev/pts /dev/shm
@@ -52,8 +53,18 @@ echo "guest: ready after $(cat /results/booted) s"
 cd {root}
 {command} </dev/null
 echo $? > /results/exit
+"""
+
+INIT = f"""\
+{READY}
 sync
 exec /bin/busybox reboot -f
+"""
+
+SYSTEMD_INIT = f"""\
+{READY}
+[ $(cat /results/exit) = 0 ] || exec /bin/busybox reboot -f
+exec env -i /lib/systemd/systemd
 """
 
 
@@ -74,19 +85,35 @@ def has_esp() -> bool:
     return added.returncode == 0
 
 
-def in_guest(command: list[str], results: Path, deadline: float) -> int:
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A guest in which, after the command, the real systemd is process 1 until it ends the VM.
+
+    Attributes:
+        options: more of the kernel's command line.
+        wire: a file on this machine that holds what the guest writes to /dev/ttyS1.
+    """
+
+    options: str
+    wire: Path
+
+
+def in_guest(
+    command: list[str], results: Path, deadline: float, *, boot: Boot | None = None
+) -> int:
     """Boot a guest, run the command in it, and return its exit code.
 
     Args:
         results: a directory on this machine that the guest sees as /results.
         deadline: seconds for all of it.
+        boot: go on with systemd where the command succeeded.
     """
     kernel = fetch(ROOT / ".cache" / "guest")
     exit_file, booted = results / "exit", results / "booted"
     exit_file.unlink(missing_ok=True)
     booted.unlink(missing_ok=True)
     (results / "init").write_text(
-        INIT.format(
+        (SYSTEMD_INIT if boot else INIT).format(
             modules=MODULES,
             root=shlex.quote(str(ROOT)),
             command=shlex.join(command),
@@ -96,7 +123,8 @@ def in_guest(command: list[str], results: Path, deadline: float) -> int:
     with tempfile.TemporaryDirectory(prefix="guest-") as place:
         archive = Path(place, "initramfs.gz")
         initramfs(kernel, results, archive)
-        _boot(kernel, archive, Path(place, "virtiofs.sock"), booted, deadline)
+        channel = Path(place, "virtiofs.sock")
+        _boot(channel, _qemu(kernel, archive, channel, boot), booted, deadline)
     try:
         return int(exit_file.read_text())
     except (FileNotFoundError, ValueError):
@@ -120,7 +148,7 @@ def _running(command: list[str], output: int | None = None) -> Iterator[subproce
             program.kill()
 
 
-def _boot(kernel: Path, archive: Path, channel: Path, booted: Path, deadline: float) -> None:
+def _boot(channel: Path, qemu: list[str], booted: Path, deadline: float) -> None:
     end = time.monotonic() + deadline
     boot_end = min(end, time.monotonic() + BOOT_DEADLINE)
     daemon = next(path for path in VIRTIOFSD if Path(path).exists())
@@ -128,7 +156,7 @@ def _boot(kernel: Path, archive: Path, channel: Path, booted: Path, deadline: fl
     with _running([daemon, f"--socket-path={channel}", *options], subprocess.DEVNULL):
         while not channel.exists() and time.monotonic() < boot_end:
             time.sleep(0.05)
-        with _running(_qemu(kernel, archive, channel)) as vm:
+        with _running(qemu) as vm:
             while not booted.exists() and vm.poll() is None and time.monotonic() < boot_end:
                 time.sleep(0.2)
             if booted.exists():
@@ -151,7 +179,11 @@ def here(command: list[str], results: Path, deadline: float) -> int:
         link.unlink()
 
 
-def _qemu(kernel: Path, archive: Path, channel: Path) -> list[str]:
+def _qemu(kernel: Path, archive: Path, channel: Path, boot: Boot | None) -> list[str]:
+    options = "console=ttyS0 quiet panic=-1 random.trust_cpu=on"
+    second = (
+        ("-chardev", f"file,id=wire,path={boot.wire}", "-serial", "chardev:wire") if boot else ()
+    )
     return [
         "qemu-system-x86_64",
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY),
@@ -160,9 +192,10 @@ def _qemu(kernel: Path, archive: Path, channel: Path) -> list[str]:
         *("-chardev", f"socket,id=files,path={channel}"),
         *("-device", "vhost-user-fs-pci,chardev=files,tag=root,queue-size=1024"),
         *("-kernel", str(kernel), "-initrd", str(archive)),
-        *("-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on"),
+        *("-append", f"{options} {boot.options}" if boot else options),
         *("-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+        *second,
     ]
 
 

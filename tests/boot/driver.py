@@ -1,0 +1,210 @@
+"""What happens to the VM in its life: the phases, one after the other, and what each one found.
+
+Runs as a service of the guest. It judges nothing: it writes down when each phase began and ended,
+and what was seen in it, to /results/phases.json; the test on the machine judges.
+"""
+
+import contextlib
+import functools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.errors import ControlError
+from ipsec_agent.host.control_client import ask
+from tests.boot.place import BARE, CONFIG, CONTROL, LAB, OTHER_CHARON, RESULTS, VM
+from tests.boot.place import CHARON as CHARON_PROGRAM
+
+AGENT, CHARON = "ipsec-agent.service", "ipsec-agent-charon.service"
+TARGET = "ipsec-agent.target"
+PATIENCE = 90.0
+SETTLE = 2.0
+"""Seconds at the end of each phase in which only the traffic flows."""
+
+
+def run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a program."""
+    return subprocess.run(words, check=check, capture_output=True, text=True, timeout=120)
+
+
+def shown(unit: str, name: str) -> str:
+    """A property of a unit."""
+    return run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+def status(control: str = CONTROL) -> dict[str, Any]:
+    """The agent's status; empty where none answers."""
+    try:
+        found: dict[str, Any] = ask(control, "status")["status"]
+    except ControlError:
+        return {}
+    return found
+
+
+def confinement(pid: str) -> str:
+    """The AppArmor profile that holds a process, and its mode."""
+    with contextlib.suppress(OSError):
+        return Path("/proc", pid, "attr/current").read_text().strip()
+    return ""
+
+
+def enforcing(before: str = "") -> bool:
+    """Whether an agent, not the one with that pid, finds nothing wrong but the VM without IPsec."""
+    found = status()
+    return (
+        found.get("state") in {"running", "degraded"}
+        and str(found["pid"]) != before
+        and all(BARE in problem["message"] for problem in found["problems"])
+    )
+
+
+def soon(what: Callable[[], Any], message: str) -> None:
+    """Wait until it is so; looks are far apart, for the guest is slow.
+
+    Raises:
+        AssertionError: it is not in time.
+    """
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, f"not within {PATIENCE} s: {message}"
+        time.sleep(0.5)
+
+
+def peer_knows_us() -> bool:
+    """Whether the peer has an SA with the VM."""
+    found = status(str(LAB / "run" / "control.sock")).get("peers", [])
+    return any(peer["address"] == VM and peer["child_sas"] for peer in found)
+
+
+class Life:
+    """The phases so far."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, dict[str, Any]] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[dict[str, Any]]:
+        """A span of the VM's life; what it finds goes into the dictionary."""
+        found: dict[str, Any] = {
+            "began": time.monotonic(),
+            "charon_before": shown(CHARON, "MainPID"),
+        }
+        self.phases[name] = found
+        try:
+            yield found
+            time.sleep(SETTLE)
+        except (AssertionError, subprocess.SubprocessError, OSError) as error:
+            found["failed"] = f"{type(error).__name__}: {error}; {status().get('problems')}"
+        finally:
+            found["ended"] = time.monotonic()
+            found["charon_after"] = shown(CHARON, "MainPID")
+            found["apparmor"] = confinement(found["charon_after"])
+            found["agent"] = shown(AGENT, "MainPID")
+            found["guard"] = run("nft", "list", "table", "inet", "ipsec_agent", check=False).stdout
+            self.save()
+
+    def save(self) -> None:
+        """Keep what is known."""
+        (RESULTS / "phases.json").write_text(json.dumps(self.phases, indent=1))
+
+
+def boot(life: Life) -> None:
+    """From power on to IPsec."""
+    with life.phase("boot") as found:
+        found["began"] = 0.0
+        soon(enforcing, "the agent enforces")
+        soon(peer_knows_us, "the peer has an SA")
+        found["ready"] = time.monotonic()
+        found["order"] = {
+            unit: int(shown(unit, "ActiveEnterTimestampMonotonic"))
+            for unit in ("ipsec-agent-guard.service", "network-pre.target", AGENT, "network.target")
+        }
+        found["start"] = run("systemd-analyze", check=False).stdout
+
+
+def reload(life: Life) -> None:
+    """A good config, then a bad one."""
+    with life.phase("reload") as found:
+        found["code"] = run("systemctl", "reload", AGENT, check=False).returncode
+    with life.phase("refused") as found:
+        good = CONFIG.read_text()
+        CONFIG.write_text(good.replace("ipsec_subnets", "ipsec_subnet"))
+        found["code"] = run("systemctl", "reload", AGENT, check=False).returncode
+        CONFIG.write_text(good)
+        found["active"] = shown(AGENT, "ActiveState")
+
+
+def agent_ends(life: Life) -> None:
+    """Restarted, killed, and hung until the watchdog sees it."""
+    ways: dict[str, Callable[[str], Any]] = {
+        "restart": lambda _: run("systemctl", "restart", AGENT),
+        "killed": lambda pid: run("kill", "-KILL", pid),
+        "hung": lambda pid: run("kill", "-STOP", pid),
+    }
+    for name, how in ways.items():
+        with life.phase(name) as found:
+            before = shown(AGENT, "MainPID")
+            restarts = int(shown(AGENT, "NRestarts"))
+            how(before)
+            soon(functools.partial(enforcing, before), "the agent enforces")
+            found["journal"] = run("journalctl", "--unit", AGENT, "--lines=30").stdout
+            found["restarts"] = int(shown(AGENT, "NRestarts")) - restarts
+
+
+def charon_killed(life: Life) -> None:
+    """Its unit starts another, the agent fills it."""
+    with life.phase("charon-killed"):
+        before = shown(CHARON, "MainPID")
+        run("kill", "-KILL", before)
+        soon(lambda: shown(CHARON, "MainPID") not in {before, "0"}, "another charon")
+        soon(enforcing, "the agent enforces")
+        soon(peer_knows_us, "the peer has an SA")
+
+
+def upgraded(life: Life) -> None:
+    """The target stops, charon is replaced by another build, and the target starts."""
+    with life.phase("stopped") as found:
+        run("systemctl", "stop", TARGET)
+        found["result"] = shown(CHARON, "Result")
+        found["state"] = shown(CHARON, "ActiveState")
+        found["policies"] = run("ip", "xfrm", "policy").stdout.count("dir out priority")
+        soon(lambda: not peer_knows_us(), "the peer was told")
+    with life.phase("upgraded") as found:
+        CONFIG.write_text(CONFIG.read_text().replace(CHARON_PROGRAM, OTHER_CHARON))
+        run("systemctl", "start", TARGET)
+        soon(enforcing, "the agent enforces")
+        soon(peer_knows_us, "the peer has an SA")
+        found["program"] = run("readlink", f"/proc/{shown(CHARON, 'MainPID')}/exe").stdout.strip()
+
+
+def journal() -> None:
+    """Keep systemd's journal for whoever looks for a failure's cause."""
+    with (RESULTS / "journal").open("w") as file:
+        subprocess.run(
+            ["journalctl", "--boot", "--output=short-monotonic", "--no-hostname"],
+            check=False,
+            stdout=file,
+            timeout=60,
+        )
+
+
+def main() -> None:
+    """Live."""
+    life = Life()
+    boot(life)
+    only = sys.argv[1:]
+    for act in (reload, agent_ends, charon_killed, upgraded):
+        if not only or act.__name__ in only:
+            act(life)
+            journal()
+    life.phases["poweroff"] = {"began": time.monotonic()}
+    life.save()
+    run("systemctl", "poweroff", "--no-block")
+
+
+if __name__ == "__main__":
+    main()

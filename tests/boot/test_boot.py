@@ -1,0 +1,235 @@
+"""One VM's life under the real systemd, from power on to power off; the capture judges each part.
+
+The guest lives through all of it once, and writes down what it saw; the tests read that.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipsec_agent.core.guard import Guard
+from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.promise import Promise
+from tests.boot.apparmor import compile_profiles
+from tests.boot.place import BARE, CHARON, OTHER_CHARON, PEER, VM
+from tests.certificates import make_ca, make_leaf
+from tests.lab.frames import Kind
+from tests.lab.guest import Boot, in_guest
+from tests.manifests import manifest
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(500)]
+
+DEADLINE = 400.0
+SUBNET = "10.9.0.0/24"
+OPTIONS = (
+    "systemd.unit=multi-user.target systemd.show_status=no systemd.log_target=console"
+    " apparmor=1 security=apparmor"
+)
+
+
+NOTHING: dict[str, Any] = {
+    "at": 0.0, "counts": [], "flows": {}, "planted": 0, "found": 0, "dropped": 0
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What the wire and the flows saw between two lines of the recorder."""
+
+    first: dict[str, Any]
+    last: dict[str, Any]
+
+    def frames(self, source: str, destination: str, kind: Kind) -> int:
+        """Frames of a kind from one address to the other."""
+        wanted = [source, destination, str(kind)]
+        return sum(
+            sign * count
+            for sign, line in ((1, self.last), (-1, self.first))
+            for *key, count in line["counts"]
+            if key == wanted
+        )
+
+    def grown(self, *path: str) -> int:
+        """By how much a figure has grown."""
+        found = []
+        for line in (self.first, self.last):
+            value: Any = line
+            for name in path:
+                value = value.get(name, {} if name != path[-1] else 0) or {}
+            found.append(value if isinstance(value, int) else 0)
+        return found[1] - found[0]
+
+    def attempts(self, flow: str) -> int:
+        """How often a flow tried."""
+        names = self.last["flows"][flow]["refused"]
+        return self.grown("flows", flow, "sent") + sum(
+            self.grown("flows", flow, "refused", name) for name in names
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that is known of the VM's life."""
+
+    lines: list[dict[str, Any]]
+    phases: dict[str, dict[str, Any]]
+    results: Path
+
+    def span(self, name: str) -> Span:
+        """A phase; the last one lasts until the power went."""
+        phase = self.phases[name]
+        assert "failed" not in phase, phase["failed"]
+        return self.between(phase["began"], phase.get("ended", float("inf")))
+
+    def between(self, began: float, ended: float) -> Span:
+        """A span of the guest's monotonic time, widened to the line before it."""
+        whole = [line for line in self.lines if None not in line["flows"].values()]
+        before = [line for line in whole if line["at"] < began]
+        within = [line for line in whole if line["at"] <= ended]
+        return Span(before[-1] if before else NOTHING, within[-1])
+
+
+def judge(span: Span, *, attempts: int = 100) -> None:
+    """Nothing in clear between the VM and its peers, where the capture could know."""
+    assert span.grown("dropped") == 0, "the capture lost frames: it is no judge"
+    assert span.grown("found") >= 1, "the capture missed what was planted: it is no judge"
+    assert span.last["planted"] - span.last["found"] <= 1, "it missed something planted"
+    for flow in ("vm", "vm-bare", "peer", "bare"):
+        assert span.attempts(flow) >= attempts, f"{flow}: no judgement"
+    clear = {
+        f"{one} > {other}": span.frames(one, other, Kind.CLEAR)
+        for one, other in ((VM, PEER), (PEER, VM), (VM, BARE))
+    }
+    assert not any(clear.values()), f"{clear}: {span.last['examples']}"
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """One boot."""
+    results = tmp_path_factory.mktemp("boot")
+    ca = make_ca()
+    leaf = make_leaf(ca)
+    sections: dict[str, dict[str, Any]] = {
+        "vm": {"interval": 3, "charon": {"program": CHARON}},
+        "peer": {
+            "run_dir": "/run/lab/run",
+            "state_dir": "/run/lab/state",
+            "charon": {"log": "/run/lab/charon.log"},
+        },
+    }
+    for name, agent in sections.items():
+        text = manifest([SUBNET], leaf=leaf, cas=[ca], agent=agent, prestart_timeout=100)
+        (results / f"{name}.yml").write_text(text)
+    (results / "guard.nft").write_text(ruleset(Guard(Promise((ip_network(SUBNET),), ()))))
+    compile_profiles(results)
+    wire = results / "wire.jsonl"
+
+    began = time.monotonic()
+    code = in_guest(
+        [".venv/bin/python", "-m", "tests.boot.stage"],
+        results,
+        DEADLINE,
+        boot=Boot(OPTIONS, wire),
+    )
+
+    assert code == 0
+    assert time.monotonic() - began < DEADLINE, "the VM's power did not go"
+    return Story(
+        [json.loads(line) for line in wire.read_text().splitlines() if line.endswith("}")],
+        json.loads((results / "phases.json").read_text()),
+        results,
+    )
+
+
+PHASES = (
+    "boot", "reload", "refused", "restart", "killed", "hung", "charon-killed", "stopped",
+    "upgraded", "poweroff",
+)  # fmt: skip
+WITHOUT_AGENT = ("reload", "refused", "restart", "killed", "hung")
+"""Phases in which charon and the traffic must not notice anything."""
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_no_packet_in_clear(story: Story, name: str) -> None:
+    """Neither from the VM nor from its peer, whatever happens."""
+    judge(story.span(name))
+
+
+def test_the_guard_comes_before_the_network(story: Story) -> None:
+    """The saved table stands before any link is up, and IPsec before what needs the network."""
+    order = story.phases["boot"]["order"]
+    span = story.span("boot")
+
+    assert sorted(order, key=order.__getitem__) == list(order)
+    assert all(order.values())
+    assert span.grown("flows", "vm", "refused", "EPERM") > 0
+    assert span.grown("flows", "vm", "answered") > 0
+
+
+@pytest.mark.parametrize("name", WITHOUT_AGENT)
+def test_charon_and_the_traffic_stay(story: Story, name: str) -> None:
+    """An agent that is reloaded, restarted, killed or hung costs no packet."""
+    phase, span = story.phases[name], story.span(name)
+
+    assert phase["charon_before"] == phase["charon_after"] != "0"
+    for flow in ("vm", "peer"):
+        assert span.grown("flows", flow, "lost") == 0
+        assert span.grown("flows", flow, "answered") > 0.9 * span.attempts(flow) > 0
+
+
+def test_reload(story: Story) -> None:
+    """A good config is taken; a bad one fails the reload, and the agent goes on."""
+    assert story.phases["reload"]["code"] == 0
+    assert story.phases["refused"]["code"] != 0
+    assert story.phases["refused"]["active"] == "active"
+
+
+@pytest.mark.parametrize(("name", "restarts"), [("restart", 0), ("killed", 1), ("hung", 1)])
+def test_systemd_brings_the_agent_back(story: Story, name: str, restarts: int) -> None:
+    """At once after a crash, and where it hangs once the watchdog has had no pass."""
+    assert story.phases[name]["restarts"] == restarts
+    if name == "hung":
+        assert "Watchdog timeout" in story.phases[name]["journal"]
+
+
+def test_charon_killed(story: Story) -> None:
+    """Its unit starts another, and traffic flows again."""
+    phase = story.phases["charon-killed"]
+
+    assert "0" != phase["charon_after"] != phase["charon_before"]
+    assert story.span("charon-killed").grown("flows", "vm", "answered") > 0
+
+
+def test_the_target_stops_ipsec_and_leaves_the_guard(story: Story) -> None:
+    """charon ends cleanly, the peer is told, and the guard alone holds."""
+    phase, span = story.phases["stopped"], story.span("stopped")
+
+    assert (phase["state"], phase["result"], phase["agent"]) == ("inactive", "success", "0")
+    assert phase["policies"] == 0
+    assert "hook postrouting" in phase["guard"]
+    assert span.grown("flows", "vm", "refused", "EPERM") > 100
+
+
+def test_charon_upgraded_under_apparmor(story: Story) -> None:
+    """Another build of charon carries the traffic; Debian's profiles hold both."""
+    assert story.phases["boot"]["apparmor"] == f"{CHARON} (complain)"
+    assert story.phases["upgraded"]["program"] == OTHER_CHARON
+    assert story.phases["upgraded"]["apparmor"] == f"{OTHER_CHARON} (enforce)"
+    assert story.span("upgraded").grown("flows", "vm", "answered") > 0
+
+
+def test_poweroff(story: Story) -> None:
+    """A job has its network until its own end; IPsec leaves after it, before the network."""
+    farewell = json.loads((story.results / "farewell.json").read_text())
+    networking = float((story.results / "networking-stopped").read_text())
+
+    assert farewell["answered"] == farewell["asked"] > 0
+    goodbye = story.between(farewell["ended"], networking + 1)
+    assert goodbye.frames(VM, PEER, Kind.IKE) > 0
+    last = story.between(networking, story.lines[-1]["at"])
+    assert last.attempts("vm") > 0
