@@ -6,6 +6,7 @@ import pytest
 
 from tests.charon.nodes import Node, network
 from tests.lab.deployment import C, configure, start
+from tests.lab.matrix import Figures, table
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +27,22 @@ def three(running: list[Node]) -> list[Node]:
     for node in running:
         node.settled()
     return running
+
+
+FIGURES = pytest.StashKey[list[Figures]]()
+
+
+@pytest.fixture
+def matrix_figures(pytestconfig: pytest.Config) -> list[Figures]:
+    """Where the matrix's rows go, to be shown at the end of the session."""
+    return pytestconfig.stash.setdefault(FIGURES, [])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show the fault matrix."""
+    figures = config.stash.get(FIGURES, [])
+    if figures:
+        terminalreporter.section("the fault matrix")
+        terminalreporter.write_line(table(figures))

@@ -1,9 +1,10 @@
 """A deployment in the lab: VMs that share one manifest, and what their agents say of each other."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.certificates import Key, make_ca, make_leaf
+from tests.certificates import Issued, Key, make_ca, make_leaf
 from tests.charon.nodes import Node
 from tests.manifests import manifest
 
@@ -14,6 +15,18 @@ A, B, C = "10.9.0.1", "10.9.0.2", "10.9.0.3"
 def hub_of(nodes: Sequence[Node]) -> str:
     """The namespace of the bridge."""
     return nodes[0].name.rpartition("-")[0] + "-0"
+
+
+@functools.cache
+def authority() -> Issued:
+    """The CA of all deployments of this session."""
+    return make_ca()
+
+
+@functools.cache
+def issued(key: Key | None = None) -> tuple[Issued, Issued]:
+    """The CA, and an instance certificate that is the same each time for the same key."""
+    return authority(), make_leaf(authority(), key=key)
 
 
 def configure(
@@ -32,8 +45,7 @@ def configure(
         extra: further properties of the manifest.
         agent: further keys of the section `agent`.
     """
-    ca = make_ca()
-    leaf = make_leaf(ca, key=key)
+    ca, leaf = issued(key)
     for node in nodes:
         node.config.write_text(
             manifest(

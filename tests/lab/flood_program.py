@@ -72,11 +72,13 @@ class Tally:
 def paced(
     rate: int, seconds: float, tally: Tally, send: Callable[[bytes], object], asker: Asker
 ) -> None:
-    """Send at a rate until the end; what a slow machine could not send in time is made good."""
+    """Send at a rate until the end; what a slow machine could not send in a second is made good."""
     began = time.monotonic()
     done = 0
     while (spent := time.monotonic() - began) < seconds:
         due = int(spent * rate)
+        # After a longer silence it was held, and a burst would be no flood.
+        done = max(done, due - rate)
         while done < due:
             done += 1
             try:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -168,6 +169,18 @@ class Flood:
     def read(self) -> Reading:
         """What was tried and what arrived up to now; the flood goes on."""
         return Reading(_asked(self._sender), _asked(self._taker))
+
+    def hold(self) -> None:
+        """Send nothing until `go_on`; meanwhile it cannot be read."""
+        self._sender.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Send again."""
+        self._sender.send_signal(signal.SIGCONT)
+
+    def arrived_last(self) -> float:
+        """When something arrived for the last time, by time.monotonic."""
+        return float(_asked(self._taker)["last"])
 
     def since(self, start: Reading) -> Flow:
         """What happened between a reading and now."""

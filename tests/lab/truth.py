@@ -1,4 +1,4 @@
-"""What the kernel and charon of a VM say, read past the agent: own netlink, `nft`, swanctl's VICI."""
+"""What the kernel and charon of a VM say, read past the agent: own netlink, `nft`, VICI."""
 
 import contextlib
 import re
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import vici
 
@@ -19,13 +19,18 @@ from tests.lab.namespaces import inside
 
 NETLINK_XFRM = 6
 GET_SA, NEW_SA, GET_POLICY, NEW_POLICY = 0x12, 0x10, 0x15, 0x13
+DELETE_POLICY, UPDATE_POLICY = 0x14, 0x19
+POLICY_GROUP = 1 << 3
+"""XFRMNLGRP_POLICY, as a bit of the address (linux/xfrm.h)."""
+
 DONE, DUMP = 3, 0x301
 HEADER = struct.Struct("=IHHII")
 SELECTOR = 56
-POLICY, SA = 168, 224
-"""Sizes of xfrm_userpolicy_info and xfrm_usersa_info (linux/xfrm.h)."""
+POLICY, POLICY_ID = 168, 64
+"""Sizes of xfrm_userpolicy_info and xfrm_userpolicy_id (linux/xfrm.h)."""
 
-TEMPLATES, TEMPLATE = 5, struct.Struct("=16s4sB3xHxx16sIBBBx12x")
+WHOLE, TEMPLATES, TEMPLATE = 7, 5, struct.Struct("=16s4sB3xHxx16sIBBBx12x")
+SO_RCVBUFFORCE = 33
 EVERY = 0.02
 """Seconds between two looks."""
 
@@ -49,7 +54,7 @@ class Entry:
 
 
 class Kernel:
-    """The kernel's XFRM in a namespace, by a socket of its own: a look costs a millisecond or two."""
+    """The kernel's XFRM in a namespace, by a socket of its own: a look takes a millisecond."""
 
     def __init__(self, netns: str) -> None:
         with inside(netns):
@@ -89,6 +94,43 @@ class Kernel:
                 assert kind == answer, f"netlink answers {kind}"
                 found.append(data[start + HEADER.size : start + length])
                 start += (length + 3) & ~3
+
+
+class Events:
+    """The kernel's own word of policies that come and go in a namespace."""
+
+    def __init__(self, netns: str) -> None:
+        with inside(netns):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self._socket.bind((0, POLICY_GROUP))
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def new(self) -> list[tuple[int, Entry]]:
+        """What has come since it was last asked: the message's number, and the policy.
+
+        Raises:
+            OSError: the kernel could not hand over all (ENOBUFS).
+        """
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data = self._socket.recv(1 << 16)
+                length, kind = HEADER.unpack_from(data)[:2]
+                body = data[HEADER.size : length]
+                if kind in {NEW_POLICY, UPDATE_POLICY}:
+                    found.append((kind, _policy(body)))
+                elif kind == DELETE_POLICY:
+                    size, attribute = struct.unpack_from("=HH", body, POLICY_ID)
+                    assert attribute == WHOLE
+                    found.append((kind, _policy(body[POLICY_ID + 4 : POLICY_ID + size])))
+        return found
 
 
 def _policy(body: bytes) -> Entry:

@@ -1,0 +1,190 @@
+"""A bed for faults: two VMs, or more, with floods that go on while one thing after another happens.
+
+Floods and agents start once, since that takes longer than most faults.
+"""
+
+import contextlib
+import functools
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.charon.nodes import SCALE, Node, network, until
+from tests.lab.container import container
+from tests.lab.deployment import configure, hub_of, start
+from tests.lab.traffic import Flood, flood
+from tests.lab.truth import Entry, Events, Kernel
+
+RATE = 1000
+"""Packets a second of each flood."""
+
+LONG = 3600.0
+UDP_OUT, UDP_BACK, TCP = "udp a>b", "udp b>a", "tcp b>a"
+INSIDE_TCP, INSIDE_UDP = "tcp c>c", "udp c>c"
+TOWARDS_A = {UDP_BACK, TCP}
+"""The floods that VM b begins; of the others VM a is the sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a matrix runs in.
+
+    Attributes:
+        flows: the floods.
+        containers: behind both VMs, with the translation and so the tracking of connections.
+        version: of IP.
+        nics: of each VM.
+    """
+
+    name: str
+    flows: tuple[str, ...]
+    containers: bool = False
+    version: int = 4
+    nics: int = 1
+
+    @property
+    def vms(self) -> int:
+        """Two, and a third where an address moves."""
+        return 1 + self.nics
+
+    def address(self, number: int, nic: int = 0) -> str:
+        """The address of a VM on one of its links."""
+        return f"10.9.{nic}.{number}" if self.version == 4 else f"fd09::{nic}:{number:x}"
+
+    @property
+    def subnet(self) -> str:
+        """What is encrypted."""
+        if self.version == 6:
+            return "fd09::/64"
+        return "10.9.0.0/24" if self.nics == 1 else "10.9.0.0/23"
+
+
+BARE = Setting("bare", (UDP_OUT, TCP))
+CONTAINERS = Setting("containers", (UDP_BACK, INSIDE_TCP), containers=True)
+SWAPPED = Setting("containers, swapped", (TCP, INSIDE_UDP), containers=True)
+IPV6 = Setting("IPv6", (UDP_OUT, TCP), version=6)
+TWO_NICS = Setting("two NICs", (UDP_OUT, TCP), nics=2)
+
+
+@dataclass
+class Bed:
+    """Where a fault happens: on VM a.
+
+    Attributes:
+        kernel, events: of VM a.
+        floods: by the name of the flow.
+        agent: further keys of the section `agent` of each VM's config.
+        held: sockets that a fault keeps open until it is over.
+        told: the agent of VM a has been told to take another config.
+    """
+
+    setting: Setting
+    nodes: list[Node]
+    kernel: Kernel
+    events: Events
+    floods: dict[str, Flood]
+    agent: dict[str, Any] = field(default_factory=dict)
+    held: list[socket.socket] = field(default_factory=list)
+    told: bool = False
+
+    @property
+    def a(self) -> Node:
+        """The VM that has the fault."""
+        return self.nodes[0]
+
+    @property
+    def b(self) -> Node:
+        """Its peer."""
+        return self.nodes[1]
+
+    @property
+    def one(self) -> str:
+        """The address of VM a."""
+        return self.setting.address(1)
+
+    @property
+    def other(self) -> str:
+        """The address of its peer."""
+        return self.setting.address(2)
+
+    @property
+    def hub(self) -> str:
+        """The namespace of the bridge."""
+        return hub_of(self.nodes)
+
+    @property
+    def prefix(self) -> str:
+        """The length of a VM's own selector."""
+        return "32" if self.setting.version == 4 else "128"
+
+    def traps(self) -> frozenset[Entry]:
+        """The policies that stand by the config: without those of an SA, which come and go."""
+        host = bytes((int(self.prefix), int(self.prefix)))
+        return frozenset(entry for entry in self.kernel.policies() if entry.selector[42:44] != host)
+
+    def settle(self) -> None:
+        """Wait until all agents are healthy and every flood arrives."""
+        for node in self.nodes:
+            if node.agent is None or node.agent.poll() is not None:
+                node.start()
+        for node in self.nodes:
+            node.settled()
+        self.flowing(tuple(self.floods), 10 * SCALE)
+
+    def flowing(self, names: tuple[str, ...], seconds: float) -> float:
+        """Wait until each of these floods arrives at its end; seconds that it took."""
+        began = time.monotonic()
+        starts = {name: self.floods[name].read().came["received"] for name in names}
+
+        def arrives() -> bool:
+            return all(
+                self.floods[name].read().came["received"] > count + 5
+                for name, count in starts.items()
+            )
+
+        until(arrives, f"{names} arrive: {self.a.log[-2000:]}", seconds)
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
+    """The VMs with their agents, and the floods, for as long as the context lasts."""
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(
+            network(directory, setting.vms, "mx", version=setting.version, nics=setting.nics)
+        )
+        more: dict[str, Any] = {"uplinks": ["eth0", "eth1"]} if setting.nics == 2 else {}
+        configure(nodes, [], [setting.subnet], **more)
+        start(nodes)
+        names = {"a": nodes[0].name, "b": nodes[1].name}
+        inner = {}
+        if setting.containers:
+            for number, node in enumerate(nodes[:2], 1):
+                inner[number] = stack.enter_context(container(node, number))
+        kernel = stack.enter_context(Kernel(nodes[0].name))
+        events = stack.enter_context(Events(nodes[0].name))
+        ready = Bed(setting, nodes, kernel, events, {}, more)
+        for name in setting.flows:
+            ready.floods[name] = stack.enter_context(_flood(name, setting, names, inner))
+        ready.settle()
+        yield ready
+
+
+def _flood(
+    name: str,
+    setting: Setting,
+    names: dict[str, str],
+    inner: dict[int, tuple[str, str]],
+) -> contextlib.AbstractContextManager[Flood]:
+    a, b = setting.address(1), setting.address(2)
+    start = functools.partial(flood, protocol=name[:3], rate=RATE, seconds=LONG)
+    match name[4:]:
+        case "a>b":
+            return start(names["a"], names["b"], b, port=9001)
+        case "b>a":
+            return start(names["b"], names["a"], a, port=9002)
+        case _:
+            return start(inner[1][0], inner[2][0], b, listen=inner[2][1])

@@ -1,0 +1,487 @@
+"""What happens to a VM, and the question that tells whether it is as it was.
+
+Each question asks the kernel and charon, never the agent.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from vici.protocol import Message, Packet
+
+from ipsec_agent.host.control_client import ask
+from tests.certificates import ec_key
+from tests.charon.nodes import DEADLINE, SCALE, ip, until
+from tests.lab.bed import TOWARDS_A, Bed
+from tests.lab.deployment import configure
+from tests.lab.namespaces import inside
+from tests.lab.truth import (
+    DELETE_POLICY,
+    NEW_POLICY,
+    alive,
+    charon_of,
+    children,
+    guard_table,
+    stopped,
+    traps,
+)
+
+Question = Callable[[], bool]
+
+BY_EVENT, KILLED, STOPPED, LOST = 0.5, 1.5, 3.0, 3.0
+"""Seconds within which policies and table, a killed charon, a stopped one, and CHILD_SAs without an
+SA in the kernel are mended."""
+
+MISSED = 2 * 5.0
+"""Seconds of the two deadlines that a charon may miss."""
+
+STARTING = 3.0
+"""Seconds for which a charon without its socket counts as one that starts."""
+
+AGENT_START = 4.0
+"""Seconds from the agent's start to its first pass; in the guest most of it is Python's imports."""
+
+RECENT = 0.3
+"""Seconds after an arrival in which a flood still counts as one that arrives."""
+
+HELD = 96
+"""Requests that hold every thread of charon's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that happens to VM a.
+
+    Attributes:
+        do: makes it happen; returns the moment from which healing counts, if not its own start.
+        question: made before, asked all the time: is all as it was? None where nothing breaks.
+        limit: seconds on a real machine until it is.
+        undo: puts back what nobody heals.
+        lossless: no datagram that the kernel took may be lost.
+        calm: the answer never becomes no.
+        crash: VM a comes back with nothing; meanwhile only floods towards it run.
+        slow: deadlines that do not grow with the slowness of the lab.
+        nat: also where packets are translated, which a flush of all nftables rules would end.
+    """
+
+    name: str
+    do: Callable[[Bed], float | None]
+    question: Callable[[Bed], Question] | None = None
+    limit: float = BY_EVENT
+    undo: Callable[[Bed], None] | None = None
+    lossless: bool = False
+    calm: bool = False
+    crash: bool = False
+    slow: float = 0.0
+    nat: bool = True
+
+
+# Questions ------------------------------------------------------------------------------------
+
+
+def policies_there(bed: Bed) -> Question:
+    """Every policy that stood by the config is there again, and requires what it required."""
+    wanted = bed.traps()
+    return lambda: wanted <= bed.kernel.policies()
+
+
+def table_there(bed: Bed) -> Question:
+    """The guard's table is what it was."""
+    wanted = guard_table(bed.a.name)
+    assert "drop" in wanted
+    return lambda: guard_table(bed.a.name) == wanted
+
+
+def no_lost_children(bed: Bed) -> Question:
+    """The kernel has the SAs of every CHILD_SA that charon believes in."""
+
+    def whole() -> bool:
+        believed = {spi for spis in children(bed.a).values() for spi in spis}
+        return believed <= bed.kernel.spis()
+
+    return whole
+
+
+def charon_loaded(bed: Bed) -> Question:
+    """A charon that lives and answers has the traps, and so has the kernel."""
+    names, wanted = traps(bed.a), bed.traps()
+    assert names
+    return lambda: traps(bed.a) >= names and wanted <= bed.kernel.policies()
+
+
+def charon_runs(bed: Bed) -> Question:
+    """The charon that was is not stopped."""
+    pid = bed.a.charon_pid
+    return lambda: not stopped(pid)
+
+
+def same_charon(bed: Bed) -> Question:
+    """The charon that was lives, and no policy is missing."""
+    wanted, pid = bed.traps(), bed.a.charon_pid
+    return lambda: alive(pid) and wanted <= bed.kernel.policies()
+
+
+def arrives(bed: Bed) -> Question:
+    """Something of the floods towards VM a has arrived within the last moments."""
+    running = [flood for name, flood in bed.floods.items() if name in TOWARDS_A]
+    return lambda: all(time.monotonic() - one.arrived_last() < RECENT for one in running)
+
+
+def policies_replaced(bed: Bed) -> Question:
+    """Once told of another config: the kernel has told of a trap that went, and of one that came.
+
+    What comes first is not asked; the trap that stands at the end is.
+    """
+    seen = {DELETE_POLICY: 0, NEW_POLICY: 0}
+    bed.events.new()
+
+    def whole() -> bool:
+        for kind, entry in bed.events.new():
+            if entry.direction == 1 and entry.templates and kind in seen:
+                seen[kind] += 1
+        return not bed.told or (all(seen.values()) and bool(bed.traps()))
+
+    return whole
+
+
+def address_guarded(number: int, bed: Bed) -> Question:
+    """Wherever VM a has this address, it has its own trap for it."""
+    address = bed.setting.address(number)
+    packed = _packed(address)
+
+    def whole() -> bool:
+        shown = ip("-o", "addr", "show", "to", address, netns=bed.a.name)
+        return not shown or any(
+            entry.direction == 1 and entry.selector[16:32] == packed and entry.templates
+            for entry in bed.kernel.policies()
+        )
+
+    return whole
+
+
+def _packed(address: str) -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.inet_pton(family, address).ljust(16, b"\0")
+
+
+# Policies and tables -------------------------------------------------------------------------
+
+
+def _out(bed: Bed, peer: str) -> tuple[str, ...]:
+    return ("src", f"{bed.one}/{bed.prefix}", "dst", peer, "dir", "out")
+
+
+def delete_trap(bed: Bed) -> None:
+    """Another program deletes a policy."""
+    ip("xfrm", "policy", "delete", *_out(bed, bed.setting.subnet), netns=bed.a.name)
+
+
+def delete_sas_policies(bed: Bed) -> None:
+    """Another program deletes the policies of an SA, and the trap behind them."""
+    host = f"{bed.other}/{bed.prefix}"
+    for peer in (host, bed.setting.subnet):
+        ip("xfrm", "policy", "delete", *_out(bed, peer), netns=bed.a.name)
+
+
+def weaken_trap(bed: Bed) -> None:
+    """Another program makes a policy optional, as `level use` does."""
+    _update(bed, "action", "allow", tmpl=("proto", "esp", "mode", "transport", "level", "use"))
+
+
+def block_trap(bed: Bed) -> None:
+    """Another program makes a policy block."""
+    _update(bed, "action", "block")
+
+
+def _update(bed: Bed, *what: str, tmpl: tuple[str, ...] = ()) -> None:
+    shown = ip("xfrm", "policy", "get", *_out(bed, bed.setting.subnet), netns=bed.a.name)
+    priority = re.search(r"priority (\d+)", shown)
+    assert priority is not None, shown
+    rest = ("priority", priority[1], *what, *(("tmpl", *tmpl) if tmpl else ()))
+    ip("xfrm", "policy", "update", *_out(bed, bed.setting.subnet), *rest, netns=bed.a.name)
+
+
+def flush_policies(bed: Bed) -> None:
+    """`ip xfrm policy flush`."""
+    ip("xfrm", "policy", "flush", netns=bed.a.name)
+
+
+def flush_states(bed: Bed) -> None:
+    """`ip xfrm state flush`."""
+    ip("xfrm", "state", "flush", netns=bed.a.name)
+
+
+def nft(bed: Bed, *words: str) -> str:
+    """Run nft(8) on VM a."""
+    with inside(bed.a.name):
+        program = subprocess.Popen(["nft", *words], stdout=subprocess.PIPE, text=True)
+    said, _ = program.communicate(timeout=DEADLINE)
+    assert program.returncode == 0, words
+    return said
+
+
+def flush_ruleset(bed: Bed) -> None:
+    """`nft flush ruleset`, as every firewall script begins."""
+    nft(bed, "flush", "ruleset")
+
+
+def alter_table(bed: Bed) -> None:
+    """Another program deletes the rule that drops what VM a would send in clear."""
+    chain = f"clear_out{bed.setting.version}"
+    rules = nft(bed, "-a", "list", "chain", "inet", "ipsec_agent", chain)
+    handle = re.search(r" drop .*# handle (\d+)", rules)
+    assert handle is not None, rules
+    nft(bed, "delete", "rule", "inet", "ipsec_agent", chain, "handle", handle[1])
+
+
+def delete_table(bed: Bed) -> None:
+    """Another program deletes the guard."""
+    nft(bed, "delete", "table", "inet", "ipsec_agent")
+
+
+# charon --------------------------------------------------------------------------------------
+
+
+def load_nothing(bed: Bed) -> None:
+    """`swanctl --load-all` by hand, with an empty config: it unloads our connections."""
+    empty = bed.a.directory / "empty.conf"
+    empty.write_text("")
+    uri = f"unix://{bed.a.run_dir}/charon.vici"
+    subprocess.run(
+        ["swanctl", "--load-all", "--file", str(empty), "--uri", uri],
+        check=True,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+
+
+def kill_charon(bed: Bed) -> None:
+    """kill -9."""
+    os.kill(bed.a.charon_pid, signal.SIGKILL)
+
+
+def stop_charon(bed: Bed) -> None:
+    """kill -STOP."""
+    os.kill(bed.a.charon_pid, signal.SIGSTOP)
+
+
+def wedge_charon(bed: Bed) -> float:
+    """Hold all of charon's threads: each waits for a negotiation that none is left to go on with.
+
+    Found with strongSwan 5.9.8, where it lasts for ever: an `initiate` without a limit keeps the
+    thread that serves it, and what it waits for needs a thread, too.
+    """
+    nobody = bed.setting.address(250)
+    with _held(bed):
+        with charon_of(bed.a) as session:
+            ends = {"local_addrs": [bed.one], "remote_addrs": [nobody]}
+            child = {"mode": "transport", "remote_ts": [f"{nobody}/{bed.prefix}"]}
+            auth = {"local": {"auth": "pubkey"}, "remote": {"auth": "pubkey"}}
+            session.load_conn(
+                {"hang": {"version": "2", **ends, **auth, "children": {"hang": child}}}
+            )
+        request = Packet.request(
+            "initiate", Message.serialize({"child": "hang", "ike": "hang", "timeout": "0"})
+        )
+        for _ in range(HELD):
+            # Held open, or charon would give up.
+            channel = socket.socket(socket.AF_UNIX)
+            bed.held.append(channel)
+            channel.settimeout(0.5)
+            try:
+                channel.connect(str(bed.a.run_dir / "charon.vici"))
+            except OSError:
+                break
+            channel.sendall(struct.pack("!I", len(request)) + request)
+        until(lambda: not traps(bed.a), "charon hangs")
+    return time.monotonic()
+
+
+@contextlib.contextmanager
+def _held(bed: Bed) -> Iterator[None]:
+    """Keep the agent from looking meanwhile; it looks at once afterwards, not at its interval."""
+    agent = bed.a.agent
+    assert agent is not None
+    agent.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        agent.send_signal(signal.SIGCONT)
+        look(bed)
+
+
+def look(bed: Bed) -> None:
+    """Something happens on VM a that has the agent look."""
+    ip("link", "add", "look", "type", "dummy", netns=bed.a.name)
+    ip("link", "del", "look", netns=bed.a.name)
+
+
+def remove_socket(bed: Bed) -> float:
+    """The file of charon's VICI socket is gone."""
+    (bed.a.run_dir / "charon.vici").unlink()
+    look(bed)
+    return time.monotonic()
+
+
+# Links and addresses -------------------------------------------------------------------------
+
+
+def plain(address: str, bed: Bed) -> str:
+    """An address with the length of its network, as ip(8) wants it."""
+    return f"{address}/{24 if bed.setting.version == 4 else 64}"
+
+
+def _address(bed: Bed, verb: str, address: str) -> None:
+    more = ("nodad",) if bed.setting.version == 6 and verb == "add" else ()
+    ip("addr", verb, plain(address, bed), "dev", "eth0", *more, netns=bed.a.name)
+
+
+def add_address(bed: Bed) -> None:
+    """VM a gets a further address."""
+    _address(bed, "add", bed.setting.address(11))
+
+
+def drop_address(bed: Bed) -> None:
+    """It loses it again."""
+    _address(bed, "del", bed.setting.address(11))
+
+
+def blink_address(bed: Bed) -> float:
+    """VM a loses its address, and gets it back a little later."""
+    _address(bed, "del", bed.one)
+    time.sleep(0.3 * SCALE)
+    _address(bed, "add", bed.one)
+    return time.monotonic()
+
+
+def change_address(bed: Bed) -> None:
+    """VM a gets another address instead of the one it had."""
+    _address(bed, "add", bed.setting.address(21))
+    _address(bed, "del", bed.one)
+
+
+def change_back(bed: Bed) -> None:
+    """It has the first one again."""
+    _address(bed, "add", bed.one)
+    _address(bed, "del", bed.setting.address(21))
+
+
+def blink_link(bed: Bed) -> float:
+    """The link goes down and comes up again."""
+    ip("link", "set", "eth0", "down", netns=bed.a.name)
+    time.sleep(0.3 * SCALE)
+    ip("link", "set", "eth0", "up", netns=bed.a.name)
+    if bed.setting.version == 6:
+        # The kernel takes IPv6 addresses away with the link; whoever manages it gives them back.
+        ip("addr", "replace", plain(bed.one, bed), "dev", "eth0", "nodad", netns=bed.a.name)
+    return time.monotonic()
+
+
+def change_mtu(bed: Bed) -> None:
+    """The MTU becomes smaller, and large again."""
+    for mtu in ("1400", "1500"):
+        ip("link", "set", "eth0", "mtu", mtu, netns=bed.a.name)
+        time.sleep(0.1 * SCALE)
+
+
+# The agent -----------------------------------------------------------------------------------
+
+
+def again(number: signal.Signals, bed: Bed) -> None:
+    bed.a.end_agent(number)
+    bed.a.up()
+
+
+def flush_while_held(bed: Bed) -> float:
+    """The policies are flushed while the agent is stopped: for a second the guard is alone."""
+    with _held(bed):
+        flush_policies(bed)
+        time.sleep(1.0)
+    return time.monotonic()
+
+
+def _tell(bed: Bed, verb: str) -> None:
+    ask(str(bed.a.run_dir / "control.sock"), verb, deadline=10 * SCALE)
+
+
+def other_proposals(bed: Bed) -> None:
+    """The config proposes another suite; the peer's is still among them."""
+    configure(
+        bed.nodes[:1],
+        [],
+        [bed.setting.subnet],
+        extra={"esp_proposals": "aes256gcm16,aes128gcm16"},
+        **bed.agent,
+    )
+    bed.told = True
+    _tell(bed, "reload")
+
+
+def other_subnets(bed: Bed) -> None:
+    """The config names the two halves of the subnet instead of the whole."""
+    configure(bed.nodes[:1], [], halves(bed.setting.subnet), **bed.agent)
+    bed.told = True
+    _tell(bed, "reload")
+
+
+def halves(subnet: str) -> list[str]:
+    """The two halves of a subnet."""
+    return [str(half) for half in ip_network(subnet).subnets()]
+
+
+def other_certificate(bed: Bed) -> None:
+    """The config has another certificate and key, of the same CA."""
+    configure(bed.nodes[:1], [], [bed.setting.subnet], key=ec_key(1), **bed.agent)
+    bed.told = True
+    _tell(bed, "reload")
+
+
+def first_config(bed: Bed) -> None:
+    """The config is what it was."""
+    configure(bed.nodes[:1], [], [bed.setting.subnet], **bed.agent)
+    bed.told = True
+    _tell(bed, "reload")
+
+
+def stop_and_start(bed: Bed) -> float:
+    """`ipsec-agent stop`, a second without charon, and a start."""
+    assert bed.a.agent is not None
+    _tell(bed, "stop")
+    assert bed.a.agent.wait(10 * SCALE) == 0
+    time.sleep(1.0)
+    began = time.monotonic()
+    bed.a.up()
+    return began
+
+
+def crash(bed: Bed) -> float:
+    """VM a dies and comes back: nothing of charon's is left, and the guard stands from the boot."""
+    assert bed.a.agent is not None
+    bed.a.end_agent(signal.SIGKILL)
+    kill_charon(bed)
+    flush_policies(bed)
+    flush_states(bed)
+    with inside(bed.a.name):
+        subprocess.run(
+            ["nft", "-f", str(bed.a.directory / "state" / "guard.nft")],
+            check=True,
+            timeout=DEADLINE,
+        )
+    bed.a.start()
+    # The clock runs from where a VM can send again: with the traps of its new charon.
+    until(lambda: traps(bed.a), "a's traps are there", 10 * SCALE)
+    return time.monotonic()
+
+
+def crash_and_forget(bed: Bed) -> float:
+    """As `crash`, but nobody is poked: the peers' DPD has to notice."""
+    (bed.a.directory / "state" / "peers.json").unlink()
+    return crash(bed)

@@ -1,0 +1,252 @@
+"""The fault matrix: one row a fault, under the floods of a bed, judged on the wire and in time."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tests.charon.nodes import SCALE
+from tests.lab import faults
+from tests.lab.bed import RATE, TOWARDS_A, Bed
+from tests.lab.faults import AGENT_START, KILLED, LOST, MISSED, STARTING, STOPPED, Fault
+from tests.lab.judge import assert_only_esp
+from tests.lab.traffic import Flow, between
+from tests.lab.truth import Watch
+from tests.lab.wire import Capture
+
+FACTOR = min(SCALE, 5.0)
+"""What the limits of a real machine are multiplied by in a slower lab."""
+
+WINDOW = 2.5
+"""Seconds that a row lasts at least."""
+
+LEAST = 0.6
+"""Part of the floods' rate that must have been tried, where the machine is busy otherwise, too."""
+
+FLOWS_AGAIN = 3.0
+"""Seconds on a real machine after which every flood arrives again."""
+
+REST = 0.7
+"""Seconds of the window after all that happens in it."""
+
+PATIENCE = 10.0
+"""Seconds beyond its limit in which a row is still watched, so that it can say how long it took."""
+
+DPD = 15.0
+SLOWER = 1.0 if SCALE == 1 else 1.3
+"""For limits that mostly are a wait of fixed length."""
+
+ROWS = (
+    Fault("a policy deleted", faults.delete_trap, faults.policies_there),
+    Fault("an SA's policy and its trap deleted", faults.delete_sas_policies, faults.policies_there),
+    Fault("a policy made optional", faults.weaken_trap, faults.policies_there),
+    Fault("a policy made to block", faults.block_trap, faults.policies_there),
+    Fault("ip xfrm policy flush", faults.flush_policies, faults.policies_there),
+    Fault("ip xfrm state flush", faults.flush_states, faults.no_lost_children, LOST),
+    Fault("nft flush ruleset", faults.flush_ruleset, faults.table_there, nat=False),
+    Fault("a rule of the guard deleted", faults.alter_table, faults.table_there),
+    Fault("the guard's table deleted", faults.delete_table, faults.table_there),
+    Fault("swanctl --load-all with nothing", faults.load_nothing, faults.policies_there),
+    Fault("charon killed", faults.kill_charon, faults.charon_loaded, KILLED),
+    Fault("charon stopped by a signal", faults.stop_charon, faults.charon_runs, STOPPED),
+    Fault("charon wedged", faults.wedge_charon, faults.charon_loaded, KILLED, slow=MISSED),
+    Fault(
+        "charon's socket removed", faults.remove_socket, faults.charon_loaded, KILLED, slow=STARTING
+    ),
+    Fault(
+        "an address added",
+        faults.add_address,
+        partial(faults.address_guarded, 11),
+        undo=faults.drop_address,
+    ),
+    Fault("an address gone and back", faults.blink_address, faults.arrives, FLOWS_AGAIN),
+    Fault(
+        "the address changed",
+        faults.change_address,
+        partial(faults.address_guarded, 21),
+        undo=faults.change_back,
+    ),
+    Fault("the link down and up", faults.blink_link, faults.arrives, FLOWS_AGAIN),
+    Fault("the MTU changed", faults.change_mtu, faults.same_charon, calm=True, lossless=True),
+    Fault(
+        "the agent killed, and another",
+        partial(faults.again, signal.SIGKILL),
+        faults.same_charon,
+        calm=True,
+        lossless=True,
+    ),
+    Fault(
+        "the agent ended, and another",
+        partial(faults.again, signal.SIGTERM),
+        faults.same_charon,
+        calm=True,
+        lossless=True,
+    ),
+    Fault("policies flushed, the agent stopped", faults.flush_while_held, faults.policies_there),
+    *(
+        Fault(name, do, faults.policies_replaced, KILLED, undo=faults.first_config, lossless=True)
+        for name, do in (
+            ("other proposals", faults.other_proposals),
+            ("other subnets", faults.other_subnets),
+            ("another certificate", faults.other_certificate),
+        )
+    ),
+    Fault("ipsec-agent stop, and start", faults.stop_and_start, faults.charon_loaded, AGENT_START),
+    Fault("crash, peers remembered", faults.crash, faults.arrives, LOST, crash=True),
+    Fault(
+        "crash, peers forgotten", faults.crash_and_forget, faults.arrives, 0.0, crash=True, slow=DPD
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one row measured.
+
+    Attributes:
+        clear: packets between the VMs that were neither ESP nor IKE.
+        sends: how often the floods tried within the window, and how often the kernel refused.
+        seconds: of the window.
+        lost: datagrams that the kernel took and that never came.
+        pause: the longest time, in seconds, in which nothing of one flood arrived.
+        healed: seconds until it was; None where nothing was to heal.
+        limit: seconds for that, here.
+    """
+
+    setting: str
+    name: str
+    clear: int
+    sends: int
+    refused: int
+    seconds: float
+    lost: int
+    pause: float
+    healed: float | None
+    limit: float
+
+
+def row(bed: Bed, fault: Fault, report: Callable[[Figures], object]) -> None:
+    """Have one thing happen, report its figures, and judge it.
+
+    Raises:
+        AssertionError: clear packets, or a capture that is no judge; not healed in time; too few
+            attempts; lost packets where none may be; or a flood that never arrives again.
+    """
+    bed.settle()
+    bed.told = False
+    running = {
+        name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
+    }
+    held = [flood for name, flood in bed.floods.items() if name not in running]
+    with contextlib.ExitStack() as stack:
+        for flood in held:
+            flood.hold()
+            stack.callback(flood.go_on)
+        for channel in bed.held:
+            channel.close()
+        capture = stack.enter_context(Capture(bed.hub))
+        starts = {name: flood.read() for name, flood in running.items()}
+        began = time.monotonic()
+        healing = _watched(bed, fault)
+        if fault.undo is not None:
+            fault.undo(bed)
+        time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
+        flows = [between(start, running[name].read()) for name, start in starts.items()]
+        seconds = time.monotonic() - began
+        report(_figures(bed, capture, flows, seconds, healing))
+        least = int(LEAST * RATE * len(flows) * seconds)
+        assert_only_esp(capture, bed.a.name, bed.one, bed.other, *flows, at_least=least, esp=100)
+        assert capture.clear() == {}
+    healing.judge()
+    if fault.lossless:
+        assert sum(flow.lost for flow in flows) == 0, f"lost: {[flow.lost for flow in flows]}"
+    bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """What the watch saw.
+
+    Attributes:
+        took: seconds until it was healed, None where it was not, or nothing broke.
+        limit: seconds that it may take, 0 where nothing may break.
+        broken: it was seen to break.
+        looks: how often it was looked at.
+        log: the end of the agent's log.
+    """
+
+    name: str
+    took: float | None
+    limit: float
+    broken: bool
+    looks: int
+    log: str
+
+    def judge(self) -> None:
+        """Raise AssertionError where it was not healed in time, or broke where it must not."""
+        if not self.limit:
+            assert not self.broken, f"{self.name}: it broke: {self.log}"
+            return
+        assert self.broken, f"{self.name} was not seen in {self.looks} looks"
+        assert self.took is not None, f"{self.name} is not healed: {self.log}"
+        assert self.took <= self.limit, f"{self.name}: healed after {self.took:.2f} s: {self.log}"
+
+
+def _watched(bed: Bed, fault: Fault) -> Healing:
+    limit = fault.limit * FACTOR + fault.slow * SLOWER
+    assert fault.question is not None
+    with Watch(fault.question(bed)) as watch:
+        start = time.monotonic()
+        start = fault.do(bed) or start
+        if fault.calm:
+            time.sleep(REST)
+        else:
+            watch.wait(limit + PATIENCE)
+    assert not watch.failure, watch.failure
+    return Healing(
+        name=fault.name,
+        took=max(0.0, watch.healed - start) if watch.is_whole else None,
+        limit=0.0 if fault.calm else limit,
+        broken=watch.broken > 0,
+        looks=watch.asked,
+        log=bed.a.log[-3000:],
+    )
+
+
+def _figures(bed: Bed, capture: Capture, flows: list[Flow], seconds: float, it: Healing) -> Figures:
+    return Figures(
+        setting=bed.setting.name,
+        name=it.name,
+        clear=sum(capture.clear().values()),
+        sends=sum(flow.attempts for flow in flows),
+        refused=sum(sum(flow.refused.values()) for flow in flows),
+        seconds=seconds,
+        lost=sum(flow.lost for flow in flows),
+        pause=max(flow.longest_pause for flow in flows),
+        healed=it.took,
+        limit=it.limit,
+    )
+
+
+def table(figures: list[Figures]) -> str:
+    """The rows as text."""
+    wide = max(len(one.name) for one in figures)
+    lines = [
+        f"{'':{wide}}  clear  sends (refused)   in s    lost  pause  healed  limit"
+        f" (a real machine's, times {FACTOR:g})"
+    ]
+    setting = ""
+    for one in figures:
+        if one.setting != setting:
+            setting = one.setting
+            lines.append(f"-- {setting}")
+        refused = f"({one.refused})"
+        healed = "  -  " if one.healed is None else f"{one.healed:5.2f}"
+        healed += f"{one.limit:8.1f}" if one.limit else "       -"
+        lines.append(
+            f"{one.name:{wide}}  {one.clear:5}  {one.sends:6}{refused:>9} {one.seconds:6.1f}"
+            f" {one.lost:7} {one.pause:6.2f}   {healed}"
+        )
+    return "\n".join(lines)
