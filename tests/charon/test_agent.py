@@ -69,6 +69,7 @@ def test_policies_in_the_kernel(node: Node) -> None:
     assert status["policies"] == {"desired": 8, "installed": 8, "missing": [], "foreign": []}
     assert [item["name"] for item in status["connections"]] == [
         "no-ipsec-10.9.0.3/32",
+        "no-ipsec-broadcast",
         "ipsec-10.9.0.0/24",
     ]
     assert node.ask("status").returncode == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import SCALE, Node, ip, network
+from tests.charon.nodes import SCALE, Node, ip, network, until
 from tests.charon.test_agent import EXPECTED, WITHOUT_SHUNT, configure
 
 pytestmark = pytest.mark.charon
@@ -292,9 +292,13 @@ def test_guard_none(node: Node) -> None:
     began = time.monotonic()
 
     healed(BY_EVENT + 0.5, lambda: rules(node) == [], began)
-    status = node.status()
-    assert "guard-none" in {problem["code"] for problem in status["problems"]}
-    assert not status["healthy"]
+    found = until(
+        lambda: [one for one in node.status()["problems"] if one["code"] == "guard-none"],
+        "it is said",
+    )
+    assert found[0]["severity"] == "warning"
+    assert not node.status()["healthy"]
+    assert not (node.directory / "state" / "guard.nft").exists(), "nor at the next boot"
 
 
 def test_a_changed_config_swaps_the_guard(node: Node) -> None:
