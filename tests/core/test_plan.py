@@ -1,6 +1,8 @@
 """The plan: empty when nothing is to do, and safe to be cut after every step."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given, settings
@@ -8,11 +10,13 @@ from hypothesis import strategies as st
 
 from ipsec_agent.act import perform
 from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.desired_guard import desired_guard, guard_of
 from ipsec_agent.core.drift import foreign, missing, orphan_states
 from ipsec_agent.core.model import Action, Address, Desired, Direction, PolicySelector
 from ipsec_agent.core.observed import (
     Charon,
     ChildSa,
+    GuardTable,
     IkeSa,
     LoadedConnection,
     Observed,
@@ -23,14 +27,21 @@ from ipsec_agent.core.observed import (
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import (
+    ContinueCharon,
     DeletePolicy,
     DeleteState,
+    ExemptLinks,
+    KillCharon,
     LoadConnection,
+    LoadGuard,
     ReinstallPolicies,
+    RemoveGuard,
+    SaveGuard,
     StartCharon,
     TerminateSa,
     UnloadConnection,
 )
+from ipsec_agent.errors import KernelError
 from ipsec_agent.observe import observe
 from tests.configs import config
 from tests.fakes import PROCESS, FakeMachine, installed, network
@@ -97,6 +108,138 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int) -> None:
         assert {peer for peer in protected if not protects(policies, peer)} == set()
 
     asyncio.run(scenario())
+
+
+def flushed(machine: FakeMachine) -> None:
+    """As `ip xfrm policy flush`."""
+    machine.kernel.clear()
+
+
+def stopped(machine: FakeMachine) -> None:
+    """As SIGTERM of charon: its policies go with it."""
+    machine.kill_charon_by_hand()
+    machine.kernel.clear()
+
+
+def hung(machine: FakeMachine) -> None:
+    """charon answers no more."""
+    machine.responsive, machine.missed = False, 2
+
+
+def killed(machine: FakeMachine) -> None:
+    """As SIGKILL of charon."""
+    machine.kill_charon_by_hand()
+
+
+def whole(machine: FakeMachine) -> None:
+    """No harm."""
+
+
+def guarded(made: object) -> Desired:
+    """What a config wants, the guard included."""
+    wanted = desired_guard(made, HERE, network("10.0.0.5"))  # type: ignore[arg-type]
+    return replace(desired(made, HERE), guard=wanted)  # type: ignore[arg-type]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    wishes,
+    wishes,
+    st.integers(0, 14),
+    st.sampled_from([whole, flushed, stopped, hung, killed]),
+)
+def test_the_guard_stands_at_every_prefix(
+    before: object, after: object, cut: int, harm: Callable[[FakeMachine], None]
+) -> None:
+    """Whatever was done to charon and its policies, and wherever the plan is cut, the guard stands,
+    and judges each flow that must be encrypted before and after."""
+
+    async def scenario() -> None:
+        machine = FakeMachine(network("10.0.0.5"))
+        machine.process = PROCESS
+        old, new = guarded(before), guarded(after)
+        await pass_until(machine, old, 99)
+        harm(machine)
+
+        await pass_until(machine, new, cut)
+
+        tables = {
+            wish.guard.mark: guard_of(made)  # type: ignore[arg-type]
+            for made, wish in ((before, old), (after, new))
+            if wish.guard is not None
+        }
+        assert machine.table is not None
+        standing = tables[machine.table.mark]
+        for peer in PEERS:
+            if promise(before).encrypts(OWN, peer) and promise(after).encrypts(OWN, peer):  # type: ignore[arg-type]
+                assert standing.judges(OWN, peer)
+                assert standing.judges(peer, OWN)
+
+    asyncio.run(scenario())
+
+
+def test_the_guard_goes_last() -> None:
+    """Where no guard is wanted any more it goes after all else; a lowered one is still saved."""
+    wish = guarded(config())
+    assert wish.guard is not None
+    table = GuardTable("form", wish.guard.mark)
+    world = Observed(None, guard=table, saved_guard=wish.guard.mark)
+    unguarded = replace(wish, guard=None)
+
+    assert plan(unguarded, world) == (StartCharon(), RemoveGuard(), SaveGuard(None))
+    lowered = replace(unguarded, guard_lowered=True)
+    assert plan(lowered, world) == (StartCharon(), RemoveGuard())
+
+
+def test_the_guard() -> None:
+    """It is loaded where it lacks or is another, narrowed where the links differ, and saved."""
+    wish = guarded(config())
+    assert wish.guard is not None
+    right = GuardTable("form", wish.guard.mark, wish.guard.exempt)
+    saved = wish.guard.mark
+    load, save = LoadGuard(wish.guard), SaveGuard(wish.guard)
+    process = replace(PROCESS, stopped=True)
+    charon = Charon(process, responsive=False)
+
+    def first(table: GuardTable | None, kept: str) -> tuple[object, ...]:
+        steps = plan(wish, Observed(charon, guard=table, saved_guard=kept))
+        assert steps[-1] == ContinueCharon(process)
+        return steps[:-1]
+
+    assert first(None, "") == (load, save)
+    assert first(replace(right, mark=""), saved) == (load,)
+    assert first(replace(right, exempt=(99,)), saved) == (ExemptLinks(wish.guard.exempt),)
+    assert first(right, "damaged") == (save,)
+    assert first(right, saved) == ()
+
+
+def test_a_charon_that_answers_no_more() -> None:
+    """It is continued; or replaced, after two deadlines or once its socket has been gone."""
+    wish = desired(config(), HERE)
+    lost = replace(PROCESS, reachable=False)
+
+    def steps(charon: Charon, age: float = 100.0) -> tuple[object, ...]:
+        return plan(wish, Observed(charon, time=PROCESS.started + age))
+
+    assert steps(Charon(PROCESS, responsive=False)) == ()
+    assert steps(Charon(PROCESS, responsive=False, missed=1)) == ()
+    (killing,) = steps(Charon(PROCESS, responsive=False, missed=2))
+    assert isinstance(killing, KillCharon)
+    assert steps(Charon(lost, responsive=False), age=1.0) == ()
+    (killing,) = steps(Charon(lost, responsive=False))
+    assert killing == KillCharon(lost, "its VICI socket is gone")
+
+
+def test_what_could_not_be_read() -> None:
+    """About it nothing is planned; about the rest all is."""
+    wish = guarded(config())
+    assert wish.guard is not None
+    error = KernelError("no answer")
+    load, save = LoadGuard(wish.guard), SaveGuard(wish.guard)
+
+    assert plan(wish, Observed(unreadable=(("guard", error),))) == (StartCharon(),)
+    for name in ("charon", "policies", "states"):
+        assert plan(wish, Observed(unreadable=((name, error),))) == (load, save)
 
 
 @settings(max_examples=100, deadline=None)
