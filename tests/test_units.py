@@ -35,6 +35,8 @@ def root(tmp_path: Path) -> Path:
     for name in ("sysinit", "basic", "multi-user", "network", "network-pre", "shutdown"):
         unit = tmp_path / "usr/lib/systemd/system" / f"{name}.target"
         unit.write_text(f"[Unit]\nDescription={name}\n")
+    nftables = tmp_path / "usr/lib/systemd/system/nftables.service"
+    nftables.write_text("[Service]\nType=oneshot\nExecStart=nft -f x\nExecStop=nft flush ruleset\n")
     return tmp_path
 
 
@@ -60,7 +62,7 @@ def test_every_file_is_installed() -> None:
 
 def test_verify(root: Path) -> None:
     """systemd finds no unknown word, no missing program and no cycle in the installed units."""
-    done = analyze("verify", f"--root={root}", *(unit.name for unit in UNITS))
+    done = analyze("verify", f"--root={root}", "nftables.service", *(it.name for it in UNITS))
 
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
@@ -88,3 +90,32 @@ def test_enable(root: Path) -> None:
     wants = root / "etc/systemd/system"
     assert (wants / "multi-user.target.wants/ipsec-agent.target").is_symlink()
     assert (wants / "sysinit.target.wants/ipsec-agent-guard.service").is_symlink()
+
+
+def test_preset(root: Path) -> None:
+    """An image that applies presets gets the agent, and no second charon."""
+    strongswan = root / "usr/lib/systemd/system/strongswan.service"
+    strongswan.write_text("[Service]\nExecStart=nft\n[Install]\nWantedBy=multi-user.target\n")
+    subprocess.run(
+        ["systemctl", f"--root={root}", "preset-all"], check=True, capture_output=True, timeout=60
+    )
+
+    wants = root / "etc/systemd/system"
+    assert (wants / "multi-user.target.wants/ipsec-agent.target").is_symlink()
+    assert (wants / "sysinit.target.wants/ipsec-agent-guard.service").is_symlink()
+    assert not (wants / "multi-user.target.wants/strongswan.service").exists()
+
+
+def test_directories(root: Path) -> None:
+    """Nobody but root sees where the config's private key will be."""
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    subprocess.run(
+        ["systemd-tmpfiles", f"--root={root}", "--create", "ipsec-agent.conf"],
+        check=True,
+        timeout=60,
+    )
+
+    for name in ("etc/ipsec-agent", "var/lib/ipsec-agent"):
+        assert (root / name).stat().st_mode & 0o777 == 0o700
