@@ -12,6 +12,7 @@ from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard
+from ipsec_agent.core.desired_mtu import mtus_to_fix
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement, place
@@ -172,7 +173,8 @@ class Reconciler:
             self._failures["placement"] = error
             return
         guard = None if self.guard_lowered else desired_guard(config, placement, network)
-        self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered)
+        mtus = mtus_to_fix(config, placement, wish, network)
+        self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered, mtus=mtus)
 
     async def _act(self, steps: tuple[Step, ...], done: list[str]) -> bool:
         """Perform the steps; one that fails stops no neighbour. Whether another round makes sense.

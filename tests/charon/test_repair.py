@@ -311,3 +311,21 @@ def test_a_changed_config_swaps_the_guard(node: Node) -> None:
     healed(1.0, lambda: node.policies() == WITHOUT_SHUNT, time.monotonic())
     assert run(node, *LIST) != listed
     assert rules(node) == before, "only the sets differ"
+
+
+def test_mtu_is_fixed(node: Node) -> None:
+    """A container's link that is too large is named, and lowered once the config says so."""
+    ip("link", "add", "c0", "mtu", "1500", "type", "veth", "peer", "c1", netns=node.name)
+    found = until(
+        lambda: [one for one in node.status()["problems"] if one["code"] == "mtu-too-large"],
+        "it is said",
+        30,
+    )
+    assert "ip link set dev c0 mtu 1466" in found[0]["hint"] + found[-1]["hint"]
+
+    configure(node, agent=node.agent_section(mtu="fix"))
+    assert node.ask("reload").returncode == 0
+
+    until(lambda: ip("link", "show", "c0", netns=node.name).count("mtu 1466"), "it is lowered")
+    assert ip("link", "show", "eth0", netns=node.name).count("mtu 1500")
+    assert node.settled()["healthy"]

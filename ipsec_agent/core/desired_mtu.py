@@ -1,0 +1,18 @@
+"""From the config and the VM's own network to the MTUs that should be."""
+
+from ipsec_agent.core.config import Config, MtuMode
+from ipsec_agent.core.health_mtu import carriage
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.mtu import judge_links, wanted
+from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.placement import Placement
+
+
+def mtus_to_fix(
+    config: Config, placement: Placement, desired: Desired, network: NetworkFacts
+) -> tuple[tuple[int, int], ...]:
+    """Index and MTU of each link that `agent.mtu: fix` lowers; none where it only warns."""
+    how = carriage(config, desired)
+    if how is None or config.agent.mtu is not MtuMode.FIX:
+        return ()
+    return wanted(judge_links(placement.uplinks, network, how))

@@ -1,0 +1,43 @@
+"""The links' part of health: do the packets of this VM and its containers fit into ESP."""
+
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.model import Action, Desired
+from ipsec_agent.core.mtu import Carriage, judge_links, suites
+from ipsec_agent.core.observed import Observed
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problem import Problem, Severity
+
+
+def carriage(config: Config, desired: Desired) -> Carriage | None:
+    """How this VM's packets travel; None where it encrypts nothing."""
+    versions = {
+        connection.remote.version
+        for connection in desired.connections
+        if connection.action is Action.ENCRYPT
+    }
+    if not versions:
+        return None
+    return Carriage(
+        suites(config.esp_proposals), tuple(sorted(versions)), config.force_udp_encapsulation
+    )
+
+
+def mtu_problems(
+    config: Config, placement: Placement | None, desired: Desired, observed: Observed
+) -> tuple[Problem, ...]:
+    """A problem for each link whose packets are too large, with the command that mends it."""
+    how = carriage(config, desired)
+    if how is None or placement is None:
+        return ()
+    return tuple(
+        Problem(
+            "mtu-too-large",
+            Severity.WARNING,
+            f"{misfit.link.name} has an MTU of {misfit.link.mtu}, and packets of {misfit.fits}"
+            f" bytes at the most fit into ESP on {misfit.uplink.name} (MTU {misfit.uplink.mtu})",
+            f"`{misfit.remedy}`, and set it likewise where the link is made, such as in the"
+            " container network's own settings; or write agent.mtu: fix",
+            misfit.link.name,
+        )
+        for misfit in judge_links(placement.uplinks, observed.network, how)
+    )
