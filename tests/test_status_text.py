@@ -27,7 +27,7 @@ def test_healthy() -> None:
         "  10.0.0.9                 installed    age 20 s, in 30 packets (40 s ago),"
         " out 20 packets (40 s ago)"
     ) in shown
-    assert "  eth0         MTU 1500" in shown
+    assert "  eth0         MTU 1500, packets of 1466 bytes fit" in shown
 
 
 def test_problem() -> None:

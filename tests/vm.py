@@ -32,7 +32,7 @@ BEGAN = NOW - 1000
 LINKS = (
     Link(1, "lo", 65536, up=True),
     Link(2, "eth0", 1500, up=True),
-    Link(3, "docker0", 1500, up=True, kind="bridge"),
+    Link(3, "docker0", 1400, up=True, kind="bridge"),
     Link(4, "eth1", 1500, up=True),
 )
 NETWORK = NetworkFacts(LINKS, (OwnAddress(OWN, 24, 2),), (2,), ())

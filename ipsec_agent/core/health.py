@@ -1,8 +1,8 @@
 """Desired, observed and the time: what is wrong with this VM, and what of it is shown.
 
 The subjects have modules of their own: health_charon.py, health_kernel.py, health_guard.py,
-xfrm_counters.py, traffic.py. Which problem hides which, and how long one must stand, is in
-damping.py.
+health_mtu.py, xfrm_counters.py, traffic.py. Which problem hides which, and how long one must
+stand, is in damping.py.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from ipsec_agent.core.config import CertificateFacts, Config
 from ipsec_agent.core.health_charon import charon_problems, explained
 from ipsec_agent.core.health_guard import guard_problems, lockout_problems
 from ipsec_agent.core.health_kernel import network_problems, policy_problems, unreadable
+from ipsec_agent.core.health_mtu import mtu_problems
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
@@ -108,6 +109,7 @@ def judge(
         *guard_problems(config, placement, desired, observed, lowered=lowered),
         *unreadable(observed),
         *network_problems(placement),
+        *mtu_problems(config, placement, desired, observed),
         *_certificates(config, observed.time),
         *_optional(config),
         *lockout_problems(lockouts, observed.charon),

@@ -8,7 +8,9 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.health import days_left
 from ipsec_agent.core.health_guard import GuardState, guard_state
+from ipsec_agent.core.health_mtu import carriage
 from ipsec_agent.core.model import Desired, PolicySelector
+from ipsec_agent.core.mtu import required
 from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problem import Problem, healthy, loudest_first
@@ -201,5 +203,15 @@ def _selector(selector: PolicySelector) -> str:
 
 
 def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The uplinks; `required` is the largest packet in clear whose ESP fits, in bytes."""
     uplinks = snapshot.placement.uplinks if snapshot.placement else ()
-    return [{"name": link.name, "mtu": link.mtu, "up": link.up} for link in uplinks]
+    how = carriage(snapshot.config, snapshot.desired)
+    return [
+        {
+            "name": link.name,
+            "mtu": link.mtu,
+            "up": link.up,
+            "required": required(link.mtu, how) if how else None,
+        }
+        for link in uplinks
+    ]

@@ -118,7 +118,7 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
 
 def _link(link: dict[str, Any]) -> str:
     down = "" if link["up"] else ", DOWN"
-    required = f", {link['required']} needed" if link.get("required") else ""
+    required = f", packets of {link['required']} bytes fit" if link.get("required") else ""
     return f"  {link['name']:12} MTU {link['mtu']}{required}{down}"
 
 

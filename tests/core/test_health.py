@@ -130,6 +130,30 @@ def test_network() -> None:
     assert gone.problems()["address-missing"].severity is ERROR
 
 
+def test_mtu() -> None:
+    """A container's link with packets too large for ESP, once it has stood for 10 s: the numbers
+    and the command; with UDP encapsulation less fits."""
+    large = replace(
+        NETWORK, links=tuple(replace(link, mtu=1460) for link in NETWORK.links if link.index > 1)
+    )
+    network = replace(large, links=(replace(large.links[0], mtu=1500), *large.links[1:]))
+    vm = healthy_vm(config(force_udp_encapsulation=True), network)
+    first = vm.assess()
+
+    (found,) = vm.but(time=NOW + 10).assess(first.memory).problems
+
+    assert first.problems == ()
+    assert (found.code, found.severity, found.subject) == ("mtu-too-large", WARNING, "docker0")
+    assert found.message == (
+        "docker0 has an MTU of 1460, and packets of 1458 bytes at the most fit into ESP on eth0"
+        " (MTU 1500)"
+    )
+    assert found.hint.startswith("`ip link set dev docker0 mtu 1458`")
+    assert healthy_vm(network=network).assess().memory.seen == ()
+    clear = healthy_vm(config(no_ipsec=("10.0.0.5/32",), force_udp_encapsulation=True), network)
+    assert clear.assess().memory.seen == ()
+
+
 @pytest.mark.parametrize(
     ("name", "code", "severity"),
     [

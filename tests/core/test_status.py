@@ -7,6 +7,7 @@ from typing import Any
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import ClearLink, ClearPeer, IkeSa, SecurityAssociation
 from ipsec_agent.core.status import Snapshot, State, document, sentence
+from tests.configs import config
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa
 
 VM = healthy_vm()
@@ -161,6 +162,14 @@ def test_order_of_peers() -> None:
         "10.0.0.20",
         "10.0.0.100",
     ]
+
+
+def test_links() -> None:
+    """The uplinks, with the largest packet that fits; none is needed where all is clear."""
+    clear = healthy_vm(config(no_ipsec=("10.0.0.5/32",)))
+
+    assert shown(VM)["links"] == [{"name": "eth0", "mtu": 1500, "up": True, "required": 1466}]
+    assert shown(clear)["links"][0]["required"] is None
 
 
 def test_sentence() -> None:

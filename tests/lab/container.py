@@ -18,7 +18,10 @@ def container(node: Node, number: int) -> Iterator[tuple[str, str]]:
     name, inner = f"{node.name}c", f"172.31.{number}"
     ip("netns", "add", name)
     try:
-        ip("link", "add", "c0", "netns", node.name, "type", "veth", "peer", "eth0", "netns", name)
+        # What its packets become as ESP fits into 1,400 bytes, too.
+        ends = (("c0", node.name), ("eth0", name))
+        (c0, eth0) = (("mtu", "1300", "name", end, "netns", netns) for end, netns in ends)
+        ip("link", "add", *c0, "type", "veth", "peer", *eth0)
         ip("addr", "add", f"{inner}.1/24", "dev", "c0", netns=node.name)
         ip("link", "set", "c0", "up", netns=node.name)
         ip("addr", "add", f"{inner}.2/24", "dev", "eth0", netns=name)
