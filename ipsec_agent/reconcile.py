@@ -168,11 +168,11 @@ class Reconciler:
         self._failures.pop("placement", None)
         try:
             self._placement = placement = place(config.agent, Promise.of(config), network)
-            wish = desired(config, placement)
+            guard = None if self.guard_lowered else desired_guard(config, placement, network)
+            wish = desired(config, placement, guarded=guard is not None)
         except ConfigError as error:
             self._failures["placement"] = error
             return
-        guard = None if self.guard_lowered else desired_guard(config, placement, network)
         mtus = mtus_to_fix(config, placement, wish, network)
         self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered, mtus=mtus)
 

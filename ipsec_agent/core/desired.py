@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from ipsec_agent.core.config import Config, GuardMode, Outside
+from ipsec_agent.core.config import Config, Outside
 from ipsec_agent.core.model import (
     Action,
     Address,
@@ -45,8 +45,11 @@ def promise(config: Config) -> Promise:
     )
 
 
-def desired(config: Config, placement: Placement) -> Desired:
+def desired(config: Config, placement: Placement, *, guarded: bool = True) -> Desired:
     """What should be on a VM that stands there.
+
+    Args:
+        guarded: the guard stands, or shall stand, behind the traps.
 
     Raises:
         ConfigError: the main address is in neither list and `agent.outside` does not allow it.
@@ -56,7 +59,7 @@ def desired(config: Config, placement: Placement) -> Desired:
     encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
     connections = (
         *_shunts(lists),
-        *_broadcast_shunt(config, lists, placement),
+        *(_broadcast_shunt(lists, placement) if guarded else ()),
         *_ipv6_shunts(encrypting),
         *_traps(config, lists, encrypting),
     )
@@ -120,16 +123,14 @@ def _shunts(lists: Promise) -> tuple[Connection, ...]:
     )
 
 
-def _broadcast_shunt(
-    config: Config, lists: Promise, placement: Placement
-) -> tuple[Connection, ...]:
+def _broadcast_shunt(lists: Promise, placement: Placement) -> tuple[Connection, ...]:
     """A broadcast that falls into a trap would start IKE with an address that is nobody's.
 
     The guard drops what this lets through. Without a guard it would leave in clear, and so it stays
     in the trap.
     """
     caught = tuple(one for one in placement.broadcasts if lists.encrypted(one))
-    if not caught or config.agent.guard is GuardMode.NONE:
+    if not caught:
         return ()
     children = tuple(_child(ANY_IPV4, _host(one), name=f"{BROADCAST_NAME}-{one}") for one in caught)
     return (_shunt(BROADCAST_NAME, _host(caught[0]), children),)
