@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import SCALE, Node, ip, network, until
+from tests.charon.nodes import PYTHON, SCALE, Node, ip, network, until
 from tests.charon.test_agent import EXPECTED, WITHOUT_SHUNT, configure
 
 pytestmark = pytest.mark.charon
@@ -329,3 +329,35 @@ def test_mtu_is_fixed(node: Node) -> None:
     until(lambda: ip("link", "show", "c0", netns=node.name).count("mtu 1466"), "it is lowered")
     assert ip("link", "show", "eth0", netns=node.name).count("mtu 1500")
     assert node.settled()["healthy"]
+
+
+BROADCAST = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+    out.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    for _ in range(3):
+        try:
+            out.sendto(b"x", ("10.9.0.255", 9))
+        except PermissionError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("guard", ["enforce", "none"])
+def test_a_broadcast_starts_no_ike(node: Node, guard: str) -> None:
+    """The guard drops it; where there is no guard the trap does, which asks for an SA in vain."""
+    configure(node, agent=node.agent_section(guard=guard))
+    assert node.ask("reload").returncode == 0
+    guarded = guard == "enforce"
+    until(lambda: bool(rules(node)) == guarded and node.status()["healthy"] == guarded, "applied")
+    before = node.status()["guard"]["dropped_out"]
+
+    run(node, PYTHON, "-c", BROADCAST)
+
+    time.sleep(0.3)
+    waiting = ip("xfrm", "state", netns=node.name)
+    assert ("dst 10.9.0.255" in waiting) is not guarded
+    node.send("10.9.0.2")  # wakes the loop
+    if guarded:
+        # The copy for this VM's own ears passes the same chain (ip_mc_output).
+        until(lambda: node.status()["guard"]["dropped_out"] >= before + 3, "three are dropped", 30)
