@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,12 +194,11 @@ def journal() -> None:
 def main() -> None:
     """Live."""
     life = Life()
-    boot(life)
-    only = sys.argv[1:]
-    for act in (reload, agent_ends, charon_killed, upgraded):
-        if not only or act.__name__ in only:
-            act(life)
-            journal()
+    for act in (boot, reload, agent_ends, charon_killed, upgraded):
+        act(life)
+        journal()
+        if any("failed" in found for found in life.phases.values()):
+            break
     life.phases["poweroff"] = {"began": time.monotonic()}
     life.save()
     run("systemctl", "poweroff", "--no-block")

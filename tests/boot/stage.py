@@ -98,9 +98,9 @@ WantedBy=multi-user.target
 AGENT = """\
 [Service]
 WatchdogSec=25s
-# The tests' interpreter lives in a home directory.
+# The tests' interpreter may live in a home directory, and this project in another or in /tmp.
 ProtectHome=tmpfs
-BindReadOnlyPaths={base}
+BindReadOnlyPaths={base} {root}
 """
 
 
@@ -116,7 +116,7 @@ def install() -> None:
         shutil.copy(RESULTS / name, target)
     drop_in = UNITS / "ipsec-agent.service.d" / "lab.conf"
     drop_in.parent.mkdir(parents=True)
-    drop_in.write_text(AGENT.format(base=sys.base_prefix))
+    drop_in.write_text(AGENT.format(base=sys.base_prefix, root=ROOT))
 
 
 def units() -> None:
