@@ -168,6 +168,7 @@ def upgraded(life: Life) -> None:
     """The target stops, charon is replaced by another build, and the target starts."""
     with life.phase("stopped") as found:
         run("systemctl", "stop", TARGET)
+        soon(lambda: shown(CHARON, "ActiveState") == "inactive", "charon has ended")
         found["result"] = shown(CHARON, "Result")
         found["state"] = shown(CHARON, "ActiveState")
         found["policies"] = run("ip", "xfrm", "policy").stdout.count("dir out priority")

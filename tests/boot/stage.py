@@ -63,7 +63,7 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=ip address add {VM}/24 dev eth0
 ExecStart=ip link set eth0 up
-ExecStop=sh -c 'cut -d" " -f1 /proc/uptime > /results/networking-stopped'
+ExecStop=sh -c 'read up idle < /proc/uptime; echo "[$up]" > {LAB}/networking.flow'
 [Install]
 WantedBy=multi-user.target
 """
@@ -97,7 +97,7 @@ WantedBy=multi-user.target
 
 AGENT = """\
 [Service]
-WatchdogSec=25s
+WatchdogSec=15s
 # The tests' interpreter may live in a home directory, and this project in another or in /tmp.
 ProtectHome=tmpfs
 BindReadOnlyPaths={base} {root}

@@ -226,10 +226,13 @@ def test_charon_upgraded_under_apparmor(story: Story) -> None:
 def test_poweroff(story: Story) -> None:
     """A job has its network until its own end; IPsec leaves after it, before the network."""
     farewell = json.loads((story.results / "farewell.json").read_text())
-    networking = float((story.results / "networking-stopped").read_text())
+    networking = story.lines[-1]["flows"]["networking"][0]
+    goodbye = story.between(farewell["ended"], networking)
+    last = story.between(networking, float("inf"))
 
     assert farewell["answered"] == farewell["asked"] > 0
-    goodbye = story.between(farewell["ended"], networking + 1)
     assert goodbye.frames(VM, PEER, Kind.IKE) > 0
-    last = story.between(networking, story.lines[-1]["at"])
-    assert last.attempts("vm") > 0
+    assert goodbye.grown("flows", "vm", "answered") > 0
+    assert last.frames(VM, PEER, Kind.IKE) == 0
+    assert last.grown("flows", "vm", "sent") == 0
+    assert last.grown("flows", "vm", "refused", "EPERM") > 10
