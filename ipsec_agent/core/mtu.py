@@ -150,11 +150,13 @@ class Misfit:
         link: the link.
         fits: the MTU that it may have, in bytes.
         uplink: the uplink with the smallest MTU.
+        idle: nothing uses it now: it is down, or a bridge without a port.
     """
 
     link: Link
     fits: int
     uplink: Link
+    idle: bool = False
 
     @property
     def remedy(self) -> str:
@@ -180,8 +182,9 @@ def judge_links(
     limits = dict.fromkeys(CONTAINERS, fits) | {
         kind: fits - tunnel_header - more for kind, more in OVERLAYS.items()
     }
+    with_ports = {link.master for link in network.links}
     return tuple(
-        Misfit(link, limits[link.kind], uplink)
+        Misfit(link, limits[link.kind], uplink, _idle(link, with_ports))
         for link in network.links
         if link.kind in limits
         and link.mtu > limits[link.kind]
@@ -190,7 +193,14 @@ def judge_links(
     )
 
 
+def _idle(link: Link, with_ports: set[int]) -> bool:
+    return not link.up or (link.kind == "bridge" and link.index not in with_ports)
+
+
 def wanted(misfits: tuple[Misfit, ...]) -> tuple[tuple[int, int], ...]:
-    """Index and MTU of each link that `agent.mtu: fix` lowers; ports before their bridge."""
+    """Index and MTU of each link that `agent.mtu: fix` lowers; ports before their bridge.
+
+    Of a veth the end inside the container must be lowered first; see host/veth.py.
+    """
     ordered = sorted(misfits, key=lambda misfit: misfit.link.kind == "bridge")
     return tuple((misfit.link.index, misfit.fits) for misfit in ordered)

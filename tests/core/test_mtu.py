@@ -192,6 +192,14 @@ def test_overlay(version: int, fits: int) -> None:
     assert on_wire(fits + 30 + (20 if version == 4 else 40), GCM, version=version) <= 1500
 
 
+def test_idle() -> None:
+    """A bridge without a port, as Docker leaves it, and a link that is down lose nothing yet."""
+    down = replace(VETH, index=9, name="veth2", master=0, up=False)
+    for links, idle in (((DOCKER0,), [True]), ((DOCKER0, VETH, down), [False, False, True])):
+        found = judge_links((ETH0,), network(ETH0, *links), PLAIN)
+        assert [misfit.idle for misfit in found] == idle
+
+
 def test_without_uplinks() -> None:
     """While no uplink is known nothing is judged, and nothing is lowered."""
     assert judge_links((), network(ETH0, VETH), PLAIN) == ()
