@@ -320,7 +320,7 @@ def _held(bed: Bed) -> Iterator[None]:
 
 def look(bed: Bed) -> None:
     """Something happens on VM a that has the agent look."""
-    ip("link", "add", "look", "type", "dummy", netns=bed.a.name)
+    ip("link", "add", "look", "type", "bridge", netns=bed.a.name)
     ip("link", "del", "look", netns=bed.a.name)
 
 
@@ -364,14 +364,15 @@ def blink_address(bed: Bed) -> float:
 
 def change_address(bed: Bed) -> None:
     """VM a gets another address instead of the one it had."""
-    _address(bed, "add", bed.setting.address(21))
+    # In this order: with its first address the kernel takes all of a network's.
     _address(bed, "del", bed.one)
+    _address(bed, "add", bed.setting.address(21))
 
 
 def change_back(bed: Bed) -> None:
     """It has the first one again."""
-    _address(bed, "add", bed.one)
     _address(bed, "del", bed.setting.address(21))
+    _address(bed, "add", bed.one)
 
 
 def blink_link(bed: Bed) -> float:

@@ -127,14 +127,28 @@ class Figures:
     limit: float
 
 
-def row(bed: Bed, fault: Fault, report: Callable[[Figures], object]) -> None:
+def row(
+    bed: Bed,
+    fault: Fault,
+    report: Callable[[Figures], object] = lambda _figures: None,
+    *,
+    settle: bool = True,
+    patience: float = PATIENCE,
+    esp: int = 100,
+) -> None:
     """Have one thing happen, report its figures, and judge it.
+
+    Args:
+        settle: wait until all is healthy before it.
+        patience: seconds beyond its limit in which healing is still waited for.
+        esp: packets of ESP that there must be, so that what happens is no mere silence.
 
     Raises:
         AssertionError: clear packets, or a capture that is no judge; not healed in time; too few
             attempts; lost packets where none may be; or a flood that never arrives again.
     """
-    bed.settle()
+    if settle:
+        bed.settle()
     bed.told = False
     running = {
         name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
@@ -146,10 +160,10 @@ def row(bed: Bed, fault: Fault, report: Callable[[Figures], object]) -> None:
             stack.callback(flood.go_on)
         for channel in bed.held:
             channel.close()
-        capture = stack.enter_context(Capture(bed.hub))
+        capture = stack.enter_context(Capture(bed.hub, pair=(bed.one, bed.other)))
         starts = {name: flood.read() for name, flood in running.items()}
         began = time.monotonic()
-        healing = _watched(bed, fault)
+        healing = _watched(bed, fault, patience)
         if fault.undo is not None:
             fault.undo(bed)
         time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
@@ -157,7 +171,7 @@ def row(bed: Bed, fault: Fault, report: Callable[[Figures], object]) -> None:
         seconds = time.monotonic() - began
         report(_figures(bed, capture, flows, seconds, healing))
         least = int(LEAST * RATE * len(flows) * seconds)
-        assert_only_esp(capture, bed.a.name, bed.one, bed.other, *flows, at_least=least, esp=100)
+        assert_only_esp(capture, bed.a.name, bed.one, bed.other, *flows, at_least=least, esp=esp)
         assert capture.clear() == {}
     healing.judge()
     if fault.lossless:
@@ -194,7 +208,7 @@ class Healing:
         assert self.took <= self.limit, f"{self.name}: healed after {self.took:.2f} s: {self.log}"
 
 
-def _watched(bed: Bed, fault: Fault) -> Healing:
+def _watched(bed: Bed, fault: Fault, patience: float) -> Healing:
     limit = fault.limit * FACTOR + fault.slow * SLOWER
     assert fault.question is not None
     with Watch(fault.question(bed)) as watch:
@@ -203,7 +217,7 @@ def _watched(bed: Bed, fault: Fault) -> Healing:
         if fault.calm:
             time.sleep(REST)
         else:
-            watch.wait(limit + PATIENCE)
+            watch.wait(limit + patience)
     assert not watch.failure, watch.failure
     return Healing(
         name=fault.name,

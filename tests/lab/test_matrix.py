@@ -1,11 +1,15 @@
 """Whatever happens to a VM under floods: no packet in clear, and healed in time."""
 
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from ipsec_agent.host.control_client import ask
+from tests.charon.nodes import SCALE
 from tests.lab.bed import BARE, CONTAINERS, IPV6, SWAPPED, TWO_NICS, Bed, Setting, bed
-from tests.lab.faults import Fault
+from tests.lab.faults import Fault, flush_policies
 from tests.lab.matrix import ROWS, Figures, row
 
 pytestmark = pytest.mark.timeout(300)
@@ -35,3 +39,31 @@ def test_row(laid: Bed, fault: Fault, matrix_figures: list[Figures]) -> None:
     if laid.setting.containers and not fault.nat:
         pytest.skip("it would end the translation of addresses")
     row(laid, fault, matrix_figures.append)
+
+
+FLUSH = next(fault for fault in ROWS if fault.do is flush_policies)
+
+
+def test_without_the_guard_the_judge_convicts(laid: Bed) -> None:
+    """The same flush, with the guard taken down: clear packets on the wire, and the row says so."""
+    control = str(laid.a.run_dir / "control.sock")
+    laid.settle()
+    ask(control, "guard-down", deadline=10 * SCALE)
+    try:
+        with pytest.raises(AssertionError, match="clear packets between"):
+            row(laid, FLUSH, settle=False)
+    finally:
+        ask(control, "guard-up", deadline=10 * SCALE)
+
+
+def test_without_repair_the_row_fails(laid: Bed) -> None:
+    """The same flush, with an agent that does nothing: nothing is clear, and nothing heals."""
+    laid.settle()
+    agent = laid.a.agent
+    assert agent is not None
+    agent.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(AssertionError, match="is not healed"):
+            row(laid, replace(FLUSH, limit=0.1), settle=False, patience=2.0, esp=1)
+    finally:
+        agent.send_signal(signal.SIGCONT)

@@ -1,8 +1,11 @@
 """The capture and the judge: what makes them convict, and when they refuse to judge."""
 
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -10,6 +13,7 @@ from tests.charon.nodes import Node, ip, network
 from tests.lab.deployment import A, B, hub_of
 from tests.lab.frames import Kind
 from tests.lab.judge import assert_only_esp, plant
+from tests.lab.namespaces import inside
 from tests.lab.traffic import Flow, flood, ping, transfer
 from tests.lab.wire import Capture
 
@@ -139,3 +143,43 @@ def test_transfer(pair: list[Node]) -> None:
 
         assert flow.bytes == 3_000_001
         assert flow.speed > 0
+
+
+def esp_frame(one: str, other: str) -> bytes:
+    """A frame of ESP between two addresses, to a hardware address that nobody has."""
+    ends = ip_address(one).packed + ip_address(other).packed
+    body = b"\0\0\x10\x01" + bytes(40)
+    if ":" in one:
+        head = struct.pack("!IHBB", 6 << 28, len(body), 50, 64)
+        return bytes.fromhex("02aabbccddee02aabbccddef86dd") + head + ends + body
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 50, 0)
+    return bytes.fromhex("02aabbccddee02aabbccddef0800") + head + ends + body
+
+
+@pytest.mark.parametrize(("one", "other"), [(A, B), (A6, B6)])
+def test_the_kernel_counts_as_the_look_at_each_frame(
+    pair: list[Node], one: str, other: str
+) -> None:
+    """ESP of the pair, both ways, frame for frame; all else is looked at, and convicts."""
+    with (
+        Capture(hub_of(pair)) as looked,
+        Capture(hub_of(pair), pair=(one, other)) as counted,
+        inside(pair[0].name),
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw,
+    ):
+        raw.bind(("eth0", 0))
+        third = "10.9.0.9" if ":" not in one else "fd09::9"
+        for ends, count in (((one, other), 300), ((other, one), 200), ((one, third), 7)):
+            for _ in range(count):
+                raw.send(esp_frame(*ends))
+        flow = ping(pair[0].name, other, 1)
+        time.sleep(0.3)
+        looked.stop()
+        with pytest.raises(AssertionError, match="2 clear packets between"):
+            assert_only_esp(counted, pair[0].name, one, other, flow, at_least=1)
+
+    assert counted.counts == looked.counts
+    assert counted.counts[one, other, Kind.ESP] == 300
+    assert counted.counts[other, one, Kind.ESP] == 200
+    assert counted.counts[one, third, Kind.ESP] == 7
+    assert counted.dropped == 0

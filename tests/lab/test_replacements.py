@@ -1,0 +1,74 @@
+"""Replaced again and again under floods: connections and certificates, and never a clear packet."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.charon.nodes import SCALE, until
+from tests.lab import faults
+from tests.lab.bed import BARE, RATE, Bed, bed
+from tests.lab.judge import assert_only_esp
+from tests.lab.matrix import LEAST
+from tests.lab.traffic import between
+from tests.lab.truth import DELETE_POLICY, NEW_POLICY
+from tests.lab.wire import Capture
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+
+TIMES = 500
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Bed]:
+    """Two VMs under floods."""
+    with bed(BARE, tmp_path) as ready:
+        yield ready
+
+
+def replaced(ready: Bed, change: Callable[[Bed], None]) -> None:
+    """Have the config changed, and wait for the kernel's word that the trap went and came."""
+    seen = {DELETE_POLICY: 0, NEW_POLICY: 0}
+
+    def both() -> bool:
+        for kind, entry in ready.events.new():
+            if entry in traps and kind in seen:
+                seen[kind] += 1
+        return all(seen.values())
+
+    traps = {entry for entry in ready.traps() if entry.direction == 1 and entry.templates}
+    assert len(traps) == 1
+    change(ready)
+    until(both, f"replaced, not only {seen}: {ready.a.log[-2000:]}", 5 * SCALE)
+    assert set(seen.values()) == {1}
+
+
+def test_500_replacements(bare: Bed, record_property: Callable[[str, object], None]) -> None:
+    """Each is a policy that the kernel deletes and adds; the moment between them is not seen."""
+    changes = itertools.cycle(
+        (
+            faults.other_proposals,
+            faults.first_config,
+            faults.other_certificate,
+            faults.first_config,
+        )
+    )
+    with Capture(bare.hub, pair=(bare.one, bare.other)) as capture:
+        starts = {name: flood.read() for name, flood in bare.floods.items()}
+        began = time.monotonic()
+        for change in itertools.islice(changes, TIMES):
+            replaced(bare, change)
+        flows = [between(start, bare.floods[name].read()) for name, start in starts.items()]
+        seconds = time.monotonic() - began
+        least = int(LEAST * RATE * len(flows) * seconds)
+        assert_only_esp(capture, bare.a.name, bare.one, bare.other, *flows, at_least=least)
+        assert capture.clear() == {}
+    lost = sum(flow.lost for flow in flows)
+    record_property("replacements", TIMES)
+    print(  # noqa: T201 - it is to be shown
+        f"\n{TIMES} replacements in {seconds:.0f} s under {sum(f.attempts for f in flows)} sends:"
+        f" 0 clear packets, {lost} lost"
+    )
+    assert lost == 0
