@@ -146,14 +146,14 @@ def test_transfer(pair: list[Node]) -> None:
 
 
 def esp_frame(one: str, other: str) -> bytes:
-    """A frame of ESP between two addresses, to a hardware address that nobody has."""
+    """A frame of ESP between two addresses, to all: the bridge's own device shows it, too."""
     ends = ip_address(one).packed + ip_address(other).packed
     body = b"\0\0\x10\x01" + bytes(40)
     if ":" in one:
         head = struct.pack("!IHBB", 6 << 28, len(body), 50, 64)
-        return bytes.fromhex("02aabbccddee02aabbccddef86dd") + head + ends + body
+        return bytes.fromhex("ffffffffffff02aabbccddef86dd") + head + ends + body
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 50, 0)
-    return bytes.fromhex("02aabbccddee02aabbccddef0800") + head + ends + body
+    return bytes.fromhex("ffffffffffff02aabbccddef0800") + head + ends + body
 
 
 @pytest.mark.parametrize(("one", "other"), [(A, B), (A6, B6)])
