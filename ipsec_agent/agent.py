@@ -160,7 +160,9 @@ class Agent:
                 complaints = list(error.complaints) if isinstance(error, ConfigError) else []
                 self._log.error("reload refused", message=error.message, complaints=complaints)
             finally:
-                notify("READY=1")
+                # Before IPsec stands a reload must not release what waits for it.
+                if self._converged.is_set():
+                    notify("READY=1")
 
     async def _take_config(self) -> None:
         config = load_config(self._path)
@@ -208,8 +210,10 @@ class Agent:
 
     async def _end(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.info("stop: charon ends, then the agent")
-        await self._machine.stop_charon(self._loop.config.stop_timeout)
-        self._stop.set()
+        # A pass would take the charon that ends for one to be repaired.
+        async with self._loop.halted():
+            await self._machine.stop_charon(self._loop.config.stop_timeout)
+            self._stop.set()
         return {}
 
 

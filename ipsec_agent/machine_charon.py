@@ -9,6 +9,7 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Authority, Connection, Credentials
 from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
+from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import (
@@ -23,6 +24,7 @@ from ipsec_agent.host.process import (
     find_charon,
     is_well,
     kill_charon,
+    note_pid,
     stop_charon,
     watch_death,
 )
@@ -31,9 +33,17 @@ from ipsec_agent.host.systemd import charon_unit, stop_unit
 VICI_DEADLINE = 5.0
 """Seconds that charon may take for one answer; a healthy one takes milliseconds."""
 
+START_DEADLINE = 15.0
+"""Seconds that a pass waits for a charon that starts, which takes a tenth of one: meanwhile nothing
+else is mended."""
+
 PATIENCE = 1.0
 """Seconds that a pass waits for charon's answer. One that hangs must not keep the guard and the
 links from being mended: the question goes on, and its end wakes the loop."""
+
+CREDENTIALS = "credentials"
+"""Under this name the mark of the credentials stands among the connections' fingerprints; no
+connection of ours is called so."""
 
 GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
@@ -74,13 +84,14 @@ class CharonHost:
             raise foreign(process, self._vici)
         if process.stopped or not process.reachable:
             return Charon(process, responsive=False)
-        return await self._answer(process)
+        note_pid(self._conf, process)
+        return await self._answer(process, PATIENCE)
 
-    async def _answer(self, process: CharonProcess) -> Charon | None:
+    async def _answer(self, process: CharonProcess, patience: float) -> Charon | None:
         if self._question is None:
             self._question = asyncio.create_task(self._ask(process), name="charon's answer")
         fresh = not self._question.done()
-        await asyncio.wait({self._question}, timeout=PATIENCE)
+        await asyncio.wait({self._question}, timeout=patience)
         if not self._question.done():
             self._question.add_done_callback(lambda _task: self._wake())
             return Charon(process, responsive=False, missed=self._missed)
@@ -95,8 +106,9 @@ class CharonHost:
             gone = find_charon(self._vici, self._conf) is None
             return None if gone else Charon(process, responsive=False, missed=self._missed)
         self._missed = 0
-        # An answer to a question of an earlier pass is no news.
-        return answer if fresh else await self._answer(process)
+        # An answer to a question of an earlier pass is no news. That pass has mended the kernel's
+        # part, so a charon that is only slow may take its time now.
+        return answer if fresh else await self._answer(process, VICI_DEADLINE)
 
     async def forget_question(self) -> None:
         """Ask no more; to be called at the end, too."""
@@ -118,6 +130,7 @@ class CharonHost:
                 connections=connections,
                 authorities=await client.authorities(),
                 keys=await client.keys(),
+                credentials=remembered.get(CREDENTIALS, ""),
                 sas=await client.sas(),
             )
 
@@ -137,7 +150,7 @@ class CharonHost:
             run_dir=self._run_dir,
             vici_socket=self._vici,
             library_path=config.agent.charon.library_path,
-            deadline=config.prestart_timeout,
+            deadline=min(config.prestart_timeout, START_DEADLINE),
         )
 
     def inherit(self, left: Inherited) -> None:
@@ -161,7 +174,9 @@ class CharonHost:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         unit = charon_unit()
         if unit is not None:
-            await stop_unit(unit, deadline=deadline)
+            # One that does not end in time is ended below.
+            with contextlib.suppress(CharonTimeoutError):
+                await stop_unit(unit, deadline=deadline)
         process = find_charon(self._vici, self._conf)
         if process is not None and process.ours:
             await stop_charon(process, deadline)
@@ -180,6 +195,8 @@ class CharonHost:
         """Give charon the private key and the intermediates."""
         async with self._client() as client:
             await client.load_key(credentials)
+        if self._process is not None:
+            self._loaded.remember(self._process, CREDENTIALS, credentials_mark(credentials))
 
     async def load_connection(self, connection: Connection, fingerprint: str) -> None:
         """Load a connection; it is forgotten first, so that a cut costs one more load."""

@@ -1,6 +1,7 @@
 """The machine's kernel as the loop sees it: policies, SAs, the guard, links and counters."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import forget_guard, save_guard, saved_guard
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.host.xfrm_stat import stats
+
+REWATCH = 10.0
+"""Seconds until it is tried again to hear of the guard's changes."""
 
 
 class KernelHost:
@@ -92,4 +96,11 @@ class KernelHost:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._xfrm.watch(wake), name="xfrm events")
             group.create_task(self._links.watch(wake), name="link events")
-            group.create_task(self._nft.watch(wake), name="guard events")
+            group.create_task(self._watch_guard(wake), name="guard events")
+
+    async def _watch_guard(self, wake: Callable[[], None]) -> None:
+        """Each pass reads the guard anyway; without nf_tables that has to do."""
+        while True:
+            with contextlib.suppress(KernelError):
+                await self._nft.watch(wake)
+            await asyncio.sleep(REWATCH)

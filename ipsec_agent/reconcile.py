@@ -1,7 +1,8 @@
 """The loop: observe, decide, act, report; woken by events or by the clock."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,17 +12,22 @@ from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
-from ipsec_agent.core.desired_guard import desired_guard
+from ipsec_agent.core.desired_guard import desired_guard, unplaced
 from ipsec_agent.core.desired_mtu import mtus_to_fix
-from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
-from ipsec_agent.core.placement import Placement, place
+from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.core.steps import Step
 from ipsec_agent.core.surroundings import Surroundings
-from ipsec_agent.errors import AgentError, CharonGoneError, CharonTimeoutError, ConfigError
+from ipsec_agent.errors import (
+    AgentError,
+    CharonGoneError,
+    CharonStartError,
+    CharonTimeoutError,
+    ConfigError,
+)
 from ipsec_agent.observe import ReadableHost, observe
 from ipsec_agent.report import Pass, Reporter
 
@@ -80,11 +86,12 @@ class Reconciler:
         self._finished = finished
         self._most_pause = most_pause
         self._placement: Placement | None = None
-        self._desired = Desired()
+        self._desired = unplaced(config, lowered=False)
         self._failures: dict[str, AgentError] = {}
         self._retry = RETRY_FIRST
         self._begun = self._ended = 0
         self._change = asyncio.Condition()
+        self._passing = asyncio.Lock()
         self._settled = False
         self._budget = Budget()
         self._log = structlog.get_logger("reconcile")
@@ -118,6 +125,12 @@ class Reconciler:
             except TimeoutError:
                 continue
 
+    @contextlib.asynccontextmanager
+    async def halted(self) -> AsyncIterator[None]:
+        """No pass runs within the context."""
+        async with self._passing:
+            yield
+
     async def passed(self) -> Snapshot:
         """Wake the loop, and wait for the end of a pass that began after this call."""
         number = self._begun + 1
@@ -137,6 +150,10 @@ class Reconciler:
 
     async def one_pass(self) -> Snapshot:
         """Observe, decide and act until nothing is left to do, or the rounds are over."""
+        async with self._passing:
+            return await self._pass()
+
+    async def _pass(self) -> Snapshot:
         self.wake.clear()
         self._begun += 1
         self._failures = {}
@@ -150,24 +167,33 @@ class Reconciler:
             if self._settled:
                 self._budget = self._budget.spent(affordable)
             if not affordable:
-                self._settled = not steps and not self._failures
                 break
             going_on = await self._act(affordable, done)
             observed = await observe(self._host)
             if not going_on:
                 break
+        # What a new config asked for had this pass; from now on it is repair.
+        self._settled = True
         failed = self._failures or observed.unreadable
         self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
         return await self._report(observed, done)
 
     def _decide(self, observed: Observed) -> None:
-        """Work out what should be; where that cannot be known now, the last wish stands."""
+        """Work out what should be; where that cannot be known now, the last wish stands.
+
+        Before the first one only the guard is wanted.
+        """
+        config, network = self.config, observed.network
+        if not self._desired.placed:
+            self._desired = unplaced(config, lowered=self.guard_lowered)
         if "network" in dict(observed.unreadable):
             return
-        config, network = self.config, observed.network
         self._failures.pop("placement", None)
         try:
-            self._placement = placement = place(config.agent, Promise.of(config), network)
+            placement = steady(
+                place(config.agent, Promise.of(config), network), self._placement, network
+            )
+            self._placement = placement
             guard = None if self.guard_lowered else desired_guard(config, placement, network)
             wish = desired(config, placement, guarded=guard is not None)
         except ConfigError as error:
@@ -181,18 +207,17 @@ class Reconciler:
 
         Without a charon that answers, what follows would only wait for one deadline each.
         """
-        failed = False
+        before = len(done)
         for step in steps:
             try:
                 await perform(step, self._host)
                 done.append(str(step))
             except AgentError as error:
-                failed = True
                 self._failures[str(step)] = error
                 self._log.warning("step failed", step=str(step), error=str(error))
-                if isinstance(error, CharonGoneError | CharonTimeoutError):
-                    break
-        return not failed
+                if isinstance(error, CharonGoneError | CharonTimeoutError | CharonStartError):
+                    return False
+        return len(done) > before
 
     async def _report(self, observed: Observed, done: list[str]) -> Snapshot:
         self.snapshot = self.reporter.report(

@@ -66,7 +66,7 @@ class Reporter:
         observed = ended.observed
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
-        if not missing(ended.desired, observed.policies) and not ended.failures:
+        if _stands(ended):
             self._started = True
         snapshot = Snapshot(
             config=ended.config,
@@ -116,6 +116,20 @@ class Reporter:
         for problem in self._shown:
             if (problem.code, problem.subject) not in now:
                 self._log.info("problem is gone", code=problem.code, message=problem.message)
+
+
+def _stands(ended: Pass) -> bool:
+    """Whether IPsec is enforced. What else failed is a problem, and keeps nobody waiting."""
+    desired, observed = ended.desired, ended.observed
+    unread = {name for name, _ in observed.unreadable}
+    guard = observed.guard.mark if observed.guard else ""
+    return (
+        desired.placed
+        and "placement" not in dict(ended.failures)
+        and not unread & {"charon", "policies", "guard", "network"}
+        and not missing(desired, observed.policies)
+        and (desired.guard is None or desired.guard.mark == guard)
+    )
 
 
 def _state(*, started: bool, problems: tuple[Problem, ...]) -> State:

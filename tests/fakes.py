@@ -28,6 +28,7 @@ from ipsec_agent.core.observed import (
     RememberedPeer,
     SecurityAssociation,
 )
+from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import CharonRefusedError, CharonStartError
 
 PROCESS = CharonProcess(pid=4711, started=1000.0, memory=1 << 20, ours=True)
@@ -92,6 +93,7 @@ class FakeMachine:
             ),
             authorities=tuple(self.trusted),
             keys=tuple(self.held),
+            credentials=next((credentials_mark(one) for one in self.held.values()), ""),
             sas=tuple(self.sas.values()),
         )
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from random import Random
 
 import pytest
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.health import LogLine
+from ipsec_agent.core.model import DesiredGuard
+from ipsec_agent.core.observed import Link, OwnAddress
 from ipsec_agent.core.status import Snapshot, State, document
+from ipsec_agent.errors import StartError
 from ipsec_agent.reconcile import Reconciler
 from tests.configs import config
 from tests.fakes import PROCESS, FakeMachine, network
@@ -174,6 +178,88 @@ async def test_config_refused_at_runtime() -> None:
     assert "ipsec-10.0.0.0/16" in machine.loaded
     assert "10.0.0.5 is in neither" in snapshot.problems[0].message
     assert snapshot.state is State.DEGRADED
+
+
+async def test_a_fresh_agent_that_cannot_place_itself() -> None:
+    """What the agent before it left stands, and the guard is put up, until the address is there."""
+    machine = FakeMachine(network("10.0.0.5"))
+    await reconciler(machine, CONFIGS[1]).one_pass()
+    loaded, kernel = set(machine.loaded), set(machine.kernel)
+    facts, machine.facts = machine.facts, network()
+    lose_guard(machine)
+    loop = reconciler(machine, CONFIGS[1])
+
+    snapshot = await loop.one_pass()
+
+    assert (set(machine.loaded), set(machine.kernel)) == (loaded, kernel)
+    assert machine.table is not None
+    assert snapshot.state is State.STARTING
+    assert "no address" in snapshot.problems[0].message
+    machine.facts = facts
+    assert is_converged(machine, await loop.one_pass())
+
+
+async def test_an_uplink_that_loses_its_address_stays_one() -> None:
+    """The bridge of a container network does not take its place, though it is encrypted, too."""
+    facts = network("10.0.0.5")
+    bridge = Link(3, "docker0", 1400, up=True, kind="bridge")
+    with_bridge = replace(
+        facts,
+        links=(*facts.links, bridge),
+        addresses=(*facts.addresses, OwnAddress(ip_address("10.0.7.1"), 24, 3)),
+    )
+    machine = FakeMachine(with_bridge)
+    loop = reconciler(machine, CONFIGS[0])
+    await loop.one_pass()
+    kernel, table = dict(machine.kernel), machine.table
+    assert table is not None
+    assert table.exempt == (1, 3)
+    machine.facts = replace(with_bridge, addresses=with_bridge.addresses[1:], default_links=())
+
+    snapshot = await loop.one_pass()
+
+    assert machine.kernel == kernel
+    assert machine.table == replace(table, exempt=()), "every link is judged meanwhile"
+    assert "address-missing" in {problem.code for problem in snapshot.problems}
+    machine.facts = with_bridge
+    assert is_converged(machine, await loop.one_pass())
+
+
+async def test_a_step_that_always_fails() -> None:
+    """A disk that is full is a problem, and does not keep a VM that encrypts from being ready."""
+    machine = FakeMachine(network("10.0.0.5"))
+
+    async def full(guard: DesiredGuard | None) -> None:
+        raise StartError("no space left on device")
+
+    machine.save_guard = full  # type: ignore[method-assign]
+    snapshot = await reconciler(machine, CONFIGS[0]).one_pass()
+
+    assert snapshot.state is State.DEGRADED
+    assert [problem.message for problem in snapshot.problems] == ["no space left on device"]
+
+
+async def test_a_fast_opponent() -> None:
+    """Who undoes each repair at once is answered a few times, then only as the budget refills."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    await loop.one_pass()
+    put = machine.load_guard
+
+    async def in_vain(guard: DesiredGuard) -> None:
+        await put(guard)
+        machine.table = None
+
+    machine.load_guard = in_vain  # type: ignore[method-assign]
+    machine.table = None
+    machine.calls.clear()
+    snapshot = await loop.one_pass()
+    for _ in range(50):
+        snapshot = await loop.one_pass()
+
+    assert 5 <= machine.calls.count("load guard") <= 12
+    codes = {problem.code for problem in snapshot.problems}
+    assert {"repair-paused", "guard-missing"} <= codes
 
 
 async def test_log_line_becomes_a_problem() -> None:

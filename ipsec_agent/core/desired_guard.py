@@ -7,7 +7,7 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.guard import Guard, exempt_links
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.lockout import Finding, lockout
-from ipsec_agent.core.model import Address, DesiredGuard
+from ipsec_agent.core.model import Address, Desired, DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
@@ -31,6 +31,14 @@ def desired_guard(
         return None
     text = ruleset(guard_of(config))
     return DesiredGuard(text, mark(text), exempt_links(placement, network, config.agent.uplinks))
+
+
+def unplaced(config: Config, *, lowered: bool) -> Desired:
+    """What is wanted while nobody knows where this VM stands: the guard on every link."""
+    if config.agent.guard is GuardMode.NONE or lowered:
+        return Desired(placed=False, guard_lowered=lowered)
+    text = ruleset(guard_of(config))
+    return Desired(placed=False, guard=DesiredGuard(text, mark(text)))
 
 
 def lockouts(

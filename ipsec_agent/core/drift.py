@@ -64,8 +64,12 @@ def orphans(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
         for policy in foreign(desired, observed)
         if _is_charons(policy)
         and (
-            policy.index in observed.inherited.policies
-            or policy.added < int(charon.process.started)
+            policy.added < int(charon.process.started)
+            # One that charon has taken over keeps its index.
+            or (
+                policy.added == int(charon.process.started)
+                and policy.index in observed.inherited.policies
+            )
         )
     )
 

@@ -187,6 +187,8 @@ class Desired:
     Attributes:
         role: how this VM speaks with the VMs of the deployment.
         addresses: the VM's own addresses on its uplinks, the main one first.
+        placed: where this VM stands is known. While it is not, only the guard is wanted, and
+            nothing is taken away.
         guard: None where no guard is wanted.
         guard_lowered: the operator has taken it down for now; the next boot loads it again.
         mtus: links that need another MTU, as (index, bytes); empty unless `agent.mtu` is fix.
@@ -198,6 +200,7 @@ class Desired:
     connections: tuple[Connection, ...] = ()
     policies: tuple[DesiredPolicy, ...] = ()
     credentials: Credentials | None = None
+    placed: bool = True
     guard: DesiredGuard | None = None
     guard_lowered: bool = False
     mtus: tuple[tuple[int, int], ...] = ()

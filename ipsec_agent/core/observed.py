@@ -83,6 +83,7 @@ class Charon:
 
     Attributes:
         responsive: it answered in time; where not, all that it should have said is empty.
+        credentials: mark of the key and the certificates that were loaded, "" where nobody knows.
         missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
     """
 
@@ -94,6 +95,7 @@ class Charon:
     connections: tuple[LoadedConnection, ...] = ()
     authorities: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    credentials: str = ""
     sas: tuple[IkeSa, ...] = ()
 
 

@@ -5,7 +5,7 @@ found where it is unambiguous, and refused with the candidates where it is not.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from ipsec_agent.core.config import AgentConfig
@@ -52,6 +52,20 @@ def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placem
     present = any(own.address == address for own in usable)
     mine = [own for own in usable if own.address in (address, *others)]
     return Placement(address, (address, *others), uplinks, present, _broadcasts(mine))
+
+
+def steady(found: Placement, before: Placement | None, network: NetworkFacts) -> Placement:
+    """The placement, unless it only looks so because an uplink has lost its address for a moment.
+
+    Without a default route a container network's bridge may be the only link that bears an
+    address. Where the links that were uplinks are still there, they stay it.
+    """
+    if before is None or network.default_links:
+        return found
+    was, now = ({link.index for link in one.uplinks} for one in (before, found))
+    if not was or was & now or not was <= {link.index for link in network.links}:
+        return found
+    return replace(before, present=False)
 
 
 def _broadcasts(mine: list[OwnAddress]) -> tuple[Address, ...]:

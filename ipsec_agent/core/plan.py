@@ -39,7 +39,7 @@ from ipsec_agent.core.steps import (
     UnloadConnection,
     UnloadKey,
 )
-from ipsec_agent.core.swanctl import fingerprint
+from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 
 MISSED_MOST = 2
 """Deadlines in a row after which a charon that does not answer is replaced."""
@@ -52,7 +52,7 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     """The steps from what is to what should be; none about what could not be read."""
     unread = {name for name, _ in observed.unreadable}
     guard = desired.guard is not None and not unread & {"guard", "network"}
-    charon = not unread & {"charon", "policies", "states"}
+    charon = desired.placed and not unread & {"charon", "policies", "states"}
     return (
         *(_guard(desired, observed) if guard else ()),
         *_mtus(desired, observed),
@@ -72,7 +72,7 @@ def _guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
 
 
 def _no_guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
-    if desired.guard is not None:
+    if desired.guard is not None or not (desired.placed or desired.guard_lowered):
         return ()
     forget = observed.saved_guard and not desired.guard_lowered and desired.credentials
     return (
@@ -132,7 +132,8 @@ def _credentials(desired: Desired, charon: Charon) -> tuple[Step, ...]:
         for authority in desired.credentials.authorities
         if authority.name not in charon.authorities
     ]
-    if desired.credentials.key_id not in charon.keys:
+    known = charon.credentials == credentials_mark(desired.credentials)
+    if not known or desired.credentials.key_id not in charon.keys:
         steps.append(LoadKey(desired.credentials))
     return tuple(steps)
 

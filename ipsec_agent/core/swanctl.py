@@ -7,6 +7,7 @@ from ipsec_agent.core.model import (
     Action,
     Child,
     Connection,
+    Credentials,
     IkeSettings,
     TrafficSelector,
 )
@@ -59,6 +60,12 @@ def renewal_message(connection: Connection) -> dict[str, Any]:
 def fingerprint(connection: Connection) -> str:
     """SHA-256, hex, of the message: what charon was given, certificates included."""
     return hashlib.sha256(repr(connection_message(connection)).encode()).hexdigest()
+
+
+def credentials_mark(credentials: Credentials) -> str:
+    """SHA-256, hex, of what `LoadKey` gives to charon, without the key itself."""
+    parts = (credentials.key_id.encode(), *credentials.intermediates)
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def _addresses(connection: Connection) -> str:

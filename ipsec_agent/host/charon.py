@@ -52,8 +52,12 @@ class CharonClient:
         return tuple(_text(key) for key in (await self._vici.request("get-keys")).get("keys", []))
 
     async def sas(self) -> tuple[IkeSa, ...]:
-        """The IKE_SAs and their CHILD_SAs."""
-        found = await self._vici.stream("list-sas", "list-sa", {"noblock": "yes"})
+        """The IKE_SAs and their CHILD_SAs, all of them.
+
+        With `noblock` charon would leave out those that it is busy with, and their policies and SAs
+        in the kernel would look like nobody's.
+        """
+        found = await self._vici.stream("list-sas", "list-sa")
         return tuple(_ike_sa(name, body) for entry in found for name, body in entry.items())
 
     async def load_connection(self, connection: Connection) -> None:

@@ -15,7 +15,7 @@ from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonStartError
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.process import KILL_DEADLINE, facts, listener, listens, record_of
-from ipsec_agent.host.systemd import start_unit
+from ipsec_agent.host.systemd import start_unit, unit_state
 
 PROGRAMS = (
     "/usr/sbin/charon-systemd",
@@ -123,6 +123,12 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
             if found is not None and found.ours:
                 record_of(conf_path).write_text(f"{found.pid}\n")
                 return found
+            state = await unit_state(unit, deadline=deadline)
+            if state.active in {"failed", "inactive"}:
+                raise CharonStartError(
+                    f"{unit} ended at once ({state.result}, status {state.status})",
+                    hint=f"see `systemctl status {unit}` and `journalctl -u {unit}`",
+                )
             if asyncio.get_running_loop().time() > end:
                 raise CharonStartError(
                     f"{unit} did not listen on {vici_socket} within {deadline:g} s",

@@ -98,6 +98,13 @@ def _is_ours(pid: int, conf: Path) -> bool:
     return f"STRONGSWAN_CONF={conf}".encode() in environment
 
 
+def note_pid(conf: Path, process: CharonProcess) -> None:
+    """Note the pid of a charon that others started, such as systemd, so that it is found again."""
+    if _recorded(conf) != process.pid:
+        with contextlib.suppress(OSError):
+            record_of(conf).write_text(f"{process.pid}\n")
+
+
 def facts(pid: int, conf: Path, *, reachable: bool = True) -> CharonProcess | None:
     """What the kernel tells of a process, None where it has ended."""
     try:

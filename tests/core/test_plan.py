@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsec_agent.act import perform
+from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired, promise
-from ipsec_agent.core.desired_guard import desired_guard, guard_of
+from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
 from ipsec_agent.core.drift import foreign, missing, orphan_states
-from ipsec_agent.core.model import Action, Address, Desired, Direction, PolicySelector
+from ipsec_agent.core.model import Action, Address, Desired, DesiredGuard, Direction, PolicySelector
 from ipsec_agent.core.observed import (
     Charon,
     ChildSa,
@@ -34,6 +35,7 @@ from ipsec_agent.core.steps import (
     KillCharon,
     LoadConnection,
     LoadGuard,
+    LoadKey,
     ReinstallPolicies,
     RemoveGuard,
     SaveGuard,
@@ -41,6 +43,7 @@ from ipsec_agent.core.steps import (
     TerminateSa,
     UnloadConnection,
 )
+from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import KernelError
 from ipsec_agent.observe import observe
 from tests.configs import config
@@ -178,6 +181,32 @@ def test_the_guard_stands_at_every_prefix(
     asyncio.run(scenario())
 
 
+def test_another_intermediate() -> None:
+    """Certificates to send along are loaded anew though the key stays."""
+    wish = desired(config(), HERE)
+    assert wish.credentials is not None
+    renewed = replace(wish, credentials=replace(wish.credentials, intermediates=(b"new",)))
+
+    steps = plan(renewed, loaded_world(wish))
+
+    assert [type(step) for step in steps] == [LoadKey]
+
+
+def test_before_the_vm_is_placed() -> None:
+    """Only the guard is wanted then, and nothing is taken away, whatever stands."""
+    wish = guarded(config())
+    assert wish.guard is not None
+    world = replace(loaded_world(wish), saved_guard=wish.guard.mark)
+    standing = replace(world, guard=GuardTable("form", wish.guard.mark))
+
+    assert plan(unplaced(config(), lowered=False), standing) == ()
+    (loading,) = plan(unplaced(config(), lowered=False), world)
+    assert loading == LoadGuard(DesiredGuard(wish.guard.text, wish.guard.mark))
+    unguarded = config(agent=AgentConfig(guard=GuardMode.NONE))
+    assert plan(unplaced(unguarded, lowered=False), standing) == ()
+    assert plan(unplaced(config(), lowered=True), standing) == (RemoveGuard(),)
+
+
 def test_the_guard_goes_last() -> None:
     """Where no guard is wanted any more it goes after all else; a lowered one is still saved."""
     wish = guarded(config())
@@ -267,8 +296,6 @@ def test_converges(before: object, after: object) -> None:
 
 def loaded_world(wish: Desired, **changes: object) -> Observed:
     """A world in which a wish has come true."""
-    from ipsec_agent.core.swanctl import fingerprint  # noqa: PLC0415 - only this needs it
-
     assert wish.credentials is not None
     charon = Charon(
         PROCESS,
@@ -277,6 +304,7 @@ def loaded_world(wish: Desired, **changes: object) -> Observed:
         ),
         authorities=tuple(ca.name for ca in wish.credentials.authorities),
         keys=(wish.credentials.key_id,),
+        credentials=credentials_mark(wish.credentials),
         **changes,  # type: ignore[arg-type]
     )
     states = tuple(
@@ -337,6 +365,7 @@ def test_fingerprint_lost() -> None:
             connections=(LoadedConnection("ipsec-10.0.0.0/16", ""),),
             authorities=world.charon.authorities,
             keys=world.charon.keys,
+            credentials=world.charon.credentials,
         ),
         world.policies,
     )
@@ -383,6 +412,7 @@ def test_unwanted_connection() -> None:
         ),
         authorities=world.charon.authorities,
         keys=world.charon.keys,
+        credentials=world.charon.credentials,
     )
 
     assert plan(wish, Observed(more, world.policies)) == (
