@@ -12,6 +12,7 @@ from ipsec_agent.errors import KernelError
 from ipsec_agent.host.links import Links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import forget_guard, save_guard, saved_guard
+from ipsec_agent.host.veth import lower_inner_end
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.host.xfrm_stat import stats
 
@@ -80,7 +81,8 @@ class KernelHost:
         await self._nft.delete()
 
     async def set_mtu(self, link: int, mtu: int) -> None:
-        """Set a link's MTU."""
+        """Set a link's MTU, and first that of its other end inside a container."""
+        await lower_inner_end(link, mtu)
         await self._links.set_mtu(link, mtu)
 
     async def delete_policy(self, policy: Policy) -> None:

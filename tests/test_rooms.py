@@ -16,7 +16,7 @@ WITHIN_HOST = {
     "charon": {"vici_wire"},
     "charon_start": {"files", "process", "systemd"},
     "peers": {"files"},
-    "links": {"netlink_wire"},
+    "links": {"netlink_wire", "veth"},
     "netlink_wire": set(),
     "nft": {"nft_events", "nft_listing"},
     "saved_guard": {"files"},

@@ -11,8 +11,12 @@ from ipsec_agent.core.placement import Placement
 def mtus_to_fix(
     config: Config, placement: Placement, desired: Desired, network: NetworkFacts
 ) -> tuple[tuple[int, int], ...]:
-    """Index and MTU of each link that `agent.mtu: fix` lowers; none where it only warns."""
+    """Index and MTU of each link that `agent.mtu: fix` lowers; none where it only warns.
+
+    A veth whose other end cannot be lowered with it is left alone, and stays a problem.
+    """
     how = carriage(config, desired)
     if how is None or config.agent.mtu is not MtuMode.FIX:
         return ()
-    return wanted(judge_links(placement.uplinks, network, how))
+    found = judge_links(placement.uplinks, network, how)
+    return wanted(found, may_enter=network.may_enter)

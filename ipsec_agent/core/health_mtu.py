@@ -2,7 +2,7 @@
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Desired
-from ipsec_agent.core.mtu import Carriage, judge_links, suites
+from ipsec_agent.core.mtu import Carriage, Misfit, judge_links, suites
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problem import Problem, Severity
@@ -32,12 +32,19 @@ def mtu_problems(
     return tuple(
         Problem(
             "mtu-too-large",
-            Severity.WARNING,
+            # An idle one, as Docker's bridge without containers, loses nothing yet.
+            Severity.INFO if misfit.idle else Severity.WARNING,
             f"{misfit.link.name} has an MTU of {misfit.link.mtu}, and packets of {misfit.fits}"
             f" bytes at the most fit into ESP on {misfit.uplink.name} (MTU {misfit.uplink.mtu})",
-            f"`{misfit.remedy}`, and set it likewise where the link is made, such as in the"
-            " container network's own settings; or write agent.mtu: fix",
+            f"`{misfit.remedy}`{_first(misfit)}, and set it likewise where the link is made, such"
+            " as in the container network's own settings (the guide: 100 bytes less than the VM's);"
+            " or write agent.mtu: fix",
             misfit.link.name,
         )
         for misfit in judge_links(placement.uplinks, observed.network, how)
     )
+
+
+def _first(misfit: Misfit) -> str:
+    """What must be done before: the VM's end of a veth alone would lose even more."""
+    return " after its other end, inside the container" if misfit.link.elsewhere else ""

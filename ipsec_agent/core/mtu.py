@@ -197,10 +197,16 @@ def _idle(link: Link, with_ports: set[int]) -> bool:
     return not link.up or (link.kind == "bridge" and link.index not in with_ports)
 
 
-def wanted(misfits: tuple[Misfit, ...]) -> tuple[tuple[int, int], ...]:
+def wanted(misfits: tuple[Misfit, ...], *, may_enter: bool) -> tuple[tuple[int, int], ...]:
     """Index and MTU of each link that `agent.mtu: fix` lowers; ports before their bridge.
 
-    Of a veth the end inside the container must be lowered first; see host/veth.py.
+    Of a veth the end inside the container must be lowered first; where that cannot be entered,
+    this end is left alone, since it would lose what passed before; see host/veth.py.
     """
-    ordered = sorted(misfits, key=lambda misfit: misfit.link.kind == "bridge")
+    able = (
+        misfit
+        for misfit in misfits
+        if may_enter or not (misfit.link.kind == "veth" and misfit.link.elsewhere)
+    )
+    ordered = sorted(able, key=lambda misfit: misfit.link.kind == "bridge")
     return tuple((misfit.link.index, misfit.fits) for misfit in ordered)

@@ -138,7 +138,11 @@ class SecurityAssociation:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface."""
+    """A network interface.
+
+    Attributes:
+        elsewhere: its other end is in another network namespace, such as a container's.
+    """
 
     index: int
     name: str
@@ -147,6 +151,7 @@ class Link:
     kind: str = ""
     master: int = 0
     mac: str = ""
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +171,14 @@ class NetworkFacts:
     Attributes:
         default_links: indexes of the links that a default route uses.
         gateways: default gateways.
+        may_enter: this process may enter other network namespaces.
     """
 
     links: tuple[Link, ...] = ()
     addresses: tuple[OwnAddress, ...] = ()
     default_links: tuple[int, ...] = ()
     gateways: tuple[Address, ...] = ()
+    may_enter: bool = False
 
 
 @dataclass(frozen=True, slots=True)

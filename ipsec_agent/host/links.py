@@ -26,6 +26,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
+from ipsec_agent.host.veth import may_enter
 
 # linux/if.h, linux/if_addr.h, linux/rtnetlink.h
 IFF_UP = 0x1
@@ -63,6 +64,7 @@ class Links:
             addresses=tuple(map(_own_address, addresses)),
             default_links=tuple(dict.fromkeys(link for link, _ in hops if link)),
             gateways=tuple(dict.fromkeys(gateway for _, gateway in hops if gateway is not None)),
+            may_enter=may_enter(),
         )
 
     async def set_mtu(self, index: int, mtu: int) -> None:
@@ -136,6 +138,7 @@ def _link(message: Any) -> Link:
         kind=message.get(("linkinfo", "kind")) or "",
         master=message.get_attr("IFLA_MASTER") or 0,
         mac=message.get_attr("IFLA_ADDRESS") or "",
+        elsewhere=message.get_attr("IFLA_LINK_NETNSID") is not None,
     )
 
 

@@ -23,6 +23,7 @@ from ipsec_agent.errors import KernelError
 
 DEADLINE = 5.0
 CLONE_NEWNET = 0x40000000
+CAP_SYS_ADMIN = 21
 NAMED = ("/run/netns", "/run/docker/netns")
 """Where ip-netns(8) and Docker keep namespaces; the others are those of processes."""
 
@@ -34,6 +35,13 @@ NLMSG_ERROR, NLA_TYPE_MASK = 2, 0x3FFF
 RTM_NEWLINK, RTM_GETLINK, RTM_GETNSID = 16, 18, 90
 IFLA_MTU, IFLA_LINK, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_LINK_NETNSID = 4, 5, 18, 1, 37
 NETNSA_NSID, NETNSA_FD = 1, 3
+
+
+def may_enter() -> bool:
+    """Whether this process has the capability that entering a namespace needs."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("\nCapEff:\t")[2].partition("\n")[0], 16)
+    return bool(effective >> CAP_SYS_ADMIN & 1)
 
 
 async def lower_inner_end(index: int, mtu: int) -> None:

@@ -143,7 +143,7 @@ def test_mtu() -> None:
     (found,) = vm.but(time=NOW + 10).assess(first.memory).problems
 
     assert first.problems == ()
-    assert (found.code, found.severity, found.subject) == ("mtu-too-large", WARNING, "docker0")
+    assert (found.code, found.severity, found.subject) == ("mtu-too-large", INFO, "docker0")
     assert found.message == (
         "docker0 has an MTU of 1460, and packets of 1458 bytes at the most fit into ESP on eth0"
         " (MTU 1500)"

@@ -126,7 +126,16 @@ def test_containers_with_the_mtu_of_the_vm() -> None:
         "ip link set dev veth1 mtu 1466",
     ]
     # A port before its bridge: a bridge takes the least of its ports by itself.
-    assert wanted(found) == ((4, 1466), (3, 1466))
+    assert wanted(found, may_enter=True) == ((4, 1466), (3, 1466))
+
+
+def test_container_that_cannot_be_entered() -> None:
+    """The VM's end of a veth alone is left alone: it would drop what the container still sends."""
+    inner = replace(VETH, elsewhere=True)
+    found = judge_links((ETH0,), network(ETH0, DOCKER0, inner, replace(VETH, index=9)), PLAIN)
+
+    assert wanted(found, may_enter=False) == ((9, 1466), (3, 1466))
+    assert wanted(found, may_enter=True) == ((4, 1466), (9, 1466), (3, 1466))
 
 
 @pytest.mark.parametrize(("mtu", "fits"), [(1466, True), (1467, False), (1400, True)])
@@ -225,7 +234,7 @@ def test_the_remedy_is_enough(links: list[Link], mtu: int) -> None:
     """Once each link has what is wanted nothing is left to do; nothing is raised, no uplink set."""
     uplink = replace(ETH0, mtu=mtu)
     found = judge_links((uplink,), network(uplink, *links), PLAIN)
-    lower = dict(wanted(found))
+    lower = dict(wanted(found, may_enter=True))
 
     assert uplink.index not in lower
     assert all(lower[link.index] < link.mtu for link in links if link.index in lower)

@@ -53,9 +53,14 @@ async def test_fix(vm: Run) -> None:
         network = await links.facts()
         uplinks = tuple(link for link in network.links if link.name == "v0")
         found = judge_links(uplinks, network, carriage)
-        assert {misfit.link.name for misfit in found} == {"docker0", "veth1", "v1"}
+        assert {misfit.link.name: misfit.link.elsewhere for misfit in found} == {
+            "docker0": False,
+            "veth1": True,
+            "v1": False,
+        }
+        assert network.may_enter
 
-        for index, mtu in wanted(found):
+        for index, mtu in wanted(found, may_enter=True):
             await lower_inner_end(index, mtu)
             await links.set_mtu(index, mtu)
 

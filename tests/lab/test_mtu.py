@@ -53,7 +53,7 @@ async def fix() -> dict[str, int]:
         facts = await links.facts()
         uplinks = tuple(link for link in facts.links if link.name == "eth0")
         found = judge_links(uplinks, facts, Carriage(suites(())))
-        for index, mtu in wanted(found):
+        for index, mtu in wanted(found, may_enter=True):
             await lower_inner_end(index, mtu)
             await links.set_mtu(index, mtu)
     return {misfit.link.name: misfit.fits for misfit in found}
