@@ -5,6 +5,7 @@ The guest lives through all of it once, and writes down what it saw; the tests r
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -108,8 +109,31 @@ def judge(span: Span, *, attempts: int = 100) -> None:
     assert not any(clear.values()), f"{clear}: {span.last['examples']}"
 
 
+def figures(story: Story) -> Iterator[str]:
+    """A line for each part of the life: what was tried, and what was on the wire."""
+    yield f"{'':14} {'s':>4} {'tried':>6} {'refused':>7} {'answered':>8} {'ESP':>6} {'clear':>5}"
+    for name, phase in story.phases.items():
+        if "failed" in phase:
+            yield f"{name:14} failed"
+            continue
+        span = story.span(name)
+        flows = [flow for flow in span.last["flows"] if flow != "networking"]
+        tried = sum(span.attempts(flow) for flow in flows)
+        sent, answered = (
+            sum(span.grown("flows", flow, what) for flow in flows) for what in ("sent", "answered")
+        )
+        esp, clear = (
+            sum(span.frames(*pair, kind) for pair in ((VM, PEER), (PEER, VM), (VM, BARE)))
+            for kind in (Kind.ESP, Kind.CLEAR)
+        )
+        seconds = span.last["at"] - span.first["at"]
+        yield (
+            f"{name:14} {seconds:4.0f} {tried:6} {tried - sent:7} {answered:8} {esp:6} {clear:5}"
+        )
+
+
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Story:
     """One boot."""
     results = tmp_path_factory.mktemp("boot")
     ca = make_ca()
@@ -139,11 +163,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
     assert code == 0
     assert time.monotonic() - began < DEADLINE, "the VM's power did not go"
-    return Story(
+    lived = Story(
         [json.loads(line) for line in wire.read_text().splitlines() if line.endswith("}")],
         json.loads((results / "phases.json").read_text()),
         results,
     )
+    out = request.config.pluginmanager.get_plugin("terminalreporter")
+    assert out is not None
+    for line in ("", *figures(lived)):
+        out.write_line(line)
+    return lived
 
 
 PHASES = (
