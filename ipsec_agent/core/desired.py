@@ -59,7 +59,7 @@ def desired(config: Config, placement: Placement, *, guarded: bool = True) -> De
     encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
     connections = (
         *_shunts(lists),
-        *(_broadcast_shunt(lists, placement) if guarded else ()),
+        *(_broadcast_shunt(lists, placement) if guarded and encrypting else ()),
         *_ipv6_shunts(encrypting),
         *_traps(config, lists, encrypting),
     )

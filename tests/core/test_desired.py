@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsec_agent.core.config import AgentConfig, Outside
-from ipsec_agent.core.desired import desired, policies, promise
+from ipsec_agent.core.desired import BROADCAST_NAME, desired, policies, promise
 from ipsec_agent.core.model import Action, Address, Desired, Direction, Role
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.errors import ConfigError
@@ -199,3 +199,17 @@ def test_settings_reach_the_trap() -> None:
     assert shunt.settings is None
     assert trap.settings is not None
     assert trap.settings.esp_proposals == ("aes256gcm16",)
+
+
+def test_a_broadcast_starts_no_ike() -> None:
+    """Only where a trap would catch it, and the guard stands to drop what the shunt lets through."""
+    own, all_of_us = ip_address("10.0.0.5"), ip_address("10.0.0.255")
+    here = Placement(own, (own,), broadcasts=(all_of_us,))
+
+    def shunts(wish: Desired) -> list[str]:
+        return [str(one.remote) for one in wish.connections if one.name == BROADCAST_NAME]
+
+    assert shunts(desired(config(), here)) == ["10.0.0.255/32"]
+    assert shunts(desired(config(), here, guarded=False)) == []
+    assert shunts(desired(config(no_ipsec=("10.0.0.128/25",)), here)) == []
+    assert shunts(desired(config(no_ipsec=("10.0.0.5/32",)), here)) == []

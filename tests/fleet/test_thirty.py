@@ -23,8 +23,14 @@ def expected(number: int) -> list[str]:
         f"10.9.0.{EXEMPT}/32 0.0.0.0/0 fwd",
         f"10.9.0.{EXEMPT}/32 0.0.0.0/0 in",
     ]
-    own = f"10.9.0.{number}/32"
-    trap = [f"10.9.0.0/24 {own} in", f"{own} 10.9.0.0/24 out"]
+    own, all_of_us = f"10.9.0.{number}/32", "10.9.0.255/32"
+    trap = [
+        f"10.9.0.0/24 {own} in",
+        f"{own} 10.9.0.0/24 out",
+        f"0.0.0.0/0 {all_of_us} out",
+        f"{all_of_us} 0.0.0.0/0 fwd",
+        f"{all_of_us} 0.0.0.0/0 in",
+    ]
     return sorted(shunt if number == EXEMPT else shunt + trap)
 
 
