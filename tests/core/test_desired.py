@@ -202,7 +202,7 @@ def test_settings_reach_the_trap() -> None:
 
 
 def test_a_broadcast_starts_no_ike() -> None:
-    """Only where a trap would catch it, and the guard stands to drop what the shunt lets through."""
+    """Only where a trap would catch it, and a guard drops what the shunt lets through."""
     own, all_of_us = ip_address("10.0.0.5"), ip_address("10.0.0.255")
     here = Placement(own, (own,), broadcasts=(all_of_us,))
 
