@@ -101,6 +101,9 @@ class CharonHost:
         except (CharonTimeoutError, TimeoutError):
             # The latter is the deadline over all its questions.
             self._missed += 1
+            # At once, and not only at the next tick: the second miss has it replaced.
+            self._question = asyncio.create_task(self._ask(process), name="charon's answer")
+            self._question.add_done_callback(lambda _task: self._wake())
             return Charon(process, responsive=False, missed=self._missed)
         except CharonGoneError:
             gone = find_charon(self._vici, self._conf) is None

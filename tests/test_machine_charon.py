@@ -1,0 +1,122 @@
+"""A charon that answers late, or not at all: how the loop learns of it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent import machine_charon
+from ipsec_agent.core.config import AgentConfig
+from ipsec_agent.core.observed import Charon
+from ipsec_agent.machine_charon import CharonHost
+from tests.charon.nodes import until
+from tests.configs import config
+
+DEADLINE, PATIENCE = 0.6, 0.1
+
+PROGRAM = """
+import socket, sys, threading, time
+from vici.protocol import Message, Packet
+path, delay = sys.argv[1], float(sys.argv[2])
+def serve(channel):
+    with channel:
+        while head := channel.recv(4):
+            body = channel.recv(int.from_bytes(head, "big"))
+            time.sleep(delay)
+            if body[0] in {3, 4}:  # an event is registered, or no more
+                answer = bytes([5])
+            else:
+                answer = bytes([1]) + Message.serialize({"version": "slow"})
+            channel.sendall(len(answer).to_bytes(4, "big") + answer)
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(path)
+    listener.listen(16)
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+"""Answers every request after a delay; of charon it knows no more."""
+
+
+@contextmanager
+def charon(directory: Path, delay: float) -> Iterator[None]:
+    """A program that passes for our charon."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(directory / "charon.vici"), str(delay)],
+        env={**os.environ, "STRONGSWAN_CONF": str(directory / "strongswan.conf")},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until((directory / "charon.vici").exists, "it listens")
+        yield
+    finally:
+        program.kill()
+        program.wait(20)
+
+
+class Loop:
+    """Passes as the loop makes them: whenever it is woken."""
+
+    def __init__(self, host: CharonHost) -> None:
+        self.host = host
+        self.woken = asyncio.Event()
+        host._wake = self.woken.set
+        self.seen: list[Charon | None] = []
+
+    async def run(self, passes: int) -> float:
+        """Make passes, each but the first woken by the host itself; seconds that it took."""
+        began = time.monotonic()
+        for number in range(passes):
+            if number:
+                async with asyncio.timeout(10):
+                    await self.woken.wait()
+            self.woken.clear()
+            self.seen.append(await self.host.charon())
+        await self.host.forget_question()
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """Deadlines are short here."""
+    monkeypatch.setattr(machine_charon, "VICI_DEADLINE", DEADLINE)
+    monkeypatch.setattr(machine_charon, "PATIENCE", PATIENCE)
+    return Loop(CharonHost(config(agent=AgentConfig(run_dir=str(tmp_path)))))
+
+
+async def test_one_that_hangs(loop: Loop, tmp_path: Path) -> None:
+    """No pass waits for it, and two missed deadlines in a row are known after two deadlines."""
+    with charon(tmp_path, delay=60):
+        took = await loop.run(3)
+
+    assert [one is not None and (one.responsive, one.missed) for one in loop.seen] == [
+        (False, 0), (False, 1), (False, 2),
+    ]  # fmt: skip
+    assert 2 * DEADLINE <= took < 2 * DEADLINE + 1
+
+
+async def test_one_that_is_slow(loop: Loop, tmp_path: Path) -> None:
+    """It answers after the first pass has gone on without it; the next one hears it."""
+    with charon(tmp_path, delay=0.05):
+        await loop.run(2)
+
+    first, second = loop.seen
+    assert first is not None
+    assert (first.responsive, first.missed) == (False, 0)
+    assert second is not None
+    assert second.responsive
+    assert second.version == "slow"
+
+
+async def test_one_that_answers(loop: Loop, tmp_path: Path) -> None:
+    """A pass hears it at once."""
+    with charon(tmp_path, delay=0):
+        await loop.run(1)
+
+    assert loop.seen[0] is not None
+    assert loop.seen[0].responsive
