@@ -29,6 +29,9 @@ PROGRAMS = (
 POLL = 0.05
 """Seconds between looks at a charon that starts or ends."""
 
+JOB_DEADLINE = 5.0
+"""Seconds within which systemd begins with a start that it was asked for."""
+
 INITIALISATION_FAILED = 66
 """charon's exit code where a plugin is missing, above all (strongSwan: library.h, SS_RC_*)."""
 
@@ -115,7 +118,8 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
         if library_path:
             lines.append(f"LD_LIBRARY_PATH={library_path}")
         write_environment(run_dir / "charon.env", lines)
-        end = asyncio.get_running_loop().time() + deadline
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await start_unit(unit, deadline=deadline)
         while True:
             pid = listener(vici_socket)
@@ -124,12 +128,14 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
                 record_of(conf_path).write_text(f"{found.pid}\n")
                 return found
             state = await unit_state(unit, deadline=deadline)
-            if state.active in {"failed", "inactive"}:
+            # Until systemd has come to the job that it was given, the unit is inactive.
+            early = clock() - began < JOB_DEADLINE
+            if state.active == "failed" or (state.active == "inactive" and not early):
                 raise CharonStartError(
                     f"{unit} ended at once ({state.result}, status {state.status})",
                     hint=f"see `systemctl status {unit}` and `journalctl -u {unit}`",
                 )
-            if asyncio.get_running_loop().time() > end:
+            if clock() - began > deadline:
                 raise CharonStartError(
                     f"{unit} did not listen on {vici_socket} within {deadline:g} s",
                     hint=f"see `systemctl status {unit}` and `journalctl -u {unit}`",
