@@ -29,7 +29,7 @@ PROGRAMS = (
 POLL = 0.05
 """Seconds between looks at a charon that starts or ends."""
 
-JOB_DEADLINE = 5.0
+JOB_DEADLINE = 3.0
 """Seconds within which systemd begins with a start that it was asked for."""
 
 INITIALISATION_FAILED = 66
@@ -127,14 +127,9 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
             if found is not None and found.ours:
                 record_of(conf_path).write_text(f"{found.pid}\n")
                 return found
-            state = await unit_state(unit, deadline=deadline)
-            # Until systemd has come to the job that it was given, the unit is inactive.
-            early = clock() - began < JOB_DEADLINE
-            if state.active == "failed" or (state.active == "inactive" and not early):
-                raise CharonStartError(
-                    f"{unit} ended at once ({state.result}, status {state.status})",
-                    hint=f"see `systemctl status {unit}` and `journalctl -u {unit}`",
-                )
+            # Until systemd has come to the job that it was given, the unit is as it was before.
+            if clock() - began > JOB_DEADLINE:
+                await _refuse_ended(unit)
             if clock() - began > deadline:
                 raise CharonStartError(
                     f"{unit} did not listen on {vici_socket} within {deadline:g} s",
@@ -143,6 +138,15 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
             await asyncio.sleep(POLL)
 
     return start
+
+
+async def _refuse_ended(unit: str) -> None:
+    state = await unit_state(unit, deadline=JOB_DEADLINE)
+    if state.active in {"failed", "inactive"}:
+        raise CharonStartError(
+            f"{unit} ended at once ({state.result}, status {state.status})",
+            hint=f"see `systemctl status {unit}` and `journalctl -u {unit}`",
+        )
 
 
 def write_environment(path: Path, lines: Iterable[str]) -> None:
