@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.core.guard_table import ruleset
-from tests.kernel.guard_lab import A4, B4, GUARD, PLAIN4, SCALE, A, inside, namespaces, send_udp
+from tests.kernel.guard_lab import (
+    A4,
+    B4,
+    GUARD,
+    PLAIN4,
+    SCALE,
+    A,
+    inside,
+    namespaces,
+    run,
+    send_udp,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -24,11 +35,13 @@ def lab() -> Iterator[None]:
         yield
 
 
-def boot(saved: Path, *closed: Path) -> subprocess.CompletedProcess[str]:
+def boot(
+    saved: Path, *closed: Path, unit: Path = UNIT, key: str = "ExecStart="
+) -> subprocess.CompletedProcess[str]:
     """Run the unit's command with these files in the place of its own."""
-    text = UNIT.read_text().replace("\\\n", " ")
-    (line,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
-    shell, option, script, *files = shlex.split(line.removeprefix("ExecStart="))
+    text = unit.read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith(key)]
+    shell, option, script, *files = shlex.split(lines[-1].removeprefix(key))
     assert [Path(name).name for name in files] == ["guard.nft", "closed.nft", "closed.nft"]
     assert not any(word.startswith("$") for word in (shell, option, script)), "systemd's own"
     return subprocess.run(
@@ -84,3 +97,35 @@ def test_nothing_to_load_is_a_failure(tmp_path: Path) -> None:
     saved.write_text("nonsense")
 
     assert boot(saved, tmp_path / "absent", tmp_path / "gone").returncode != 0
+
+
+NFTABLES = SYSTEMD / "nftables.service.d" / "ipsec-agent.conf"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_stop_of_nftables_leaves_a_guard(tmp_path: Path, *, damaged: bool) -> None:
+    """All other tables go at a shutdown; the guard stays, or the closed one takes its place."""
+    saved = tmp_path / "guard.nft"
+    saved.write_text("" if damaged else TEXT)
+    run("nft", "add", "table", "inet", "other")
+
+    done = boot(saved, tmp_path / "absent", SYSTEMD / "closed.nft", unit=NFTABLES, key="ExecStop=")
+
+    assert done.returncode == 0
+    assert "other" not in run("nft", "list", "tables")
+    assert not send_udp(A, A4, B4)
+    assert send_udp(A, A4, PLAIN4) is not damaged
+
+
+def test_the_stop_of_nftables_where_none_was_saved(tmp_path: Path) -> None:
+    """Then there is none to keep."""
+    run("nft", "add", "table", "inet", "other")
+
+    done = boot(
+        tmp_path / "guard.nft", SYSTEMD / "closed.nft", SYSTEMD / "closed.nft",
+        unit=NFTABLES, key="ExecStop=",
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    assert run("nft", "list", "tables") == ""
+    assert send_udp(A, A4, B4)
