@@ -4,6 +4,7 @@ The guest lives through all of it once, and writes down what it saw; the tests r
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -168,10 +169,10 @@ def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         json.loads((results / "phases.json").read_text()),
         results,
     )
-    out = request.config.pluginmanager.get_plugin("terminalreporter")
-    assert out is not None
-    for line in ("", *figures(lived)):
-        out.write_line(line)
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        sys.stdout.write("\n".join(("", *figures(lived), "")))
     return lived
 
 
