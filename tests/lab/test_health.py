@@ -12,7 +12,7 @@ from tests.charon.nodes import DEADLINE, Node, until
 from tests.lab.deployment import A, B, peer_of
 from tests.lab.traffic import first_answer, flood
 
-pytestmark = [pytest.mark.esp, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 REKEYINGS = 5
 

@@ -86,6 +86,7 @@ def test_killed_charon_costs_no_packet(two: tuple[Node, Node]) -> None:
     assert a.settled()["policies"]["foreign"] == []
 
 
+@pytest.mark.long
 def test_states_flushed(two: tuple[Node, Node]) -> None:
     """`ip xfrm state flush`: charon's CHILD_SA ends, and the next packet makes another."""
     a, _ = two
@@ -99,6 +100,7 @@ def test_states_flushed(two: tuple[Node, Node]) -> None:
     assert took < 3 * SCALE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("remembered", "limit"), [(True, 3.0), (False, 15.0)])
 def test_crashed_vm(two: tuple[Node, Node], *, remembered: bool, limit: float) -> None:
     """A VM that comes back gets its peer's one-way traffic: at once if it knows its peers."""
