@@ -111,7 +111,8 @@ class Agent:
                 hint="mend the cause, or allow more time with prestart_timeout",
             ) from None
         notify("READY=1")
-        self._log.info("ready", address=str(self._loop.snapshot and self._loop.snapshot.placement))
+        placement = self._loop.snapshot.placement if self._loop.snapshot else None
+        self._log.info("ready", address=str(placement.address) if placement else "")
 
     def _finished(self, snapshot: Snapshot) -> None:
         self._pass_ended = time.monotonic()

@@ -179,7 +179,8 @@ class CharonHost:
         if unit is not None:
             # One that does not end in time is ended below.
             with contextlib.suppress(CharonTimeoutError):
-                await stop_unit(unit, deadline=deadline)
+                # The unit's own TimeoutStopSec ends one that hangs.
+                await stop_unit(unit, deadline=deadline + 5)
         process = find_charon(self._vici, self._conf)
         if process is not None and process.ours:
             await stop_charon(process, deadline)

@@ -31,7 +31,7 @@ from ipsec_agent.errors import (
 from ipsec_agent.observe import ReadableHost, observe
 from ipsec_agent.report import Pass, Reporter
 
-BURST, BURST_MOST = 0.05, 0.5
+BURST, BURST_MOST = 0.05, 0.2
 """Seconds after a wake-up in which further events join the same pass: as long as the last one took,
 within these bounds, so that a thousand peers that come at once do not keep the loop busy."""
 
