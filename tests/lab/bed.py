@@ -1,13 +1,16 @@
 """A bed for faults: two VMs, or more, with floods that go on while one thing after another happens.
 
-Floods and agents start once, since that takes longer than most faults.
+Floods and agents start once, since that takes longer than most faults. With LAB_WITHOUT=guard in
+the environment the VMs have no guard, with LAB_WITHOUT=repair the agent of the VM under test does
+nothing while something happens: the matrix must fail then.
 """
 
 import contextlib
 import functools
+import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,21 @@ class Setting:
             return "fd09::/64"
         return "10.9.0.0/24" if self.nics == 1 else "10.9.0.0/23"
 
+    def write(
+        self,
+        nodes: Sequence[Node],
+        number: int,
+        encrypted: Sequence[str] = (),
+        **more: Any,
+    ) -> None:
+        """Write the config of one VM; `more` is for `configure`."""
+        agent: dict[str, Any] = {}
+        if self.nics > 1:
+            agent = {"address": self.address(number), "uplinks": ["eth0", "eth1"]}
+        if os.environ.get("LAB_WITHOUT") == "guard":
+            agent["guard"] = "none"
+        configure(nodes[number - 1 : number], [], encrypted or [self.subnet], **agent, **more)
+
 
 BARE = Setting("bare", (UDP_OUT, TCP))
 CONTAINERS = Setting("containers", (UDP_BACK, INSIDE_TCP), containers=True)
@@ -76,7 +94,6 @@ class Bed:
     Attributes:
         kernel, events: of VM a.
         floods: by the name of the flow.
-        agent: further keys of the section `agent` of each VM's config.
         held: sockets that a fault keeps open until it is over.
         told: the agent of VM a has been told to take another config.
     """
@@ -86,7 +103,6 @@ class Bed:
     kernel: Kernel
     events: Events
     floods: dict[str, Flood]
-    agent: dict[str, Any] = field(default_factory=dict)
     held: list[socket.socket] = field(default_factory=list)
     told: bool = False
 
@@ -126,13 +142,19 @@ class Bed:
         return frozenset(entry for entry in self.kernel.policies() if entry.selector[42:44] != host)
 
     def settle(self) -> None:
-        """Wait until all agents are healthy and every flood arrives."""
+        """Wait until all agents run, no policy is missing, and every flood arrives."""
         for node in self.nodes:
             if node.agent is None or node.agent.poll() is not None:
                 node.start()
         for node in self.nodes:
-            node.settled()
+            until(functools.partial(_enforces, node), f"{node.name} enforces: {node.log[-2000:]}")
         self.flowing(tuple(self.floods), 10 * SCALE)
+
+    def let_go(self) -> None:
+        """Close what a fault held open."""
+        for channel in self.held:
+            channel.close()
+        self.held.clear()
 
     def flowing(self, names: tuple[str, ...], seconds: float) -> float:
         """Wait until each of these floods arrives at its end; seconds that it took."""
@@ -149,6 +171,13 @@ class Bed:
         return time.monotonic() - began
 
 
+def _enforces(node: Node) -> bool:
+    """Whether the agent says so; a problem may well outlast its cause for a while."""
+    status = node.status()
+    missing = status.get("policies", {}).get("missing", ["unknown"])
+    return not missing and status["guard"]["state"] in {"up", "none"}
+
+
 @contextlib.contextmanager
 def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
     """The VMs with their agents, and the floods, for as long as the context lasts."""
@@ -156,8 +185,8 @@ def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
         nodes = stack.enter_context(
             network(directory, setting.vms, "mx", version=setting.version, nics=setting.nics)
         )
-        more: dict[str, Any] = {"uplinks": ["eth0", "eth1"]} if setting.nics == 2 else {}
-        configure(nodes, [], [setting.subnet], **more)
+        for number in range(1, setting.vms + 1):
+            setting.write(nodes, number)
         start(nodes)
         names = {"a": nodes[0].name, "b": nodes[1].name}
         inner = {}
@@ -166,7 +195,7 @@ def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
                 inner[number] = stack.enter_context(container(node, number))
         kernel = stack.enter_context(Kernel(nodes[0].name))
         events = stack.enter_context(Events(nodes[0].name))
-        ready = Bed(setting, nodes, kernel, events, {}, more)
+        ready = Bed(setting, nodes, kernel, events, {})
         for name in setting.flows:
             ready.floods[name] = stack.enter_context(_flood(name, setting, names, inner))
         ready.settle()

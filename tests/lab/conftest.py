@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.charon.nodes import Node, network
+from tests.lab.bed import Setting
 from tests.lab.deployment import C, configure, start
+from tests.lab.faults import Fault
 from tests.lab.matrix import Figures, table
 
 
@@ -46,3 +48,34 @@ def pytest_terminal_summary(
     if figures:
         terminalreporter.section("the fault matrix")
         terminalreporter.write_line(table(figures))
+
+
+SLOW_ROWS = frozenset(
+    {
+        "the agent killed, and another",
+        "the agent ended, and another",
+        "other proposals",
+        "other subnets",
+        "another certificate",
+        "ipsec-agent stop, and start",
+        "crash, peers remembered",
+        "crash, peers forgotten",
+    }
+)
+"""Rows that take 15 to 30 s in the guest; with containers behind the VMs they run with --long."""
+
+LONG_ROWS = frozenset({"charon wedged"})
+"""Rows that run with --long in every setting."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave for --long what would make the matrix too long for every run."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        found = callspec.params if callspec is not None else {}
+        setting, fault = found.get("laid"), found.get("fault")
+        if not isinstance(setting, Setting) or not isinstance(fault, Fault):
+            continue
+        if fault.name in LONG_ROWS or (setting.containers and fault.name in SLOW_ROWS):
+            item.add_marker(pytest.mark.long)

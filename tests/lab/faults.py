@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Any
 
 from vici.protocol import Message, Packet
 
@@ -21,7 +22,6 @@ from ipsec_agent.host.control_client import ask
 from tests.certificates import ec_key
 from tests.charon.nodes import DEADLINE, SCALE, ip, until
 from tests.lab.bed import TOWARDS_A, Bed
-from tests.lab.deployment import configure
 from tests.lab.namespaces import inside
 from tests.lab.truth import (
     DELETE_POLICY,
@@ -280,7 +280,7 @@ def wedge_charon(bed: Bed) -> float:
     thread that serves it, and what it waits for needs a thread, too.
     """
     nobody = bed.setting.address(250)
-    with _held(bed):
+    with held(bed):
         with charon_of(bed.a) as session:
             ends = {"local_addrs": [bed.one], "remote_addrs": [nobody]}
             child = {"mode": "transport", "remote_ts": [f"{nobody}/{bed.prefix}"]}
@@ -291,22 +291,36 @@ def wedge_charon(bed: Bed) -> float:
         request = Packet.request(
             "initiate", Message.serialize({"child": "hang", "ike": "hang", "timeout": "0"})
         )
-        for _ in range(HELD):
-            # Held open, or charon would give up.
-            channel = socket.socket(socket.AF_UNIX)
-            bed.held.append(channel)
-            channel.settimeout(0.5)
-            try:
-                channel.connect(str(bed.a.run_dir / "charon.vici"))
-            except OSError:
-                break
-            channel.sendall(struct.pack("!I", len(request)) + request)
-        until(lambda: not traps(bed.a), "charon hangs")
+        end = time.monotonic() + DEADLINE
+        while _takes(bed, request):
+            assert time.monotonic() < end, f"charon serves {len(bed.held)} requests"
+        until(lambda: not _answers(bed), "charon hangs")
     return time.monotonic()
 
 
+def _takes(bed: Bed, request: bytes) -> bool:
+    """Whether charon takes one more request; its connection is held open, or it would give up."""
+    channel = socket.socket(socket.AF_UNIX)
+    bed.held.append(channel)
+    channel.settimeout(1.0)
+    try:
+        channel.connect(str(bed.a.run_dir / "charon.vici"))
+    except OSError:
+        return False
+    channel.sendall(struct.pack("!I", len(request)) + request)
+    return len(bed.held) < HELD
+
+
+def _answers(bed: Bed) -> bool:
+    try:
+        with charon_of(bed.a, 2.0) as session:
+            return bool(session.version())
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
-def _held(bed: Bed) -> Iterator[None]:
+def held(bed: Bed) -> Iterator[None]:
     """Keep the agent from looking meanwhile; it looks at once afterwards, not at its interval."""
     agent = bed.a.agent
     assert agent is not None
@@ -403,7 +417,7 @@ def again(number: signal.Signals, bed: Bed) -> None:
 
 def flush_while_held(bed: Bed) -> float:
     """The policies are flushed while the agent is stopped: for a second the guard is alone."""
-    with _held(bed):
+    with held(bed):
         flush_policies(bed)
         time.sleep(1.0)
     return time.monotonic()
@@ -415,39 +429,26 @@ def _tell(bed: Bed, verb: str) -> None:
 
 def other_proposals(bed: Bed) -> None:
     """The config proposes another suite; the peer's is still among them."""
-    configure(
-        bed.nodes[:1],
-        [],
-        [bed.setting.subnet],
-        extra={"esp_proposals": "aes256gcm16,aes128gcm16"},
-        **bed.agent,
-    )
-    bed.told = True
-    _tell(bed, "reload")
+    _reload(bed, extra={"esp_proposals": "aes256gcm16,aes128gcm16"})
 
 
 def other_subnets(bed: Bed) -> None:
     """The config names the two halves of the subnet instead of the whole."""
-    configure(bed.nodes[:1], [], halves(bed.setting.subnet), **bed.agent)
-    bed.told = True
-    _tell(bed, "reload")
-
-
-def halves(subnet: str) -> list[str]:
-    """The two halves of a subnet."""
-    return [str(half) for half in ip_network(subnet).subnets()]
+    _reload(bed, encrypted=[str(half) for half in ip_network(bed.setting.subnet).subnets()])
 
 
 def other_certificate(bed: Bed) -> None:
     """The config has another certificate and key, of the same CA."""
-    configure(bed.nodes[:1], [], [bed.setting.subnet], key=ec_key(1), **bed.agent)
-    bed.told = True
-    _tell(bed, "reload")
+    _reload(bed, key=ec_key(1))
 
 
 def first_config(bed: Bed) -> None:
     """The config is what it was."""
-    configure(bed.nodes[:1], [], [bed.setting.subnet], **bed.agent)
+    _reload(bed)
+
+
+def _reload(bed: Bed, **what: Any) -> None:
+    bed.setting.write(bed.nodes, 1, **what)
     bed.told = True
     _tell(bed, "reload")
 

@@ -127,6 +127,7 @@ def test_crashed_vm(two: tuple[Node, Node], *, remembered: bool, limit: float) -
     assert took < limit * (SCALE if remembered else 1 + SCALE / 3)
 
 
+@pytest.mark.long
 def test_duplicates_end(two: tuple[Node, Node]) -> None:
     """Both began at once: one CHILD_SA is left, and not an echo was lost on the way."""
     a, b = two

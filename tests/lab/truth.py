@@ -129,7 +129,10 @@ class Events:
                 elif kind == DELETE_POLICY:
                     size, attribute = struct.unpack_from("=HH", body, POLICY_ID)
                     assert attribute == WHOLE
-                    found.append((kind, _policy(body[POLICY_ID + 4 : POLICY_ID + size])))
+                    # The templates stand beside the policy, not in it (net/xfrm/xfrm_user.c).
+                    beside = body[POLICY_ID + (size + 3 & ~3) :]
+                    whole = body[POLICY_ID + 4 : POLICY_ID + size] + beside
+                    found.append((kind, _policy(whole)))
         return found
 
 
@@ -225,12 +228,14 @@ class Watch:
     Attributes:
         whole: the question, whether all is as it should be.
         every: seconds between two answers.
+        sound: when the last look before that began, whose answer was yes.
         broken: when the answer was no for the first time; 0 where it never was.
         healed: when it was yes again for the last time.
     """
 
     whole: Callable[[], bool]
     every: float = EVERY
+    sound: float = 0.0
     broken: float = 0.0
     healed: float = 0.0
     asked: int = 0
@@ -270,6 +275,8 @@ class Watch:
                 self.failure.append(error)
                 return
             self.asked += 1
+            if answer and not self.broken:
+                self.sound = now
             if whole and not answer:
                 self.broken, self.healed = self.broken or now, 0.0
             elif answer and not whole:
