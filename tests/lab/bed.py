@@ -138,8 +138,11 @@ class Bed:
 
     def traps(self) -> frozenset[Entry]:
         """The policies that stand by the config: without those of an SA, which come and go."""
-        host = bytes((int(self.prefix), int(self.prefix)))
-        return frozenset(entry for entry in self.kernel.policies() if entry.selector[42:44] != host)
+        return frozenset(entry for entry in self.kernel.policies() if not self.of_hosts(entry))
+
+    def of_hosts(self, entry: Entry) -> bool:
+        """Whether a policy is about two single addresses, as those of an SA are."""
+        return entry.selector[42:44] == bytes((int(self.prefix), int(self.prefix)))
 
     def settle(self) -> None:
         """Wait until all agents run, no policy is missing, and every flood arrives."""

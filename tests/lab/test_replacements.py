@@ -34,11 +34,15 @@ def replaced(ready: Bed, change: Callable[[Bed], None]) -> None:
 
     def both() -> bool:
         for kind, entry in ready.events.new():
-            if entry in traps and kind in seen:
+            if (entry.selector, entry.direction) in traps and kind in seen:
                 seen[kind] += 1
         return all(seen.values())
 
-    traps = {entry for entry in ready.traps() if entry.direction == 1 and entry.templates}
+    traps = {
+        (entry.selector, entry.direction)
+        for entry in ready.traps()
+        if entry.direction == 1 and entry.templates
+    }
     assert len(traps) == 1
     change(ready)
     until(both, f"replaced, not only {seen}: {ready.a.log[-2000:]}", 5 * SCALE)

@@ -171,10 +171,32 @@ def charon_of(node: Node, deadline: float = DEADLINE) -> Iterator[vici.Session]:
     Raises:
         OSError: nobody listens, or nobody answers in time.
     """
-    with socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(deadline)
-        channel.connect(str(node.run_dir / "charon.vici"))
+    with vici_socket(node, deadline) as channel:
         yield vici.Session(channel)
+
+
+def vici_socket(node: Node, deadline: float) -> socket.socket:
+    """A connection to charon, which may be too busy for it at first.
+
+    Raises:
+        OSError: nobody listens, or nobody takes it in time.
+    """
+    end = time.monotonic() + deadline
+    channel = socket.socket(socket.AF_UNIX)
+    channel.settimeout(deadline)
+    while True:
+        try:
+            channel.connect(str(node.run_dir / "charon.vici"))
+        except BlockingIOError:
+            if time.monotonic() < end:
+                time.sleep(EVERY)
+                continue
+            channel.close()
+            raise
+        except OSError:
+            channel.close()
+            raise
+        return channel
 
 
 def traps(node: Node) -> set[str]:
