@@ -150,7 +150,7 @@ class Bed:
             if node.agent is None or node.agent.poll() is not None:
                 node.start()
         for node in self.nodes:
-            until(functools.partial(_enforces, node), f"{node.name} enforces: {node.log[-2000:]}")
+            until(functools.partial(enforces, node), f"{node.name} enforces: {node.log[-2000:]}")
         self.flowing(tuple(self.floods), 10 * SCALE)
 
     def let_go(self) -> None:
@@ -174,7 +174,7 @@ class Bed:
         return time.monotonic() - began
 
 
-def _enforces(node: Node) -> bool:
+def enforces(node: Node) -> bool:
     """Whether the agent says so; a problem may well outlast its cause for a while."""
     status = node.status()
     missing = status.get("policies", {}).get("missing", ["unknown"])

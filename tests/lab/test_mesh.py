@@ -43,6 +43,7 @@ def test_only_esp(three: list[Node], capsys: pytest.CaptureFixture[str]) -> None
         print(f"\n50 MB over ESP at {bulk.speed:.1f} MB/s")  # noqa: T201 - it is to be shown
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 def test_flood(three: list[Node], protocol: str) -> None:
     """1,000 packets a second: none in clear, none lost, and the capture keeps up."""

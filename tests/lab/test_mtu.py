@@ -17,7 +17,7 @@ from tests.lab.namespaces import inside
 from tests.lab.traffic import first_answer, transfer
 from tests.lab.wire import Capture
 
-pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 BULK = 10_000
 
