@@ -14,6 +14,11 @@ BONUS = 512
 """charon's priorities: a base by kind, less so much for each bit of both prefixes (measured with
 5.9.8; kernel_netlink_ipsec.c: get_priority)."""
 
+INSTALLED_FOR = 2
+"""Seconds of age from which a CHILD_SA's policies must be there; they are not read at once."""
+
+PAIR = 2
+
 BONUS_PROTOCOL, BONUS_PORT = 256, 64
 
 
@@ -90,10 +95,11 @@ def orphan_states(observed: Observed) -> tuple[SecurityAssociation, ...]:
 
 
 def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
-    """CHILD_SAs that charon believes in and whose SAs the kernel lacks.
+    """CHILD_SAs that charon believes in and whose SAs, or policies, the kernel lacks.
 
-    Nothing else would end them: DPD asks the IKE_SA only, and is content. `observed.states` must
-    have been read after charon's answer.
+    Nothing else would end them: DPD asks the IKE_SA only, and is content; and charon refuses a
+    second CHILD_SA with the same selectors, so that a trap alone asks in vain. `observed.states`
+    must have been read after charon's answer.
     """
     charon = observed.charon
     if charon is None or not charon.responsive:
@@ -102,8 +108,26 @@ def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
     return tuple(
         child
         for child in _children(charon)
-        if child.state == "INSTALLED" and not {child.spi_in, child.spi_out} <= there
+        if child.state == "INSTALLED"
+        and (
+            not {child.spi_in, child.spi_out} <= there
+            or (child.age >= INSTALLED_FOR and not _has_policies(child, observed.policies))
+        )
     )
+
+
+def _has_policies(child: ChildSa, policies: Iterable[Policy]) -> bool:
+    """Whether the two policies between its hosts are there; others are not looked for."""
+    hosts = (*child.local, *child.remote)
+    if len(hosts) != PAIR or any(network.num_addresses > 1 for network in hosts):
+        return True
+    local, remote = hosts
+    wanted = {(Direction.OUT, local, remote), (Direction.IN, remote, local)}
+    return wanted <= {
+        (policy.selector.direction, policy.selector.source, policy.selector.destination)
+        for policy in policies
+        if policy.esp
+    }
 
 
 def orphan_peers(observed: Observed) -> tuple[tuple[Address, Address], ...]:

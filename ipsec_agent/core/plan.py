@@ -220,7 +220,7 @@ def _inside(selectors: tuple[Network, ...], network: Network) -> bool:
 
 def _lost(observed: Observed) -> tuple[TerminateChild, ...]:
     return tuple(
-        TerminateChild(child.unique_id, "the kernel has lost its SAs")
+        TerminateChild(child.unique_id, "the kernel has lost its SAs or policies")
         for child in lost_children(observed)
     )
 

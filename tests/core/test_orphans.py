@@ -138,3 +138,15 @@ def test_lost_children() -> None:
     assert [child.unique_id for child in lost_children(seen)] == [3]
     assert [child.unique_id for child in lost_children(replace(seen, states=both[:1]))] == [3]
     assert lost_children(replace(seen, states=both)) == ()
+
+
+def test_lost_policies() -> None:
+    """Without its policies a CHILD_SA is lost, too: charon would refuse another beside it."""
+    seen = world(ike_sa(1, child_sa(3, 77)))
+    states = tuple(SecurityAssociation(OWN, PEER, spi, 2) for spi in (77, 78))
+    whole = replace(seen, states=states)
+
+    for kept in (whole.policies[:1], whole.policies[1:], ()):
+        assert [child.unique_id for child in lost_children(replace(whole, policies=kept))] == [3]
+    young = Charon(PROCESS, sas=(ike_sa(1, child_sa(3, 77, age=1)),))
+    assert lost_children(replace(whole, charon=young, policies=())) == ()
