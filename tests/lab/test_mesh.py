@@ -139,6 +139,7 @@ def meshed(nodes: Sequence[Node]) -> dict[str, dict[str, Any]]:
     return seen
 
 
+@pytest.mark.long
 def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One packet a pair makes a full mesh of SAs, no pair left out; duplicates are named."""
     with network(tmp_path, 8, "em") as nodes:
