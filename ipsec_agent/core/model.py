@@ -69,12 +69,17 @@ class TrafficSelector:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One child of a connection: a trap (ENCRYPT) or a shunt (PASS)."""
+    """One child of a connection: a trap (ENCRYPT) or a shunt (PASS).
+
+    Attributes:
+        reqid: ties its policies to its SAs in the kernel, 0 where charon may choose.
+    """
 
     name: str
     action: Action
     local: TrafficSelector
     remote: TrafficSelector
+    reqid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,25 +68,34 @@ def _renewal(desired: Desired, pair: Pair) -> Connection | None:
     """A connection with this peer alone, as the one that covers it; None where none does."""
     own, peer = pair
     if own not in desired.addresses or any(
-        connection.action is Action.PASS and _holds(connection, own, peer)
+        connection.action is Action.PASS and _covering(connection, own, peer)
         for connection in desired.connections
     ):
         return None
     for connection in desired.connections:
-        if connection.action is Action.ENCRYPT and _holds(connection, own, peer):
+        covering = _covering(connection, own, peer)
+        if connection.action is Action.ENCRYPT and covering is not None:
             name = f"{NAME}{peer}"
             child = Child(
                 name,
                 Action.ENCRYPT,
                 TrafficSelector(ip_network(own)),
                 TrafficSelector(ip_network(peer)),
+                covering.reqid,
             )
             return Connection(name, Action.ENCRYPT, ip_network(peer), (child,), connection.settings)
     return None
 
 
-def _holds(connection: Connection, own: Address, peer: Address) -> bool:
-    return any(
-        not child.remote.protocol and own in child.local.network and peer in child.remote.network
-        for child in connection.children
+def _covering(connection: Connection, own: Address, peer: Address) -> Child | None:
+    """The child whose selectors hold all traffic of the pair."""
+    return next(
+        (
+            child
+            for child in connection.children
+            if not child.remote.protocol
+            and own in child.local.network
+            and peer in child.remote.network
+        ),
+        None,
     )

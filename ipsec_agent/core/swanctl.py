@@ -110,6 +110,8 @@ def _child(child: Child, settings: IkeSettings | None) -> dict[str, Any]:
             "rekey_time": CHILD_REKEY,
             "replay_window": str(REPLAY_WINDOW),
         }
+        if child.reqid:
+            body["reqid"] = str(child.reqid)
         if settings.esp_proposals:
             body["esp_proposals"] = list(settings.esp_proposals)
     return body

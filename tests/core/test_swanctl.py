@@ -32,6 +32,21 @@ def test_trap() -> None:
     assert (child["local_ts"], child["remote_ts"]) == (["10.0.0.5/32"], ["10.0.0.0/16"])
 
 
+def test_one_reqid_whoever_begins() -> None:
+    """Each trap names its own reqid, the same in every life of the agent, and no shunt has one."""
+    numbers = [
+        child.get("reqid")
+        for connection in connections("10.0.0.5", "10.0.0.6", "fd00::5")
+        for child in connection_message(connection)[connection.name]["children"].values()
+        if child["mode"] == "transport"
+    ]
+
+    assert numbers == ["3098817370", "3893493005", "2590605440"]
+    for shunt in connections("fd00::5")[:-1]:
+        for child in connection_message(shunt)[shunt.name]["children"].values():
+            assert "reqid" not in child
+
+
 def test_ipv6() -> None:
     """IPv6 needs %any6 on both sides, or the trap is silently not installed."""
     trap = connections("fd00::5")[-1]
