@@ -19,7 +19,7 @@ from tests.charon.nodes import SCALE, Node, network, until
 from tests.lab.container import container
 from tests.lab.deployment import configure, hub_of, start
 from tests.lab.traffic import Flood, flood
-from tests.lab.truth import Entry, Events, Kernel
+from tests.lab.truth import Entry, Events, Kernel, TableEvents
 
 RATE = 1000
 """Packets a second of each flood."""
@@ -92,7 +92,7 @@ class Bed:
     """Where a fault happens: on VM a.
 
     Attributes:
-        kernel, events: of VM a.
+        kernel, events, tables: of VM a.
         floods: by the name of the flow.
         held: sockets that a fault keeps open until it is over.
         told: the agent of VM a has been told to take another config.
@@ -102,6 +102,7 @@ class Bed:
     nodes: list[Node]
     kernel: Kernel
     events: Events
+    tables: TableEvents
     floods: dict[str, Flood]
     held: list[socket.socket] = field(default_factory=list)
     told: bool = False
@@ -198,7 +199,8 @@ def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
                 inner[number] = stack.enter_context(container(node, number))
         kernel = stack.enter_context(Kernel(nodes[0].name))
         events = stack.enter_context(Events(nodes[0].name))
-        ready = Bed(setting, nodes, kernel, events, {})
+        tables = stack.enter_context(TableEvents(nodes[0].name))
+        ready = Bed(setting, nodes, kernel, events, tables, {})
         for name in setting.flows:
             ready.floods[name] = stack.enter_context(_flood(name, setting, names, inner))
         ready.settle()

@@ -96,9 +96,17 @@ def policies_there(bed: Bed) -> Question:
 
 def table_there(bed: Bed) -> Question:
     """The guard's table is what it was."""
+    bed.tables.any()
     wanted = guard_table(bed.a.name)
     assert "drop" in wanted
-    return lambda: guard_table(bed.a.name) == wanted
+    known = [True]
+
+    def whole() -> bool:
+        if bed.tables.any():
+            known[0] = guard_table(bed.a.name) == wanted
+        return known[0]
+
+    return whole
 
 
 def no_lost_children(bed: Bed) -> Question:

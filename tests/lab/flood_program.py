@@ -15,7 +15,9 @@ import sys
 import time
 from collections.abc import Callable
 
-TICK = 0.01
+TICK = 0.02
+"""Seconds between bursts, and between looks for what came: each wake-up costs a slow machine."""
+
 GAP = 0.1
 SIZE = 64
 BROKEN_AFTER = 1000

@@ -23,7 +23,7 @@ FACTOR = min(SCALE, 5.0)
 WINDOW = 2.5
 """Seconds that a row lasts at least."""
 
-LEAST = 0.6
+LEAST = 0.5
 """Part of the floods' rate that must have been tried, where the machine is busy otherwise, too."""
 
 FLOWS_AGAIN = 3.0

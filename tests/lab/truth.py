@@ -14,7 +14,7 @@ from typing import Self
 
 import vici
 
-from tests.charon.nodes import DEADLINE, Node
+from tests.charon.nodes import DEADLINE, SCALE, Node
 from tests.lab.namespaces import inside
 
 NETLINK_XFRM = 6
@@ -31,7 +31,10 @@ POLICY, POLICY_ID = 168, 64
 
 WHOLE, TEMPLATES, TEMPLATE = 7, 5, struct.Struct("=16s4sB3xHxx16sIBBBx12x")
 SO_RCVBUFFORCE = 33
-EVERY = 0.02
+NETLINK_NETFILTER, SOL_NETLINK, ADD_MEMBERSHIP, TABLES_GROUP = 12, 270, 1, 7
+"""NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h)."""
+
+EVERY = 0.01 * SCALE
 """Seconds between two looks."""
 
 
@@ -133,6 +136,31 @@ class Events:
                     beside = body[POLICY_ID + (size + 3 & ~3) :]
                     whole = body[POLICY_ID + 4 : POLICY_ID + size] + beside
                     found.append((kind, _policy(whole)))
+        return found
+
+
+class TableEvents:
+    """The kernel's own word that nftables changed in a namespace: to list costs a program."""
+
+    def __init__(self, netns: str) -> None:
+        with inside(netns):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, TABLES_GROUP)
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def any(self) -> bool:
+        """Whether something changed since it was last asked."""
+        found = False
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(1 << 17):
+                found = True
         return found
 
 
