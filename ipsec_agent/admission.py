@@ -6,8 +6,8 @@ from pathlib import Path
 import structlog
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.config_parser import parse
 from ipsec_agent.core.desired_guard import lockouts
+from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import ConfigError, StartError

@@ -14,7 +14,7 @@ from ipsec_agent.admission import load_config, refuse_lockout
 from ipsec_agent.core.charon_log import explain
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.health_answer import health_answer
-from ipsec_agent.core.problem import LogLine
+from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError, ConfigError, StartError

@@ -14,7 +14,7 @@ from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError

@@ -21,7 +21,7 @@ from ipsec_agent.core.observed import (
     OwnAddress,
 )
 from ipsec_agent.core.placement import Placement, place
-from ipsec_agent.core.problem import Problem
+from ipsec_agent.core.problems.problem import Problem
 from ipsec_agent.core.promise import Promise
 from tests.configs import config
 from tests.fakes import installed

@@ -1,11 +1,11 @@
 """From the config and the VM's own network to the MTUs that should be."""
 
 from ipsec_agent.core.config import Config, MtuMode
-from ipsec_agent.core.health_mtu import carriage
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.mtu import judge_links, wanted
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.mtu import carriage
 
 
 def mtus_to_fix(

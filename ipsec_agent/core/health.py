@@ -8,17 +8,18 @@ stand, is in damping.py.
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ipsec_agent.core import damping, traffic, xfrm_counters
+from ipsec_agent.core import traffic
 from ipsec_agent.core.config import CertificateFacts, Config
-from ipsec_agent.core.health_charon import charon_problems, explained
-from ipsec_agent.core.health_guard import guard_problems, lockout_problems
-from ipsec_agent.core.health_kernel import network_problems, policy_problems, unreadable
-from ipsec_agent.core.health_mtu import mtu_problems
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.problems import damping, xfrm_counters
+from ipsec_agent.core.problems.charon import charon_problems, explained
+from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
+from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
+from ipsec_agent.core.problems.mtu import mtu_problems
+from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 
 __all__ = [
     "Assessment",

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.problem import loudest_first
+from ipsec_agent.core.problems.problem import loudest_first
 from ipsec_agent.core.status import Snapshot, State
 
 LONGEST = 255

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ipsec_agent.core.manifest.proposals import DEFAULT_ESP
 from ipsec_agent.core.observed import Link, NetworkFacts
-from ipsec_agent.core.proposals import DEFAULT_ESP
 
 IP_HEADER = {4: 20, 6: 40}
 ESP_HEADER = 8

@@ -7,13 +7,13 @@ from typing import Any
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.health import days_left
-from ipsec_agent.core.health_guard import GuardState, guard_state
-from ipsec_agent.core.health_mtu import carriage
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import required
 from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problem import Problem, healthy, loudest_first
+from ipsec_agent.core.problems.guard import GuardState, guard_state
+from ipsec_agent.core.problems.mtu import carriage
+from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
-from ipsec_agent.core.problem import Problem, Severity, listed
+from ipsec_agent.core.problems.problem import Problem, Severity, listed
 
 ONE_WAY_AFTER = 15.0
 """Seconds for which packets must go one way, and none the other, until that is suspected."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.config_parser import parse
+from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.host.files import read_config
 
 

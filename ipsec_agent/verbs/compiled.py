@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.config_parser import parse
+from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.errors import ConfigError
 from ipsec_agent.host.files import read_config
 

@@ -14,7 +14,7 @@ from ipsec_agent.core.health import Assessment, Memory
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Charon, Policy, SecurityAssociation
-from ipsec_agent.core.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.errors import KernelError
 from tests.configs import FACTS, config
 from tests.vm import CHARON, NETWORK, NOW, OWN, PEER, Vm, healthy_vm, with_sa

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsec_agent.core.health_answer import LONGEST, PATIENCE, health_answer
-from ipsec_agent.core.problem import Problem, Severity
+from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.status import Snapshot, State
 from tests.core.test_status import VM, snapshot
 

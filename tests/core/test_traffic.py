@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
-from ipsec_agent.core.problem import Severity
+from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.traffic import FORGOTTEN_AFTER, Memory, Peer, followed, one_way
 
 OWN, PEER, OTHER = (ip_address(f"10.0.0.{last}") for last in (5, 9, 66))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core.problem import Severity
-from ipsec_agent.core.xfrm_counters import (
+from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.problems.xfrm_counters import (
     APART,
     MEANINGS,
     WINDOW,

@@ -7,8 +7,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
-from ipsec_agent.core import pem
 from ipsec_agent.core.config import CertificateFacts
+from ipsec_agent.core.manifest import pem
 from ipsec_agent.core.model import Authority, Credentials, Secret
 
 RSA_WANTED, RSA_LEAST = 3072, 2048

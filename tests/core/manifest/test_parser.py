@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsec_agent.core.config import GuardMode, Outside
-from ipsec_agent.core.config_parser import Parsed, parse
+from ipsec_agent.core.manifest.parser import Parsed, parse
 from tests.certificates import key_pem, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 

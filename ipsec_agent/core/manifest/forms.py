@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ipsec_agent.core.complaint import Complaints, shown_key
-from ipsec_agent.core.fields import nearest
-from ipsec_agent.core.yaml_lines import Entry
+from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest.fields import nearest
+from ipsec_agent.core.manifest.yaml_lines import Entry
 
 RUNTIME_KEYS = frozenset(
     {"releases", "addons", "tags", "variables", "features", "exclude", "include"}

@@ -7,7 +7,7 @@ load. charon would also load ESP that encrypts nothing: `null` and `aes128gmac`.
 
 import re
 
-from ipsec_agent.core.complaint import shown
+from ipsec_agent.core.manifest.complaint import shown
 
 DEFAULT_ESP = ("aes128gcm16",)
 DEFAULT_IKE = (

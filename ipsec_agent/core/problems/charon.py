@@ -3,7 +3,7 @@
 from ipsec_agent.core.drift import missing
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, Observed
-from ipsec_agent.core.problem import LogLine, Problem, Severity
+from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
 
 PEER_CODES = frozenset(
     {

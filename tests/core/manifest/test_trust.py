@@ -6,8 +6,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ipsec_agent.core import trust
-from ipsec_agent.core.certificates import Finding
+from ipsec_agent.core.manifest import trust
+from ipsec_agent.core.manifest.certificates import Finding
 from tests.certificates import Issued, ec_key, make_ca, make_leaf, rsa_key
 
 NOW = datetime.now(UTC)

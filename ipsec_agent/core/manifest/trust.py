@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from ipsec_agent.core.certificate_rules import authority, is_ca, signature, usage, validity
-from ipsec_agent.core.certificates import KEY_PART, Finding, Key, name
+from ipsec_agent.core.manifest.certificate_rules import authority, is_ca, signature, usage, validity
+from ipsec_agent.core.manifest.certificates import KEY_PART, Finding, Key, name
 
 LEAF = "instance_certificate"
 LONGEST_PATH = 7

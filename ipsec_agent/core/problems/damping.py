@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ipsec_agent.core.problem import Problem, Severity
+from ipsec_agent.core.problems.problem import Problem, Severity
 
 
 @dataclass(frozen=True, slots=True)

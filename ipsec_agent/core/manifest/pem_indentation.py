@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ipsec_agent.core.complaint import shown_key
+from ipsec_agent.core.manifest.complaint import shown_key
 
 OPENED = re.compile(
     r"(?P<dash> *(?:- +)*)(?:[\"']?(?P<key>[A-Za-z_][\w.-]{0,60})[\"']? *:)?"

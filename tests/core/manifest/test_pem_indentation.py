@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from ipsec_agent.core.complaint import Complaints
-from ipsec_agent.core.pem_indentation import MOST_BLOCKS, mended, misplaced
-from ipsec_agent.core.yaml_lines import read
+from ipsec_agent.core.manifest.complaint import Complaints
+from ipsec_agent.core.manifest.pem_indentation import MOST_BLOCKS, mended, misplaced
+from ipsec_agent.core.manifest.yaml_lines import read
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIE\nAAAA\n-----END CERTIFICATE-----"
 CORRECTED = "`    -----BEGIN CERTIFICATE-----`"

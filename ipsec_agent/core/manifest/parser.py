@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ipsec_agent.core import certificates
-from ipsec_agent.core.complaint import Complaint, Complaints, shown
 from ipsec_agent.core.config import Config, ExpiryPeriods
-from ipsec_agent.core.config_agent import read_agent
-from ipsec_agent.core.config_credentials import read_credentials
-from ipsec_agent.core.config_forms import Located, locate
-from ipsec_agent.core.fields import Fields
-from ipsec_agent.core.proposals import DEFAULT_ESP, DEFAULT_IKE, cleaned, fault, weakness
-from ipsec_agent.core.subnets import read_subnets
-from ipsec_agent.core.yaml_lines import read
+from ipsec_agent.core.manifest import certificates
+from ipsec_agent.core.manifest.agent_section import read_agent
+from ipsec_agent.core.manifest.complaint import Complaint, Complaints, shown
+from ipsec_agent.core.manifest.credentials import read_credentials
+from ipsec_agent.core.manifest.fields import Fields
+from ipsec_agent.core.manifest.forms import Located, locate
+from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE, cleaned, fault, weakness
+from ipsec_agent.core.manifest.subnets import read_subnets
+from ipsec_agent.core.manifest.yaml_lines import read
 
 PERIODS = ("info", "warn", "error", "critical")
 

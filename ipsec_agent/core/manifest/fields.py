@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TypeVar
 
-from ipsec_agent.core.complaint import Complaints, shown, shown_key
+from ipsec_agent.core.manifest.complaint import Complaints, shown, shown_key
+from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.yaml_lines import Entry
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 

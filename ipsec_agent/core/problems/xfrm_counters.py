@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ipsec_agent.core.problem import Problem, Severity
+from ipsec_agent.core.problems.problem import Problem, Severity
 
 WINDOW = 30.0
 """Seconds over which a rise is measured; longer where passes are further apart."""

@@ -11,7 +11,7 @@ from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Action, Address, Desired, Direction
 from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problem import Problem, Severity, listed
+from ipsec_agent.core.problems.problem import Problem, Severity, listed
 
 RECENT = 20
 """Seconds after its last packet for which a sender of clear counts as one that sends."""

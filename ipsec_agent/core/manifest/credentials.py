@@ -5,11 +5,11 @@ from datetime import datetime
 
 from cryptography import x509
 
-from ipsec_agent.core import certificates, trust
-from ipsec_agent.core.certificates import Finding, Key
-from ipsec_agent.core.complaint import Complaint
 from ipsec_agent.core.config import CertificateFacts
-from ipsec_agent.core.fields import Fields
+from ipsec_agent.core.manifest import certificates, trust
+from ipsec_agent.core.manifest.certificates import Finding, Key
+from ipsec_agent.core.manifest.complaint import Complaint
+from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.model import Credentials
 
 MOST_CERTIFICATES = 64

@@ -5,7 +5,7 @@ from ipsec_agent.core.model import Action, Desired
 from ipsec_agent.core.mtu import Carriage, Misfit, judge_links, suites
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problem import Problem, Severity
+from ipsec_agent.core.problems.problem import Problem, Severity
 
 
 def carriage(config: Config, desired: Desired) -> Carriage | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from ipsec_agent.core import pem_indentation
-from ipsec_agent.core.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest import pem_indentation
+from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 
 MAX_NODES = 20_000
 """A config has hundreds; more is an alias bomb."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipsec_agent.core.proposals import DEFAULT_ESP, DEFAULT_IKE, cleaned, fault, weakness
+from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE, cleaned, fault, weakness
 
 
 def test_defaults() -> None:

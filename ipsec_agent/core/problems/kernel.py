@@ -4,7 +4,7 @@ from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.model import Action, Desired
 from ipsec_agent.core.observed import Observed, Policy
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problem import Problem, Severity, listed
+from ipsec_agent.core.problems.problem import Problem, Severity, listed
 
 NAMES = 5
 """Connections that a message names."""

@@ -8,7 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ipsec_agent.core.certificates import RSA_LEAST, Finding, name
+from ipsec_agent.core.manifest.certificates import RSA_LEAST, Finding, name
 
 FOR_IKE = {
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,

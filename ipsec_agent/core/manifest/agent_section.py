@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from ipsec_agent.core.complaint import Complaints, shown_key
 from ipsec_agent.core.config import AgentConfig, CharonConfig
-from ipsec_agent.core.fields import Fields
+from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest.fields import Fields
+from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.strongswan_conf import SETTINGS
-from ipsec_agent.core.yaml_lines import Entry
 
 AGENT_KEYS = frozenset(
     {

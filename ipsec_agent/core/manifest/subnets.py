@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
-from ipsec_agent.core.complaint import shown
 from ipsec_agent.core.config import Subnet
-from ipsec_agent.core.fields import Fields
+from ipsec_agent.core.manifest.complaint import shown
+from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.model import Network
 
 IPSEC, NO_IPSEC = "ipsec_subnets", "no_ipsec_subnets"

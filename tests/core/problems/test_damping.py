@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core.damping import (
+from ipsec_agent.core.problems.damping import (
     CAUSES,
     COUNTER,
     PATIENCE,
@@ -15,7 +15,7 @@ from ipsec_agent.core.damping import (
     patience,
     uncovered,
 )
-from ipsec_agent.core.problem import Problem, Severity, healthy
+from ipsec_agent.core.problems.problem import Problem, Severity, healthy
 
 IN_CLEAR = (
     "policies-missing",

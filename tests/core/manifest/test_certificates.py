@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core import pem
-from ipsec_agent.core.certificates import (
+from ipsec_agent.core.manifest import pem
+from ipsec_agent.core.manifest.certificates import (
     credentials,
     der,
     facts,
