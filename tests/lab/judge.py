@@ -31,6 +31,24 @@ def plant(netns: str, source: str, destination: str) -> None:
         raw.send(b"\x02" + os.urandom(5) + b"\x02" + os.urandom(5) + kind + head + ends + udp)
 
 
+def end(capture: Capture, netns: str, one: str, other: str) -> None:
+    """End a capture that can convict: it finds one clear packet that is planted now.
+
+    Args:
+        netns: of the VM with the address `one`, from which the planted packet goes to `other`.
+
+    Raises:
+        AssertionError: the capture lost frames, or missed the planted one, and so is no judge.
+    """
+    plant(netns, one, other)
+    deadline = time.monotonic() + 5 * SCALE
+    while not capture.planted[one, other] and not capture.ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+    capture.stop()
+    assert capture.dropped == 0, f"the capture lost {capture.dropped} frames: it is no judge"
+    assert capture.planted[one, other] == 1, "the capture missed the planted packet: it is no judge"
+
+
 def assert_only_esp(
     capture: Capture, netns: str, one: str, other: str, *flows: Flow, at_least: int, esp: int = 1
 ) -> None:
@@ -46,13 +64,7 @@ def assert_only_esp(
         AssertionError: clear packets; or the capture lost some, saw too little ESP, missed the
             planted packet or a part of what was tried, and so cannot be a judge.
     """
-    plant(netns, one, other)
-    end = time.monotonic() + 5 * SCALE
-    while not capture.planted[one, other] and not capture.ended and time.monotonic() < end:
-        time.sleep(0.05)
-    capture.stop()
-    assert capture.dropped == 0, f"the capture lost {capture.dropped} frames: it is no judge"
-    assert capture.planted[one, other] == 1, "the capture missed the planted packet: it is no judge"
+    end(capture, netns, one, other)
     for flow in flows:
         assert capture.began <= flow.began, "the flow began before the capture: it is no judge"
         assert flow.ended <= capture.ended, "the flow outlasts the capture: it is no judge"

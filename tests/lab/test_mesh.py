@@ -1,9 +1,11 @@
 """Real ESP: the capture on the wire is the judge."""
 
+import contextlib
+import itertools
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import DEADLINE, SCALE, Node, network, until
+from tests.lab import judge
 from tests.lab.deployment import A, B, C, configure, hub_of, peer_of, start
 from tests.lab.frames import Kind
 from tests.lab.judge import assert_only_esp
@@ -139,9 +142,31 @@ def meshed(nodes: Sequence[Node]) -> dict[str, dict[str, Any]]:
     return seen
 
 
-@pytest.mark.long
+@contextlib.contextmanager
+def echoes(nodes: Sequence[Node], count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Each pair of VMs exchanges that many echoes, two in a second."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for one, other in itertools.combinations(range(1, len(nodes) + 1), 2):
+            with inside(nodes[one - 1].name):
+                program = subprocess.Popen(
+                    ["ping", "-n", "-q", "-i", "0.5", "-c", f"{count}", f"10.9.0.{other}"],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            found.append(stack.enter_context(program))
+            stack.callback(program.kill)
+        yield found
+
+
+def duplicates(nodes: Sequence[Node]) -> int:
+    """CHILD_SAs that a VM has beside the one that it needs with a peer, over all VMs."""
+    return sum(peer["duplicates"] for node in nodes for peer in node.status()["peers"])
+
+
 def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One packet a pair makes a full mesh of SAs, no pair left out; duplicates are named."""
+    """One packet a pair makes a full mesh; duplicates are named, and end without a lost echo."""
+    count = 80
     with network(tmp_path, 8, "em") as nodes:
         configure(nodes, [])
         start(nodes)
@@ -149,8 +174,15 @@ def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
             for number in range(1, 9):
                 one_packet_each(nodes, number)
             peers = until(lambda: meshed(nodes), "a full mesh")
-    assert capture.dropped == 0
+            twice = sum(peer["duplicates"] for found in peers.values() for peer in found.values())
+            with echoes(nodes, count) as programs:
+                until(lambda: duplicates(nodes) == 0, "no duplicate is left", count / 2)
+                assert all(program.poll() is None for program in programs)
+                shown = [program.communicate(timeout=count)[0] for program in programs]
+            judge.end(capture, nodes[0].name, A, B)
+    lost = [said for said in shown if f"{count} packets transmitted, {count} received" not in said]
+    assert lost == []
+    assert len(shown) == 28
     assert capture.clear() == {}
-    twice = sum(peer["duplicates"] for found in peers.values() for peer in found.values())
     with capsys.disabled():
-        print(f"\n8 VMs: 28 pairs, {twice} duplicate SAs")  # noqa: T201 - they are to be named
+        print(f"\n8 VMs: 28 pairs, {twice} duplicate SAs, all ended")  # noqa: T201 - to be named
