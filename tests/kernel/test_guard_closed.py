@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,7 +26,6 @@ from tests.kernel.guard_lab import (
     inside,
     ipv4,
     load,
-    namespaces,
     receiver,
     run,
     send_ip,
@@ -36,26 +34,12 @@ from tests.kernel.guard_lab import (
     udp_header,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 IKE = bytes(4) + b"initiate" + bytes(20)
 PAIRS = [(A4, B4), (A6, B6)]
 CLEAR = [(A4, B4), (A6, B6), (A4, PLAIN4), (A6, PLAIN6)]
 """Nobody knows which addresses are encrypted: all are closed."""
-
-
-@pytest.fixture(autouse=True)
-def lab() -> Iterator[None]:
-    """A fresh lab for each test."""
-    with namespaces():
-        yield
-
-
-@pytest.fixture
-def wire() -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
-    with Capture(B, "b0") as capture:
-        yield capture
 
 
 def close(ns: str) -> None:

@@ -1,7 +1,5 @@
 """The guard, links that stay inside the VM, and containers behind it."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from ipsec_agent.core.guard_table import exempt_update
@@ -18,7 +16,6 @@ from tests.kernel.guard_lab import (
     arrived,
     index,
     load,
-    namespaces,
     receiver,
     run,
     send_raw,
@@ -26,7 +23,7 @@ from tests.kernel.guard_lab import (
     table,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 IKE = bytes(4) + b"initiate" + bytes(20)
 ESP_IN_UDP = b"\x00\x00\x10\x01" + bytes(60)
@@ -34,20 +31,6 @@ SNAT = (
     "table ip nat { chain post {"
     " type nat hook postrouting priority 100; oifname a0 masquerade; }; }"
 )
-
-
-@pytest.fixture(autouse=True)
-def lab() -> Iterator[None]:
-    """A fresh lab for each test."""
-    with namespaces():
-        yield
-
-
-@pytest.fixture
-def wire() -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
-    with Capture(B, "b0") as capture:
-        yield capture
 
 
 def test_a_renamed_uplink_is_judged(wire: Capture) -> None:

@@ -2,7 +2,6 @@
 
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -24,7 +23,6 @@ from tests.kernel.guard_lab import (
     ipv4,
     ipv6,
     load,
-    namespaces,
     receiver,
     run,
     send_ip,
@@ -34,26 +32,12 @@ from tests.kernel.guard_lab import (
     udp_header,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 IKE = bytes(4) + b"initiate" + bytes(20)
 ESP_IN_UDP = b"\x00\x00\x10\x01" + bytes(60)
 FORCED = replace(GUARD, force_encapsulation=True)
 LATER = 1480
-
-
-@pytest.fixture(autouse=True)
-def lab() -> Iterator[None]:
-    """A fresh lab for each test."""
-    with namespaces():
-        yield
-
-
-@pytest.fixture
-def wire() -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
-    with Capture(B, "b0") as capture:
-        yield capture
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The guard and lists that nest, touch or hold everything, judged by real packets."""
 
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -20,31 +19,16 @@ from tests.kernel.guard_lab import (
     arrived,
     inside,
     load,
-    namespaces,
     receiver,
     run,
     send_udp,
     table,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 EVERYTHING = Guard(Promise((ip_network("0.0.0.0/0"), ip_network("::/0")), ()))
 IKE = bytes(4) + b"initiate" + bytes(20)
-
-
-@pytest.fixture(autouse=True)
-def lab() -> Iterator[None]:
-    """A fresh lab for each test."""
-    with namespaces():
-        yield
-
-
-@pytest.fixture
-def wire() -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
-    with Capture(B, "b0") as capture:
-        yield capture
 
 
 def guard_of(*ipsec: str, clear: tuple[str, ...] = ()) -> Guard:

@@ -1,7 +1,6 @@
 """The guard's table judges real packets by their addresses, in both directions."""
 
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,6 @@ from tests.kernel.guard_lab import (
     arrived,
     inside,
     load,
-    namespaces,
     receiver,
     run,
     send_raw,
@@ -29,21 +27,7 @@ from tests.kernel.guard_lab import (
     table,
 )
 
-pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(autouse=True)
-def lab() -> Iterator[None]:
-    """A fresh lab for each test."""
-    with namespaces():
-        yield
-
-
-@pytest.fixture
-def wire() -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
-    with Capture(B, "b0") as capture:
-        yield capture
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 
 @pytest.mark.parametrize(("source", "target"), [(A4, B4), (A6, B6)])

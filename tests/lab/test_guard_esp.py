@@ -24,14 +24,13 @@ from tests.kernel.guard_lab import (
     index,
     inside,
     load,
-    namespaces,
     receiver,
     run,
     send_udp,
     table,
 )
 
-pytestmark = [pytest.mark.esp, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.esp, pytest.mark.timeout(200), pytest.mark.usefixtures("guarded")]
 
 PAIRS = [(A4, B4), (A6, B6)]
 FORCED = replace(GUARD, force_encapsulation=True)
@@ -45,20 +44,6 @@ DNAT = (
     "table ip nat { chain pre { type nat hook prerouting priority -100;"
     f" iifname a0 udp dport 8080 dnat to {C4}:9; }}; }}"
 )
-
-
-@pytest.fixture(autouse=True)
-def lab() -> Iterator[None]:
-    """A fresh lab for each test."""
-    with namespaces():
-        yield
-
-
-@pytest.fixture
-def wire() -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
-    with Capture(B, "b0") as capture:
-        yield capture
 
 
 def secure(one: str, other: str, *, encapsulated: bool = False) -> None:
