@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ class Setting:
         return 1 + self.nics
 
     def address(self, number: int, nic: int = 0) -> str:
-        """The address of a VM on one of its links."""
-        return f"10.9.{nic}.{number}" if self.version == 4 else f"fd09::{nic}:{number:x}"
+        """The address of a VM on one of its links, as the kernel writes it."""
+        text = f"10.9.{nic}.{number}" if self.version == 4 else f"fd09::{nic}:{number:x}"
+        return str(ip_address(text))
 
     @property
     def subnet(self) -> str:
