@@ -10,7 +10,12 @@ from ipsec_agent.core.model import Authority, Connection, Credentials
 from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
-from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
+from ipsec_agent.errors import (
+    CharonGoneError,
+    CharonRefusedError,
+    CharonTimeoutError,
+    ForeignCharonError,
+)
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import (
     locate_program,
@@ -212,9 +217,11 @@ class CharonHost:
             self._loaded.remember(self._process, connection.name, fingerprint)
 
     async def reinstall(self, connection: str, child: str) -> None:
-        """Have charon install a child's policies anew."""
+        """Have charon install a child's policies anew, whether it believes them there or not."""
         async with self._client() as client:
-            await client.uninstall(child, connection)
+            # Refused where somebody had them uninstalled by hand.
+            with contextlib.suppress(CharonRefusedError):
+                await client.uninstall(child, connection)
             await client.install(child, connection)
 
     async def unload_connection(self, name: str) -> None:

@@ -184,14 +184,15 @@ def _traps(
         name = f"ipsec-{network}"
         children = tuple(
             Child(
-                # The first child bears the connection's name, as operators know it.
-                name=name if position == 0 else f"{name}-{address}",
+                # charon compares children without their names (child_cfg.c: equals): a name that
+                # passed from one address to another would take the trap of either with it.
+                name=f"{name}-{address}",
                 action=Action.ENCRYPT,
                 local=TrafficSelector(_host(address)),
                 remote=TrafficSelector(network),
                 reqid=_reqid(address, network),
             )
-            for position, address in enumerate(own)
+            for address in own
         )
         found.append(Connection(name, Action.ENCRYPT, network, children, settings))
     return tuple(found)

@@ -1,5 +1,6 @@
 """The agent with a real charon and the real kernel's policies, on namespaces."""
 
+import functools
 import json
 import os
 import signal
@@ -221,6 +222,65 @@ def test_address_added(node: Node) -> None:
     ip("addr", "add", "10.9.0.77/24", "dev", "eth0", netns=node.name)
 
     until(lambda: "10.9.0.77/32 10.9.0.0/24 out" in node.policies(), "a trap for it", 5)
+
+
+def trapped(node: Node, prefix: int) -> set[str]:
+    """The own addresses that have both policies of their trap."""
+    found = node.policies()
+    out = {line.split("/")[0] for line in found if line.endswith(f"/{prefix} out")}
+    return {own for own in out if any(f" {own}/" in line and line[-3:] == " in" for line in found)}
+
+
+@pytest.mark.parametrize(
+    ("version", "subnet", "first", "second"),
+    [
+        (4, "10.9.0.0/24", "10.9.0.1/24", "10.9.0.77/32"),
+        (6, "fd09::/64", "fd09::1/64", "fd09::b/64"),
+    ],
+)
+def test_addresses_come_and_go(
+    tmp_path: Path, version: int, subnet: str, first: str, second: str
+) -> None:
+    """Whichever goes, and whichever the kernel names first, the trap of the other stays."""
+    nodad = ("nodad",) if version == 6 else ()
+    own, other = first.partition("/")[0], second.partition("/")[0]
+    prefix = int(subnet.partition("/")[2])
+    with network(tmp_path, 1, version=version) as (node,):
+        configure(node, ipsec=[subnet], no_ipsec=[])
+        node.up()
+        for verb, address, wanted in (
+            ("add", second, {own, other}),
+            ("del", second, {own}),
+            ("add", second, {own, other}),
+            ("del", first, {other}),
+            ("add", first, {own, other}),
+            ("del", second, {own}),
+        ):
+            ip("addr", verb, address, "dev", "eth0", *nodad, netns=node.name)
+            until(
+                functools.partial(lambda them: trapped(node, prefix) == them, wanted),
+                f"{verb} {address}: {wanted}, not {trapped(node, prefix)}: {node.log[-1500:]}",
+                5,
+            )
+        assert node.settled()["policies"]["missing"] == []
+        assert "step failed" not in node.log
+
+
+def test_uninstalled_by_hand(node: Node) -> None:
+    """`swanctl --uninstall` takes a trap out of charon, too; it is back, and nothing has failed."""
+    node.up()
+    child = "ipsec-10.9.0.0/24-10.9.0.1"
+    done = subprocess.run(
+        ["swanctl", "--uninstall", "--child", child, "--uri", f"unix://{node.run_dir}/charon.vici"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+
+    until(lambda: node.policies() == EXPECTED, f"the trap is back: {node.log[-1500:]}", 5)
+    assert "step failed" not in node.log
 
 
 def test_second_agent(node: Node) -> None:

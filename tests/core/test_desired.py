@@ -119,7 +119,7 @@ def test_several_addresses() -> None:
 
     trap = next(c for c in wish.connections if c.action is Action.ENCRYPT)
     assert [child.name for child in trap.children] == [
-        "ipsec-10.0.0.0/16",
+        "ipsec-10.0.0.0/16-10.0.0.5",
         "ipsec-10.0.0.0/16-10.0.0.6",
     ]
     assert any("10.0.9.1 is in no_ipsec_subnets" in note for note in wish.notes)

@@ -22,7 +22,7 @@ def test_trap() -> None:
     trap = connections("10.0.0.5")[-1]
 
     body = connection_message(trap)["ipsec-10.0.0.0/16"]
-    child = body["children"]["ipsec-10.0.0.0/16"]
+    child = body["children"]["ipsec-10.0.0.0/16-10.0.0.5"]
 
     assert (body["version"], body["unique"], body["mobike"]) == ("2", "never", "no")
     assert (body["local_addrs"], body["remote_addrs"]) == (["%any"], ["%any"])

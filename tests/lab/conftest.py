@@ -56,6 +56,7 @@ def pytest_terminal_summary(
 
 SLOW_ROWS = frozenset(
     {
+        "charon wedged",
         "the agent killed, and another",
         "the agent ended, and another",
         "other proposals",
@@ -68,9 +69,6 @@ SLOW_ROWS = frozenset(
 )
 """Rows that take 15 to 30 s in the guest; with containers behind the VMs they run with --long."""
 
-LONG_ROWS = frozenset({"another certificate", "charon wedged"})
-"""Rows that run with --long in every setting."""
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,5 +79,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         setting, fault = found.get("laid"), found.get("fault")
         if not isinstance(setting, Setting) or not isinstance(fault, Fault):
             continue
-        if fault.name in LONG_ROWS or (setting.containers and fault.name in SLOW_ROWS):
+        if setting.containers and fault.name in SLOW_ROWS:
             item.add_marker(pytest.mark.long)
