@@ -45,6 +45,8 @@ class _Family:
         ip: nft's name of the header.
         later: matches every fragment but the first.
         neighbours: rules that neighbour discovery needs.
+        routed: matches all but what only this VM can have sent: no list holds a link-local address,
+            and still what goes from it to an encrypted one in clear is this VM's.
     """
 
     version: int
@@ -52,6 +54,7 @@ class _Family:
     ip: str
     later: str
     neighbours: tuple[str, ...] = ()
+    routed: str = ""
 
 
 _FAMILIES = {
@@ -65,6 +68,8 @@ _FAMILIES = {
             # RFC 4861, 7.1: with hop limit 255 it cannot have crossed a router.
             "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
         ),
+        # RFC 4291, 2.5.6: no router forwards a link-local source.
+        routed="ip6 saddr != fe80::/10 ",
     ),
 }
 
@@ -180,9 +185,9 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
 def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     version, ip, later = family.version, family.ip, family.later
     outside = f"@outside{version}"
-    known = [f"{ip} saddr {outside} accept", f"{ip} daddr {outside} accept"]
+    elsewhere = f"{ip} daddr {outside} accept"
     untranslated = (
-        f"{ip} saddr {outside} {ip} daddr != {outside} oif != @exempt"
+        f"{ip} saddr {outside} {family.routed}{ip} daddr != {outside} oif != @exempt"
         f" update @untranslated{version} {{ {ip} saddr }}"
     )
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
@@ -191,7 +196,8 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
         f"chain out{version}",
         [
             untranslated,
-            *known,
+            f"{ip} saddr {outside} {family.routed}accept",
+            elsewhere,
             f"{later} goto clear_out{version}",
             "jump ike_out",
             *family.neighbours,
@@ -201,7 +207,8 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     yield _block(
         f"chain in{version}",
         [
-            *known,
+            f"{ip} saddr {outside} accept",
+            elsewhere,
             f"meta l4proto udp {later} accept",
             "jump ike_in",
             *family.neighbours,

@@ -155,7 +155,8 @@ def send_udp(
         # Path MTU discovery would refuse what is larger than the link.
         if ":" not in target:
             sender.setsockopt(socket.IPPROTO_IP, 10, 0)
-        sender.bind((source, ports[0]))
+        # So that a link-local address may name its link.
+        sender.bind(socket.getaddrinfo(source, ports[0], type=socket.SOCK_DGRAM)[0][4])
         try:
             sender.sendto(payload, (target, ports[1]))
         except PermissionError:

@@ -174,3 +174,22 @@ def test_optional_counts_and_lets_through() -> None:
         assert arrived(at_b) == b"clear"
     assert [str(peer.address) for peer in table(A).clear_out] == [B4]
     assert [str(peer.address) for peer in table(B).clear_in] == [A4]
+
+
+def test_clear_from_a_link_local_address(wire: Capture) -> None:
+    """A VM that lost its IPv6 address sends from its link-local one, and is not let."""
+    shown = run("ip", "-6", "-o", "addr", "show", "dev", "a0", "scope", "link", ns=A)
+    local = shown.split("inet6 ")[1].partition("/")[0]
+    source = f"{local}%a0"
+    assert send_udp(A, source, B6)
+    assert len(wire.between(local, B6)) == 1
+    load(A)
+
+    assert not send_udp(A, source, B6)
+    assert not wire.between(local, B6)
+    assert [str(peer.address) for peer in table(A).clear_out] == [B6]
+    for name in (A, B):
+        run("ip", "neigh", "flush", "all", ns=name)
+    assert send_udp(A, source, PLAIN6)
+    assert len(wire.between(local, PLAIN6)) == 1
+    assert table(A).untranslated == ()
