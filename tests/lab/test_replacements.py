@@ -16,7 +16,7 @@ from tests.lab.traffic import between
 from tests.lab.truth import DELETE_POLICY, NEW_POLICY
 from tests.lab.wire import Capture
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 
 TIMES = 500
 
