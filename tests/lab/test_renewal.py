@@ -1,5 +1,6 @@
 """After a charon or a whole VM died: traffic goes on, and what the dead one left is reaped."""
 
+import functools
 import os
 import re
 import signal
@@ -46,6 +47,12 @@ def charons_spis(node: Node) -> set[int]:
         timeout=60,
     ).stdout
     return {int(spi, 16) for spi in re.findall(r"spi-(?:in|out)=([0-9a-f]+)", shown)}
+
+
+def halves(node: Node) -> bool:
+    """Whether the kernel has the traps for both halves of the lab's subnet, and none for all."""
+    there = " ".join(node.policies())
+    return "10.9.0.128/25" in there and "10.9.0.0/25" in there and "10.9.0.0/24" not in there
 
 
 def received(node: Node) -> int:
@@ -101,11 +108,24 @@ def test_states_flushed(two: tuple[Node, Node]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("remembered", "limit"), [(True, 3.0), (False, 15.0)])
-def test_crashed_vm(two: tuple[Node, Node], *, remembered: bool, limit: float) -> None:
-    """A VM that comes back gets its peer's one-way traffic: at once if it knows its peers."""
+@pytest.mark.parametrize(
+    ("remembered", "changed", "limit"),
+    [(True, False, 3.0), (True, True, 3.0), (False, False, 15.0)],
+)
+def test_crashed_vm(
+    two: tuple[Node, Node], *, remembered: bool, changed: bool, limit: float
+) -> None:
+    """A VM that comes back gets its peer's one-way traffic: at once if it knows its peers.
+
+    So it does where the SA that it had was older than the subnets of today.
+    """
     a, b = two
     until((a.directory / "state" / "peers.json").exists, "the peer is written down")
+    if changed:
+        configure(two, [], ["10.9.0.0/25", "10.9.0.128/25"])
+        for node in two:
+            assert node.ask("reload").returncode == 0
+            until(functools.partial(halves, node), "the traps of both halves", 5 * SCALE)
     with (
         Capture(hub_of(two)) as capture,
         flood(b.name, a.name, A, rate=100, seconds=60 + 10 * SCALE) as running,
