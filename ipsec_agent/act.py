@@ -2,7 +2,7 @@
 
 from typing import Protocol, assert_never
 
-from ipsec_agent.core.model import Address, Authority, Connection, Credentials, DesiredGuard
+from ipsec_agent.core.model import Action, Address, Authority, Connection, Credentials, DesiredGuard
 from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 from ipsec_agent.core.steps import (
     CharonStep,
@@ -80,7 +80,7 @@ class ActingHost(Protocol):
     async def load_connection(self, connection: Connection, fingerprint: str) -> None:
         """Load a connection, and remember its fingerprint."""
 
-    async def reinstall(self, connection: str, child: str) -> None:
+    async def reinstall(self, connection: str, child: str, action: Action) -> None:
         """Have charon install a child's policies anew."""
 
     async def unload_connection(self, name: str) -> None:
@@ -147,8 +147,8 @@ async def _perform_on_charon(  # noqa: C901, PLR0912 - one case a step
             await host.load_key(credentials)
         case LoadConnection(connection, fingerprint):
             await host.load_connection(connection, fingerprint)
-        case ReinstallPolicies(connection_name, child):
-            await host.reinstall(connection_name, child)
+        case ReinstallPolicies(connection_name, child, action):
+            await host.reinstall(connection_name, child, action)
         case UnloadConnection(name):
             await host.unload_connection(name)
         case TerminateSa(unique_id):

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Inherited, RememberedPeer
-from ipsec_agent.errors import StartError
+from ipsec_agent.core.observed import GuardTable, Inherited, RememberedPeer
+from ipsec_agent.errors import KernelError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import Links, open_links
 from ipsec_agent.host.nft import Nft
@@ -18,6 +19,9 @@ from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.xfrm import Xfrm, open_xfrm
 from ipsec_agent.machine_charon import CharonHost
 from ipsec_agent.machine_kernel import KernelHost
+
+NO_NFTABLES = (errno.ENOENT, errno.EOPNOTSUPP)
+"""The program is missing, or the kernel has no nf_tables."""
 
 
 class Machine(CharonHost, KernelHost):
@@ -29,6 +33,15 @@ class Machine(CharonHost, KernelHost):
         nft = Nft(Path(config.agent.run_dir) / "guard.json")
         KernelHost.__init__(self, xfrm, links, nft, state_dir / NAME)
         self._peers = PeerMemory(state_dir / "peers.json")
+
+    async def guard(self) -> GuardTable | None:
+        """The guard's table, None where there is none, or where it is not wanted and cannot be."""
+        try:
+            return await super().guard()
+        except KernelError as error:
+            if self._config.agent.guard is GuardMode.NONE and error.code in NO_NFTABLES:
+                return None
+            raise
 
     async def start_charon(self) -> None:
         """Start charon; what an earlier one left in the kernel is written down as such."""

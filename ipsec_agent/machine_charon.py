@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.model import Authority, Connection, Credentials
+from ipsec_agent.core.model import Action, Authority, Connection, Credentials
 from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
@@ -216,12 +216,17 @@ class CharonHost:
         if self._process is not None:
             self._loaded.remember(self._process, connection.name, fingerprint)
 
-    async def reinstall(self, connection: str, child: str) -> None:
-        """Have charon install a child's policies anew, whether it believes them there or not."""
+    async def reinstall(self, connection: str, child: str, action: Action) -> None:
+        """Have charon install a child's policies anew, whether it believes them there or not.
+
+        A trap is replaced as a whole, a shunt is refused while it is believed there
+        (trap_manager.c, shunt_manager.c: install).
+        """
         async with self._client() as client:
-            # Refused where somebody had them uninstalled by hand.
-            with contextlib.suppress(CharonRefusedError):
-                await client.uninstall(child, connection)
+            if action is Action.PASS:
+                # Refused where somebody had it uninstalled by hand.
+                with contextlib.suppress(CharonRefusedError):
+                    await client.uninstall(child, connection)
             await client.install(child, connection)
 
     async def unload_connection(self, name: str) -> None:

@@ -206,7 +206,7 @@ class FakeMachine:
         for policy in policies(connection):
             self.kernel[policy.selector] = installed(policy)
 
-    async def reinstall(self, connection: str, child: str) -> None:
+    async def reinstall(self, connection: str, child: str, action: Action) -> None:
         self._call(f"reinstall {child}")
         for policy in policies(self.loaded[connection][0]):
             self.kernel[policy.selector] = installed(policy)

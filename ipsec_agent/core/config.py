@@ -1,6 +1,6 @@
 """The operator's config as frozen records: what was asked for, read once, never changed.
 
-config_parser.py makes it from text; desired.py makes of it what should be.
+manifest/parser.py makes it from text; desired.py makes of it what should be.
 """
 
 import enum

@@ -202,9 +202,9 @@ def _reqid(own: Address, network: Network) -> int:
     """The number that ties a trap and the SAs with each of its peers together, whoever began them.
 
     Left to charon, an SA that the peer began has another number than one that the trap asked for.
-    charon refuses the second where both began at once, and the kernel drops what arrives on it
-    (measured with 5.9.8: no traffic for up to 18 s); after a flush of the policies it drops all
-    that arrives on an SA that the peer began. Peers are told apart by their addresses.
+    Where both began at once the policy bears one of them, and the kernel drops what arrives on the
+    other (measured with 5.9.8: no traffic for up to 18 s); after a flush of the policies it drops
+    all that arrives on an SA that the peer began. Peers are told apart by their addresses.
     """
     digest = hashlib.sha256(f"{own} {network}".encode()).digest()
     return FIRST_REQID + int.from_bytes(digest[:4], "big") % (2**32 - FIRST_REQID)

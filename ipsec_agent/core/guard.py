@@ -46,7 +46,7 @@ class Guard:
     enforce: bool = True
 
     def judges(self, source: Address, destination: Address) -> bool:
-        """Whether the table drops a clear packet between these addresses."""
+        """Whether the table drops a clear packet between these addresses, none link-local."""
         return source.version == destination.version and not any(
             first <= int(address) <= last
             for first, last in self.outside(source.version)
@@ -124,7 +124,10 @@ def explain(guard: Guard) -> tuple[str, ...]:
         + (f", except {clear}," if clear else "")
         + f" whatever is not IPsec is {verb}, in both directions",
         f"passes there: ESP{port}, IKE (UDP 500, and 4500 with the marker), neighbour discovery",
-        "passes everywhere: loopback, multicast, link-local IPv6, DHCP's broadcasts",
+        (
+            "passes everywhere: loopback, multicast, DHCP's broadcasts, and link-local IPv6 but for"
+            " what this VM sends from such an address to an encrypted one"
+        ),
     )
 
 

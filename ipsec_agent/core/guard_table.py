@@ -3,6 +3,7 @@
 What is judged is a packet whose source and destination are both encrypted addresses. It passes as
 ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted and dropped.
 
+- What a VM that has lost its IPv6 address sends from its link-local one is judged on the way out.
 - The sets `outside` hold every address that is *not* encrypted, and what is found there passes.
   A set of intervals becomes visible a little after the rules that use it (measured: 0.7 us; with a
   set of the encrypted addresses about one packet in clear per replacement under a flood of 2
@@ -45,8 +46,8 @@ class _Family:
         ip: nft's name of the header.
         later: matches every fragment but the first.
         neighbours: rules that neighbour discovery needs.
-        routed: matches all but what only this VM can have sent: no list holds a link-local address,
-            and still what goes from it to an encrypted one in clear is this VM's.
+        routed: matches all but what only this VM, or one bridged to it, can have sent: no list
+            holds a link-local address, and still it is the VM's own.
     """
 
     version: int
@@ -57,6 +58,13 @@ class _Family:
     routed: str = ""
 
 
+_DISCOVERY = (
+    "nd-router-solicit",
+    "nd-router-advert",
+    "nd-neighbor-solicit",
+    "nd-neighbor-advert",
+    "nd-redirect",
+)
 _FAMILIES = {
     4: _Family(4, IPv4Address, "ip", "ip frag-off & 0x1fff != 0"),
     6: _Family(
@@ -66,7 +74,7 @@ _FAMILIES = {
         "frag frag-off != 0",
         (
             # RFC 4861, 7.1: with hop limit 255 it cannot have crossed a router.
-            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
+            f"icmpv6 type {{ {', '.join(_DISCOVERY)} }} ip6 hoplimit 255 accept",
         ),
         # RFC 4291, 2.5.6: no router forwards a link-local source.
         routed="ip6 saddr != fe80::/10 ",

@@ -1,8 +1,7 @@
 """Desired, observed and the time: what is wrong with this VM, and what of it is shown.
 
-The subjects have modules of their own: health_charon.py, health_kernel.py, health_guard.py,
-health_mtu.py, xfrm_counters.py, traffic.py. Which problem hides which, and how long one must
-stand, is in damping.py.
+The subjects have modules of their own: traffic.py and those in problems/. Which problem hides
+which, and how long one must stand, is in problems/damping.py.
 """
 
 from dataclasses import dataclass, field

@@ -65,26 +65,31 @@ def _under_way(charon: Charon, pair: Pair) -> bool:
 
 
 def _renewal(desired: Desired, pair: Pair) -> Connection | None:
-    """A connection with this peer alone, as the one that covers it; None where none does."""
+    """A connection with this peer alone, as the narrowest that covers it; None where none does."""
     own, peer = pair
     if own not in desired.addresses or any(
         connection.action is Action.PASS and _covering(connection, own, peer)
         for connection in desired.connections
     ):
         return None
-    for connection in desired.connections:
-        covering = _covering(connection, own, peer)
-        if connection.action is Action.ENCRYPT and covering is not None:
-            name = f"{NAME}{peer}"
-            child = Child(
-                name,
-                Action.ENCRYPT,
-                TrafficSelector(ip_network(own)),
-                TrafficSelector(ip_network(peer)),
-                covering.reqid,
-            )
-            return Connection(name, Action.ENCRYPT, ip_network(peer), (child,), connection.settings)
-    return None
+    traps = [
+        (child.remote.network.prefixlen, child.reqid, connection.settings)
+        for connection in desired.connections
+        if connection.action is Action.ENCRYPT
+        and (child := _covering(connection, own, peer)) is not None
+    ]
+    if not traps:
+        return None
+    _, reqid, settings = max(traps, key=lambda trap: trap[0])
+    name = f"{NAME}{peer}"
+    child = Child(
+        name,
+        Action.ENCRYPT,
+        TrafficSelector(ip_network(own)),
+        TrafficSelector(ip_network(peer)),
+        reqid,
+    )
+    return Connection(name, Action.ENCRYPT, ip_network(peer), (child,), settings)
 
 
 def _covering(connection: Connection, own: Address, peer: Address) -> Child | None:

@@ -159,7 +159,7 @@ def _reinstalls(
     if not lacking:
         return ()
     return tuple(
-        ReinstallPolicies(connection.name, child)
+        ReinstallPolicies(connection.name, child, connection.action)
         for connection in desired.connections
         if connection.name not in loaded_anew
         for child in _children_lacking(connection, desired, lacking)

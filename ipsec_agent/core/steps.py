@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ipsec_agent.core.model import Address, Authority, Connection, Credentials, DesiredGuard
+from ipsec_agent.core.model import Action, Address, Authority, Connection, Credentials, DesiredGuard
 from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 
 
@@ -130,6 +130,7 @@ class ReinstallPolicies:
 
     connection: str
     child: str
+    action: Action
 
     def __str__(self) -> str:
         return f"install the policies of {self.child} anew"

@@ -25,11 +25,10 @@ REPLAY_WINDOW = 128
 
 def connection_message(connection: Connection) -> dict[str, Any]:
     """What load-conn is given: dicts, lists, text and bytes only."""
-    addresses = [_addresses(connection)]
     body: dict[str, Any] = {
         "version": "2",
-        "local_addrs": addresses,
-        "remote_addrs": addresses,
+        "local_addrs": [_anywhere(connection)],
+        "remote_addrs": _peers(connection),
         "children": {
             child.name: _child(child, connection.settings) for child in connection.children
         },
@@ -68,8 +67,12 @@ def credentials_mark(credentials: Credentials) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def _addresses(connection: Connection) -> str:
+def _anywhere(connection: Connection) -> str:
     """Where IKE may come from: for a shunt nowhere.
+
+    The unspecified address, not `%any`, which is an address of either family, nor `%any6`, which
+    charon asks the resolver for when a peer has an IPv4 address (5.9.8: host.c, ike_cfg.c).
+
 
     A responder would else select the shunt's connection for a peer, as it matches every address and
     identity, and refuse the peer since it knows no authentication (seen with 5.9.8).
@@ -77,7 +80,19 @@ def _addresses(connection: Connection) -> str:
     ipv6 = connection.remote.version == IPV6
     if connection.settings is None:
         return "::1" if ipv6 else "127.0.0.1"
-    return "%any6" if ipv6 else "%any"
+    return "::" if ipv6 else "0.0.0.0"  # noqa: S104 - binds nothing
+
+
+def _peers(connection: Connection) -> list[str]:
+    """Any peer, and those of the connection's subnet before all others.
+
+    A responder knows no more of a peer than its address when it chooses a connection, and a child
+    only within that (ike_auth.c, child_create.c). It takes the one whose subnet is the narrowest
+    (ike_cfg.c: match), as the kernel takes the trap. The unspecified address keeps the trap one for
+    any peer (trap_manager.c).
+    """
+    anywhere = _anywhere(connection)
+    return [anywhere] if connection.settings is None else [anywhere, str(connection.remote)]
 
 
 def _negotiation(settings: IkeSettings) -> dict[str, Any]:

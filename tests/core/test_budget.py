@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsec_agent.core.budget import MOST, REFILL, Budget
-from ipsec_agent.core.model import DesiredGuard
+from ipsec_agent.core.model import Action, DesiredGuard
 from ipsec_agent.core.steps import LoadGuard, Poke, ReinstallPolicies, StartCharon, Step
 
 GUARD = LoadGuard(DesiredGuard("text", "mark"))
-POLICIES = ReinstallPolicies("a", "a")
+POLICIES = ReinstallPolicies("a", "a", Action.ENCRYPT)
 STEPS: tuple[Step, ...] = (GUARD, POLICIES, StartCharon())
 
 

@@ -85,7 +85,7 @@ def test_a_peer_is_renewed_before_its_orphans_go() -> None:
     assert message["children"]["ipsec-renew-10.0.0.9"]["start_action"] == "none"
     assert message["children"]["ipsec-renew-10.0.0.9"]["remote_ts"] == ["10.0.0.9/32"]
     assert message["local"]["certs"]
-    # As that of the trap, or charon would refuse the SA that the peer begins next.
+    # As that of the trap, or the kernel would drop what arrives on the SA that a peer begins next.
     (trap,) = (child for one in WISH.connections for child in one.children if child.reqid)
     assert message["children"]["ipsec-renew-10.0.0.9"]["reqid"] == str(trap.reqid)
 

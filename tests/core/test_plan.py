@@ -383,7 +383,9 @@ def test_policy_taken_away() -> None:
 
     steps = plan(wish, Observed(world.charon, without_in))
 
-    assert steps == (ReinstallPolicies("ipsec-10.0.0.0/16", "ipsec-10.0.0.0/16-10.0.0.5"),)
+    assert steps == (
+        ReinstallPolicies("ipsec-10.0.0.0/16", "ipsec-10.0.0.0/16-10.0.0.5", Action.ENCRYPT),
+    )
 
 
 def test_policy_blunted() -> None:

@@ -25,7 +25,10 @@ def test_trap() -> None:
     child = body["children"]["ipsec-10.0.0.0/16-10.0.0.5"]
 
     assert (body["version"], body["unique"], body["mobike"]) == ("2", "never", "no")
-    assert (body["local_addrs"], body["remote_addrs"]) == (["%any"], ["%any"])
+    assert (body["local_addrs"], body["remote_addrs"]) == (
+        ["0.0.0.0"],
+        ["0.0.0.0", "10.0.0.0/16"],
+    )
     assert body["local"] == {"auth": "pubkey", "certs": [b"leaf-aa"]}
     assert body["remote"] == {"auth": "pubkey", "cacerts": [b"ca-aa"]}
     assert (child["mode"], child["start_action"]) == ("transport", "trap")
@@ -48,12 +51,12 @@ def test_one_reqid_whoever_begins() -> None:
 
 
 def test_ipv6() -> None:
-    """IPv6 needs %any6 on both sides, or the trap is silently not installed."""
+    """IPv6 needs an address of its own family first, or the trap is silently not installed."""
     trap = connections("fd00::5")[-1]
 
     body = connection_message(trap)["ipsec-fd00::/64"]
 
-    assert (body["local_addrs"], body["remote_addrs"]) == (["%any6"], ["%any6"])
+    assert (body["local_addrs"], body["remote_addrs"]) == (["::"], ["::", "fd00::/64"])
 
 
 def test_shunt_matches_no_peer() -> None:

@@ -23,7 +23,7 @@ AT_ONCE = Patience()
 PATIENCE = {
     # A moment while charon starts; the next deadline tells.
     "charon-unresponsive": Patience(after=5),
-    # Evidence is held for 20 s (health_guard.py: RECENT); what ends within 5 s was a repair.
+    # Evidence is held for 20 s (guard.py: RECENT); what ends within 5 s was a repair.
     "clear-prevented": Patience(after=25),
     "link-down": Patience(kept=5),
     # A container's link is often made first and given its MTU then.
