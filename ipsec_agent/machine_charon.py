@@ -10,12 +10,7 @@ from ipsec_agent.core.model import Action, Authority, Connection, Credentials
 from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
-from ipsec_agent.errors import (
-    CharonGoneError,
-    CharonRefusedError,
-    CharonTimeoutError,
-    ForeignCharonError,
-)
+from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import (
     locate_program,
@@ -224,9 +219,7 @@ class CharonHost:
         """
         async with self._client() as client:
             if action is Action.PASS:
-                # Refused where somebody had it uninstalled by hand.
-                with contextlib.suppress(CharonRefusedError):
-                    await client.uninstall(child, connection)
+                await client.uninstall(child, connection)
             await client.install(child, connection)
 
     async def unload_connection(self, name: str) -> None:

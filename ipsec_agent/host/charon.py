@@ -112,7 +112,9 @@ class CharonClient:
 
     async def uninstall(self, child: str, connection: str) -> None:
         """Uninstall a child's trap or shunt."""
-        await self._vici.request("uninstall", {"child": child, "ike": connection})
+        # Refused as not found where somebody had that done by hand.
+        with contextlib.suppress(CharonRefusedError):
+            await self._vici.request("uninstall", {"child": child, "ike": connection})
 
     async def terminate(self, unique_id: int) -> None:
         """End an IKE_SA and its CHILD_SAs, without waiting for the peer."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,11 @@ class Node:
         """A command inside the namespace."""
         return ["ip", "netns", "exec", self.name, *words]
 
-    def start(self) -> None:
-        """Start the agent, without waiting for it."""
+    def start(self, *options: str, around: Sequence[str] = ()) -> None:
+        """Start the agent, without waiting for it; `around` is a program that runs it."""
         with (self.directory / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(
-                self.command(*AGENT, "run", "--config", str(self.config)),
+                self.command(*around, *AGENT, "run", "--config", str(self.config), *options),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -124,10 +124,10 @@ class Node:
             timeout=60,
         )
 
-    def run_and_fail(self) -> tuple[int, str]:
+    def run_and_fail(self, around: Sequence[str] = ()) -> tuple[int, str]:
         """Run the agent where it must not start; its exit code and what it said."""
         done = subprocess.run(
-            self.command(*AGENT, "run", "--config", str(self.config)),
+            self.command(*around, *AGENT, "run", "--config", str(self.config)),
             check=False,
             capture_output=True,
             text=True,

@@ -333,6 +333,60 @@ def test_without_charon(node: Node) -> None:
     )
 
 
+HIDE_NFT = (
+    "sh",
+    "-c",
+    'mount --bind /dev/null "$(readlink -f "$(command -v nft)")"; exec "$@"',
+    "sh",
+)
+"""Runs a program that finds no nft; `ip netns exec` gives it mounts of its own (ip-netns(8))."""
+
+
+def test_without_nftables(node: Node) -> None:
+    """The agent says what to install; told to do without a guard, it encrypts, and complains."""
+    code, said = node.run_and_fail(HIDE_NFT)
+    assert (code, said) == (
+        1,
+        "ipsec-agent: the program nft is not installed\n"
+        "  hint: apt install nftables, or set agent.guard: none\n",
+    )
+
+    configure(node, agent=node.agent_section(guard="none"))
+    node.start(around=HIDE_NFT)
+
+    status = until(
+        lambda: node.status() if node.status().get("state") == "degraded" else {},
+        f"it runs: {node.log[-1500:]}",
+    )
+    assert status["policies"]["missing"] == []
+    assert status["guard"]["state"] == "none"
+    assert [one["code"] for one in status["problems"]] == ["guard-none"]
+
+
+def test_a_config_that_locks_out(node: Node) -> None:
+    """It is refused at the start and by a reload, before anything is touched; --force insists."""
+    line = "add to no_ipsec_subnets the line `- 169.254.169.254/32`"
+    configure(node, ipsec=["0.0.0.0/0"], no_ipsec=[])
+    code, said = node.run_and_fail()
+    assert code == 1
+    assert "the config would cut this VM off" in said
+    assert line in said, said
+    assert node.policies() == []
+    assert not (node.directory / "state" / "guard.nft").exists()
+
+    configure(node)
+    node.up()
+    configure(node, ipsec=["0.0.0.0/0"], no_ipsec=[])
+    refused = node.ask("reload")
+    assert refused.returncode == 1
+    assert line in refused.stderr
+    assert node.policies() == EXPECTED
+    assert node.end_agent() == 0
+
+    node.start("--force")
+    until(lambda: "10.9.0.1/32 0.0.0.0/0 out" in node.policies(), f"forced: {node.log[-1500:]}")
+
+
 def test_without_root(node: Node) -> None:
     """Without root the agent ends at once and says so."""
     for place in (node.directory, *node.directory.parents):

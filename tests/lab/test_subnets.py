@@ -1,0 +1,59 @@
+"""Several ipsec subnets: each pair of VMs has its SA, whichever of them begins."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.charon.nodes import SCALE, Node, ip, network, until
+from tests.lab import judge
+from tests.lab.deployment import A, B, configure, hub_of, peer_of, start
+from tests.lab.traffic import first_answer
+from tests.lab.wire import Capture
+
+pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]
+
+A6, B6, SUBNET6 = "fd09::1", "fd09::2", "fd09::/64"
+
+LISTS = (
+    # Both VMs are in the second subnet, and in the third with their IPv6 addresses.
+    ["10.8.0.0/16", "10.9.0.0/24", SUBNET6],
+    # Each is in one of its own.
+    ["10.9.0.0/31", "10.9.0.2/31", SUBNET6],
+    # One is within the other.
+    ["10.0.0.0/8", "10.9.0.0/24", SUBNET6],
+)
+
+
+def without_sas(node: Node) -> None:
+    """End the SAs of a VM, and with them its peer's."""
+    subprocess.run(
+        ["swanctl", "--terminate", "--ike", "*", "--uri", f"unix://{node.run_dir}/charon.vici"],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    until(lambda: not any(one["child_sas"] for one in node.status()["peers"]), "no SA is left")
+
+
+def test_several_subnets(tmp_path: Path) -> None:
+    """Whoever begins, the peer answers with the connection of the subnet that the other is in."""
+    with network(tmp_path, 2, "su") as nodes:
+        a, b = nodes
+        for node, address in ((a, A6), (b, B6)):
+            ip("addr", "add", f"{address}/64", "dev", "eth0", "nodad", netns=node.name)
+        configure(nodes, [], LISTS[0])
+        start(nodes)
+        with Capture(hub_of(nodes)) as capture:
+            for number, subnets in enumerate(LISTS):
+                configure(nodes, [], subnets)
+                for node in nodes:
+                    assert node.ask("reload").returncode == 0
+                    node.settled()
+                pairs = [(a, B), (b, A), *(((a, B6), (b, A6)) if number == 0 else ())]
+                for node, address in pairs:
+                    without_sas(node)
+                    assert first_answer(node, address) < 5 * SCALE
+                    assert peer_of(node, address)["state"] == "installed"
+            judge.end(capture, a.name, A, B)
+        assert capture.clear() == {}
