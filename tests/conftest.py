@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.guard_lab import B, Capture, namespaces
+from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, send_below
+
+PLANTED = ipv4(A4, B4, 99, b"planted by the judge")
 
 
 @pytest.fixture
@@ -16,6 +18,10 @@ def guarded() -> Iterator[None]:
 
 @pytest.fixture
 def wire(guarded: None) -> Iterator[Capture]:
-    """What arrives at B's link, guard or no guard."""
+    """What arrives at B's link, guard or no guard; it must have missed nothing."""
+    uplink = index(A, "a0")
     with Capture(B, "b0") as capture:
         yield capture
+        assert capture.lost() == 0, "the capture lost packets: it is no judge"
+        send_below(A, uplink, PLANTED)
+        assert PLANTED in [seen.raw for seen in capture.packets()], "it missed the planted packet"

@@ -47,6 +47,10 @@ def until(what: Callable[[], Any], message: str, deadline: float = DEADLINE) -> 
     raise AssertionError(f"not within {deadline} s: {message}")
 
 
+FIGURES: list[str] = []
+"""How long each repair took, to be shown at the end."""
+
+
 @dataclass
 class Node:
     """A VM: its namespace, its directory, and its agent while one runs."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import PYTHON, SCALE, Node, ip, network, until
+from tests.charon.nodes import FIGURES, PYTHON, SCALE, Node, ip, network, until
 from tests.charon.test_agent import EXPECTED, WITHOUT_SHUNT, configure
+from tests.charon.wedge import wedge
 
 pytestmark = pytest.mark.charon
 
@@ -74,6 +76,8 @@ def healed(limit: float, whole: Callable[[], bool], began: float) -> float:
         assert time.monotonic() < end, f"not healed within {10 * limit} s"
         time.sleep(0.01)
     took = time.monotonic() - began
+    what = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" (")[0]
+    FIGURES.append(f"{what:52} {took:6.2f} of {limit:g} s")
     assert took <= limit * SCALE, f"healed after {took:.2f} s, not within {limit} s"
     return took
 
@@ -187,6 +191,26 @@ def test_charon_stopped_by_a_signal(node: Node) -> None:
 
     healed(CONTINUED, lambda: " (sleeping)" in state(pid) and loaded(node) >= 3, began)
     assert node.charon_pid == pid
+
+
+def test_charon_wedged(node: Node) -> None:
+    """A charon all of whose threads hang is replaced after two deadlines; its policies stay."""
+    old = node.charon_pid
+    assert node.agent is not None
+    held: list[socket.socket] = []
+    node.agent.send_signal(signal.SIGSTOP)
+    try:
+        wedge(node, "10.9.0.1", "10.9.0.250", held)
+    finally:
+        node.agent.send_signal(signal.SIGCONT)
+    began = time.monotonic()
+    try:
+        assert node.policies() == EXPECTED
+        healed(REPLACED, lambda: node.charon_pid != old and loaded(node) >= 3, began)
+    finally:
+        for channel in held:
+            channel.close()
+    assert node.policies() == EXPECTED
 
 
 def state(pid: int) -> str:

@@ -185,6 +185,12 @@ def send_ip(ns: str, target: str, packet: bytes) -> bool:
         return True
 
 
+def send_below(ns: str, link: int, packet: bytes) -> None:
+    """Put an IPv4 packet on a link, past IPsec and the guard (packet(7)), to nobody's MAC."""
+    with inside(ns), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(packet, (socket.if_indextoname(link), 0x0800, 0, 0, b"\x02\0\0\0\0\x09"))
+
+
 def ipv4(source: str, target: str, protocol: int, payload: bytes, *, offset: int = 0) -> bytes:
     """An IPv4 packet; `offset` in bytes makes it the last fragment. The kernel sums."""
     return (

@@ -1,13 +1,10 @@
 """A bed for faults: two VMs, or more, with floods that go on while one thing after another happens.
 
-Floods and agents start once, since that takes longer than most faults. With LAB_WITHOUT=guard in
-the environment the VMs have no guard, with LAB_WITHOUT=repair the agent of the VM under test does
-nothing while something happens: the matrix must fail then.
+Floods and agents start once, since that takes longer than most faults.
 """
 
 import contextlib
 import functools
-import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -77,8 +74,6 @@ class Setting:
         agent: dict[str, Any] = {}
         if self.nics > 1:
             agent = {"address": self.address(number), "uplinks": ["eth0", "eth1"]}
-        if os.environ.get("LAB_WITHOUT") == "guard":
-            agent["guard"] = "none"
         configure(nodes[number - 1 : number], [], encrypted or [self.subnet], **agent, **more)
 
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from tests.charon.nodes import network
+from tests.lab import judge
 from tests.lab.deployment import A, B, C, configure, hub_of, start
 from tests.lab.frames import Kind
 from tests.lab.traffic import first_answer, ping, transfer
@@ -32,7 +33,8 @@ def main() -> int:
             waited = first_answer(nodes[0], B)
             answers = ping(nodes[0].name, B, 20), ping(nodes[0].name, C, 20)
             bulk = transfer(nodes[0].name, nodes[1].name, B, 5_000_000)
-            capture.stop()
+            # A clear packet past IPsec and guard: a capture that misses it could say nothing.
+            judge.end(capture, nodes[0].name, A, B)
         for node in nodes:
             say(f"\n--- ipsec-agent status on {node.name}\n{node.ask('status').stdout.rstrip()}")
     rows = [
@@ -45,7 +47,6 @@ def main() -> int:
     say(f"  answers: {answers[0].arrived} of 20 from {B}, {answers[1].arrived} of 20 from {C}")
     say(f"  first answer through IPsec after {waited:.2f} s; TCP over ESP at {bulk.speed:.1f} MB/s")
     good = rows[0][2] > 0 and rows[0][3] == 0 and rows[1][2] == 0 and rows[1][3] > 0
-    good = good and capture.dropped == 0
     say("  result: " + ("as promised" if good else "NOT as promised"))
     return 0 if good else 1
 

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,23 +15,20 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from vici.protocol import Message, Packet
-
 from ipsec_agent.host.control_client import ask
 from tests.certificates import ec_key
 from tests.charon.nodes import DEADLINE, SCALE, ip, until
+from tests.charon.wedge import wedge
 from tests.lab.bed import TOWARDS_A, Bed
 from tests.lab.namespaces import inside
 from tests.lab.truth import (
     DELETE_POLICY,
     NEW_POLICY,
     alive,
-    charon_of,
     children,
     guard_table,
     stopped,
     traps,
-    vici_socket,
 )
 
 Question = Callable[[], bool]
@@ -52,9 +48,6 @@ AGENT_START = 4.0
 
 RECENT = 0.3
 """Seconds after an arrival in which a flood still counts as one that arrives."""
-
-HELD = 96
-"""Requests that hold every thread of charon's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,47 +276,10 @@ def stop_charon(bed: Bed) -> None:
 
 
 def wedge_charon(bed: Bed) -> float:
-    """Hold all of charon's threads: each waits for a negotiation that none is left to go on with.
-
-    Found with strongSwan 5.9.8, where it lasts for ever: an `initiate` without a limit keeps the
-    thread that serves it, and what it waits for needs a thread, too.
-    """
-    nobody = bed.setting.address(250)
+    """Hold all of charon's threads, while the agent does not look."""
     with held(bed):
-        with charon_of(bed.a) as session:
-            ends = {"local_addrs": [bed.one], "remote_addrs": [nobody]}
-            child = {"mode": "transport", "remote_ts": [f"{nobody}/{bed.prefix}"]}
-            auth = {"local": {"auth": "pubkey"}, "remote": {"auth": "pubkey"}}
-            session.load_conn(
-                {"hang": {"version": "2", **ends, **auth, "children": {"hang": child}}}
-            )
-        request = Packet.request(
-            "initiate", Message.serialize({"child": "hang", "ike": "hang", "timeout": "0"})
-        )
-        end = time.monotonic() + DEADLINE
-        while _takes(bed, request):
-            assert time.monotonic() < end, f"charon serves {len(bed.held)} requests"
-        until(lambda: not _answers(bed), "charon hangs")
+        wedge(bed.a, bed.one, bed.setting.address(250), bed.held)
     return time.monotonic()
-
-
-def _takes(bed: Bed, request: bytes) -> bool:
-    """Whether charon takes one more request; its connection is held open, or it would give up."""
-    try:
-        channel = vici_socket(bed.a, 2.0)
-    except OSError:
-        return False
-    bed.held.append(channel)
-    channel.sendall(struct.pack("!I", len(request)) + request)
-    return len(bed.held) < HELD
-
-
-def _answers(bed: Bed) -> bool:
-    try:
-        with charon_of(bed.a, 2.0) as session:
-            return bool(session.version())
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager
