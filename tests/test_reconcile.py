@@ -123,6 +123,27 @@ async def test_converges_from_any_state(seed: int) -> None:
         assert is_converged(machine, snapshot), (snapshot.problems, machine.calls)
 
 
+@pytest.mark.parametrize("seed", range(40))
+async def test_converges_with_a_failure_anywhere(seed: int) -> None:
+    """Any state, any config, and any one step that fails: the pass after it leads to the wish."""
+    chance = Random(seed)
+    machine = FakeMachine(network("10.0.0.5", "fd00::5"))
+    loop = reconciler(machine, CONFIGS[0])
+    failed = 0
+    for _ in range(12):
+        chance.choice(HARMS)(machine)
+        loop.adopt(chance.choice(CONFIGS))
+        machine.fail_at = len(machine.calls) + chance.randint(1, 6)
+
+        await loop.one_pass()
+        failed += len(machine.calls) >= machine.fail_at
+        machine.fail_at = None
+        snapshot = await loop.one_pass()
+
+        assert is_converged(machine, snapshot), (snapshot.problems, machine.calls)
+    assert failed > 3
+
+
 @pytest.mark.parametrize("step", range(1, 12))
 async def test_failure_at_each_step(step: int) -> None:
     """A step that fails is named in the status, stops no neighbour, and the next pass mends it."""
