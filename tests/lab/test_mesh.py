@@ -82,7 +82,9 @@ def test_the_judge_can_convict(three: list[Node]) -> None:
                 ask(str(node.run_dir / "control.sock"), "guard-up", deadline=10 * SCALE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_agent_restart_costs_no_packet(three: list[Node], number: signal.Signals) -> None:
     """While the agent ends and another adopts charon, no echo is lost and nothing changes."""
     a, _, _ = three
@@ -165,7 +167,7 @@ def duplicates(nodes: Sequence[Node]) -> int:
 
 def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One packet a pair makes a full mesh; duplicates are named, and end without a lost echo."""
-    count = 80
+    count = 60
     with network(tmp_path, 8, "em") as nodes:
         configure(nodes, [])
         start(nodes)
