@@ -31,7 +31,8 @@ from tests.lab.truth import (
     traps,
 )
 
-Question = Callable[[], bool]
+Question = Callable[[], bool | float]
+"""Whether all is as it was; perhaps as the moment from which it is known to be, and not as True."""
 
 BY_EVENT, KILLED, STOPPED, LOST = 0.5, 1.5, 3.0, 3.0
 """Seconds within which policies and table, a killed charon, a stopped one, and CHILD_SAs without an
@@ -92,12 +93,18 @@ def table_there(bed: Bed) -> Question:
     bed.tables.any()
     wanted = guard_table(bed.a.name)
     assert "drop" in wanted
-    known = [True]
+    known, changed = True, False
 
-    def whole() -> bool:
-        if bed.tables.any():
-            known[0] = guard_table(bed.a.name) == wanted
-        return known[0]
+    def whole() -> bool | float:
+        nonlocal known, changed
+        moment = time.monotonic()
+        if bed.tables.any() or changed:
+            known = guard_table(bed.a.name) == wanted
+            # A listing takes its time in the guest; what was listed stood before, if nothing came.
+            changed = bed.tables.any()
+            if changed:
+                moment = time.monotonic()
+        return moment if known else False
 
     return whole
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from tests.charon.nodes import SCALE
+from tests.charon.nodes import SCALE, until
 from tests.lab import faults
 from tests.lab.bed import RATE, TOWARDS_A, Bed
 from tests.lab.faults import AGENT_START, KILLED, LOST, MISSED, STARTING, STOPPED, Fault
@@ -22,8 +22,11 @@ FACTOR = min(SCALE, 5.0)
 WINDOW = 2.5
 """Seconds that a row lasts at least."""
 
-LEAST = 0.5
+LEAST = 0.3
 """Part of the floods' rate that must have been tried, where the machine is busy otherwise, too."""
+
+ATTEMPTS = 1250
+"""How often each flood must have tried within the window, which is open as long as that takes."""
 
 FLOWS_AGAIN = 3.0
 """Seconds on a real machine after which every flood arrives again."""
@@ -166,7 +169,15 @@ def row(
         if fault.undo is not None:
             fault.undo(bed)
         time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
-        flows = [between(start, running[name].read()) for name, start in starts.items()]
+
+        def flown() -> list[Flow]:
+            return [between(start, running[name].read()) for name, start in starts.items()]
+
+        until(
+            lambda: sum(flow.attempts for flow in flown()) >= ATTEMPTS * len(running),
+            "the floods' attempts",
+        )
+        flows = flown()
         seconds = time.monotonic() - began
         report(_figures(bed, capture, flows, seconds, healing))
         least = int(LEAST * RATE * len(flows) * seconds)

@@ -22,10 +22,11 @@ def rekey(node: Node) -> None:
     connection = next(
         it["name"] for it in node.status()["connections"] if it["action"] == "encrypt"
     )
+    child = f"{connection}-{node.status()['address']}"
     with socket.socket(socket.AF_UNIX) as channel:
         channel.settimeout(DEADLINE)
         channel.connect(str(node.run_dir / "charon.vici"))
-        answer = vici.Session(channel).rekey({"child": connection})
+        answer = vici.Session(channel).rekey({"child": child})
     assert int(answer["matches"]) >= 1, answer
 
 

@@ -87,7 +87,8 @@ def test_killed_charon_costs_no_packet(two: tuple[Node, Node]) -> None:
 
     arrived = re.search(rf"{count} packets transmitted, (\d+) received", shown)
     assert arrived is not None, shown
-    assert int(arrived[1]) >= count - 2, a.log[-3000:]
+    # 20 a second: at the most a quarter of a second in the guest.
+    assert int(arrived[1]) >= count - 5, a.log[-3000:]
     assert took < 5 * SCALE
     assert kernel_spis(a) == charons_spis(a)
     assert a.settled()["policies"]["foreign"] == []

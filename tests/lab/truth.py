@@ -276,14 +276,14 @@ class Watch:
     """Asks one question again and again beside the test, from before a fault on.
 
     Attributes:
-        whole: the question, whether all is as it should be.
+        whole: the question, whether all is as it should be, perhaps with the moment since when.
         every: seconds between two answers.
         sound: when the last look before that began, whose answer was yes.
         broken: when the answer was no for the first time; 0 where it never was.
         healed: when it was yes again for the last time.
     """
 
-    whole: Callable[[], bool]
+    whole: Callable[[], bool | float]
     every: float = EVERY
     sound: float = 0.0
     broken: float = 0.0
@@ -330,5 +330,5 @@ class Watch:
             if whole and not answer:
                 self.broken, self.healed = self.broken or now, 0.0
             elif answer and not whole:
-                self.healed = time.monotonic()
-            whole = answer
+                self.healed = time.monotonic() if answer is True else answer
+            whole = bool(answer)
