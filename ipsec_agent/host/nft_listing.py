@@ -29,7 +29,9 @@ def read_form(text: str) -> str | None:
 
 
 def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
-    """The table of a listing.
+    """The table of a listing; one that breaks off is that of an altered table.
+
+    nft 1.0.6 breaks off, and ends with 0, at the flags of a table that somebody made dormant.
 
     Args:
         text: what `nft -j list table` wrote.
@@ -38,6 +40,8 @@ def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
     Raises:
         KernelError: this is not nft's JSON.
     """
+    if _breaks_off(text):
+        return GuardTable(form="")
     with _understood():
         objects = list(_objects(text))
         sets = {value["name"]: value for kind, value in objects if kind == "set"}
@@ -51,6 +55,16 @@ def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
             untranslated=_peers(sets, "untranslated"),
             unjudged=_links(sets),
         )
+
+
+def _breaks_off(text: str) -> bool:
+    if not text.startswith('{"nftables": [{"metainfo"'):
+        return False
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text.rstrip())
+    return False
 
 
 class _understood:  # noqa: N801 - reads as a statement

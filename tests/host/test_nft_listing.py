@@ -131,6 +131,16 @@ def test_handles_and_counters_are_no_alteration() -> None:
     assert read_form(listing(*TABLE)) == read_form(listing(*moved))
 
 
+def test_a_listing_that_breaks_off() -> None:
+    """As nft 1.0.6 lists a dormant table: there is one, and it is not what anybody loaded."""
+    text = (
+        '{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},'
+        ' {"table": {"family": "inet", "name": "ipsec_agent", "handle": 3, "flags": \n'
+    )
+
+    assert read_table(text, {}) == GuardTable(form="")
+
+
 def test_no_rules_have_no_form() -> None:
     """An echo that says nothing is told from a table."""
     assert read_form('{"nftables": []}') is None
