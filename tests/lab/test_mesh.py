@@ -82,9 +82,8 @@ def test_the_judge_can_convict(three: list[Node]) -> None:
                 ask(str(node.run_dir / "control.sock"), "guard-up", deadline=10 * SCALE)
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_agent_restart_costs_no_packet(three: list[Node], number: signal.Signals) -> None:
     """While the agent ends and another adopts charon, no echo is lost and nothing changes."""
     a, _, _ = three
@@ -176,8 +175,8 @@ def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
                 one_packet_each(nodes, number)
             peers = until(lambda: meshed(nodes), "a full mesh")
             assert len(peers) == 8
-            for number in range(1, 9):
-                double(nodes[number - 1], f"10.9.0.{number}", f"10.9.0.{number % 8 + 1}")
+            for number in (1, 4, 7):
+                double(nodes[number - 1], f"10.9.0.{number}", f"10.9.0.{number + 1}")
             twice = until(lambda: duplicates(nodes), "duplicates are named")
             with echoes(nodes, count) as programs:
                 until(lambda: duplicates(nodes) == 0, "no duplicate is left", count / 2)

@@ -60,6 +60,7 @@ def received(node: Node) -> int:
     return sum(peer["packets_in"] for peer in node.status().get("peers", ()))
 
 
+@pytest.mark.long
 def test_killed_charon_costs_no_packet(two: tuple[Node, Node]) -> None:
     """kill -9: the traffic goes on while the peer is renewed, and then the old SAs are gone.
 
