@@ -70,12 +70,12 @@ def credentials_mark(credentials: Credentials) -> str:
 def _anywhere(connection: Connection) -> str:
     """Where IKE may come from: for a shunt nowhere.
 
-    The unspecified address, not `%any`, which is an address of either family, nor `%any6`, which
-    charon asks the resolver for when a peer has an IPv4 address (5.9.8: host.c, ike_cfg.c).
-
-
     A responder would else select the shunt's connection for a peer, as it matches every address and
     identity, and refuse the peer since it knows no authentication (seen with 5.9.8).
+
+    For a trap the unspecified address; not `%any`, which is an address of either family, nor
+    `%any6`, which charon asks the resolver for when a peer has an IPv4 address (5.9.8: host.c,
+    ike_cfg.c).
     """
     ipv6 = connection.remote.version == IPV6
     if connection.settings is None:

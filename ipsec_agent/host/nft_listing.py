@@ -40,8 +40,15 @@ def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
     Raises:
         KernelError: this is not nft's JSON.
     """
-    if _breaks_off(text):
-        return GuardTable(form="")
+    try:
+        return _table(text, links)
+    except KernelError as error:
+        if _breaks_off(text, error.__cause__):
+            return GuardTable(form="")
+        raise
+
+
+def _table(text: str, links: Mapping[str, int]) -> GuardTable:
     with _understood():
         objects = list(_objects(text))
         sets = {value["name"]: value for kind, value in objects if kind == "set"}
@@ -57,14 +64,12 @@ def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
         )
 
 
-def _breaks_off(text: str) -> bool:
-    if not text.startswith('{"nftables": [{"metainfo"'):
-        return False
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(text.rstrip())
-    return False
+def _breaks_off(text: str, cause: BaseException | None) -> bool:
+    return (
+        isinstance(cause, json.JSONDecodeError)
+        and text.startswith('{"nftables": [{"metainfo"')
+        and cause.pos >= len(text.rstrip())
+    )
 
 
 class _understood:  # noqa: N801 - reads as a statement

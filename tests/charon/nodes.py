@@ -147,6 +147,17 @@ class Node:
         self.agent = None
         return code
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Its agent does nothing meanwhile."""
+        agent = self.agent
+        assert agent is not None
+        agent.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            agent.send_signal(signal.SIGCONT)
+
     @property
     def charon_pid(self) -> int:
         """The pid of its charon."""

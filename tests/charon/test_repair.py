@@ -208,13 +208,9 @@ def test_charon_stopped_by_a_signal(node: Node) -> None:
 def test_charon_wedged(node: Node) -> None:
     """A charon all of whose threads hang is replaced after two deadlines; its policies stay."""
     old = node.charon_pid
-    assert node.agent is not None
     held: list[socket.socket] = []
-    node.agent.send_signal(signal.SIGSTOP)
-    try:
+    with node.held():
         wedge(node, "10.9.0.1", "10.9.0.250", held)
-    finally:
-        node.agent.send_signal(signal.SIGCONT)
     began = time.monotonic()
     try:
         assert node.policies() == EXPECTED

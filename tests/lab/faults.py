@@ -292,13 +292,10 @@ def wedge_charon(bed: Bed) -> float:
 @contextlib.contextmanager
 def held(bed: Bed) -> Iterator[None]:
     """Keep the agent from looking meanwhile; it looks at once afterwards, not at its interval."""
-    agent = bed.a.agent
-    assert agent is not None
-    agent.send_signal(signal.SIGSTOP)
     try:
-        yield
+        with bed.a.held():
+            yield
     finally:
-        agent.send_signal(signal.SIGCONT)
         look(bed)
 
 
