@@ -249,8 +249,12 @@ async def run(path: Path, *, force: bool = False) -> None:
     async with open_agent(path, force=force) as agent:
         try:
             await agent.run()
-        except* AgentError as group:
-            raise _first(group) from None
+        except ExceptionGroup as group:
+            # Not `except*`: what is raised there is wrapped in a group again by Python 3.11.2.
+            expected, surprise = group.split(AgentError)
+            if expected is None or surprise is not None:
+                raise
+            raise _first(expected) from None
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

@@ -97,9 +97,9 @@ def orphan_states(observed: Observed) -> tuple[SecurityAssociation, ...]:
 def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
     """CHILD_SAs that charon believes in and whose SAs, or policies, the kernel lacks.
 
-    Nothing else would end them: DPD asks the IKE_SA only, and is content; and charon refuses a
-    second CHILD_SA with the same selectors, so that a trap alone asks in vain. `observed.states`
-    must have been read after charon's answer.
+    Nothing else would end them: DPD asks the IKE_SA only, and is content; and within an IKE_SA
+    charon refuses a second CHILD_SA with the same selectors (tasks/child_create.c), so that a trap
+    alone asks in vain. `observed.states` must have been read after charon's answer.
     """
     charon = observed.charon
     if charon is None or not charon.responsive:

@@ -36,7 +36,7 @@ def orphan_steps(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     waiting = {
         pair: made
         for pair in (orphan_peers(observed) if young else ())
-        if (made := _renewal(desired, pair)) is not None
+        if (made := renewal(desired, pair)) is not None
     }
     kept = {frozenset(pair) for pair in waiting}
     return (
@@ -64,7 +64,7 @@ def _under_way(charon: Charon, pair: Pair) -> bool:
     return any((sa.local, sa.remote) == pair for sa in charon.sas)
 
 
-def _renewal(desired: Desired, pair: Pair) -> Connection | None:
+def renewal(desired: Desired, pair: Pair) -> Connection | None:
     """A connection with this peer alone, as the narrowest that covers it; None where none does."""
     own, peer = pair
     if own not in desired.addresses or any(

@@ -7,6 +7,8 @@ and what was seen in it, to /results/phases.json; the test on the machine judges
 import contextlib
 import functools
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +17,15 @@ from typing import Any
 
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
-from tests.boot.place import BARE, CONFIG, CONTROL, LAB, OTHER_CHARON, RESULTS, VM
-from tests.boot.place import CHARON as CHARON_PROGRAM
+from tests.boot.place import BARE, CONFIG, CONTROL, LAB, RESULTS, RUN_DIR, VM, VM_NS
+from tests.charon.nodes import CHARON as CHARON_PROGRAM
+from tests.charon.nodes import OTHER_CHARON, Node
+from tests.lab.truth import Entry, Kernel, alive, traps
 
 AGENT, CHARON = "ipsec-agent.service", "ipsec-agent-charon.service"
 TARGET = "ipsec-agent.target"
 PATIENCE = 90.0
+EVERY = 0.05
 SETTLE = 2.0
 """Seconds at the end of each phase in which only the traffic flows."""
 
@@ -61,7 +66,7 @@ def enforcing(before: str = "") -> bool:
     )
 
 
-def soon(what: Callable[[], Any], message: str) -> None:
+def soon(what: Callable[[], Any], message: str, every: float = 0.5) -> None:
     """Wait until it is so; looks are far apart, for the guest is slow.
 
     Raises:
@@ -70,13 +75,47 @@ def soon(what: Callable[[], Any], message: str) -> None:
     end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, f"not within {PATIENCE} s: {message}"
-        time.sleep(0.5)
+        time.sleep(every)
 
 
 def peer_knows_us() -> bool:
     """Whether the peer has an SA with the VM."""
     found = status(str(LAB / "run" / "control.sock")).get("peers", [])
     return any(peer["address"] == VM and peer["child_sas"] for peer in found)
+
+
+class Itself(Node):
+    """The VM under test; the units say where its agent and charon have their files."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The agent's run directory."""
+        return RUN_DIR
+
+
+class Carrier:
+    """The charon that carries the traffic, and its traps, as charon and the kernel know them."""
+
+    def __init__(self) -> None:
+        self._vm = Itself(VM_NS, LAB)
+        self._kernel = Kernel(VM_NS)
+        self._pid = int(shown(CHARON, "MainPID"))
+        self._names = traps(self._vm)
+        self._traps = self._standing()
+        assert self._names
+        assert self._traps
+
+    def _standing(self) -> frozenset[Entry]:
+        # Those of an SA are of two single addresses.
+        return frozenset(one for one in self._kernel.policies() if one.selector[42:44] != b"  ")
+
+    def replaced(self) -> bool:
+        """Whether another one has all its traps, and so has the kernel."""
+        return (
+            not alive(self._pid)
+            and traps(self._vm) >= self._names
+            and self._traps <= self._standing()
+        )
 
 
 class Life:
@@ -117,7 +156,7 @@ def boot(life: Life) -> None:
         found["began"] = 0.0
         soon(enforcing, "the agent enforces")
         soon(peer_knows_us, "the peer has an SA")
-        found["ready"] = time.monotonic()
+        found["harmed"] = int(shown(AGENT, "ExecMainStartTimestampMonotonic")) / 1e6
         found["order"] = {
             unit: int(shown(unit, "ActiveEnterTimestampMonotonic"))
             for unit in ("ipsec-agent-guard.service", "network-pre.target", AGENT, "network.target")
@@ -148,24 +187,29 @@ def agent_ends(life: Life) -> None:
         with life.phase(name) as found:
             before = shown(AGENT, "MainPID")
             restarts = int(shown(AGENT, "NRestarts"))
+            found["harmed"] = time.monotonic()
             how(before)
             soon(functools.partial(enforcing, before), "the agent enforces")
+            found["healed"] = time.monotonic()
             found["journal"] = run("journalctl", "--unit", AGENT, "--lines=30").stdout
             found["restarts"] = int(shown(AGENT, "NRestarts")) - restarts
 
 
 def charon_killed(life: Life) -> None:
     """Its unit starts another, the agent fills it."""
-    with life.phase("charon-killed"):
-        before = shown(CHARON, "MainPID")
-        run("kill", "-KILL", before)
-        soon(lambda: shown(CHARON, "MainPID") not in {before, "0"}, "another charon")
+    with life.phase("charon-killed") as found:
+        carrier = Carrier()
+        found["harmed"] = time.monotonic()
+        os.kill(int(found["charon_before"]), signal.SIGKILL)
+        soon(carrier.replaced, "another charon with its traps", EVERY)
+        found["healed"] = time.monotonic()
         soon(enforcing, "the agent enforces")
         soon(peer_knows_us, "the peer has an SA")
 
 
 def upgraded(life: Life) -> None:
     """The target stops, charon is replaced by another build, and the target starts."""
+    carrier = Carrier()
     with life.phase("stopped") as found:
         run("systemctl", "stop", TARGET)
         soon(lambda: shown(CHARON, "ActiveState") == "inactive", "charon has ended")
@@ -175,7 +219,10 @@ def upgraded(life: Life) -> None:
         soon(lambda: not peer_knows_us(), "the peer was told")
     with life.phase("upgraded") as found:
         CONFIG.write_text(CONFIG.read_text().replace(CHARON_PROGRAM, OTHER_CHARON))
-        run("systemctl", "start", TARGET)
+        found["harmed"] = time.monotonic()
+        run("systemctl", "start", "--no-block", TARGET)
+        soon(carrier.replaced, "another charon with its traps", EVERY)
+        found["healed"] = time.monotonic()
         soon(enforcing, "the agent enforces")
         soon(peer_knows_us, "the peer has an SA")
         found["program"] = run("readlink", f"/proc/{shown(CHARON, 'MainPID')}/exe").stdout.strip()

@@ -16,7 +16,5 @@ LINE = Path("/dev/ttyS1")
 
 SAVED_GUARD = Path("/var/lib/ipsec-agent/guard.nft")
 CONFIG = Path("/etc/ipsec-agent/ipsec.yml")
-CONTROL = "/run/ipsec-agent/control.sock"
-CHARON = "/usr/sbin/charon-systemd"
-OTHER_CHARON = "/usr/lib/ipsec/charon"
-"""Another build of charon, as a package upgrade brings it."""
+RUN_DIR = Path("/run/ipsec-agent")
+CONTROL = str(RUN_DIR / "control.sock")

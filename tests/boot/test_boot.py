@@ -6,10 +6,7 @@ The guest lives through all of it once, and writes down what it saw; the tests r
 import json
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +15,10 @@ from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.promise import Promise
 from tests.boot.apparmor import compile_profiles
-from tests.boot.place import BARE, CHARON, OTHER_CHARON, PEER, VM
+from tests.boot.place import BARE, PEER, VM
+from tests.boot.story import LIMITS, Span, Story, figures
 from tests.certificates import make_ca, make_leaf
+from tests.charon.nodes import CHARON, OTHER_CHARON
 from tests.lab.frames import Kind
 from tests.lab.guest import Boot, in_guest
 from tests.manifests import manifest
@@ -34,68 +33,6 @@ OPTIONS = (
 )
 
 
-NOTHING: dict[str, Any] = {
-    "at": 0.0, "counts": [], "flows": {}, "planted": 0, "found": 0, "dropped": 0
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """What the wire and the flows saw between two lines of the recorder."""
-
-    first: dict[str, Any]
-    last: dict[str, Any]
-
-    def frames(self, source: str, destination: str, kind: Kind) -> int:
-        """Frames of a kind from one address to the other."""
-        wanted = [source, destination, str(kind)]
-        return sum(
-            sign * count
-            for sign, line in ((1, self.last), (-1, self.first))
-            for *key, count in line["counts"]
-            if key == wanted
-        )
-
-    def grown(self, *path: str) -> int:
-        """By how much a figure has grown."""
-        found = []
-        for line in (self.first, self.last):
-            value: Any = line
-            for name in path:
-                value = value.get(name, {} if name != path[-1] else 0) or {}
-            found.append(value if isinstance(value, int) else 0)
-        return found[1] - found[0]
-
-    def attempts(self, flow: str) -> int:
-        """How often a flow tried."""
-        names = self.last["flows"][flow]["refused"]
-        return self.grown("flows", flow, "sent") + sum(
-            self.grown("flows", flow, "refused", name) for name in names
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """All that is known of the VM's life."""
-
-    lines: list[dict[str, Any]]
-    phases: dict[str, dict[str, Any]]
-    results: Path
-
-    def span(self, name: str) -> Span:
-        """A phase; the last one lasts until the power went."""
-        phase = self.phases[name]
-        assert "failed" not in phase, phase["failed"]
-        return self.between(phase["began"], phase.get("ended", float("inf")))
-
-    def between(self, began: float, ended: float) -> Span:
-        """A span of the guest's monotonic time, widened to the line before it."""
-        whole = [line for line in self.lines if None not in line["flows"].values()]
-        before = [line for line in whole if line["at"] < began]
-        within = [line for line in whole if line["at"] <= ended]
-        return Span(before[-1] if before else NOTHING, within[-1])
-
-
 def judge(span: Span, *, attempts: int = 100) -> None:
     """Nothing in clear between the VM and its peers, where the capture could know."""
     assert span.grown("dropped") == 0, "the capture lost frames: it is no judge"
@@ -108,29 +45,6 @@ def judge(span: Span, *, attempts: int = 100) -> None:
         for one, other in ((VM, PEER), (PEER, VM), (VM, BARE))
     }
     assert not any(clear.values()), f"{clear}: {span.last['examples']}"
-
-
-def figures(story: Story) -> Iterator[str]:
-    """A line for each part of the life: what was tried, and what was on the wire."""
-    yield f"{'':14} {'s':>4} {'tried':>6} {'refused':>7} {'answered':>8} {'ESP':>6} {'clear':>5}"
-    for name, phase in story.phases.items():
-        if "failed" in phase:
-            yield f"{name:14} failed"
-            continue
-        span = story.span(name)
-        flows = [flow for flow in span.last["flows"] if flow != "networking"]
-        tried = sum(span.attempts(flow) for flow in flows)
-        sent, answered = (
-            sum(span.grown("flows", flow, what) for flow in flows) for what in ("sent", "answered")
-        )
-        esp, clear = (
-            sum(span.frames(*pair, kind) for pair in ((VM, PEER), (PEER, VM), (VM, BARE)))
-            for kind in (Kind.ESP, Kind.CLEAR)
-        )
-        seconds = span.last["at"] - span.first["at"]
-        yield (
-            f"{name:14} {seconds:4.0f} {tried:6} {tried - sent:7} {answered:8} {esp:6} {clear:5}"
-        )
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +122,14 @@ def test_charon_and_the_traffic_stay(story: Story, name: str) -> None:
 
     assert phase["charon_before"] == phase["charon_after"] != "0"
     for flow in ("vm", "peer"):
-        assert span.grown("flows", flow, "lost") == 0
+        assert story.lost(name, flow) == 0
         assert span.grown("flows", flow, "answered") > 0.9 * span.attempts(flow) > 0
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_healed_in_time(story: Story, name: str) -> None:
+    """IPsec works soon after the agent's start, and after what harms it."""
+    assert 0 < story.healed(name) <= LIMITS[name]
 
 
 def test_reload(story: Story) -> None:

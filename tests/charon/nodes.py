@@ -5,7 +5,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,13 @@ from typing import Any
 
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
+from tests.charon import agents
+from tests.charon.agents import AGENT, PYTHON
 
-PYTHON = sys.executable
-AGENT = (PYTHON, "-m", "ipsec_agent")
+CHARON = "/usr/sbin/charon-systemd"
+OTHER_CHARON = "/usr/lib/ipsec/charon"
+"""Another build of charon, as a package upgrade brings it."""
+
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than a real machine the lab may be."""
 
@@ -57,7 +60,7 @@ class Node:
 
     name: str
     directory: Path
-    agent: subprocess.Popen[bytes] | None = None
+    agent: agents.Running | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -89,13 +92,9 @@ class Node:
 
     def start(self, *options: str, around: Sequence[str] = ()) -> None:
         """Start the agent, without waiting for it; `around` is a program that runs it."""
-        with (self.directory / "agent.log").open("ab") as log:
-            self.agent = subprocess.Popen(
-                self.command(*around, *AGENT, "run", "--config", str(self.config), *options),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        words = ("run", "--config", str(self.config), *options)
+        log = self.directory / "agent.log"
+        self.agent = agents.start(self.name, words, log, around=around, fork=SCALE > 1)
 
     def up(self) -> dict[str, Any]:
         """Start the agent and wait until it runs."""

@@ -13,19 +13,21 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from tests.charon.nodes import SCALE, Node, network, until
+from tests.charon.nodes import SCALE, Node, ip, network, until
 from tests.lab.container import container
 from tests.lab.deployment import configure, hub_of, start
-from tests.lab.traffic import Flood, flood
+from tests.lab.floods import Flood, flood
+from tests.lab.judge import Pair
 from tests.lab.truth import Entry, Events, Kernel, TableEvents
 
 RATE = 1000
-"""Packets a second of each flood."""
+"""Packets a second over UDP, and as many over TCP."""
 
 LONG = 3600.0
 UDP_OUT, UDP_BACK, TCP = "udp a>b", "udp b>a", "tcp b>a"
 INSIDE_TCP, INSIDE_UDP = "tcp c>c", "udp c>c"
-TOWARDS_A = {UDP_BACK, TCP}
+SECOND, FLOATING = "tcp b>a, second link", "udp b>floating address"
+TOWARDS_A = {UDP_BACK, TCP, SECOND, FLOATING}
 """The floods that VM b begins; of the others VM a is the sender."""
 
 
@@ -34,7 +36,7 @@ class Setting:
     """What a matrix runs in.
 
     Attributes:
-        flows: the floods.
+        flows: the floods, half of them over UDP.
         containers: behind both VMs, with the translation and so the tracking of connections.
         version: of IP.
         nics: of each VM.
@@ -45,6 +47,16 @@ class Setting:
     containers: bool = False
     version: int = 4
     nics: int = 1
+
+    @property
+    def rate(self) -> int:
+        """Packets a second of each flood."""
+        return 2 * RATE // len(self.flows)
+
+    @property
+    def floating(self) -> str:
+        """The address that moves: at first VM a has it on its first link."""
+        return self.address(100)
 
     @property
     def vms(self) -> int:
@@ -78,10 +90,9 @@ class Setting:
 
 
 BARE = Setting("bare", (UDP_OUT, TCP))
-CONTAINERS = Setting("containers", (UDP_BACK, INSIDE_TCP), containers=True)
-SWAPPED = Setting("containers, swapped", (TCP, INSIDE_UDP), containers=True)
+CONTAINERS = Setting("containers", (UDP_BACK, TCP, INSIDE_UDP, INSIDE_TCP), containers=True)
 IPV6 = Setting("IPv6", (UDP_OUT, TCP), version=6)
-TWO_NICS = Setting("two NICs", (UDP_OUT, TCP), nics=2)
+TWO_NICS = Setting("two NICs", (UDP_OUT, FLOATING, TCP, SECOND), nics=2)
 
 
 @dataclass
@@ -123,6 +134,14 @@ class Bed:
     def other(self) -> str:
         """The address of its peer."""
         return self.setting.address(2)
+
+    @property
+    def further(self) -> tuple[Pair, ...]:
+        """The other addresses of VM a that are flooded, with their peers and links."""
+        if self.setting.nics == 1:
+            return ()
+        own, peer = self.setting.address(1, 1), self.setting.address(2, 1)
+        return ((own, peer, "eth1"), (self.setting.floating, self.other, "eth0"))
 
     @property
     def hub(self) -> str:
@@ -189,11 +208,13 @@ def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
         for number in range(1, setting.vms + 1):
             setting.write(nodes, number)
         start(nodes)
-        names = {"a": nodes[0].name, "b": nodes[1].name}
+        names = [node.name for node in nodes]
         inner = {}
         if setting.containers:
             for number, node in enumerate(nodes[:2], 1):
                 inner[number] = stack.enter_context(container(node, number))
+        if setting.nics > 1:
+            ip("addr", "add", setting.floating, "dev", "eth0", netns=nodes[0].name)
         kernel = stack.enter_context(Kernel(nodes[0].name))
         events = stack.enter_context(Events(nodes[0].name))
         tables = stack.enter_context(TableEvents(nodes[0].name))
@@ -207,15 +228,18 @@ def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
 def _flood(
     name: str,
     setting: Setting,
-    names: dict[str, str],
+    names: Sequence[str],
     inner: dict[int, tuple[str, str]],
 ) -> contextlib.AbstractContextManager[Flood]:
+    one, other, *others = names
     a, b = setting.address(1), setting.address(2)
-    start = functools.partial(flood, protocol=name[:3], rate=RATE, seconds=LONG)
-    match name[4:]:
-        case "a>b":
-            return start(names["a"], names["b"], b, port=9001)
-        case "b>a":
-            return start(names["b"], names["a"], a, port=9002)
-        case _:
-            return start(inner[1][0], inner[2][0], b, listen=inner[2][1])
+    start = functools.partial(flood, protocol=name[:3], rate=setting.rate, seconds=LONG)
+    if name in {INSIDE_UDP, INSIDE_TCP}:
+        return start(inner[1][0], inner[2][0], b, listen=inner[2][1])
+    if name == UDP_OUT:
+        return start(one, other, b, port=9001)
+    if name == SECOND:
+        return start(other, one, setting.address(1, 1), port=9003)
+    if name == FLOATING:
+        return start(other, one, setting.floating, port=9004, also=others)
+    return start(other, one, a, port=9002)

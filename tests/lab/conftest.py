@@ -54,30 +54,18 @@ def pytest_terminal_summary(
         terminalreporter.write_line(table(figures))
 
 
-SLOW_ROWS = frozenset(
-    {
-        "charon wedged",
-        "the agent killed, and another",
-        "the agent ended, and another",
-        "other proposals",
-        "other subnets",
-        "another certificate",
-        "ipsec-agent stop, and start",
-        "crash, peers remembered",
-        "crash, peers forgotten",
-    }
-)
-"""Rows that take 15 to 30 s in the guest; with containers behind the VMs they run with --long."""
-
-
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave for --long what would make the matrix too long for every run."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the rows of the matrix that a setting does not have."""
+    absent = []
     for item in items:
         callspec = getattr(item, "callspec", None)
         found = callspec.params if callspec is not None else {}
         setting, fault = found.get("laid"), found.get("fault")
         if not isinstance(setting, Setting) or not isinstance(fault, Fault):
             continue
-        if setting.containers and fault.name in SLOW_ROWS:
-            item.add_marker(pytest.mark.long)
+        if setting.nics < fault.nics or (setting.containers and not fault.nat):
+            absent.append(item)
+    if absent:
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]

@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
 from ipsec_agent.admission import load_config
 from ipsec_agent.core.desired import desired
-from ipsec_agent.core.model import Action, Child, Connection, TrafficSelector
+from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.swanctl import renewal_message
 from tests.certificates import Issued, Key, make_ca, make_leaf
@@ -79,17 +79,14 @@ def double(node: Node, own: str, peer: str) -> None:
     """Have charon negotiate one more CHILD_SA with a peer, as where both VMs begin at once."""
     config = load_config(node.config)
     address = ip_address(own)
-    wish = desired(config, Placement(address, (address,)))
-    trap = next(one for one in wish.connections if one.action is Action.ENCRYPT)
-    ends = TrafficSelector(ip_network(own)), TrafficSelector(ip_network(peer))
-    again = Child("again", Action.ENCRYPT, *ends, trap.children[0].reqid)
-    one = Connection("again", Action.ENCRYPT, ip_network(peer), (again,), trap.settings)
+    one = renewal(desired(config, Placement(address, (address,))), (address, ip_address(peer)))
+    assert one is not None
     with charon_of(node) as session:
         session.load_conn(renewal_message(one))
         try:
-            list(session.initiate({"child": "again", "ike": "again", "timeout": "60000"}))
+            list(session.initiate({"child": one.name, "ike": one.name, "timeout": "60000"}))
         finally:
-            session.unload_conn({"name": "again"})
+            session.unload_conn({"name": one.name})
 
 
 def peer_of(node: Node, address: str) -> dict[str, Any]:

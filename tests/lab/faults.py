@@ -1,13 +1,11 @@
-"""What happens to a VM, and the question that tells whether it is as it was.
-
-Each question asks the kernel and charon, never the agent.
-"""
+"""What happens to a VM."""
 
 import contextlib
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,22 +15,12 @@ from typing import Any
 
 from ipsec_agent.host.control_client import ask
 from tests.certificates import ec_key
-from tests.charon.nodes import DEADLINE, SCALE, ip, until
+from tests.charon.nodes import DEADLINE, OTHER_CHARON, SCALE, Node, ip, until
 from tests.charon.wedge import wedge
-from tests.lab.bed import TOWARDS_A, Bed
+from tests.lab.bed import FLOATING, Bed
 from tests.lab.namespaces import inside
-from tests.lab.truth import (
-    DELETE_POLICY,
-    NEW_POLICY,
-    alive,
-    children,
-    guard_table,
-    stopped,
-    traps,
-)
-
-Question = Callable[[], bool | float]
-"""Whether all is as it was; perhaps as the moment from which it is known to be, and not as True."""
+from tests.lab.questions import RECENT, Question
+from tests.lab.truth import traps
 
 BY_EVENT, KILLED, STOPPED, LOST = 0.5, 1.5, 3.0, 3.0
 """Seconds within which policies and table, a killed charon, a stopped one, and CHILD_SAs without an
@@ -44,11 +32,14 @@ MISSED = 2 * 5.0
 STARTING = 3.0
 """Seconds for which a charon without its socket counts as one that starts."""
 
+FLOWS_AGAIN = 3.0
+"""Seconds on a real machine after which every flood arrives again."""
+
+DPD = 15.0
+"""Seconds after which a VM notices that its peer is gone."""
+
 AGENT_START = 4.0
 """Seconds from the agent's start to its first pass; in the guest most of it is Python's imports."""
-
-RECENT = 0.3
-"""Seconds after an arrival in which a flood still counts as one that arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +56,7 @@ class Fault:
         crash: VM a comes back with nothing; meanwhile only floods towards it run.
         slow: deadlines that do not grow with the slowness of the lab.
         nat: also where packets are translated, which a flush of all nftables rules would end.
+        nics: links that VM a must have for it.
     """
 
     name: str
@@ -77,120 +69,20 @@ class Fault:
     crash: bool = False
     slow: float = 0.0
     nat: bool = True
-
-
-# Questions ------------------------------------------------------------------------------------
-
-
-def policies_there(bed: Bed) -> Question:
-    """Every policy that stood by the config is there again, and requires what it required."""
-    wanted = bed.traps()
-    return lambda: wanted <= bed.kernel.policies()
-
-
-def table_there(bed: Bed) -> Question:
-    """The guard's table is what it was."""
-    bed.tables.any()
-    wanted = guard_table(bed.a.name)
-    assert "drop" in wanted
-    known, changed = True, False
-
-    def whole() -> bool | float:
-        nonlocal known, changed
-        moment = time.monotonic()
-        if bed.tables.any() or changed:
-            known = guard_table(bed.a.name) == wanted
-            # A listing takes its time in the guest; what was listed stood before, if nothing came.
-            changed = bed.tables.any()
-            if changed:
-                moment = time.monotonic()
-        return moment if known else False
-
-    return whole
-
-
-def no_lost_children(bed: Bed) -> Question:
-    """The kernel has the SAs of every CHILD_SA that charon believes in."""
-
-    def whole() -> bool:
-        believed = {spi for spis in children(bed.a).values() for spi in spis}
-        return believed <= bed.kernel.spis()
-
-    return whole
-
-
-def charon_loaded(bed: Bed) -> Question:
-    """A charon that lives and answers has the traps, and so has the kernel."""
-    names, wanted = traps(bed.a), bed.traps()
-    assert names
-    return lambda: traps(bed.a) >= names and wanted <= bed.kernel.policies()
-
-
-def charon_runs(bed: Bed) -> Question:
-    """The charon that was is not stopped."""
-    pid = bed.a.charon_pid
-    return lambda: not stopped(pid)
-
-
-def same_charon(bed: Bed) -> Question:
-    """The charon that was lives, and no policy is missing."""
-    wanted, pid = bed.traps(), bed.a.charon_pid
-    return lambda: alive(pid) and wanted <= bed.kernel.policies()
-
-
-def arrives(bed: Bed) -> Question:
-    """Something of the floods towards VM a has arrived within the last moments."""
-    running = [flood for name, flood in bed.floods.items() if name in TOWARDS_A]
-    return lambda: all(time.monotonic() - one.arrived_last() < RECENT for one in running)
-
-
-def policies_replaced(bed: Bed) -> Question:
-    """Once told of another config: the kernel has told of a trap that went, and of one that came.
-
-    Of one that went it tells no templates; that of an SA does not count.
-    """
-    seen = {DELETE_POLICY: 0, NEW_POLICY: 0}
-    bed.events.new()
-
-    def whole() -> bool:
-        for kind, entry in bed.events.new():
-            if entry.direction == 1 and not bed.of_hosts(entry) and kind in seen:
-                seen[kind] += 1
-        return not bed.told or (all(seen.values()) and bool(bed.traps()))
-
-    return whole
-
-
-def address_guarded(number: int, bed: Bed) -> Question:
-    """Wherever VM a has this address, it has its own trap for it."""
-    address = bed.setting.address(number)
-    packed = _packed(address)
-
-    def whole() -> bool:
-        shown = ip("-o", "addr", "show", "to", address, netns=bed.a.name)
-        return not shown or any(
-            entry.direction == 1 and entry.selector[16:32] == packed and entry.templates
-            for entry in bed.kernel.policies()
-        )
-
-    return whole
-
-
-def _packed(address: str) -> bytes:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.inet_pton(family, address).ljust(16, b"\0")
+    nics: int = 1
 
 
 # Policies and tables -------------------------------------------------------------------------
 
 
-def _out(bed: Bed, peer: str) -> tuple[str, ...]:
-    return ("src", f"{bed.one}/{bed.prefix}", "dst", peer, "dir", "out")
+def _out(bed: Bed, peer: str, nic: int = 0) -> tuple[str, ...]:
+    own = bed.setting.address(1, nic)
+    return ("src", f"{own}/{bed.prefix}", "dst", peer, "dir", "out")
 
 
-def delete_trap(bed: Bed) -> None:
+def delete_trap(bed: Bed, nic: int = 0) -> None:
     """Another program deletes a policy."""
-    ip("xfrm", "policy", "delete", *_out(bed, bed.setting.subnet), netns=bed.a.name)
+    ip("xfrm", "policy", "delete", *_out(bed, bed.setting.subnet, nic), netns=bed.a.name)
 
 
 def delete_sas_policies(bed: Bed) -> None:
@@ -320,9 +212,9 @@ def plain(address: str, bed: Bed) -> str:
     return f"{address}/{24 if bed.setting.version == 4 else 64}"
 
 
-def _address(bed: Bed, verb: str, address: str) -> None:
+def _address(bed: Bed, verb: str, address: str, nic: int = 0) -> None:
     more = ("nodad",) if bed.setting.version == 6 and verb == "add" else ()
-    ip("addr", verb, plain(address, bed), "dev", "eth0", *more, netns=bed.a.name)
+    ip("addr", verb, plain(address, bed), "dev", f"eth{nic}", *more, netns=bed.a.name)
 
 
 def add_address(bed: Bed) -> None:
@@ -335,11 +227,12 @@ def drop_address(bed: Bed) -> None:
     _address(bed, "del", bed.setting.address(11))
 
 
-def blink_address(bed: Bed) -> float:
+def blink_address(bed: Bed, nic: int = 0) -> float:
     """VM a loses its address, and gets it back a little later."""
-    _address(bed, "del", bed.one)
+    own = bed.setting.address(1, nic)
+    _address(bed, "del", own, nic)
     time.sleep(0.3 * SCALE)
-    _address(bed, "add", bed.one)
+    _address(bed, "add", own, nic)
     return time.monotonic()
 
 
@@ -356,22 +249,71 @@ def change_back(bed: Bed) -> None:
     _address(bed, "add", bed.one)
 
 
-def blink_link(bed: Bed) -> float:
+def blink_link(bed: Bed, nic: int = 0) -> float:
     """The link goes down and comes up again."""
-    ip("link", "set", "eth0", "down", netns=bed.a.name)
+    ip("link", "set", f"eth{nic}", "down", netns=bed.a.name)
     time.sleep(0.3 * SCALE)
-    ip("link", "set", "eth0", "up", netns=bed.a.name)
+    ip("link", "set", f"eth{nic}", "up", netns=bed.a.name)
     if bed.setting.version == 6:
         # The kernel takes IPv6 addresses away with the link; whoever manages it gives them back.
         ip("addr", "replace", plain(bed.one, bed), "dev", "eth0", "nodad", netns=bed.a.name)
     return time.monotonic()
 
 
-def change_mtu(bed: Bed) -> None:
+def change_mtu(bed: Bed, nic: int = 0) -> None:
     """The MTU becomes smaller, and large again."""
     for mtu in ("1400", "1500"):
-        ip("link", "set", "eth0", "mtu", mtu, netns=bed.a.name)
+        ip("link", "set", f"eth{nic}", "mtu", mtu, netns=bed.a.name)
         time.sleep(0.1 * SCALE)
+
+
+def move_floating(bed: Bed) -> float:
+    """The floating address moves to the third VM."""
+    return _moved(bed, bed.a, bed.nodes[2])
+
+
+def bring_floating_back(bed: Bed) -> None:
+    """It moves back."""
+    _moved(bed, bed.nodes[2], bed.a)
+
+
+def _moved(bed: Bed, source: Node, target: Node) -> float:
+    address, flood = bed.setting.floating, bed.floods[FLOATING]
+    ip("addr", "del", f"{address}/32", "dev", "eth0", netns=source.name)
+    ip("addr", "add", f"{address}/32", "dev", "eth0", netns=target.name)
+    moved = time.monotonic()
+    _announce(target, address)
+
+    def arrives() -> bool:
+        _speak(target, address, bed.other)
+        time.sleep(0.1 * SCALE)
+        return time.monotonic() - flood.arrived_last() < RECENT
+
+    until(arrives, f"{address} is reached at {target.name}: {target.log[-2000:]}", 10 * SCALE)
+    return moved
+
+
+def _announce(node: Node, address: str) -> None:
+    """Say to all who has an address now, as whoever moves one does (RFC 5227)."""
+    shown = ip("-br", "link", "show", "eth0", netns=node.name)
+    mac, own = bytes.fromhex(shown.split()[2].replace(":", "")), socket.inet_aton(address)
+    head = b"\xff" * 6 + mac + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1)
+    with inside(node.name):
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with raw:
+        raw.bind(("eth0", 0))
+        raw.send(head + mac + own + bytes(6) + own)
+
+
+def _speak(node: Node, own: str, peer: str) -> None:
+    """The service that moved with an address says something from there, where it may already."""
+    with inside(node.name):
+        out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    # EPERM of the guard: the VM has no trap for the address yet.
+    with out, contextlib.suppress(OSError):
+        out.setblocking(False)
+        out.bind((own, 0))
+        out.sendto(b"here", (peer, 9))
 
 
 # The agent -----------------------------------------------------------------------------------
@@ -420,11 +362,13 @@ def _reload(bed: Bed, **what: Any) -> None:
     _tell(bed, "reload")
 
 
-def stop_and_start(bed: Bed) -> float:
-    """`ipsec-agent stop`, a second without charon, and a start."""
+def upgrade(bed: Bed) -> float:
+    """`ipsec-agent stop`, a second without charon, and a start with another build of it."""
     assert bed.a.agent is not None
     _tell(bed, "stop")
     assert bed.a.agent.wait(10 * SCALE) == 0
+    charon = {"log": str(bed.a.directory / "charon.log"), "program": OTHER_CHARON}
+    bed.setting.write(bed.nodes, 1, charon=charon)
     time.sleep(1.0)
     began = time.monotonic()
     bed.a.up()

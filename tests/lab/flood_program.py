@@ -149,7 +149,7 @@ class Taker:
         self._source = source
         self._stream = stream
         self._links = {source}
-        self._last = 0.0
+        self._first = self._last = 0.0
         self._bytes = self._datagrams = self._highest = 0
         self._pauses: list[tuple[float, float]] = []
 
@@ -158,6 +158,7 @@ class Taker:
         return {
             "received": self._bytes // SIZE,
             "lacking": self._highest - self._datagrams,
+            "first": self._first or float("inf"),
             "last": self._last,
             "pauses": self._pauses,
         }
@@ -190,6 +191,7 @@ class Taker:
         now = time.monotonic()
         if self._last and now - self._last > GAP:
             self._pauses.append((self._last, now - self._last))
+        self._first = self._first or now
         self._last = now
         self._bytes += len(part)
         if not self._stream:

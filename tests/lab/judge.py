@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 from tests.charon.nodes import SCALE
@@ -12,8 +13,11 @@ from tests.lab.namespaces import inside
 from tests.lab.traffic import Flow
 from tests.lab.wire import PLANTED, Capture
 
+Pair = tuple[str, str, str]
+"""An address of a VM, an address of its peer, and the VM's link that leads there."""
 
-def plant(netns: str, source: str, destination: str) -> None:
+
+def plant(netns: str, source: str, destination: str, link: str = "eth0") -> None:
     """Put one clear packet on the wire, past the kernel's IPsec and nftables, from a VM's link.
 
     It goes to a hardware address that nobody has, so that no VM hears it.
@@ -27,11 +31,11 @@ def plant(netns: str, source: str, destination: str) -> None:
         kind = IPV6
         head = struct.pack("!IHBB", 6 << 28, len(udp), UDP, 64)
     with inside(netns), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
-        raw.bind(("eth0", 0))
+        raw.bind((link, 0))
         raw.send(b"\x02" + os.urandom(5) + b"\x02" + os.urandom(5) + kind + head + ends + udp)
 
 
-def end(capture: Capture, netns: str, one: str, other: str) -> None:
+def end(capture: Capture, netns: str, one: str, other: str, link: str = "eth0") -> None:
     """End a capture that can convict: it finds one clear packet that is planted now.
 
     Args:
@@ -40,17 +44,29 @@ def end(capture: Capture, netns: str, one: str, other: str) -> None:
     Raises:
         AssertionError: the capture lost frames, or missed the planted one, and so is no judge.
     """
-    plant(netns, one, other)
-    deadline = time.monotonic() + 5 * SCALE
-    while not capture.planted[one, other] and not capture.ended and time.monotonic() < deadline:
-        time.sleep(0.05)
+    find_planted(capture, netns, one, other, link)
     capture.stop()
     assert capture.dropped == 0, f"the capture lost {capture.dropped} frames: it is no judge"
     assert capture.planted[one, other] == 1, "the capture missed the planted packet: it is no judge"
 
 
+def find_planted(capture: Capture, netns: str, one: str, other: str, link: str) -> None:
+    """Plant a clear packet, and wait a while until the capture has it; it goes on."""
+    plant(netns, one, other, link)
+    deadline = time.monotonic() + 5 * SCALE
+    while not capture.planted[one, other] and not capture.ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def assert_only_esp(
-    capture: Capture, netns: str, one: str, other: str, *flows: Flow, at_least: int, esp: int = 1
+    capture: Capture,
+    netns: str,
+    one: str,
+    other: str,
+    *flows: Flow,
+    at_least: int,
+    esp: int = 1,
+    further: Sequence[Pair] = (),
 ) -> None:
     """Judge a capture, and end it: between two addresses nothing but ESP and IKE.
 
@@ -59,17 +75,27 @@ def assert_only_esp(
         flows: what was tried between the two addresses.
         at_least: how often it must have been tried within the window.
         esp: how many packets of ESP there must be.
+        further: other addresses of the two VMs, for which the same holds; some ESP is enough.
 
     Raises:
         AssertionError: clear packets; or the capture lost some, saw too little ESP, missed the
             planted packet or a part of what was tried, and so cannot be a judge.
     """
+    for own, peer, link in further:
+        find_planted(capture, netns, own, peer, link)
     end(capture, netns, one, other)
     for flow in flows:
         assert capture.began <= flow.began, "the flow began before the capture: it is no judge"
         assert flow.ended <= capture.ended, "the flow outlasts the capture: it is no judge"
     attempts = sum(flow.attempts for flow in flows)
     assert attempts >= at_least, f"only {attempts} of {at_least} attempts: no judgement"
+    _nothing_clear(capture, one, other, esp)
+    for own, peer, _ in further:
+        assert capture.planted[own, peer] == 1, f"no packet planted from {own} was seen: no judge"
+        _nothing_clear(capture, own, peer, 1)
+
+
+def _nothing_clear(capture: Capture, one: str, other: str, esp: int) -> None:
     clear = capture.between(one, other, Kind.CLEAR)
     shown = [
         capture.examples[key].hex(" ")

@@ -1,18 +1,16 @@
 """The fault matrix: one row a fault, under the floods of a bed, judged on the wire and in time."""
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from tests.charon.nodes import SCALE, until
-from tests.lab import faults
-from tests.lab.bed import RATE, TOWARDS_A, Bed
-from tests.lab.faults import AGENT_START, KILLED, LOST, MISSED, STARTING, STOPPED, Fault
+from tests.lab.bed import TOWARDS_A, Bed
+from tests.lab.faults import FLOWS_AGAIN, Fault
+from tests.lab.floods import between
 from tests.lab.judge import assert_only_esp
-from tests.lab.traffic import Flow, between
+from tests.lab.traffic import Flow
 from tests.lab.truth import Watch
 from tests.lab.wire import Capture
 
@@ -25,11 +23,9 @@ WINDOW = 2.5
 LEAST = 0.3
 """Part of the floods' rate that must have been tried, where the machine is busy otherwise, too."""
 
-ATTEMPTS = 1250
-"""How often each flood must have tried within the window, which is open as long as that takes."""
-
-FLOWS_AGAIN = 3.0
-"""Seconds on a real machine after which every flood arrives again."""
+TRIED = 1.25
+"""Seconds at its rate: so often each flood must have tried within the window, which is open as long
+as that takes."""
 
 REST = 0.7
 """Seconds of the window after all that happens in it."""
@@ -37,71 +33,8 @@ REST = 0.7
 PATIENCE = 10.0
 """Seconds beyond its limit in which a row is still watched, so that it can say how long it took."""
 
-DPD = 15.0
 SLOWER = 1.0 if SCALE == 1 else 1.3
 """For limits that mostly are a wait of fixed length."""
-
-ROWS = (
-    Fault("a policy deleted", faults.delete_trap, faults.policies_there),
-    Fault("an SA's policy and its trap deleted", faults.delete_sas_policies, faults.policies_there),
-    Fault("a policy made optional", faults.weaken_trap, faults.policies_there),
-    Fault("a policy made to block", faults.block_trap, faults.policies_there),
-    Fault("ip xfrm policy flush", faults.flush_policies, faults.policies_there),
-    Fault("ip xfrm state flush", faults.flush_states, faults.no_lost_children, LOST),
-    Fault("nft flush ruleset", faults.flush_ruleset, faults.table_there, nat=False),
-    Fault("a rule of the guard deleted", faults.alter_table, faults.table_there),
-    Fault("the guard's table deleted", faults.delete_table, faults.table_there),
-    Fault("swanctl --load-all with nothing", faults.load_nothing, faults.policies_there),
-    Fault("charon killed", faults.kill_charon, faults.charon_loaded, KILLED),
-    Fault("charon stopped by a signal", faults.stop_charon, faults.charon_runs, STOPPED),
-    Fault("charon wedged", faults.wedge_charon, faults.charon_loaded, KILLED, slow=MISSED),
-    Fault(
-        "charon's socket removed", faults.remove_socket, faults.charon_loaded, KILLED, slow=STARTING
-    ),
-    Fault(
-        "an address added",
-        faults.add_address,
-        partial(faults.address_guarded, 11),
-        undo=faults.drop_address,
-    ),
-    Fault("an address gone and back", faults.blink_address, faults.arrives, FLOWS_AGAIN),
-    Fault(
-        "the address changed",
-        faults.change_address,
-        partial(faults.address_guarded, 21),
-        undo=faults.change_back,
-    ),
-    Fault("the link down and up", faults.blink_link, faults.arrives, FLOWS_AGAIN),
-    Fault("the MTU changed", faults.change_mtu, faults.same_charon, calm=True, lossless=True),
-    Fault(
-        "the agent killed, and another",
-        partial(faults.again, signal.SIGKILL),
-        faults.same_charon,
-        calm=True,
-        lossless=True,
-    ),
-    Fault(
-        "the agent ended, and another",
-        partial(faults.again, signal.SIGTERM),
-        faults.same_charon,
-        calm=True,
-        lossless=True,
-    ),
-    Fault("policies flushed, the agent stopped", faults.flush_while_held, faults.policies_there),
-    *(
-        Fault(name, do, faults.policies_replaced, KILLED, undo=faults.first_config, lossless=True)
-        for name, do in (
-            ("other proposals", faults.other_proposals),
-            ("other subnets", faults.other_subnets),
-            ("another certificate", faults.other_certificate),
-        )
-    ),
-    Fault("ipsec-agent stop, and start", faults.stop_and_start, faults.charon_loaded, AGENT_START),
-    Fault("crash, peers remembered", faults.crash, faults.arrives, LOST, crash=True),
-    Fault(
-        "crash, peers forgotten", faults.crash_and_forget, faults.arrives, 0.0, crash=True, slow=DPD
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +89,15 @@ def row(
     running = {
         name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
     }
+    rate = bed.setting.rate * len(running)
     held = [flood for name, flood in bed.floods.items() if name not in running]
     with contextlib.ExitStack() as stack:
         for flood in held:
             flood.hold()
             stack.callback(flood.go_on)
         stack.callback(bed.let_go)
-        capture = stack.enter_context(Capture(bed.hub, pair=(bed.one, bed.other)))
+        pairs = [(bed.one, bed.other), *(pair[:2] for pair in bed.further)]
+        capture = stack.enter_context(Capture(bed.hub, pairs=pairs))
         starts = {name: flood.read() for name, flood in running.items()}
         began = time.monotonic()
         healing = _watched(bed, fault, patience)
@@ -174,14 +109,23 @@ def row(
             return [between(start, running[name].read()) for name, start in starts.items()]
 
         until(
-            lambda: sum(flow.attempts for flow in flown()) >= ATTEMPTS * len(running),
+            lambda: sum(flow.attempts for flow in flown()) >= TRIED * rate,
             "the floods' attempts",
         )
         flows = flown()
         seconds = time.monotonic() - began
         report(_figures(bed, capture, flows, seconds, healing))
-        least = int(LEAST * RATE * len(flows) * seconds)
-        assert_only_esp(capture, bed.a.name, bed.one, bed.other, *flows, at_least=least, esp=esp)
+        least = int(LEAST * rate * seconds)
+        assert_only_esp(
+            capture,
+            bed.a.name,
+            bed.one,
+            bed.other,
+            *flows,
+            at_least=least,
+            esp=esp,
+            further=bed.further,
+        )
         assert capture.clear() == {}
     healing.judge()
     if fault.lossless:

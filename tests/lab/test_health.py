@@ -1,16 +1,16 @@
 """Health under real traffic: what is usual alarms nobody, and one-way traffic is seen."""
 
-import socket
 import subprocess
 import time
 from typing import Any
 
 import pytest
-import vici
 
-from tests.charon.nodes import DEADLINE, Node, until
+from tests.charon.nodes import Node, until
 from tests.lab.deployment import A, B, peer_of
-from tests.lab.traffic import first_answer, flood
+from tests.lab.floods import flood
+from tests.lab.traffic import first_answer
+from tests.lab.truth import charon_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -23,10 +23,8 @@ def rekey(node: Node) -> None:
         it["name"] for it in node.status()["connections"] if it["action"] == "encrypt"
     )
     child = f"{connection}-{node.status()['address']}"
-    with socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(DEADLINE)
-        channel.connect(str(node.run_dir / "charon.vici"))
-        answer = vici.Session(channel).rekey({"child": child})
+    with charon_of(node) as session:
+        answer = session.rekey({"child": child})
     assert int(answer["matches"]) >= 1, answer
 
 

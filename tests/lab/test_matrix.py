@@ -8,9 +8,10 @@ import pytest
 
 from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import SCALE
-from tests.lab.bed import BARE, CONTAINERS, IPV6, SWAPPED, TWO_NICS, Bed, Setting, bed
+from tests.lab.bed import BARE, CONTAINERS, IPV6, TWO_NICS, Bed, Setting, bed
 from tests.lab.faults import Fault, flush_policies
-from tests.lab.matrix import ROWS, Figures, row
+from tests.lab.matrix import Figures, row
+from tests.lab.rows import ROWS
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,7 +21,6 @@ pytestmark = pytest.mark.timeout(300)
     params=[
         pytest.param(BARE, marks=pytest.mark.esp),
         pytest.param(CONTAINERS, marks=pytest.mark.esp),
-        pytest.param(SWAPPED, marks=pytest.mark.long),
         pytest.param(IPV6, marks=pytest.mark.long),
         pytest.param(TWO_NICS, marks=pytest.mark.long),
     ],
@@ -36,8 +36,6 @@ def laid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("fault", ROWS, ids=lambda fault: fault.name)
 def test_row(laid: Bed, fault: Fault, matrix_figures: list[Figures]) -> None:
     """One row of the matrix."""
-    if laid.setting.containers and not fault.nat:
-        pytest.skip("it would end the translation of addresses")
     row(laid, fault, matrix_figures.append)
 
 

@@ -15,10 +15,11 @@ from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import DEADLINE, SCALE, Node, network, until
 from tests.lab import judge
 from tests.lab.deployment import A, B, C, configure, double, hub_of, peer_of, start
+from tests.lab.floods import flood
 from tests.lab.frames import Kind
 from tests.lab.judge import assert_only_esp
 from tests.lab.namespaces import inside
-from tests.lab.traffic import first_answer, flood, ping, transfer
+from tests.lab.traffic import first_answer, ping, transfer
 from tests.lab.wire import Capture
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]

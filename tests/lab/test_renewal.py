@@ -13,9 +13,10 @@ import pytest
 
 from tests.charon.nodes import SCALE, Node, ip, network, until
 from tests.lab.deployment import A, B, configure, double, hub_of, peer_of, start
+from tests.lab.floods import flood
 from tests.lab.judge import assert_only_esp
 from tests.lab.namespaces import inside
-from tests.lab.traffic import first_answer, flood, ping
+from tests.lab.traffic import first_answer, ping
 from tests.lab.wire import Capture
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]

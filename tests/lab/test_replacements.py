@@ -9,10 +9,10 @@ import pytest
 
 from tests.charon.nodes import SCALE, until
 from tests.lab import faults
-from tests.lab.bed import BARE, RATE, Bed, bed
+from tests.lab.bed import BARE, Bed, bed
+from tests.lab.floods import between
 from tests.lab.judge import assert_only_esp
 from tests.lab.matrix import LEAST
-from tests.lab.traffic import between
 from tests.lab.truth import DELETE_POLICY, NEW_POLICY
 from tests.lab.wire import Capture
 
@@ -59,14 +59,14 @@ def test_500_replacements(bare: Bed, record_property: Callable[[str, object], No
             faults.first_config,
         )
     )
-    with Capture(bare.hub, pair=(bare.one, bare.other)) as capture:
+    with Capture(bare.hub, pairs=[(bare.one, bare.other)]) as capture:
         starts = {name: flood.read() for name, flood in bare.floods.items()}
         began = time.monotonic()
         for change in itertools.islice(changes, TIMES):
             replaced(bare, change)
         flows = [between(start, bare.floods[name].read()) for name, start in starts.items()]
         seconds = time.monotonic() - began
-        least = int(LEAST * RATE * len(flows) * seconds)
+        least = int(LEAST * bare.setting.rate * len(flows) * seconds)
         assert_only_esp(capture, bare.a.name, bare.one, bare.other, *flows, at_least=least)
         assert capture.clear() == {}
     lost = sum(flow.lost + flow.refused.get("EPERM", 0) for flow in flows)

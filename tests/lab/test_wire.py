@@ -11,10 +11,11 @@ import pytest
 
 from tests.charon.nodes import Node, ip, network
 from tests.lab.deployment import A, B, hub_of
+from tests.lab.floods import flood
 from tests.lab.frames import Kind
 from tests.lab.judge import assert_only_esp, plant
 from tests.lab.namespaces import inside
-from tests.lab.traffic import Flow, flood, ping, transfer
+from tests.lab.traffic import Flow, ping, transfer
 from tests.lab.wire import Capture
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(200)]
@@ -163,7 +164,7 @@ def test_the_kernel_counts_as_the_look_at_each_frame(
     """ESP of the pair, both ways, frame for frame; all else is looked at, and convicts."""
     with (
         Capture(hub_of(pair)) as looked,
-        Capture(hub_of(pair), pair=(one, other)) as counted,
+        Capture(hub_of(pair), pairs=[(one, other)]) as counted,
         inside(pair[0].name),
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw,
     ):

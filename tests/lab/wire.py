@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Self
 
 from tests.lab import frame_filter
@@ -53,13 +54,13 @@ class Capture:
     """
 
     def __init__(
-        self, hub: str, *, encapsulated: bool = False, pair: tuple[str, str] | None = None
+        self, hub: str, *, encapsulated: bool = False, pairs: Sequence[tuple[str, str]] = ()
     ) -> None:
         """Prepare a capture in the namespace of a bridge whose ports are called p1, p2 …
 
         Args:
-            pair: two addresses whose ESP the kernel counts, without a look at each frame. In the
-                lab's guest that look takes more of the machine than the flood itself.
+            pairs: addresses between which the kernel counts ESP, without a look at each frame. In
+                the lab's guest that look takes more of the machine than the flood itself.
         """
         self.counts: Counter[Key] = Counter()
         self.examples: dict[Key, bytes] = {}
@@ -68,7 +69,7 @@ class Capture:
         self.began = self.ended = 0.0
         self._hub = hub
         self._reader = Reader(encapsulated)
-        self._directions = (pair, pair[::-1]) if pair else ()
+        self._directions = (*pairs, *((other, one) for one, other in pairs))
         self._counters: dict[Key, socket.socket] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

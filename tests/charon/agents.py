@@ -1,0 +1,182 @@
+"""Starts agents in network namespaces; where the lab is slow, it forks them.
+
+The lab's guest takes 15 s for the agent's imports, where a real machine takes 0.7 s. There they are
+done once, by a program that is each agent's parent. The boot test, and all that runs on the
+machine's own kernel, start the agent as its users do.
+"""
+
+import atexit
+import functools
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from tests.lab.namespaces import inside
+
+PYTHON = sys.executable
+AGENT = (PYTHON, "-m", "ipsec_agent")
+EVERY = 0.05
+"""Seconds between two looks whether an agent has ended."""
+
+
+class Running(Protocol):
+    """What tests need of an agent's process."""
+
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+
+    def poll(self) -> int | None:
+        """Its exit code, below 0 for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its exit code."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
+def start(
+    netns: str, arguments: Sequence[str], log: Path, *, around: Sequence[str] = (), fork: bool
+) -> Running:
+    """Start `ipsec-agent ARGUMENTS` in a namespace; it writes to the end of a log.
+
+    Args:
+        around: a program that runs it, which then is not forked.
+    """
+    if fork and not around:
+        said = _asked(netns=netns, arguments=arguments, log=str(log))
+        return Forked(said["pid"])
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            ["ip", "netns", "exec", netns, *around, *AGENT, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+
+
+class Forked:
+    """An agent whose parent is the program below.
+
+    Attributes:
+        pid: its pid.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, below 0 for a signal; None while it runs."""
+        if self._code is None:
+            self._code = _asked(pid=self.pid)["code"]
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end in time.
+        """
+        end = time.monotonic() + (timeout or 0)
+        while (code := self.poll()) is None:
+            if timeout is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired("ipsec-agent", timeout)
+            time.sleep(EVERY)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def _parent() -> subprocess.Popen[str]:
+    program = subprocess.Popen(
+        [PYTHON, "-m", "tests.charon.agents"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    # At the end of its input it ends.
+    atexit.register(program.communicate)
+    return program
+
+
+def _asked(**request: Any) -> dict[str, Any]:
+    parent = _parent()
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    with _one_at_a_time:
+        parent.stdin.write(json.dumps(request) + "\n")
+        parent.stdin.flush()
+        answer: dict[str, Any] = json.loads(parent.stdout.readline())
+    return answer
+
+
+def main() -> None:
+    """Be the parent: a line starts an agent, or asks for the exit code of one."""
+    import_module("ipsec_agent.verbs.run")
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "pid" in request:
+            pid, status = os.waitpid(request["pid"], os.WNOHANG)
+            answer = {"code": os.waitstatus_to_exitcode(status) if pid else None}
+        else:
+            pid = os.fork()
+            if not pid:
+                _be(**request)
+            answer = {"pid": pid}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _be(netns: str, arguments: Sequence[str], log: str) -> None:
+    """Be an agent, and end with it."""
+    code: Any = 1
+    try:
+        for number, path, flags in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
+        ):
+            opened = os.open(path, flags, 0o644)
+            os.dup2(opened, number)
+            os.close(opened)
+        os.dup2(1, 2)
+        with inside(netns):
+            code = import_module("ipsec_agent.cli").main(arguments)
+    except SystemExit as error:
+        code = error.code
+    except BaseException:  # noqa: BLE001 - what Python itself would do
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+if __name__ == "__main__":
+    main()

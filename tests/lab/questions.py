@@ -1,0 +1,125 @@
+"""The questions that tell whether a VM is as it was before a fault.
+
+Each asks the kernel and charon, never the agent.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+
+from tests.charon.nodes import ip
+from tests.lab.bed import TOWARDS_A, Bed
+from tests.lab.truth import (
+    DELETE_POLICY,
+    NEW_POLICY,
+    alive,
+    children,
+    guard_table,
+    stopped,
+    traps,
+)
+
+Question = Callable[[], bool | float]
+"""Whether all is as it was; perhaps as the moment from which it is known to be, and not as True."""
+
+RECENT = 0.3
+"""Seconds after an arrival in which a flood still counts as one that arrives."""
+
+
+def policies_there(bed: Bed) -> Question:
+    """Every policy that stood by the config is there again, and requires what it required."""
+    wanted = bed.traps()
+    return lambda: wanted <= bed.kernel.policies()
+
+
+def table_there(bed: Bed) -> Question:
+    """The guard's table is what it was."""
+    bed.tables.any()
+    wanted = guard_table(bed.a.name)
+    assert "drop" in wanted
+    known, changed = True, False
+
+    def whole() -> bool | float:
+        nonlocal known, changed
+        moment = time.monotonic()
+        if bed.tables.any() or changed:
+            known = guard_table(bed.a.name) == wanted
+            # A listing takes its time in the guest; what was listed stood before, if nothing came.
+            changed = bed.tables.any()
+            if changed:
+                moment = time.monotonic()
+        return moment if known else False
+
+    return whole
+
+
+def no_lost_children(bed: Bed) -> Question:
+    """The kernel has the SAs of every CHILD_SA that charon believes in."""
+
+    def whole() -> bool:
+        believed = {spi for spis in children(bed.a).values() for spi in spis}
+        return believed <= bed.kernel.spis()
+
+    return whole
+
+
+def charon_loaded(bed: Bed) -> Question:
+    """A charon that lives and answers has the traps, and so has the kernel."""
+    names, wanted = traps(bed.a), bed.traps()
+    assert names
+    return lambda: traps(bed.a) >= names and wanted <= bed.kernel.policies()
+
+
+def charon_runs(bed: Bed) -> Question:
+    """The charon that was is not stopped."""
+    pid = bed.a.charon_pid
+    return lambda: not stopped(pid)
+
+
+def same_charon(bed: Bed) -> Question:
+    """The charon that was lives, and no policy is missing."""
+    wanted, pid = bed.traps(), bed.a.charon_pid
+    return lambda: alive(pid) and wanted <= bed.kernel.policies()
+
+
+def arrives(bed: Bed) -> Question:
+    """Something of the floods towards VM a has arrived within the last moments."""
+    running = [flood for name, flood in bed.floods.items() if name in TOWARDS_A]
+    return lambda: all(time.monotonic() - one.arrived_last() < RECENT for one in running)
+
+
+def policies_replaced(bed: Bed) -> Question:
+    """Once told of another config: the kernel has told of a trap that went, and of one that came.
+
+    Of one that went it tells no templates; that of an SA does not count.
+    """
+    seen = {DELETE_POLICY: 0, NEW_POLICY: 0}
+    bed.events.new()
+
+    def whole() -> bool:
+        for kind, entry in bed.events.new():
+            if entry.direction == 1 and not bed.of_hosts(entry) and kind in seen:
+                seen[kind] += 1
+        return not bed.told or (all(seen.values()) and bool(bed.traps()))
+
+    return whole
+
+
+def address_guarded(number: int, bed: Bed) -> Question:
+    """Wherever VM a has this address, it has its own trap for it."""
+    address = bed.setting.address(number)
+    packed = _packed(address)
+
+    def whole() -> bool:
+        shown = ip("-o", "addr", "show", "to", address, netns=bed.a.name)
+        return not shown or any(
+            entry.direction == 1 and entry.selector[16:32] == packed and entry.templates
+            for entry in bed.kernel.policies()
+        )
+
+    return whole
+
+
+def _packed(address: str) -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.inet_pton(family, address).ljust(16, b"\0")
