@@ -7,14 +7,15 @@ from typing import Any
 
 from tests.boot.flow_program import PATIENCE
 from tests.boot.place import BARE, PEER, VM
-from tests.lab.faults import AGENT_START, KILLED
+from tests.lab.faults import KILLED
 from tests.lab.frames import Kind
 
 FACTOR = 5.0
 """How much slower the guest may be than a real machine."""
 
-RESTART, WATCHDOG = 1.0, 15.0
-"""Seconds: RestartSec of the agent's unit, and what the lab makes of its WatchdogSec."""
+AGENT_START, RESTART, WATCHDOG = 6.0, 1.0, 15.0
+"""Seconds: until a started agent has everything in place, RestartSec of its unit, and what the lab
+makes of its WatchdogSec."""
 
 LIMITS = {
     name: FACTOR * seconds

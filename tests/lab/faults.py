@@ -39,7 +39,7 @@ DPD = 15.0
 """Seconds after which a VM notices that its peer is gone."""
 
 AGENT_START = 4.0
-"""Seconds from the agent's start to its first pass; in the guest most of it is Python's imports."""
+"""Seconds from the agent's start until charon runs and has the traps."""
 
 
 @dataclass(frozen=True, slots=True)
