@@ -19,8 +19,10 @@ PROTOCOLS = {ICMPV6: "ipv6-icmp"}
 IKE_REKEY, CHILD_REKEY = "4h", "1h"
 """As later versions of the add-on: far below the sequence numbers' end at any rate a VM reaches."""
 
-REPLAY_WINDOW = 128
-"""Packets: several queues of one NIC reorder more than the 32 of charon's default."""
+REPLAY_WINDOW = 2048
+"""Packets by which one may be overtaken: the CPUs of a VM, and the queues of its NIC, reorder what
+one SA carries by far more than the 32 of charon's default, and what comes later is lost. The kernel
+takes up to 4,096 (XFRMA_REPLAY_ESN_MAX in linux/xfrm.h); an SA has a bit for each."""
 
 
 def connection_message(connection: Connection) -> dict[str, Any]:

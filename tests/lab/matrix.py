@@ -143,8 +143,8 @@ def row(
         assert capture.clear() == {}
     if fault.lossless:
         _nothing_lost(flows)
-    bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
     healing.judge()
+    bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
     least = int(LEAST * bed.setting.rate * len(flows) * figures.seconds)
     if figures.sends < least:
         raise TooSlowError(f"only {figures.sends} of {least} attempts in {figures.seconds:.1f} s")

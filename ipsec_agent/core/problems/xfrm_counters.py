@@ -68,8 +68,7 @@ MEANINGS = {
     "XfrmInStateModeError": Meaning("ESP of another mode than transport arrives", PEER),
     "XfrmInStateSeqError": Meaning(
         "ESP arrives twice or very late: replayed, or reordered by the network",
-        "does the network duplicate or reorder? `agent.charon.settings: {replay_window: 128}`"
-        " bears more",
+        "does the network duplicate packets, or deliver them seconds late?",
         most=100,
     ),
     "XfrmInStateExpired": Meaning(
