@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -199,13 +200,17 @@ def _program(netns: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         _kill(program)
 
 
+_one_at_a_time = threading.Lock()
+
+
 def _asked(program: subprocess.Popen[str]) -> dict[str, Any]:
     assert program.stdin is not None
     assert program.stdout is not None
-    program.stdin.write("\n")
-    program.stdin.flush()
-    assert select.select([program.stdout], [], [], DEADLINE)[0], "a flood does not answer"
-    found: dict[str, Any] = json.loads(program.stdout.readline())
+    with _one_at_a_time:
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert select.select([program.stdout], [], [], DEADLINE)[0], "a flood does not answer"
+        found: dict[str, Any] = json.loads(program.stdout.readline())
     return found
 
 

@@ -75,7 +75,7 @@ def assert_only_esp(
         flows: what was tried between the two addresses.
         at_least: how often it must have been tried within the window.
         esp: how many packets of ESP there must be.
-        further: other addresses of the two VMs, for which the same holds; some ESP is enough.
+        further: other addresses of the two VMs, for which the same holds.
 
     Raises:
         AssertionError: clear packets; or the capture lost some, saw too little ESP, missed the
@@ -89,13 +89,16 @@ def assert_only_esp(
         assert flow.ended <= capture.ended, "the flow outlasts the capture: it is no judge"
     attempts = sum(flow.attempts for flow in flows)
     assert attempts >= at_least, f"only {attempts} of {at_least} attempts: no judgement"
-    _nothing_clear(capture, one, other, esp)
     for own, peer, _ in further:
         assert capture.planted[own, peer] == 1, f"no packet planted from {own} was seen: no judge"
-        _nothing_clear(capture, own, peer, 1)
+    pairs = [(one, other), *(pair[:2] for pair in further)]
+    for pair in pairs:
+        _nothing_clear(capture, *pair)
+    seen = sum(capture.between(*pair, Kind.ESP) for pair in pairs)
+    assert seen >= esp, f"{seen} packets of ESP, where {esp} were to be expected"
 
 
-def _nothing_clear(capture: Capture, one: str, other: str, esp: int) -> None:
+def _nothing_clear(capture: Capture, one: str, other: str) -> None:
     clear = capture.between(one, other, Kind.CLEAR)
     shown = [
         capture.examples[key].hex(" ")
@@ -103,5 +106,3 @@ def _nothing_clear(capture: Capture, one: str, other: str, esp: int) -> None:
         if key in capture.examples
     ]
     assert clear == 0, f"{clear} clear packets between {one} and {other}: {shown}"
-    seen = capture.between(one, other, Kind.ESP)
-    assert seen >= esp, f"{seen} packets of ESP, where {esp} were to be expected"
