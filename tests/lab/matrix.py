@@ -140,7 +140,7 @@ def row(
         tried = int(TRIED * bed.setting.rate * len(flows))
         ends = (bed.a.name, bed.one, bed.other)
         assert_only_esp(capture, *ends, *flows, at_least=tried, esp=esp, further=bed.further)
-        assert capture.clear() == {}
+        assert capture.clear() == {}, f"clear: {capture.clear()}"
     if fault.lossless:
         _nothing_lost(flows)
     healing.judge()
