@@ -13,7 +13,7 @@ from tests.lab.frames import Kind
 FACTOR = 5.0
 """How much slower the guest may be than a real machine."""
 
-AGENT_START, RESTART, WATCHDOG = 6.0, 1.0, 15.0
+AGENT_START, RESTART, WATCHDOG = 10.0, 1.0, 15.0
 """Seconds: until a started agent has everything in place, RestartSec of its unit, and what the lab
 makes of its WatchdogSec."""
 

@@ -23,9 +23,9 @@ from tests.lab.frames import Kind
 from tests.lab.guest import Boot, in_guest
 from tests.manifests import manifest
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(650)]
 
-DEADLINE = 400.0
+DEADLINE = 560.0
 SUBNET = "10.9.0.0/24"
 OPTIONS = (
     "systemd.unit=multi-user.target systemd.show_status=no systemd.log_target=console"

@@ -49,6 +49,11 @@ class Running(Protocol):
         """Kill it."""
 
 
+def prepare() -> None:
+    """Begin with the imports, for the forks that come."""
+    _parent()
+
+
 def start(
     netns: str, arguments: Sequence[str], log: Path, *, around: Sequence[str] = (), fork: bool
 ) -> Running:

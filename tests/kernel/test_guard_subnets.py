@@ -101,7 +101,7 @@ def test_link_local_and_multicast_pass(wire: Capture) -> None:
         assert [one for one in seen if one.raw.endswith(payload)], payload
     kinds = {one.raw[40] for one in seen if one.target == "ff02::2" and one.protocol == 58}
     assert kinds == {133, 143}
-    assert table(B).dropped_in == 0
+    assert table(B).dropped_in == 0, seen
 
 
 def test_a_lease_is_asked_for_by_broadcast(wire: Capture) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.charon.nodes import Node, network, until
+from tests.charon import agents
+from tests.charon.nodes import SCALE, Node, network, until
 from tests.lab.bed import Setting, enforces
 from tests.lab.deployment import C, configure, start
 from tests.lab.faults import Fault
@@ -33,6 +34,12 @@ def three(running: list[Node]) -> list[Node]:
     for node in running:
         until(functools.partial(enforces, node), f"{node.name} enforces: {node.log[-2000:]}")
     return running
+
+
+def pytest_configure() -> None:
+    """Have the agents' imports done while the tests are collected."""
+    if SCALE > 1:
+        agents.prepare()
 
 
 FIGURES = pytest.StashKey[list[Figures]]()
