@@ -98,7 +98,6 @@ class Carrier:
 
     def __init__(self) -> None:
         self._vm = Itself(VM_NS, LAB)
-        self._kernel = Kernel(VM_NS)
         self._pid = int(shown(CHARON, "MainPID"))
         self._names = traps(self._vm)
         self._traps = self._standing()
@@ -106,8 +105,8 @@ class Carrier:
         assert self._traps
 
     def _standing(self) -> frozenset[Entry]:
-        # Those of an SA are of two single addresses.
-        return frozenset(one for one in self._kernel.policies() if one.selector[42:44] != b"  ")
+        with Kernel(VM_NS) as kernel:
+            return kernel.traps()
 
     def replaced(self) -> bool:
         """Whether another one has all its traps, and so has the kernel."""

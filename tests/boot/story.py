@@ -18,14 +18,11 @@ AGENT_START, RESTART, WATCHDOG = 10.0, 1.0, 15.0
 makes of its WatchdogSec."""
 
 LIMITS = {
-    name: FACTOR * seconds
-    for name, seconds in (
-        ("boot", AGENT_START),
-        ("killed", RESTART + AGENT_START),
-        ("hung", WATCHDOG / FACTOR + RESTART + AGENT_START),
-        ("charon-killed", KILLED),
-        ("upgraded", AGENT_START),
-    )
+    "boot": FACTOR * AGENT_START,
+    "killed": FACTOR * (RESTART + AGENT_START),
+    "hung": WATCHDOG + FACTOR * (RESTART + AGENT_START),
+    "charon-killed": FACTOR * KILLED,
+    "upgraded": FACTOR * AGENT_START,
 }
 """Seconds within which each must be healed here."""
 

@@ -1,8 +1,7 @@
-"""Starts agents in network namespaces; where the lab is slow, it forks them.
+"""Forks agents in a slow lab: its guest takes 15 s for their imports, a real machine 0.7 s.
 
-The lab's guest takes 15 s for the agent's imports, where a real machine takes 0.7 s. There they are
-done once, by a program that is each agent's parent. The boot test, and all that runs on the
-machine's own kernel, start the agent as its users do.
+The imports are done once, by a program that is each agent's parent. The boot test, and all that
+runs on the machine's own kernel, start the agent as its users do.
 """
 
 import atexit
@@ -23,8 +22,6 @@ from typing import Any, Protocol
 
 from tests.lab.namespaces import inside
 
-PYTHON = sys.executable
-AGENT = (PYTHON, "-m", "ipsec_agent")
 EVERY = 0.05
 """Seconds between two looks whether an agent has ended."""
 
@@ -54,24 +51,9 @@ def prepare() -> None:
     _parent()
 
 
-def start(
-    netns: str, arguments: Sequence[str], log: Path, *, around: Sequence[str] = (), fork: bool
-) -> Running:
-    """Start `ipsec-agent ARGUMENTS` in a namespace; it writes to the end of a log.
-
-    Args:
-        around: a program that runs it, which then is not forked.
-    """
-    if fork and not around:
-        said = _asked(netns=netns, arguments=arguments, log=str(log))
-        return Forked(said["pid"])
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            ["ip", "netns", "exec", netns, *around, *AGENT, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-        )
+def fork(netns: str, arguments: Sequence[str], log: Path) -> "Forked":
+    """Fork `ipsec-agent ARGUMENTS` into a namespace; it writes to the end of a log."""
+    return Forked(_asked(netns=netns, arguments=arguments, log=str(log))["pid"])
 
 
 class Forked:
@@ -120,7 +102,7 @@ _one_at_a_time = threading.Lock()
 @functools.cache
 def _parent() -> subprocess.Popen[str]:
     program = subprocess.Popen(
-        [PYTHON, "-m", "tests.charon.agents"],
+        [sys.executable, "-m", "tests.charon.agents"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
 from tests.charon import agents
-from tests.charon.agents import AGENT, PYTHON
 
+PYTHON = sys.executable
+AGENT = (PYTHON, "-m", "ipsec_agent")
 CHARON = "/usr/sbin/charon-systemd"
 OTHER_CHARON = "/usr/lib/ipsec/charon"
 """Another build of charon, as a package upgrade brings it."""
@@ -94,7 +96,16 @@ class Node:
         """Start the agent, without waiting for it; `around` is a program that runs it."""
         words = ("run", "--config", str(self.config), *options)
         log = self.directory / "agent.log"
-        self.agent = agents.start(self.name, words, log, around=around, fork=SCALE > 1)
+        if SCALE > 1 and not around:
+            self.agent = agents.fork(self.name, words, log)
+            return
+        with log.open("ab") as file:
+            self.agent = subprocess.Popen(
+                self.command(*around, *AGENT, *words),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
 
     def up(self) -> dict[str, Any]:
         """Start the agent and wait until it runs."""

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import make_ca, make_leaf, rsa_key
-from tests.charon.agents import AGENT
-from tests.charon.nodes import Node, ip, network, until
+from tests.charon.nodes import AGENT, Node, ip, network, until
 from tests.manifests import manifest
 
 pytestmark = pytest.mark.charon

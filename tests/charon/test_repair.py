@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.charon.agents import PYTHON
-from tests.charon.nodes import FIGURES, SCALE, Node, ip, network, until
+from tests.charon.nodes import FIGURES, PYTHON, SCALE, Node, ip, network, until
 from tests.charon.test_agent import EXPECTED, WITHOUT_SHUNT, configure
 from tests.charon.wedge import wedge
 

@@ -21,7 +21,7 @@ from tests.lab.judge import Pair
 from tests.lab.truth import Entry, Events, Kernel, TableEvents
 
 RATE = 1000
-"""Packets a second over UDP, and as many over TCP."""
+"""Packets a second of each of two floods; more of them share as many."""
 
 LONG = 3600.0
 UDP_OUT, UDP_BACK, TCP = "udp a>b", "udp b>a", "tcp b>a"
@@ -155,12 +155,8 @@ class Bed:
         return "32" if self.setting.version == 4 else "128"
 
     def traps(self) -> frozenset[Entry]:
-        """The policies that stand by the config: without those of an SA, which come and go."""
-        return frozenset(entry for entry in self.kernel.policies() if not self.of_hosts(entry))
-
-    def of_hosts(self, entry: Entry) -> bool:
-        """Whether a policy is about two single addresses, as those of an SA are."""
-        return entry.selector[42:44] == bytes((int(self.prefix), int(self.prefix)))
+        """Those of VM a's policies that stand by the config."""
+        return self.kernel.traps()
 
     def settle(self) -> None:
         """Wait until all agents run, no policy is missing, and every flood arrives."""

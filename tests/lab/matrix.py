@@ -134,10 +134,10 @@ def row(
         _held(bed, [flood for name, flood in bed.floods.items() if name not in running]),
         Capture(bed.hub, pairs=pairs) as capture,
     ):
-        healing, flows = _happened(bed, fault, running, patience)
+        tried = int(TRIED * bed.setting.rate * len(running))
+        healing, flows = _happened(bed, fault, running, patience, tried)
         figures = _figures(bed, capture, flows, healing)
         report(figures)
-        tried = int(TRIED * bed.setting.rate * len(flows))
         ends = (bed.a.name, bed.one, bed.other)
         assert_only_esp(capture, *ends, *flows, at_least=tried, esp=esp, further=bed.further)
         assert capture.clear() == {}, f"clear: {capture.clear()}"
@@ -164,7 +164,7 @@ def _held(bed: Bed, floods: Sequence[Flood]) -> Iterator[None]:
 
 
 def _happened(
-    bed: Bed, fault: Fault, running: Mapping[str, Flood], patience: float
+    bed: Bed, fault: Fault, running: Mapping[str, Flood], patience: float, tried: int
 ) -> tuple[Healing, list[Flow]]:
     """Have it happen and heal, and what the floods did in that window."""
     starts = {name: flood.read() for name, flood in running.items()}
@@ -177,7 +177,6 @@ def _happened(
     if fault.undo is not None:
         fault.undo(bed)
     time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
-    tried = TRIED * bed.setting.rate * len(running)
     until(lambda: sum(flow.attempts for flow in flown()) >= tried, "the floods' attempts")
     return healing, flown()
 

@@ -98,7 +98,7 @@ def policies_replaced(bed: Bed) -> Question:
 
     def whole() -> bool:
         for kind, entry in bed.events.new():
-            if entry.direction == 1 and not bed.of_hosts(entry) and kind in seen:
+            if entry.direction == 1 and not entry.of_hosts and kind in seen:
                 seen[kind] += 1
         return not bed.told or (all(seen.values()) and bool(bed.traps()))
 

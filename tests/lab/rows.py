@@ -64,19 +64,15 @@ ROWS = (
     ),
     Fault("the link down and up", faults.blink_link, arrives, FLOWS_AGAIN),
     Fault("the MTU changed", faults.change_mtu, same_charon, calm=True, lossless=True),
-    Fault(
-        "the agent killed, and another",
-        partial(faults.again, signal.SIGKILL),
-        same_charon,
-        calm=True,
-        lossless=True,
-    ),
-    Fault(
-        "the agent ended, and another",
-        partial(faults.again, signal.SIGTERM),
-        same_charon,
-        calm=True,
-        lossless=True,
+    *(
+        Fault(
+            f"the agent {how}, and another",
+            partial(faults.again, number),
+            same_charon,
+            calm=True,
+            lossless=True,
+        )
+        for how, number in (("killed", signal.SIGKILL), ("ended", signal.SIGTERM))
     ),
     Fault("policies flushed, the agent stopped", faults.flush_while_held, policies_there),
     *(

@@ -55,6 +55,12 @@ class Entry:
     blocks: bool
     templates: tuple[tuple[int, int, bool], ...]
 
+    @property
+    def of_hosts(self) -> bool:
+        """Whether it is about two single addresses, as those of an SA are (xfrm_selector)."""
+        family, remote, local = struct.unpack_from("=HBB", self.selector, 40)
+        return bool(remote == local == (32 if family == socket.AF_INET else 128))
+
 
 class Kernel:
     """The kernel's XFRM in a namespace, by a socket of its own: a look takes a millisecond."""
@@ -77,6 +83,10 @@ class Kernel:
             for body in self._dump(GET_POLICY, NEW_POLICY)
             if (entry := _policy(body)).direction < 3
         )
+
+    def traps(self) -> frozenset[Entry]:
+        """The policies that stand by the config: without those of an SA, which come and go."""
+        return frozenset(entry for entry in self.policies() if not entry.of_hosts)
 
     def spis(self) -> frozenset[int]:
         """The SPIs of all SAs but larval ones."""

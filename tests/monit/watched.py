@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.charon.agents import PYTHON
-from tests.charon.nodes import DEADLINE, SCALE, Node, until
+from tests.charon.nodes import DEADLINE, PYTHON, SCALE, Node, until
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "monit"
