@@ -71,6 +71,10 @@ class Guard:
                 merged.append((first, last))
         return tuple(merged)
 
+    def no_ipsec(self, version: int) -> tuple[Network, ...]:
+        """The no-ipsec subnets of an IP version, none inside another."""
+        return tuple(_collapsed(self.promise.no_ipsec, version))
+
     def _ranges(self, version: int) -> Iterator[tuple[int, int]]:
         for network in (*self.promise.no_ipsec, *NEVER_A_PEER):
             if network.version == version:

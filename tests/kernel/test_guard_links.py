@@ -1,14 +1,22 @@
 """The guard, links that stay inside the VM, and containers behind it."""
 
+from dataclasses import replace
+from ipaddress import ip_network
+
 import pytest
 
+from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update
 from tests.kernel.guard_lab import (
     A4,
+    A6,
     B4,
+    B6,
     C4,
     GATE4,
     PLAIN4,
+    PLAIN6,
+    PROMISE,
     A,
     B,
     C,
@@ -127,6 +135,75 @@ def test_a_container_behind_dnat_is_its_vm() -> None:
         send_udp(B, PLAIN4, A4, ports=(0, 8080))
         assert arrived(at_c) == b"clear"
     assert [str(peer.address) for peer in table(A).clear_in] == [B4]
+
+
+def without_address(link: str = "a0") -> None:
+    """Take A's uplink its address; the routes stay, as with a default route that names a link."""
+    run("ip", "addr", "flush", "dev", link, ns=A)
+    run("ip", "route", "add", "10.77.0.0/16", "dev", link, ns=A)
+    run("nft", "-f", "-", ns=A, text=SNAT)
+
+
+def test_masquerade_without_an_address_on_the_uplink(wire: Capture) -> None:
+    """It takes another link's, which is in no list; that is no way out, and leaves no trace."""
+    without_address()
+    load(A, more=exempt_update([index(A, "ac0")]))
+    uplink = index(A, "a0")
+
+    send_udp(C, C4, B4, ports=(4000, 9))
+
+    assert not wire.between(GATE4, B4)
+    assert [(str(peer.address), peer.packets) for peer in table(A).clear_out] == [(B4, 1)]
+    assert table(A).untranslated == ()
+
+    run("ip", "addr", "add", f"{A4}/16", "dev", "a0", ns=A)
+    run("nft", "-f", "-", ns=A, text=exempt_update([index(A, "ac0"), uplink]))
+    send_udp(C, C4, B4, ports=(4000, 9))
+    assert len(wire.between(A4, B4)) == 1
+
+
+def test_masquerade_of_ipv6_without_an_address_on_the_uplink(wire: Capture) -> None:
+    """The same."""
+    run("ip", "addr", "add", "fd88::1/64", "dev", "ac0", "nodad", ns=A)
+    run("ip", "addr", "add", "fd88::2/64", "dev", "c0", "nodad", ns=C)
+    run("ip", "route", "add", "default", "via", "fd88::1", ns=C)
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", ns=A)
+    run("nft", "-f", "-", ns=A, text=SNAT.replace("table ip nat", "table ip6 nat"))
+    run("ip", "addr", "del", f"{A6}/16", "dev", "a0", ns=A)
+    run("ip", "route", "add", "fd77::/16", "dev", "a0", ns=A)
+    load(A, more=exempt_update([index(A, "ac0")]))
+
+    send_udp(C, "fd88::2", B6)
+    send_udp(C, "fd88::2", PLAIN6)
+
+    targets = [(seen.source, seen.target) for seen in wire.packets() if seen.protocol == 17]
+    assert targets == [("fd88::1", PLAIN6)]
+    assert [(str(peer.address), peer.packets) for peer in table(A).clear_out] == [(B6, 1)]
+
+
+def test_masquerade_to_who_may_have_it_clear(wire: Capture) -> None:
+    """Where the destination, or the address that was taken, is in a no-ipsec subnet it passes."""
+    without_address()
+    load(A, more=exempt_update([index(A, "ac0")]))
+    send_udp(C, C4, PLAIN4)
+    assert len(wire.between(GATE4, PLAIN4)) == 1
+
+    listed = replace(PROMISE, no_ipsec=(*PROMISE.no_ipsec, ip_network("192.168.77.0/24")))
+    load(A, Guard(listed), more=exempt_update([index(A, "ac0")]))
+    send_udp(C, C4, B4)
+    assert len(wire.between(GATE4, B4)) == 1
+
+
+def test_translated_to_an_address_in_no_list(wire: Capture) -> None:
+    """One that the uplink really has speaks clear, as the lists say; so does this VM itself."""
+    load(A, more=exempt_update([index(A, "ac0")]))
+    assert send_udp(A, GATE4, B4)
+    run("ip", "addr", "add", "192.168.78.1/32", "dev", "a0", ns=A)
+    run("nft", "-f", "-", ns=A, text=SNAT.replace("masquerade", "snat to 192.168.78.1"))
+    send_udp(C, C4, B4)
+
+    sources = [seen.source for seen in wire.packets() if seen.protocol == 17]
+    assert sources == [GATE4, "192.168.78.1"]
 
 
 def test_untranslated_containers_are_reported(wire: Capture) -> None:
