@@ -13,18 +13,25 @@ from ipsec_agent.core.steps import TerminateChild, TerminateSa
 SETTLED = 15
 """Seconds of age from which a CHILD_SA counts: crossed negotiations and rekeyings are over."""
 
+UNKNOWN = (-1, 0, 0)
+"""Ranks before any SA of the kernel's."""
+
 Pair = tuple[tuple[Network, ...], tuple[Network, ...]]
 
 
 def endings(
     charon: Charon, states: tuple[SecurityAssociation, ...]
 ) -> tuple[TerminateSa | TerminateChild, ...]:
-    """The steps that leave one CHILD_SA with each peer, where ending the others is ours."""
-    sent = {state.spi: state for state in states}
+    """The steps that leave one CHILD_SA with each peer, where ending the others is ours.
+
+    Args:
+        charon: what it has.
+        states: the kernel's SAs, in the order in which it lists them.
+    """
+    ranks = {state.spi: _rank(state, place) for place, state in enumerate(states)}
     steps: list[TerminateSa | TerminateChild] = []
     for found in _doubled(charon):
-        # charon numbers CHILD_SAs as they come; the kernel sends on the newest (xfrm_state.c).
-        keep = max(found, key=lambda pair: _rank(pair[1], sent.get(pair[1].spi_out)))
+        keep = max(found, key=lambda pair: ranks.get(pair[1].spi_out, UNKNOWN))
         steps += [_ending(sa, child) for sa, child in found if child is not keep[1]]
     return tuple(dict.fromkeys(steps))
 
@@ -42,10 +49,13 @@ def _doubled(charon: Charon) -> Iterator[list[tuple[IkeSa, ChildSa]]]:
             yield found
 
 
-def _rank(child: ChildSa, state: SecurityAssociation | None) -> tuple[int, int, int]:
-    if state is None:
-        return (0, 0, child.unique_id)
-    return (state.last_used, state.added, child.unique_id)
+def _rank(state: SecurityAssociation, place: int) -> tuple[int, int, int]:
+    """The kernel sends on the newest SA, and lists that first (xfrm_state.c, xfrm_state_find).
+
+    Some second has two of them, and which number charon gave them tells nothing: it numbers a
+    CHILD_SA when its negotiation begins.
+    """
+    return (state.last_used, state.added, -place)
 
 
 def _ending(sa: IkeSa, child: ChildSa) -> TerminateSa | TerminateChild:

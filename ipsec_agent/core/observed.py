@@ -123,7 +123,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class SecurityAssociation:
-    """An ESP SA in the kernel; SPI 0 is a larval one that waits for IKE."""
+    """An ESP SA in the kernel; SPI 0 is a larval one that waits for IKE.
+
+    Attributes:
+        added: when it was installed, in seconds of the epoch.
+        first_used: when its first packet came or went; 0 before.
+        last_used: 0 as well where the kernel does not tell (it does from 6.2 on, xfrm_output.c).
+    """
 
     source: Address
     destination: Address
@@ -132,6 +138,7 @@ class SecurityAssociation:
     bytes: int = 0
     packets: int = 0
     added: int = 0
+    first_used: int = 0
     last_used: int = 0
     encapsulated: bool = False
 

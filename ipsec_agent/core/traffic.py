@@ -131,8 +131,8 @@ def _moved(way: Way, sas: list[SecurityAssociation], counted: dict[Key, Count], 
         before = before if before[0] <= sa.packets else (0, 0)
         packets += sa.packets - before[0]
         bytes_ += sa.bytes - before[1]
-    # Some kernels tell only when an SA was first used, which is never later than its last use.
-    used = min(float(max((sa.last_used for sa in sas), default=0)), now)
+    # The first use is never later than the last one, which some kernels do not tell.
+    used = min(float(max((sa.last_used or sa.first_used for sa in sas), default=0)), now)
     return replace(
         way,
         packets=way.packets + packets,

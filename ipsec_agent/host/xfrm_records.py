@@ -96,8 +96,8 @@ def state_of(message: Any) -> SecurityAssociation | None:
         bytes=message["bytes"],
         packets=message["packets"],
         added=message["add_time"],
-        # Absent until the first packet, and in kernels that only keep the time of first use.
-        last_used=message.get_attr("XFRMA_LASTUSED") or message["use_time"],
+        first_used=message["use_time"],
+        last_used=message.get_attr("XFRMA_LASTUSED") or 0,
         encapsulated=encapsulation is not None and encapsulation["type"] != 0,
     )
 

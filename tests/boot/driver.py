@@ -241,14 +241,16 @@ def journal() -> None:
 def main() -> None:
     """Live."""
     life = Life()
-    for act in (boot, reload, agent_ends, charon_killed, upgraded):
-        act(life)
-        journal()
-        if any("failed" in found for found in life.phases.values()):
-            break
-    life.phases["poweroff"] = {"began": time.monotonic()}
-    life.save()
-    run("systemctl", "poweroff", "--no-block")
+    try:
+        for act in (boot, reload, agent_ends, charon_killed, upgraded):
+            act(life)
+            journal()
+            if any("failed" in found for found in life.phases.values()):
+                break
+    finally:
+        life.phases["poweroff"] = {"began": time.monotonic()}
+        life.save()
+        run("systemctl", "poweroff", "--no-block")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import time
 
 PATIENCE = 5.0
-TICK = 0.01
+TICK = 0.03
 EVERY = 0.1
 WIDTH = 512
 """Bytes of the tally, always the same, so that a reader sees one write or the other."""

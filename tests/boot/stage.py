@@ -34,7 +34,7 @@ from tests.lab.namespaces import inside
 FLOW = Path(__file__).with_name("flow_program.py")
 RECORDER = Path(__file__).with_name("recorder.py")
 UNITS = Path("/etc/systemd/system")
-RATE = 100
+RATE = 30
 
 SUPERFLUOUS = (
     *("getty.target", "timers.target", "systemd-logind.service", "systemd-user-sessions.service"),

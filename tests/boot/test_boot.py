@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,8 +77,9 @@ def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         boot=Boot(OPTIONS, wire),
     )
 
-    assert code == 0
-    assert time.monotonic() - began < DEADLINE, "the VM's power did not go"
+    said = f"{_read(results / 'driver.log')}{_read(results / 'phases.json')}"
+    assert code == 0, said
+    assert time.monotonic() - began < DEADLINE, f"the VM's power did not go: {said}"
     lived = Story(
         [json.loads(line) for line in wire.read_text().splitlines() if line.endswith("}")],
         json.loads((results / "phases.json").read_text()),
@@ -88,6 +90,10 @@ def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     with capture.global_and_fixture_disabled():
         sys.stdout.write("\n".join(("", *figures(lived), "")))
     return lived
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else f"no {path.name}; "
 
 
 PHASES = (

@@ -180,7 +180,10 @@ def test_charon_killed(node: Node) -> None:
 
     healed(RESTARTED, lambda: node.charon_pid != old and loaded(node) >= 3, began)
     assert node.policies() == EXPECTED
-    assert node.settled()["charon"]["pid"] == node.charon_pid
+    new = node.charon_pid
+    # The pass that heals may not have ended yet, so that the status is of the one before.
+    until(lambda: node.settled()["charon"]["pid"] == new, "the status knows it")
+    assert node.charon_pid == new
 
 
 def loaded(node: Node) -> int:

@@ -8,6 +8,7 @@ from ipsec_agent.core.observed import Charon, IkeSa, SecurityAssociation
 from ipsec_agent.core.steps import TerminateChild, TerminateSa
 from tests.core.test_orphans import OWN, PEER, PROCESS, child_sa, ike_sa
 
+BECAUSE = "another one carries the traffic with 10.0.0.9"
 LOWER = ip_address("10.0.0.1")
 
 
@@ -28,14 +29,22 @@ def test_the_unused_one_ends() -> None:
     """The one that was used last stays, whichever is younger."""
     (step,) = endings(both(*TWO), (sent(100, used=50, added=1), sent(200, used=40, added=2)))
 
-    assert step == TerminateSa(2, "another one carries the traffic with 10.0.0.9")
+    assert step == TerminateSa(2, BECAUSE)
 
 
 def test_the_younger_one_stays() -> None:
     """Where both were used in the same second, the kernel sends on the younger."""
     (step,) = endings(both(*TWO), (sent(100, used=9, added=1), sent(200, used=9, added=2)))
 
-    assert step == TerminateSa(1, "another one carries the traffic with 10.0.0.9")
+    assert step == TerminateSa(1, BECAUSE)
+
+
+def test_the_first_in_the_list_stays() -> None:
+    """Of two SAs of one second the kernel lists the younger first, however charon numbers them."""
+    states = (sent(100, added=1), sent(200, added=1))
+
+    assert endings(both(*TWO), states)[0] == TerminateSa(2, BECAUSE)
+    assert endings(both(*TWO), states[::-1])[0] == TerminateSa(1, BECAUSE)
 
 
 def test_only_the_lower_address_acts() -> None:
@@ -58,7 +67,7 @@ def test_two_of_one_ike_sa() -> None:
 
     (step,) = endings(both(shared), (sent(200, used=1),))
 
-    assert step == TerminateChild(11, "another one carries the traffic with 10.0.0.9")
+    assert step == TerminateChild(11, BECAUSE)
 
 
 def test_none() -> None:

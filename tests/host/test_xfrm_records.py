@@ -186,6 +186,7 @@ def test_sa_with_counters() -> None:
         bytes=1000,
         packets=10,
         added=100,
+        first_used=101,
         last_used=200,
         encapsulated=True,
     )
