@@ -104,10 +104,15 @@ async def _exchange(
         if not line:
             return
         reply = await _reply(line, writer, reading, changing)
-    with contextlib.suppress(ConnectionError, TimeoutError):
+    try:
         async with asyncio.timeout(DEADLINE):
+            # The drain is over once the kernel has all of it.
+            writer.transport.set_write_buffer_limits(0)
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
+    except (ConnectionError, TimeoutError):
+        # To close it would still wait for a caller that does not read.
+        writer.transport.abort()
 
 
 async def _reply(

@@ -7,12 +7,14 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipsec_agent.errors import ConfigError, ControlError
+from ipsec_agent.host import control
 from ipsec_agent.host.control import MAX_REQUEST, serve_control
 from ipsec_agent.host.control_client import NotRunningError, ask
 
@@ -157,3 +159,39 @@ def test_nobody_there(tmp_path: Path) -> None:
     """Without an agent the caller is told so."""
     with pytest.raises(NotRunningError, match="no ipsec-agent runs here"):
         ask(str(tmp_path / "none.sock"), "status")
+
+
+async def test_a_caller_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told that it is too late, and keeps nobody from being answered meanwhile."""
+    monkeypatch.setattr(control, "DEADLINE", 0.5)
+    path = tmp_path / "control.sock"
+
+    async with serve_control(path, {"status": status}, {}):
+        silent = asyncio.create_task(asyncio.to_thread(raw, path, b'{"verb": "sta'))
+        answer = await asyncio.to_thread(ask, str(path), "status")
+        assert not silent.done()
+        refused = await silent
+
+    assert answer["ok"] is True
+    assert refused == {"ok": False, "error": "the request did not come in time", "hint": ""}
+
+
+async def test_a_caller_that_hears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that nobody reads is given up, and the connection closed."""
+    monkeypatch.setattr(control, "DEADLINE", 0.5)
+    path = tmp_path / "control.sock"
+    size = 32 << 20
+
+    async def long(_request: dict[str, Any]) -> dict[str, Any]:
+        return {"status": "x" * size}
+
+    def heard() -> int:
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.settimeout(10)
+            channel.connect(str(path))
+            channel.sendall(b'{"verb": "status"}\n')
+            time.sleep(2)
+            return sum(len(part) for part in iter(lambda: channel.recv(1 << 20), b""))
+
+    async with serve_control(path, {"status": long}, {}):
+        assert await asyncio.to_thread(heard) < size

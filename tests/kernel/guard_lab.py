@@ -5,7 +5,6 @@ guard-c  c0 --- ac0  guard-a  a0 --- b0  guard-b
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import socket
@@ -24,6 +23,7 @@ from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.observed import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.host.nft_listing import read_table
+from tests.lab.namespaces import inside
 
 A, B, C = (f"guard-{name}-{os.getpid()}" for name in "abc")
 A4, B4, C4, GATE4 = "10.77.0.1", "10.77.0.2", "192.168.77.2", "192.168.77.1"
@@ -40,39 +40,13 @@ GUARD = Guard(PROMISE)
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than usual this machine is."""
 
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-@contextlib.contextmanager
-def inside(name: str) -> Iterator[None]:
-    """This thread, and the programs and sockets that it makes, in a namespace."""
-    with Path("/proc/thread-self/ns/net").open("rb") as home:
-        _enter(f"/run/netns/{name}")
-        try:
-            yield
-        finally:
-            if _libc.setns(home.fileno(), _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-
-
-def _enter(path: str) -> None:
-    with Path(path).open("rb") as file:
-        if _libc.setns(file.fileno(), _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
-
 
 def run(*command: str, ns: str = "", text: str = "") -> str:
     """Run a program, in a namespace if one is named; the test fails when it does."""
-    prefix = ["ip", "netns", "exec", ns] if ns else []
-    done = subprocess.run(
-        [*prefix, *command],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=20 * SCALE,
-        check=False,
-    )
+    with inside(ns) if ns else contextlib.nullcontext():
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=20 * SCALE, check=False
+        )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
 
@@ -82,24 +56,20 @@ def namespaces() -> Iterator[None]:
     """The lab, from nothing to nothing."""
     remove()
     try:
+        # Few programs: to start one is what takes its time in the lab's guest.
+        batch(*(f"netns add {name}" for name in (A, B, C)))
         for name in (A, B, C):
-            run("ip", "netns", "add", name)
             with inside(name):
                 for path in Path("/proc/sys/net/ipv6/conf").glob("*/accept_dad"):
                     path.write_text("0")
-                run("ip", "link", "set", "lo", "up")
-        _join(A, "a0", B, "b0")
-        _join(C, "c0", A, "ac0")
-        for name, link, *addresses in (
-            (A, "a0", f"{A4}/16", f"{A6}/16"),
-            (B, "b0", f"{B4}/16", f"{PLAIN4}/16", f"{B6}/16", f"{PLAIN6}/16"),
-            (A, "ac0", f"{GATE4}/24"),
-            (C, "c0", f"{C4}/24"),
-        ):
-            for address in addresses:
-                run("ip", "addr", "add", address, "dev", link, *_nodad(address), ns=name)
-        run("ip", "route", "add", "default", "via", GATE4, ns=C)
-        run("ip", "route", "add", "192.168.77.0/24", "via", A4, ns=B)
+        batch(
+            f"link add a0 netns {A} type veth peer b0 netns {B}",
+            f"link add c0 netns {C} type veth peer ac0 netns {A}",
+        )
+        addresses = (f"{B4}/16", f"{PLAIN4}/16", f"{B6}/16", f"{PLAIN6}/16")
+        batch(*_up(b0=addresses), f"route add 192.168.77.0/24 via {A4}", ns=B)
+        batch(*_up(a0=(f"{A4}/16", f"{A6}/16"), ac0=(f"{GATE4}/24",)), ns=A)
+        batch(*_up(c0=(f"{C4}/24",)), f"route add default via {GATE4}", ns=C)
         with inside(A):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         yield
@@ -109,19 +79,24 @@ def namespaces() -> Iterator[None]:
 
 def remove() -> None:
     """Take the namespaces away, whoever left them."""
-    for name in (A, B, C):
-        if Path(f"/run/netns/{name}").exists():
-            run("ip", "netns", "del", name)
+    there = [name for name in (A, B, C) if Path(f"/run/netns/{name}").exists()]
+    if there:
+        batch(*(f"netns del {name}" for name in there))
 
 
-def _nodad(address: str) -> list[str]:
-    return ["nodad"] if ":" in address else []
+def batch(*lines: str, ns: str = "") -> None:
+    """Have one ip(8) perform many lines."""
+    with inside(ns) if ns else contextlib.nullcontext():
+        run("ip", "-batch", "-", text="\n".join(lines) + "\n")
 
 
-def _join(one: str, link: str, other: str, peer: str) -> None:
-    run("ip", "link", "add", link, "netns", one, "type", "veth", "peer", peer, "netns", other)
-    for name, end in ((one, link), (other, peer)):
-        run("ip", "link", "set", end, "up", ns=name)
+def _up(**links: tuple[str, ...]) -> Iterator[str]:
+    """Links with their addresses."""
+    yield "link set lo up"
+    for link, addresses in links.items():
+        yield f"link set {link} up"
+        for address in addresses:
+            yield f"addr add {address} dev {link}" + (" nodad" if ":" in address else "")
 
 
 def load(

@@ -15,11 +15,11 @@ from tests.kernel.guard_lab import (
     PLAIN4,
     SCALE,
     A,
-    inside,
     namespaces,
     run,
     send_udp,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = pytest.mark.kernel
 

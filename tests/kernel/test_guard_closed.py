@@ -23,7 +23,6 @@ from tests.kernel.guard_lab import (
     Capture,
     arrived,
     as_nobody,
-    inside,
     ipv4,
     load,
     receiver,
@@ -33,6 +32,7 @@ from tests.kernel.guard_lab import (
     send_udp,
     udp_header,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 

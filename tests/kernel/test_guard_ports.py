@@ -19,7 +19,6 @@ from tests.kernel.guard_lab import (
     Capture,
     arrived,
     as_nobody,
-    inside,
     ipv4,
     ipv6,
     load,
@@ -31,6 +30,7 @@ from tests.kernel.guard_lab import (
     table,
     udp_header,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 

@@ -17,13 +17,13 @@ from tests.kernel.guard_lab import (
     B,
     Capture,
     arrived,
-    inside,
     load,
     receiver,
     run,
     send_udp,
     table,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 

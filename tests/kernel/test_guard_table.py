@@ -18,7 +18,6 @@ from tests.kernel.guard_lab import (
     B,
     Capture,
     arrived,
-    inside,
     load,
     receiver,
     run,
@@ -26,6 +25,7 @@ from tests.kernel.guard_lab import (
     send_udp,
     table,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 

@@ -25,11 +25,11 @@ from tests.kernel.guard_lab import (
     SCALE,
     A,
     index,
-    inside,
     namespaces,
     run,
     send_udp,
 )
+from tests.lab.namespaces import inside
 from tests.manifests import manifest
 
 pytestmark = pytest.mark.kernel

@@ -26,11 +26,11 @@ from tests.kernel.guard_lab import (
     Capture,
     Flood,
     index,
-    inside,
     namespaces,
     run,
     send_udp,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = pytest.mark.kernel
 

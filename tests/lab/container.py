@@ -3,8 +3,10 @@
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
-from tests.charon.nodes import DEADLINE, Node, ip
+from tests.charon.nodes import DEADLINE, Node, ip, ips
+from tests.lab.namespaces import inside
 
 PORT = 9000
 
@@ -16,22 +18,21 @@ def container(node: Node, number: int) -> Iterator[tuple[str, str]]:
     Outward its packets bear the VM's address; port 9000 of the VM leads to it.
     """
     name, inner = f"{node.name}c", f"172.31.{number}"
-    ip("netns", "add", name)
     try:
         # What its packets become as ESP fits into 1,400 bytes, too.
-        ends = (("c0", node.name), ("eth0", name))
-        (c0, eth0) = (("mtu", "1300", "name", end, "netns", netns) for end, netns in ends)
-        ip("link", "add", *c0, "type", "veth", "peer", *eth0)
-        ip("addr", "add", f"{inner}.1/24", "dev", "c0", netns=node.name)
-        ip("link", "set", "c0", "up", netns=node.name)
-        ip("addr", "add", f"{inner}.2/24", "dev", "eth0", netns=name)
-        ip("link", "set", "eth0", "up", netns=name)
-        ip("route", "add", "default", "via", f"{inner}.1", netns=name)
-        subprocess.run(
-            node.command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"),
-            check=True,
-            timeout=DEADLINE,
+        ips(
+            f"netns add {name}",
+            f"link add c0 mtu 1300 netns {node.name} type veth peer eth0 mtu 1300 netns {name}",
         )
+        ips(f"addr add {inner}.1/24 dev c0", "link set c0 up", netns=node.name)
+        ips(
+            f"addr add {inner}.2/24 dev eth0",
+            "link set eth0 up",
+            f"route add default via {inner}.1",
+            netns=name,
+        )
+        with inside(node.name):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         rules = f"""
         table ip nat {{
           chain out {{ type nat hook postrouting priority srcnat;

@@ -22,13 +22,13 @@ from tests.kernel.guard_lab import (
     arrived,
     as_nobody,
     index,
-    inside,
     load,
     receiver,
     run,
     send_udp,
     table,
 )
+from tests.lab.namespaces import inside
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(200), pytest.mark.usefixtures("guarded")]
 

@@ -1,0 +1,78 @@
+"""Who follows a running agent: systemd by its status line, an operator by `status --watch`."""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.charon.nodes import AGENT, DEADLINE, Node, network
+from tests.charon.test_agent import configure
+
+pytestmark = pytest.mark.charon
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """One configured VM."""
+    with network(tmp_path, 1) as nodes:
+        configure(nodes[0])
+        yield nodes[0]
+
+
+def told(manager: socket.socket, what: str) -> list[str]:
+    """The assignments of the next datagram that has this one."""
+    while True:
+        assignments = manager.recv(4096).decode().split("\n")
+        if any(one.startswith(what) for one in assignments):
+            return assignments
+
+
+def test_systemd_is_told(node: Node) -> None:
+    """READY only once all is enforced; the line says how it is, also when that changes."""
+    path = node.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(DEADLINE)
+        manager.bind(str(path))
+        node.start(around=("env", f"NOTIFY_SOCKET={path}"))
+        told(manager, "READY=1")
+        assert len(node.policies()) == 8
+        assert node.settled()["healthy"]
+        good = told(manager, "STATUS=")
+        node.ask("guard down")
+        while "lowered" not in (bad := "".join(told(manager, "STATUS="))):
+            pass
+        node.end_agent()
+        told(manager, "STOPPING=1")
+
+    assert "WATCHDOG=1" in good
+    assert good[0].startswith("STATUS=running")
+    assert bad.startswith("STATUS=degraded")
+
+
+def test_watch(node: Node) -> None:
+    """A status each second, until the operator has seen enough; the agent's end ends nothing."""
+    node.up()
+    words = ("status", "--watch", "--json", "--socket", str(node.run_dir / "control.sock"))
+    with subprocess.Popen(
+        [*AGENT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        shown = [json.loads(program.stdout.readline())]
+        began = time.monotonic()
+        shown.append(json.loads(program.stdout.readline()))
+        took = time.monotonic() - began
+        node.end_agent()
+        while (last := json.loads(program.stdout.readline()))["state"] != "stopped":
+            shown.append(last)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=DEADLINE)
+
+    assert all(one["state"] == "running" and one["healthy"] for one in shown)
+    assert 0.8 < took < 5
+    assert program.returncode == 130
+    assert "Traceback" not in said
