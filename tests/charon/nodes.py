@@ -25,6 +25,9 @@ OTHER_CHARON = "/usr/lib/ipsec/charon"
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than a real machine the lab may be."""
 
+EVERY = 0.05 if SCALE == 1 else 0.2
+"""Seconds between two questions: to answer one costs a slow machine more than a tick of waiting."""
+
 DEADLINE = 20.0 * SCALE
 """Seconds for anything that normally takes one or two."""
 
@@ -50,8 +53,10 @@ def ips(*lines: str, netns: str = "") -> None:
     )
 
 
-def until(what: Callable[[], Any], message: str, deadline: float = DEADLINE) -> Any:
-    """The first true answer.
+def until(
+    what: Callable[[], Any], message: str, deadline: float = DEADLINE, *, every: float = EVERY
+) -> Any:
+    """The first true answer, asked for every so many seconds.
 
     Raises:
         AssertionError: none came in time.
@@ -61,7 +66,7 @@ def until(what: Callable[[], Any], message: str, deadline: float = DEADLINE) -> 
         answer = what()
         if answer:
             return answer
-        time.sleep(0.05)
+        time.sleep(every)
     raise AssertionError(f"not within {deadline} s: {message}")
 
 

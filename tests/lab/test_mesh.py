@@ -174,13 +174,13 @@ def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         with Capture(hub_of(nodes)) as capture:
             for number in range(1, 9):
                 one_packet_each(nodes, number)
-            peers = until(lambda: meshed(nodes), "a full mesh")
+            peers = until(lambda: meshed(nodes), "a full mesh", every=1.0)
             assert len(peers) == 8
             for number in (1, 4, 7):
                 double(nodes[number - 1], f"10.9.0.{number}", f"10.9.0.{number + 1}")
-            twice = until(lambda: duplicates(nodes), "duplicates are named")
+            twice = until(lambda: duplicates(nodes), "duplicates are named", every=1.0)
             with echoes(nodes, count) as programs:
-                until(lambda: duplicates(nodes) == 0, "no duplicate is left", count / 2)
+                until(lambda: not duplicates(nodes), "no duplicate is left", count / 2, every=1.0)
                 assert all(program.poll() is None for program in programs)
                 shown = [program.communicate(timeout=count)[0] for program in programs]
             judge.end(capture, nodes[0].name, A, B)
