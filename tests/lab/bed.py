@@ -25,9 +25,9 @@ RATE = 1000
 
 LONG = 3600.0
 UDP_OUT, UDP_BACK, TCP = "udp a>b", "udp b>a", "tcp b>a"
-INSIDE_UDP, INSIDE_TCP = "udp a's container>b's", "tcp a's container>b's"
+INSIDE_UDP, INSIDE_TCP = "udp a's container>b's", "tcp b's container>a's"
 SECOND, FLOATING = "tcp b>a, second link", "udp b>floating address"
-TOWARDS_A = {UDP_BACK, TCP, SECOND, FLOATING}
+TOWARDS_A = {UDP_BACK, TCP, INSIDE_TCP, SECOND, FLOATING}
 """The floods that VM b begins; of the others VM a is the sender."""
 
 
@@ -90,8 +90,8 @@ class Setting:
 
 
 BARE = Setting("bare", (UDP_OUT, TCP))
-CONTAINERS = Setting("containers", (UDP_BACK, INSIDE_TCP), containers=True)
-SWAPPED = Setting("containers, swapped", (TCP, INSIDE_UDP), containers=True)
+CONTAINERS = Setting("containers", (INSIDE_UDP, INSIDE_TCP), containers=True)
+TRACKED = Setting("connections tracked", (UDP_BACK, TCP), containers=True)
 IPV6 = Setting("IPv6", (UDP_OUT, TCP), version=6)
 TWO_NICS = Setting("two NICs", (UDP_OUT, FLOATING, SECOND), nics=2)
 
@@ -231,8 +231,10 @@ def _flood(
     one, other, *others = names
     a, b = setting.address(1), setting.address(2)
     start = functools.partial(flood, protocol=name[:3], rate=setting.rate, seconds=LONG)
-    if name in {INSIDE_UDP, INSIDE_TCP}:
+    if name == INSIDE_UDP:
         return start(inner[1][0], inner[2][0], b, listen=inner[2][1])
+    if name == INSIDE_TCP:
+        return start(inner[2][0], inner[1][0], a, listen=inner[1][1])
     if name == UDP_OUT:
         return start(one, other, b, port=9001)
     if name == SECOND:

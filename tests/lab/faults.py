@@ -26,6 +26,9 @@ BY_EVENT, KILLED, STOPPED, LOST = 0.5, 1.5, 3.0, 3.0
 """Seconds within which policies and table, a killed charon, a stopped one, and CHILD_SAs without an
 SA in the kernel are mended."""
 
+CHANGED = 3.0
+"""Seconds until what a changed config says is in force; until then the old is."""
+
 MISSED = 2 * 5.0
 """Seconds of the two deadlines that a charon may miss."""
 

@@ -7,6 +7,7 @@ from tests.lab import faults
 from tests.lab.faults import (
     AGENT_START,
     BY_EVENT,
+    CHANGED,
     DPD,
     FLOWS_AGAIN,
     KILLED,
@@ -76,7 +77,7 @@ ROWS = (
     ),
     Fault("policies flushed, the agent stopped", faults.flush_while_held, policies_there),
     *(
-        Fault(name, do, policies_replaced, KILLED, undo=faults.first_config, lossless=True)
+        Fault(name, do, policies_replaced, CHANGED, undo=faults.first_config, lossless=True)
         for name, do in (
             ("other proposals", faults.other_proposals),
             ("other subnets", faults.other_subnets),

@@ -9,7 +9,7 @@ import pytest
 
 from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import SCALE
-from tests.lab.bed import BARE, CONTAINERS, IPV6, SWAPPED, TWO_NICS, Bed, Setting, bed
+from tests.lab.bed import BARE, CONTAINERS, IPV6, TRACKED, TWO_NICS, Bed, Setting, bed
 from tests.lab.faults import Fault, flush_policies
 from tests.lab.matrix import Figures, TooSlowError, row
 from tests.lab.rows import ROWS
@@ -24,7 +24,7 @@ TRIES = 3
     params=[
         pytest.param(BARE, marks=pytest.mark.esp),
         pytest.param(CONTAINERS, marks=pytest.mark.esp),
-        pytest.param(SWAPPED, marks=pytest.mark.long),
+        pytest.param(TRACKED, marks=pytest.mark.long),
         pytest.param(IPV6, marks=pytest.mark.long),
         pytest.param(TWO_NICS, marks=pytest.mark.long),
     ],
