@@ -62,6 +62,7 @@ class CharonHost:
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._missed = 0
+        self._versioned: tuple[object, str] = (None, "")
         self._wake: Callable[[], None] = lambda: None
 
     def adopt(self, config: Config) -> None:
@@ -129,13 +130,19 @@ class CharonHost:
             )
             return Charon(
                 process=process,
-                version=await client.version(),
+                version=await self._version(process, client),
                 connections=connections,
                 authorities=await client.authorities(),
                 keys=await client.keys(),
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=await client.sas(),
             )
+
+    async def _version(self, process: CharonProcess, client: CharonClient) -> str:
+        """Asked once of each process: every question is a wait for charon."""
+        if self._versioned[0] != process.started:
+            self._versioned = (process.started, await client.version())
+        return self._versioned[1]
 
     async def start_charon(self) -> None:
         """Write charon's configuration, start it, and wait until it answers."""

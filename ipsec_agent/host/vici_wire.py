@@ -38,6 +38,7 @@ class ViciConnection:
         self._reader = reader
         self._writer = writer
         self._deadline = deadline
+        self._registered: set[str] = set()
 
     @property
     def peer_pid(self) -> int:
@@ -69,12 +70,14 @@ class ViciConnection:
         """
         found: list[dict[str, Any]] = []
         async with self._limited(command):
-            await self._send(Packet.register_event(event))
-            await self._confirm(event)
+            if event not in self._registered:
+                # It stays so until the connection ends: charon raises it for who asked alone
+                # (vici_query.c), and would send it twice to who registers twice.
+                await self._send(Packet.register_event(event))
+                await self._confirm(event)
+                self._registered.add(event)
             await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
             self._judged(command, await self._answer(command, found))
-            await self._send(Packet.unregister_event(event))
-            await self._confirm(event)
         return found
 
     async def listen(self, events: tuple[str, ...]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
