@@ -184,9 +184,8 @@ class CharonHost:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         unit = charon_unit()
         if unit is not None:
-            # One that does not end in time is ended below.
+            # TimeoutStopSec of the unit ends one that hangs; what does not end in time ends below.
             with contextlib.suppress(CharonTimeoutError):
-                # The unit's own TimeoutStopSec ends one that hangs.
                 await stop_unit(unit, deadline=deadline + 5)
         process = find_charon(self._vici, self._conf)
         if process is not None and process.ours:

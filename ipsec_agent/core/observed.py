@@ -123,12 +123,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class SecurityAssociation:
-    """An ESP SA in the kernel; SPI 0 is a larval one that waits for IKE.
+    """An ESP SA in the kernel, SPI 0 a larval one; times are seconds since the epoch.
 
     Attributes:
-        added: when it was installed, in seconds of the epoch.
-        first_used: when its first packet came or went; 0 before.
-        last_used: 0 as well where the kernel does not tell (it does from 6.2 on, xfrm_output.c).
+        last_used: 0 where the kernel does not tell it (it does from 6.2 on, xfrm_output.c).
     """
 
     source: Address
