@@ -13,7 +13,7 @@ from ipsec_agent.core.steps import TerminateChild, TerminateSa
 SETTLED = 15
 """Seconds of age from which a CHILD_SA counts: crossed negotiations and rekeyings are over."""
 
-UNKNOWN = (-1, 0, 0)
+UNKNOWN = (-1, 0, 0, 0)
 """Ranks before any SA of the kernel's."""
 
 Pair = tuple[tuple[Network, ...], tuple[Network, ...]]
@@ -49,13 +49,14 @@ def _doubled(charon: Charon) -> Iterator[list[tuple[IkeSa, ChildSa]]]:
             yield found
 
 
-def _rank(state: SecurityAssociation, place: int) -> tuple[int, int, int]:
-    """The kernel sends on the newest SA, and lists that first (xfrm_state.c, xfrm_state_find).
+def _rank(state: SecurityAssociation, place: int) -> tuple[int, int, int, int]:
+    """The kernel sends on the newest SA (xfrm_state.c, xfrm_state_find), by its second.
 
-    Some second has two of them, and which number charon gave them tells nothing: it numbers a
-    CHILD_SA when its negotiation begins.
+    Of two of one second it sends on the one that now has more packets; before any traffic most
+    likely on the one that it lists first. Which number charon gave them tells nothing: it numbers
+    a CHILD_SA when its negotiation begins.
     """
-    return (state.last_used, state.added, -place)
+    return (state.last_used, state.added, state.packets, -place)
 
 
 def _ending(sa: IkeSa, child: ChildSa) -> TerminateSa | TerminateChild:

@@ -12,8 +12,9 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
 - Out is judged after SNAT and in before DNAT, where a container bears its VM's address. While the
   uplink has none, masquerade takes that of another link (inet_select_addr in devinet.c of the
   kernel), which is in no list. So what is forwarded from an own address that is not one of the link
-  that it leaves by is clear traffic, too. Dropped before conntrack has confirmed it, it leaves no
-  mapping behind that would outlive the uplink's return.
+  that it leaves by is clear traffic, too, unless a no-ipsec subnet has that address (the sets
+  `listed`). Dropped before conntrack has confirmed it, it leaves no mapping behind that would
+  outlive the uplink's return.
 - Later fragments have no ports. On the way in those of UDP pass: without its first fragment, which
   is judged, a datagram is never put together, and large ESP-in-UDP and IKE need them. Those of any
   other protocol are judged by their addresses. On the way out none pass: what this VM sends is
@@ -100,7 +101,7 @@ def ruleset(guard: Guard) -> str:
         _hook("out", "postrouting priority 300", families),
         _hook("in", "prerouting priority -300", families),
         *_ike(guard.force_encapsulation),
-        *(part for family in families for part in _judge(guard, family)),
+        *(part for family in families for part in _judge(family, guard.enforce)),
     ]
     return (
         "# Made by ipsec-agent. Drops what should travel as IPsec between VMs and does not.\n"
@@ -137,6 +138,8 @@ def _sets(guard: Guard, family: _Family) -> Iterable[str]:
     yield _block(
         f"set outside{family.version}", [f"type {kind}", "flags interval", *_elements(ranges)]
     )
+    no_ipsec = _elements(map(str, guard.no_ipsec(family.version)))
+    yield _block(f"set listed{family.version}", [f"type {kind}", "flags interval", *no_ipsec])
     for name in ("clear_in", "clear_out", "untranslated"):
         yield _counting(f"{name}{family.version}", kind, PEERS_COUNTED)
 
@@ -194,19 +197,19 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
     yield _block("chain ike_out", [*first, "meta skuid != 0 return", *ike])
 
 
-def _judge(guard: Guard, family: _Family) -> Iterable[str]:
-    version, ip, later, enforce = family.version, family.ip, family.later, guard.enforce
+def _judge(family: _Family, enforce: bool) -> Iterable[str]:
+    version, ip, later = family.version, family.ip, family.later
     outside = f"@outside{version}"
     elsewhere = f"{ip} daddr {outside} accept"
     untranslated = (
         f"{ip} saddr {outside} {family.routed}{ip} daddr != {outside} oif != @exempt"
         f" update @untranslated{version} {{ {ip} saddr }}"
     )
-    listed = ", ".join(map(str, guard.no_ipsec(version)))
+    # Only what is forwarded has a link that it came by.
     mistranslated = (
-        f"{ip} saddr {outside} {ip} daddr != {outside}"
-        + (f" {ip} saddr != {{ {listed} }}" if listed else "")
-        + f" iif != 0 fib saddr type local fib saddr . oif type != local goto clear_out{version}"
+        f"{ip} saddr {outside} {ip} daddr != {outside} {ip} saddr != @listed{version}"
+        " iiftype != loopback fib saddr type local fib saddr . oif type != local"
+        f" goto clear_out{version}"
     )
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
     yield _clear(f"clear_in{version}", "in", f"{ip} saddr", enforce)

@@ -242,6 +242,11 @@ def _refusal(doing: str, complaint: str) -> KernelError:
     elif "not supported" in reason or "Netlink socket" in reason:
         code = errno.EOPNOTSUPP
         hint = "this kernel lacks nf_tables: modprobe nf_tables, or set agent.guard: none"
+    elif _ABSENT in reason:
+        code = errno.ENOENT
+        hint = (
+            "this kernel lacks a module: modprobe -a nft_fib_inet nft_xfrm, or try nft -c -f FILE"
+        )
     return KernelError(f"{doing}: {reason}", code=code, hint=hint)
 
 

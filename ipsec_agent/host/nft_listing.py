@@ -14,7 +14,7 @@ from typing import Any
 from ipsec_agent.core.observed import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
 
-_FIXED = ("outside4", "outside6")
+_FIXED = ("outside4", "outside6", "listed4", "listed6")
 """The sets whose elements belong to the form. Links come and go, the rest are counters."""
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError, ask
 
 NOT_RUNNING = 3
@@ -48,6 +49,12 @@ def _once(arguments: argparse.Namespace) -> int:
             )
         sys.stderr.write(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
         return NOT_RUNNING
+    except ControlError as error:
+        if not arguments.watch:
+            raise
+        # One that ends, or hangs, while it is watched.
+        sys.stderr.write(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
+        return 1
     if arguments.json:
         sys.stdout.write(json.dumps(status) + "\n")
     else:

@@ -253,7 +253,8 @@ def main() -> None:
                 break
     finally:
         life.phases["poweroff"] = {"began": time.monotonic()}
-        life.save()
+        with contextlib.suppress(OSError):
+            life.save()
         run("systemctl", "poweroff", "--no-block")
 
 

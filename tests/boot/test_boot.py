@@ -34,7 +34,7 @@ OPTIONS = (
 )
 
 
-def judge(span: Span, *, attempts: int = 100) -> None:
+def judge(span: Span, *, attempts: int = 50) -> None:
     """Nothing in clear between the VM and its peers, where the capture could know."""
     assert span.grown("dropped") == 0, "the capture lost frames: it is no judge"
     assert span.grown("found") >= 1, "the capture missed what was planted: it is no judge"

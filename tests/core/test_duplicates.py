@@ -39,6 +39,14 @@ def test_the_younger_one_stays() -> None:
     assert step == TerminateSa(1, BECAUSE)
 
 
+def test_the_busy_one_stays() -> None:
+    """Of two SAs of one second the one that carries the traffic has more packets."""
+    states = (sent(100, added=1), replace(sent(200, added=1), packets=9))
+
+    assert endings(both(*TWO), states) == (TerminateSa(1, BECAUSE),)
+    assert endings(both(*TWO), states[::-1]) == (TerminateSa(1, BECAUSE),)
+
+
 def test_the_first_in_the_list_stays() -> None:
     """Of two SAs of one second the kernel lists the younger first, however charon numbers them."""
     states = (sent(100, added=1), sent(200, added=1))

@@ -163,7 +163,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 async def test_a_caller_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told that it is too late, and keeps nobody from being answered meanwhile."""
-    monkeypatch.setattr(control, "DEADLINE", 0.5)
+    monkeypatch.setattr(control, "DEADLINE", 3.0)
     path = tmp_path / "control.sock"
 
     async with serve_control(path, {"status": status}, {}):

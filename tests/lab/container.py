@@ -49,4 +49,5 @@ def container(node: Node, number: int) -> Iterator[tuple[str, str]]:
         )
         yield name, f"{inner}.2"
     finally:
-        ip("netns", "del", name)
+        if Path("/run/netns", name).exists():
+            ip("netns", "del", name)
