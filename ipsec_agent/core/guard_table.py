@@ -205,10 +205,10 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
         f"{ip} saddr {outside} {family.routed}{ip} daddr != {outside} oif != @exempt"
         f" update @untranslated{version} {{ {ip} saddr }}"
     )
-    # Only what is forwarded has a link that it came by; else the type reads 0 (nft_meta.c).
+    # Only what is forwarded has a link that it came by. 0x0: no link is likely to be called so.
     mistranslated = (
         f"{ip} saddr {outside} {ip} daddr != {outside} {ip} saddr != @listed{version}"
-        " iiftype != 0 fib saddr type local fib saddr . oif type != local"
+        " iif != 0x0 fib saddr type local fib saddr . oif type != local"
         f" goto clear_out{version}"
     )
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)

@@ -213,7 +213,8 @@ def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, st
         "its sender is none that our traps know, but a container's or that of another link",
         (
             "translate containers to this VM's address; write agent.uplinks where a link is"
-            " missing; list an own address that shall speak clear, as one on lo, in no_ipsec_subnets"
+            " missing; list an own address that shall speak clear, such as a virtual one on lo, in"
+            " no_ipsec_subnets"
         ),
     )
 
