@@ -16,7 +16,7 @@ from tests.lab.rows import ROWS
 
 pytestmark = pytest.mark.timeout(300)
 
-TRIES = 3
+TRIES = 5
 
 
 @pytest.fixture(
