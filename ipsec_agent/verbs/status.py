@@ -41,20 +41,17 @@ def main(arguments: argparse.Namespace) -> int:
 def _once(arguments: argparse.Namespace) -> int:
     try:
         status = ask(arguments.socket, "status")["status"]
-    except NotRunningError as error:
-        if arguments.json:
+    except ControlError as error:
+        ended = isinstance(error, NotRunningError)
+        if not ended and not arguments.watch:
+            raise
+        if ended and arguments.json:
             sys.stdout.write(
                 json.dumps({"schema": 1, "state": "stopped", "healthy": False, "problems": []})
                 + "\n"
             )
         sys.stderr.write(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
-        return NOT_RUNNING
-    except ControlError as error:
-        if not arguments.watch:
-            raise
-        # One that ends, or hangs, while it is watched.
-        sys.stderr.write(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
-        return 1
+        return NOT_RUNNING if ended else 1
     if arguments.json:
         sys.stdout.write(json.dumps(status) + "\n")
     else:

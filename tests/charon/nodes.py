@@ -255,10 +255,11 @@ def network(
     finally:
         for node in nodes:
             node.clean()
-        _remove(names)
+        remove(names)
 
 
-def _remove(names: Sequence[str]) -> None:
+def remove(names: Sequence[str]) -> None:
+    """Take the namespaces of these names away that are there."""
     there = [name for name in names if Path("/run/netns", name).exists()]
     if there:
         ips(*(f"netns del {name}" for name in there))

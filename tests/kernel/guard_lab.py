@@ -23,6 +23,7 @@ from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.observed import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.host.nft_listing import read_table
+from tests.charon.nodes import ips, remove
 from tests.lab.namespaces import inside
 
 A, B, C = (f"guard-{name}-{os.getpid()}" for name in "abc")
@@ -54,40 +55,27 @@ def run(*command: str, ns: str = "", text: str = "") -> str:
 @contextlib.contextmanager
 def namespaces() -> Iterator[None]:
     """The lab, from nothing to nothing."""
-    remove()
+    remove((A, B, C))
     try:
         # Few programs: to start one is what takes its time in the lab's guest.
-        batch(*(f"netns add {name}" for name in (A, B, C)))
+        ips(*(f"netns add {name}" for name in (A, B, C)))
         for name in (A, B, C):
             with inside(name):
                 for path in Path("/proc/sys/net/ipv6/conf").glob("*/accept_dad"):
                     path.write_text("0")
-        batch(
+        ips(
             f"link add a0 netns {A} type veth peer b0 netns {B}",
             f"link add c0 netns {C} type veth peer ac0 netns {A}",
         )
         addresses = (f"{B4}/16", f"{PLAIN4}/16", f"{B6}/16", f"{PLAIN6}/16")
-        batch(*_up(b0=addresses), f"route add 192.168.77.0/24 via {A4}", ns=B)
-        batch(*_up(a0=(f"{A4}/16", f"{A6}/16"), ac0=(f"{GATE4}/24",)), ns=A)
-        batch(*_up(c0=(f"{C4}/24",)), f"route add default via {GATE4}", ns=C)
+        ips(*_up(b0=addresses), f"route add 192.168.77.0/24 via {A4}", netns=B)
+        ips(*_up(a0=(f"{A4}/16", f"{A6}/16"), ac0=(f"{GATE4}/24",)), netns=A)
+        ips(*_up(c0=(f"{C4}/24",)), f"route add default via {GATE4}", netns=C)
         with inside(A):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         yield
     finally:
-        remove()
-
-
-def remove() -> None:
-    """Take the namespaces away, whoever left them."""
-    there = [name for name in (A, B, C) if Path(f"/run/netns/{name}").exists()]
-    if there:
-        batch(*(f"netns del {name}" for name in there))
-
-
-def batch(*lines: str, ns: str = "") -> None:
-    """Have one ip(8) perform many lines."""
-    with inside(ns) if ns else contextlib.nullcontext():
-        run("ip", "-batch", "-", text="\n".join(lines) + "\n")
+        remove((A, B, C))
 
 
 def _up(**links: tuple[str, ...]) -> Iterator[str]:

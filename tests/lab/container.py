@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.charon.nodes import DEADLINE, Node, ip, ips
+from tests.charon.nodes import DEADLINE, Node, ips, remove
 from tests.lab.namespaces import inside
 
 PORT = 9000
@@ -49,5 +49,4 @@ def container(node: Node, number: int) -> Iterator[tuple[str, str]]:
         )
         yield name, f"{inner}.2"
     finally:
-        if Path("/run/netns", name).exists():
-            ip("netns", "del", name)
+        remove([name])

@@ -10,7 +10,7 @@ from ipsec_agent.core.duplicates import endings
 from ipsec_agent.core.observed import Charon, SecurityAssociation
 from ipsec_agent.core.steps import TerminateSa
 from ipsec_agent.host.xfrm import open_xfrm
-from tests.charon.nodes import Node, ip, network
+from tests.charon.nodes import Node, ips, network
 from tests.core.test_orphans import PROCESS, child_sa, ike_sa
 from tests.lab.deployment import A, B
 from tests.lab.namespaces import inside
@@ -27,7 +27,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     """A VM without an agent that encrypts to another."""
     with network(tmp_path, 2, "nw") as nodes:
         policy = f"src {A}/32 dst {B}/32 dir out tmpl proto esp reqid 7 mode transport"
-        ip("xfrm", "policy", "add", *policy.split(), netns=nodes[0].name)
+        ips(f"xfrm policy add {policy}", netns=nodes[0].name)
         yield nodes[0]
 
 
@@ -45,11 +45,15 @@ def states(node: Node) -> tuple[SecurityAssociation, ...]:
 def in_one_second(node: Node, *spis: int) -> tuple[SecurityAssociation, ...]:
     """Install SAs towards B, one right after the other, and read them."""
     for _ in range(10):
-        ip("xfrm", "state", "flush", netns=node.name)
-        for spi in spis:
-            state = f"src {A} dst {B} proto esp spi {spi:#x} reqid 7 mode transport".split()
-            aead = ("aead", "rfc4106(gcm(aes))", KEY, "128")
-            ip("xfrm", "state", "add", *state, *aead, netns=node.name)
+        ips(
+            "xfrm state flush",
+            *(
+                f"xfrm state add src {A} dst {B} proto esp spi {spi:#x} reqid 7 mode transport"
+                f" aead rfc4106(gcm(aes)) {KEY} 128"
+                for spi in spis
+            ),
+            netns=node.name,
+        )
         found = states(node)
         if len({state.added for state in found}) == 1:
             return found
