@@ -143,21 +143,26 @@ class Stream:
 
 
 class Taker:
-    """The receiving end: what came, and the pauses longer than GAP as (when, how long)."""
+    """The receiving end: what came, and the pauses longer than GAP as (when, how long).
+
+    Of datagrams it knows by their numbers which are lacking: gaps as (first number, how many).
+    """
 
     def __init__(self, source: socket.socket, *, stream: bool) -> None:
         self._source = source
         self._stream = stream
         self._links = {source}
         self._first = self._last = 0.0
-        self._bytes = self._datagrams = self._highest = 0
+        self._bytes = self._next = 0
         self._pauses: list[tuple[float, float]] = []
+        self._gaps: list[tuple[int, int]] = []
 
     def found(self) -> dict[str, object]:
-        """What came so far; `lacking` datagrams were overtaken by others, or are lost."""
+        """What came so far; the datagrams of `gaps` were overtaken by others, or are lost."""
         return {
             "received": self._bytes // SIZE,
-            "lacking": self._highest - self._datagrams,
+            "next": self._next,
+            "gaps": self._gaps,
             "first": self._first or float("inf"),
             "last": self._last,
             "pauses": self._pauses,
@@ -195,8 +200,25 @@ class Taker:
         self._last = now
         self._bytes += len(part)
         if not self._stream:
-            self._datagrams += 1
-            self._highest = max(self._highest, int.from_bytes(part[:8], "big") + 1)
+            self._number(int.from_bytes(part[:8], "big"))
+
+    def _number(self, number: int) -> None:
+        if number < self._next:
+            self._gaps = [
+                (first, end - first)
+                for low, count in self._gaps
+                for first, end in _without(number, low, low + count)
+                if first < end
+            ]
+            return
+        if number > self._next:
+            self._gaps.append((self._next, number - self._next))
+        self._next = number + 1
+
+
+def _without(number: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
+    """A range that has no such number in it, in parts that may be empty."""
+    return ((low, number), (number + 1, high)) if low <= number < high else ((low, high),)
 
 
 def main() -> None:

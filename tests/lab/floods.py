@@ -50,7 +50,7 @@ class Flood:
 
     def read(self) -> Reading:
         """What was tried and what arrived up to now; the flood goes on."""
-        return Reading(_asked(self._sender), _together([_asked(one) for one in self._takers]))
+        return Reading(_asked(self._sender), together([_asked(one) for one in self._takers]))
 
     def hold(self) -> None:
         """Send nothing until `go_on`; meanwhile it cannot be read."""
@@ -72,7 +72,7 @@ class Flood:
         """End it now, and wait for what is under way."""
         out = _ended(self._sender)
         time.sleep(0.2 * SCALE)
-        came = _together([_ended(one) for one in self._takers])
+        came = together([_ended(one) for one in self._takers])
         self.flow = Flow(
             sent=out["sent"],
             arrived=came["received"],
@@ -80,7 +80,7 @@ class Flood:
             ended=out["at"],
             refused=out["refused"],
             pauses=tuple((when, seconds) for when, seconds in came["pauses"]),
-            lost=came["lacking"],
+            lost=_lacking(came),
         )
         return self.flow
 
@@ -90,7 +90,7 @@ class Flood:
         return self.end()
 
 
-def _together(cames: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def together(cames: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What several receivers say of one flood, as if they were one."""
     if len(cames) == 1:
         return cames[0]
@@ -100,9 +100,12 @@ def _together(cames: Sequence[dict[str, Any]]) -> dict[str, Any]:
         [(0.0, one["first"]), *one["pauses"], (one["last"], one["at"] - one["last"])]
         for one in cames
     ]
+    end = max(one["next"] for one in cames)
+    gaps = [[*one["gaps"], (one["next"], end - one["next"])] for one in cames]
     return {
         "received": received,
-        "lacking": max(one["received"] + one["lacking"] for one in cames) - received,
+        "next": end,
+        "gaps": functools.reduce(_common, gaps),
         "last": last,
         "at": max(one["at"] for one in cames),
         "pauses": [pause for pause in functools.reduce(_common, silent) if pause[0] < last],
@@ -112,13 +115,18 @@ def _together(cames: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _common(
     some: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """The parts of pauses that lie in pauses of the others, too."""
+    """The parts of pauses, or of gaps, that lie in those of the others, too."""
     return [
         (max(one, other), min(one + for_one, other + for_other) - max(one, other))
         for one, for_one in some
         for other, for_other in others
         if min(one + for_one, other + for_other) > max(one, other)
     ]
+
+
+def _lacking(came: dict[str, Any], since: int = 0) -> int:
+    """How many datagrams are lacking, of those whose number is not lower."""
+    return sum(max(0, first + count - max(first, since)) for first, count in came["gaps"])
 
 
 def between(start: Reading, end: Reading) -> Flow:
@@ -144,7 +152,7 @@ def between(start: Reading, end: Reading) -> Flow:
         ended=end.out["at"],
         refused={name: count for name, count in refused.items() if count},
         pauses=tuple((when, seconds) for when, seconds in cut if seconds > PAUSE),
-        lost=end.came["lacking"] - start.came["lacking"],
+        lost=_lacking(end.came, start.came["next"]),
     )
 
 

@@ -178,7 +178,12 @@ def _happened(
         fault.undo(bed)
     time.sleep(max(REST, WINDOW - (time.monotonic() - began)))
     until(lambda: sum(flow.attempts for flow in flown()) >= tried, "the floods' attempts")
-    return healing, flown()
+    flows = flown()
+    if fault.lossless and any(flow.lost for flow in flows):
+        # What was overtaken may still be under way.
+        time.sleep(REST)
+        flows = flown()
+    return healing, flows
 
 
 def _nothing_lost(flows: Sequence[Flow]) -> None:
