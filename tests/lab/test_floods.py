@@ -42,7 +42,7 @@ other = ends
 
 
 def test_a_late_datagram_of_before_takes_no_loss_away(ends: Ends) -> None:
-    """Overtaken before the window, it comes in it; of the lost ones, the one of the window counts."""
+    """Overtaken before the window, it comes in it; of the lost, the one of the window counts."""
     ends.send(0, 1, 3, 5)
     start = ends.reading()
     ends.send(2, 6, 8)
