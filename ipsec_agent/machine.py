@@ -31,8 +31,12 @@ class Machine(CharonHost, KernelHost):
         state_dir = Path(config.agent.state_dir)
         CharonHost.__init__(self, config)
         nft = Nft(Path(config.agent.run_dir) / "guard.json")
-        KernelHost.__init__(self, xfrm, links, nft, state_dir / NAME)
+        KernelHost.__init__(self, xfrm, links, nft, state_dir / NAME, self._half_interval)
         self._peers = PeerMemory(state_dir / "peers.json")
+
+    def _half_interval(self) -> float:
+        # So that each tick reads anew.
+        return self._config.agent.interval / 2
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none, or where it is not wanted and cannot be."""

@@ -15,6 +15,7 @@ from ipsec_agent.host.saved_guard import forget_guard, save_guard, saved_guard
 from ipsec_agent.host.veth import lower_inner_end
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.host.xfrm_stat import stats
+from ipsec_agent.kept_reading import KeptReading
 
 REWATCH = 10.0
 """Seconds until it is tried again to hear of the guard's changes."""
@@ -25,13 +26,24 @@ class KernelHost:
 
     Args:
         saved_guard: the file from which the guard is loaded at boot.
+        lasts: seconds for which links and guard need no second look while no event tells of them.
+            Packets change the guard's counters without one.
     """
 
-    def __init__(self, xfrm: Xfrm, links: Links, nft: Nft, saved_guard: Path) -> None:
+    def __init__(
+        self,
+        xfrm: Xfrm,
+        links: Links,
+        nft: Nft,
+        saved_guard: Path,
+        lasts: Callable[[], float],
+    ) -> None:
         self._xfrm = xfrm
         self._links = links
         self._nft = nft
         self._saved_guard = saved_guard
+        self._network = KeptReading(links.facts, lasts)
+        self._table = KeptReading(nft.read, lasts)
 
     async def policies(self) -> tuple[Policy, ...]:
         """The kernel's policies."""
@@ -43,11 +55,11 @@ class KernelHost:
 
     async def network(self) -> NetworkFacts:
         """The VM's links and addresses."""
-        return await self._links.facts()
+        return await self._network.get()
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none."""
-        return await self._nft.read()
+        return await self._table.get()
 
     async def counters(self) -> tuple[tuple[str, int], ...]:
         """The kernel's counters of packets that IPsec lost; empty where it keeps none."""
@@ -58,7 +70,8 @@ class KernelHost:
 
     async def load_guard(self, guard: DesiredGuard) -> None:
         """Put the guard's table in place."""
-        await self._nft.load(guard.text, exempt_update(guard.exempt))
+        with self._table.changing():
+            await self._nft.load(guard.text, exempt_update(guard.exempt))
 
     async def saved_guard(self) -> str:
         """The mark of what the next boot loads as the guard, "" where there is none."""
@@ -74,16 +87,19 @@ class KernelHost:
 
     async def exempt_links(self, links: tuple[int, ...]) -> None:
         """Tell the guard which links it does not judge."""
-        await self._nft.apply(exempt_update(links))
+        with self._table.changing():
+            await self._nft.apply(exempt_update(links))
 
     async def remove_guard(self) -> None:
         """Take the guard's table away."""
-        await self._nft.delete()
+        with self._table.changing():
+            await self._nft.delete()
 
     async def set_mtu(self, link: int, mtu: int) -> None:
         """Set a link's MTU, and first that of its other end inside a container."""
-        await lower_inner_end(link, mtu)
-        await self._links.set_mtu(link, mtu)
+        with self._network.changing():
+            await lower_inner_end(link, mtu)
+            await self._links.set_mtu(link, mtu)
 
     async def delete_policy(self, policy: Policy) -> None:
         """Delete a policy from the kernel."""
@@ -97,12 +113,16 @@ class KernelHost:
         """Wake at every event of policies, SAs, links and the guard, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._xfrm.watch(wake), name="xfrm events")
-            group.create_task(self._links.watch(wake), name="link events")
+            group.create_task(self._watch_links(wake), name="link events")
             group.create_task(self._watch_guard(wake), name="guard events")
 
+    async def _watch_links(self, wake: Callable[[], None]) -> None:
+        with self._network.hearing(wake) as told:
+            await self._links.watch(told)
+
     async def _watch_guard(self, wake: Callable[[], None]) -> None:
-        """Each pass reads the guard anyway; without nf_tables that has to do."""
+        """While nobody hears of its changes, each pass reads the guard; without nf_tables, too."""
         while True:
-            with contextlib.suppress(KernelError):
-                await self._nft.watch(wake)
+            with contextlib.suppress(KernelError), self._table.hearing(wake) as told:
+                await self._nft.watch(told)
             await asyncio.sleep(REWATCH)

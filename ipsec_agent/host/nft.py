@@ -149,7 +149,7 @@ class Nft:
         self._forms[mark(text)] = (read_form(listed) if status == 0 else None) or ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
-        """Wake at every change of the table that is not our own, for ever.
+        """Wake once it listens, and at every change of the table that is not our own, for ever.
 
         Raises:
             KernelError: the kernel does not tell of changes.
@@ -157,6 +157,7 @@ class Nft:
         loop = asyncio.get_running_loop()
         transactions = Transactions(GUARD_TABLE)
         with open_events() as events:
+            wake()
             while True:
                 try:
                     datagram = await loop.sock_recv(events, DATAGRAM)

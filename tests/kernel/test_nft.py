@@ -52,6 +52,8 @@ async def watched(nft: Nft) -> AsyncIterator[asyncio.Event]:
     task = asyncio.create_task(nft.watch(rung.set))
     # The socket is open once the task has run up to its first wait.
     await asyncio.sleep(0.05 * SCALE)
+    assert rung.is_set()
+    rung.clear()
     try:
         yield rung
     finally:

@@ -1,0 +1,73 @@
+"""A reading that stands until an event says that it may not: what seldom changes is read seldom."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[T]):
+    value: T
+    news: int
+    read: float
+
+
+class KeptReading(Generic[T]):
+    """Reads anew after an event or after some seconds; always, while nobody listens for events.
+
+    Args:
+        read: reads the truth; what it raises is handed on, and nothing is kept.
+        lasts: seconds for which a reading stands at the most, asked for each time.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[T]], lasts: Callable[[], float]) -> None:
+        self._read = read
+        self._lasts = lasts
+        self._kept: _Kept[T] | None = None
+        self._news = 0
+        self._listening = False
+
+    async def get(self) -> T:
+        """The reading: no event was heard since before it began."""
+        kept = self._kept
+        if (
+            kept is not None
+            and self._listening
+            and kept.news == self._news
+            and time.monotonic() - kept.read < self._lasts()
+        ):
+            return kept.value
+        news, began = self._news, time.monotonic()
+        value = await self._read()
+        self._kept = _Kept(value, news, began)
+        return value
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """What is done within may change it, even if it fails."""
+        try:
+            yield
+        finally:
+            self._outdated()
+
+    @contextmanager
+    def hearing(self, wake: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """What a listener is to call: at each event, and once it listens."""
+
+        def told() -> None:
+            self._listening = True
+            self._outdated()
+            wake()
+
+        try:
+            yield told
+        finally:
+            self._listening = False
+
+    def _outdated(self) -> None:
+        # One that is being read just now may have missed the change.
+        self._news += 1
