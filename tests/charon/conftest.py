@@ -1,8 +1,20 @@
-"""What the tests with a real charon have measured is shown at the end."""
+"""The VM that most of these tests have; what they have measured is shown at the end."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import FIGURES
+from tests.charon.nodes import FIGURES, Node, network
+from tests.charon.shared_manifest import configure
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """One configured VM."""
+    with network(tmp_path, 1) as nodes:
+        configure(nodes[0])
+        yield nodes[0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,43 +14,9 @@ import pytest
 
 from tests.certificates import make_ca, make_leaf, rsa_key
 from tests.charon.nodes import AGENT, Node, ip, network, until
-from tests.manifests import manifest
+from tests.charon.shared_manifest import EXPECTED, WITHOUT_SHUNT, configure
 
 pytestmark = pytest.mark.charon
-
-EXPECTED = [
-    "0.0.0.0/0 10.9.0.255/32 out",
-    "0.0.0.0/0 10.9.0.3/32 out",
-    "10.9.0.0/24 10.9.0.1/32 in",
-    "10.9.0.1/32 10.9.0.0/24 out",
-    "10.9.0.255/32 0.0.0.0/0 fwd",
-    "10.9.0.255/32 0.0.0.0/0 in",
-    "10.9.0.3/32 0.0.0.0/0 fwd",
-    "10.9.0.3/32 0.0.0.0/0 in",
-]
-WITHOUT_SHUNT = [line for line in EXPECTED if "10.9.0.3/32" not in line]
-
-
-def configure(node: Node, **changes: object) -> None:
-    """Give a node the manifest that all of them share."""
-    ca = make_ca()
-    settings = {
-        "ipsec": ["10.9.0.0/24"],
-        "no_ipsec": ["10.9.0.3/32"],
-        "leaf": make_leaf(ca),
-        "cas": [ca],
-        "agent": node.agent_section(),
-        **changes,
-    }
-    node.config.write_text(manifest(**settings))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    """One configured VM."""
-    with network(tmp_path, 1) as nodes:
-        configure(nodes[0])
-        yield nodes[0]
 
 
 @pytest.fixture

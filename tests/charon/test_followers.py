@@ -5,23 +5,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import AGENT, DEADLINE, Node, network
-from tests.charon.test_agent import configure
+from tests.charon.nodes import AGENT, DEADLINE, Node
 
 pytestmark = pytest.mark.charon
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    """One configured VM."""
-    with network(tmp_path, 1) as nodes:
-        configure(nodes[0])
-        yield nodes[0]
 
 
 def told(manager: socket.socket, what: str, also: str = "") -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.charon.nodes import FIGURES, PYTHON, SCALE, Node, ip, network, until
-from tests.charon.test_agent import EXPECTED, WITHOUT_SHUNT, configure
+from tests.charon.shared_manifest import EXPECTED, WITHOUT_SHUNT, configure
 from tests.charon.wedge import wedge
 
 pytestmark = pytest.mark.charon
