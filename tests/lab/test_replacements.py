@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import SCALE, until
 from tests.lab import faults
 from tests.lab.bed import BARE, Bed, bed
@@ -19,6 +20,9 @@ from tests.lab.wire import Capture
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 
 TIMES = 500
+
+LEAKING = 40
+"""Replacements among which there is one that leaks if nothing guards it."""
 
 
 @pytest.fixture
@@ -49,9 +53,9 @@ def replaced(ready: Bed, change: Callable[[Bed], None]) -> None:
     assert set(seen.values()) == {1}
 
 
-def test_500_replacements(bare: Bed, record_property: Callable[[str, object], None]) -> None:
-    """Each is a policy that the kernel deletes and adds; the moment between them is not seen."""
-    changes = itertools.cycle(
+def changes(count: int) -> Iterator[Callable[[Bed], None]]:
+    """Changes of the config, each of which replaces the connection."""
+    turns = itertools.cycle(
         (
             faults.other_proposals,
             faults.first_config,
@@ -59,10 +63,15 @@ def test_500_replacements(bare: Bed, record_property: Callable[[str, object], No
             faults.first_config,
         )
     )
+    return itertools.islice(turns, count)
+
+
+def test_500_replacements(bare: Bed, record_property: Callable[[str, object], None]) -> None:
+    """Each is a policy that the kernel deletes and adds; the moment between them is not seen."""
     with Capture(bare.hub, pairs=[(bare.one, bare.other)]) as capture:
         starts = {name: flood.read() for name, flood in bare.floods.items()}
         began = time.monotonic()
-        for change in itertools.islice(changes, TIMES):
+        for change in changes(TIMES):
             replaced(bare, change)
         flows = [between(start, bare.floods[name].read()) for name, start in starts.items()]
         seconds = time.monotonic() - began
@@ -76,3 +85,16 @@ def test_500_replacements(bare: Bed, record_property: Callable[[str, object], No
         f" 0 clear packets, {lost} lost or refused by the guard"
     )
     assert lost == 0
+
+
+def test_without_the_guard_replacements_leak(bare: Bed) -> None:
+    """The same with the guard taken down: the capture convicts, and soon."""
+    control = str(bare.a.run_dir / "control.sock")
+    bare.settle()
+    ask(control, "guard-down", deadline=10 * SCALE)
+    with Capture(bare.hub, pairs=[(bare.one, bare.other)]) as capture:
+        for change in changes(LEAKING):
+            replaced(bare, change)
+            if capture.clear():
+                break
+    assert capture.clear() != {}
