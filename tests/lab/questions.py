@@ -5,10 +5,11 @@ Each asks the kernel and charon, never the agent.
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tests.charon.nodes import ip
 from tests.lab.bed import TOWARDS_A, Bed
+from tests.lab.floods import Flood
 from tests.lab.truth import (
     DELETE_POLICY,
     NEW_POLICY,
@@ -83,9 +84,17 @@ def same_charon(bed: Bed) -> Question:
 
 
 def arrives(bed: Bed) -> Question:
-    """Something of the floods towards VM a has arrived within the last moments."""
-    running = [flood for name, flood in bed.floods.items() if name in TOWARDS_A]
-    return lambda: all(time.monotonic() - one.arrived_last() < RECENT for one in running)
+    """Something of each flood has arrived within the last moments."""
+    return _arrives(list(bed.floods.values()))
+
+
+def arrives_at_a(bed: Bed) -> Question:
+    """The same of the floods towards VM a: the others are held where it dies."""
+    return _arrives([flood for name, flood in bed.floods.items() if name in TOWARDS_A])
+
+
+def _arrives(floods: Sequence[Flood]) -> Question:
+    return lambda: all(time.monotonic() - one.arrived_last() < RECENT for one in floods)
 
 
 def policies_replaced(bed: Bed) -> Question:

@@ -20,6 +20,7 @@ from tests.lab.faults import (
 from tests.lab.questions import (
     address_guarded,
     arrives,
+    arrives_at_a,
     charon_loaded,
     charon_runs,
     no_lost_children,
@@ -109,11 +110,11 @@ ROWS = (
         undo=faults.bring_floating_back,
         nics=2,
     ),
-    Fault("crash, peers remembered", faults.crash, arrives, LOST, crash=True),
+    Fault("crash, peers remembered", faults.crash, arrives_at_a, LOST, crash=True),
     Fault(
         "crash, peers forgotten",
         faults.crash_and_forget,
-        arrives,
+        arrives_at_a,
         0.0,
         crash=True,
         slow=DPD,
