@@ -1,5 +1,6 @@
 """Reads the certificates and the key before charon sees them, which would load almost anything."""
 
+import math
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -172,13 +173,35 @@ def _key(block: pem.Block) -> tuple[Key | None, tuple[Finding, ...]]:
             ),
         )
     encoded = block.der() if block.ended else None
-    try:
-        key = serialization.load_der_private_key(encoded, password=None) if encoded else None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    key = _read(encoded) if encoded else None
     if key is None:
         return None, (_damaged(block, KEY_PART, "key"),)
     return _fit_for_ike(key)
+
+
+def _read(encoded: bytes) -> object | None:
+    try:
+        # OpenSSL would also try whether the factors of an RSA key are primes, for 0.1 to 0.3 s at
+        # each start and reload; nobody damages a key so that only that is wrong.
+        key = serialization.load_der_private_key(
+            encoded, password=None, unsafe_skip_rsa_key_validation=True
+        )
+        whole = not isinstance(key, rsa.RSAPrivateKey) or _consistent(key.private_numbers())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    return key if whole else None
+
+
+def _consistent(key: rsa.RSAPrivateNumbers) -> bool:
+    """Whether the parts of an RSA key belong together (RFC 8017, 3.2)."""
+    p, q, public = key.p, key.q, key.public_numbers
+    return (
+        min(p, q, public.e) > 1
+        and p * q == public.n
+        and key.d * public.e % math.lcm(p - 1, q - 1) == 1
+        and (key.dmp1, key.dmq1) == (key.d % (p - 1), key.d % (q - 1))
+        and key.iqmp * q % p == 1
+    )
 
 
 def _fit_for_ike(key: object) -> tuple[Key | None, tuple[Finding, ...]]:
