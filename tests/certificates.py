@@ -1,13 +1,20 @@
-"""Certificates and keys for tests, made once a session: RSA keys take long."""
+"""Certificates and keys for tests.
+
+RSA keys take seconds, in the lab's guest many: they are made once, and kept beside the results.
+"""
 
 import functools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+KEYS = Path(__file__).parents[1] / ".cache" / "keys"
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -52,8 +59,19 @@ def ec_key(number: int = 0) -> ec.EllipticCurvePrivateKey:
 @functools.cache
 def rsa_key(bits: int = 3072, number: int = 0) -> rsa.RSAPrivateKey:
     """The number-th RSA key of that size."""
-    _ = number
-    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    file = KEYS / f"rsa-{bits}-{number}.pem"
+    if not file.exists():
+        made = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+        KEYS.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all, as sessions run beside each other.
+        with tempfile.NamedTemporaryFile("w", dir=KEYS, delete=False) as new:
+            new.write(key_pem(made))
+        Path(new.name).replace(file)
+    key = serialization.load_pem_private_key(
+        file.read_bytes(), None, unsafe_skip_rsa_key_validation=True
+    )
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
 
 
 def make_ca(
