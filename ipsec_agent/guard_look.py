@@ -10,7 +10,7 @@ from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import mark, ruleset
-from ipsec_agent.core.observed import GuardTable
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.status import guard_counters
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft import Nft

@@ -46,13 +46,22 @@ class KeptReading(Generic[T]):
         self._kept = _Kept(value, news, began)
         return value
 
+    @property
+    def age(self) -> float:
+        """Seconds since the newest reading began, 0 before the first."""
+        return time.monotonic() - self._kept.read if self._kept else 0.0
+
+    def outdated(self) -> None:
+        """It may have changed; one that is being read just now may have missed that."""
+        self._news += 1
+
     @contextmanager
     def changing(self) -> Iterator[None]:
         """What is done within may change it, even if it fails."""
         try:
             yield
         finally:
-            self._outdated()
+            self.outdated()
 
     @contextmanager
     def hearing(self, wake: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -60,14 +69,10 @@ class KeptReading(Generic[T]):
 
         def told() -> None:
             self._listening = True
-            self._outdated()
+            self.outdated()
             wake()
 
         try:
             yield told
         finally:
             self._listening = False
-
-    def _outdated(self) -> None:
-        # One that is being read just now may have missed the change.
-        self._news += 1

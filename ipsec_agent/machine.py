@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import GuardTable, Inherited, RememberedPeer
+from ipsec_agent.core.observed import Inherited, RememberedPeer
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import Links, open_links

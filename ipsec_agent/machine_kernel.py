@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ipsec_agent.core.guard_table import exempt_update, mark
 from ipsec_agent.core.model import DesiredGuard
-from ipsec_agent.core.observed import GuardTable, NetworkFacts, Policy, SecurityAssociation
+from ipsec_agent.core.observed import NetworkFacts, Policy, SecurityAssociation
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.links import Links
 from ipsec_agent.host.nft import Nft
@@ -16,6 +17,9 @@ from ipsec_agent.host.veth import lower_inner_end
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.host.xfrm_stat import stats
 from ipsec_agent.kept_reading import KeptReading
+
+TABLE_LASTS = 5.0
+"""Seconds for which a reading of the guard's table stands at the most."""
 
 REWATCH = 10.0
 """Seconds until it is tried again to hear of the guard's changes."""
@@ -43,7 +47,7 @@ class KernelHost:
         self._nft = nft
         self._saved_guard = saved_guard
         self._network = KeptReading(links.facts, lasts)
-        self._table = KeptReading(nft.read, lasts)
+        self._table = KeptReading(nft.read, lambda: min(lasts(), TABLE_LASTS))
 
     async def policies(self) -> tuple[Policy, ...]:
         """The kernel's policies."""
@@ -59,7 +63,8 @@ class KernelHost:
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none."""
-        return await self._table.get()
+        table = await self._table.get()
+        return table and table.aged(int(self._table.age))
 
     async def counters(self) -> tuple[tuple[str, int], ...]:
         """The kernel's counters of packets that IPsec lost; empty where it keeps none."""
@@ -117,7 +122,12 @@ class KernelHost:
             group.create_task(self._watch_guard(wake), name="guard events")
 
     async def _watch_links(self, wake: Callable[[], None]) -> None:
-        with self._network.hearing(wake) as told:
+        def renamed() -> None:
+            # A listing of the table names links.
+            self._table.outdated()
+            wake()
+
+        with self._network.hearing(renamed) as told:
             await self._links.watch(told)
 
     async def _watch_guard(self, wake: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from ipsec_agent.core.observed import (
     Charon,
-    GuardTable,
     Inherited,
     NetworkFacts,
     Observed,
@@ -15,6 +14,7 @@ from ipsec_agent.core.observed import (
     RememberedPeer,
     SecurityAssociation,
 )
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import AgentError
 
 

@@ -66,6 +66,7 @@ def rsa_key(bits: int = 3072, number: int = 0) -> rsa.RSAPrivateKey:
         # Whole or not at all, as sessions run beside each other.
         with tempfile.NamedTemporaryFile("w", dir=KEYS, delete=False) as new:
             new.write(key_pem(made))
+        Path(new.name).chmod(0o644)
         Path(new.name).replace(file)
     key = serialization.load_pem_private_key(
         file.read_bytes(), None, unsafe_skip_rsa_key_validation=True

@@ -17,7 +17,6 @@ from ipsec_agent.core.model import (
 from ipsec_agent.core.observed import (
     Charon,
     CharonProcess,
-    GuardTable,
     IkeSa,
     Inherited,
     Link,
@@ -28,6 +27,7 @@ from ipsec_agent.core.observed import (
     RememberedPeer,
     SecurityAssociation,
 )
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import CharonRefusedError, CharonStartError
 

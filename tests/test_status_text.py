@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from ipsec_agent.core.observed import ClearPeer
+from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.status import document
 from ipsec_agent.verbs.status import MOST_COUNTED, text
 from tests.core.test_status import snapshot, states

@@ -13,13 +13,13 @@ from ipsec_agent.core.observed import (
     Charon,
     CharonProcess,
     ChildSa,
-    GuardTable,
     IkeSa,
     Link,
     NetworkFacts,
     Observed,
     OwnAddress,
 )
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.placement import Placement, place
 from ipsec_agent.core.problems.problem import Problem
 from ipsec_agent.core.promise import Promise

@@ -6,6 +6,7 @@ Times are seconds since the epoch.
 from dataclasses import dataclass, field
 
 from ipsec_agent.core.model import Address, Network, PolicySelector
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import AgentError
 
 
@@ -184,63 +185,6 @@ class NetworkFacts:
     default_links: tuple[int, ...] = ()
     gateways: tuple[Address, ...] = ()
     may_enter: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ClearPeer:
-    """An address that the guard counts.
-
-    Attributes:
-        idle: seconds since the last packet.
-    """
-
-    address: Address
-    packets: int
-    bytes: int
-    idle: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClearLink:
-    """A link that the guard does not judge, with what it saw go by there.
-
-    Attributes:
-        link: its name, or its index as text where it is gone.
-        idle: seconds since the last packet.
-    """
-
-    link: str
-    packets: int
-    bytes: int
-    idle: int
-
-
-@dataclass(frozen=True, slots=True)
-class GuardTable:
-    """The guard's table as the kernel lists it.
-
-    Attributes:
-        form: digest of its rules and fixed sets; see host/nft_listing.py.
-        mark: of the text that is known to make this form, "" where none is: it was altered.
-        exempt: indexes of the links that it does not judge, sorted.
-        dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
-        dropped_out: likewise, on the way out.
-        clear_in: peers that sent us clear.
-        clear_out: peers to whom something here would have sent clear.
-        untranslated: senders outside every list whose packets left to encrypted addresses; this
-            VM's own addresses are among them where it speaks clear by its role.
-        unjudged: traffic between encrypted addresses on links that are not judged.
-    """
-
-    form: str
-    mark: str = ""
-    exempt: tuple[int, ...] = ()
-    dropped_in: int = 0
-    dropped_out: int = 0
-    clear_in: tuple[ClearPeer, ...] = ()
-    clear_out: tuple[ClearPeer, ...] = ()
-    untranslated: tuple[ClearPeer, ...] = ()
-    unjudged: tuple[ClearLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

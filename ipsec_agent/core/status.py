@@ -9,7 +9,8 @@ from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.health import days_left
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import required
-from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
+from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.guard import GuardState, guard_state
 from ipsec_agent.core.problems.mtu import carriage

@@ -34,6 +34,7 @@ IFA_F_TENTATIVE = 0x40
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 RTNH_F_DEAD = 1
+RTNLGRP_NEXTHOP = 32
 
 _GROUPS = (
     RTNLGRP_LINK,
@@ -41,6 +42,8 @@ _GROUPS = (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
+    # A nexthop object that goes takes IPv4 routes with it, without a word about them.
+    RTNLGRP_NEXTHOP,
 )
 
 
@@ -56,6 +59,8 @@ class Links:
         Raises:
             KernelError: refused or too late.
         """
+        # Links first: of an IPv4 route that goes with its link no event tells, but that of the link
+        # comes before it, and this dump waits for the whole change.
         links = await self._wire.dump("reading the links", ifinfmsg, RTM_GETLINK)
         addresses = await self._wire.dump("reading the addresses", ifaddrmsg, RTM_GETADDR)
         hops = await self._default_hops()

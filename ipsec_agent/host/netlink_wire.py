@@ -147,7 +147,9 @@ async def listening(
     try:
         with translated(doing, lacking):
             # Unbound, a socket has port 0 as the kernel has, and is left out as its own echo.
-            await socket.bind()
+            # With no groups but these: pyroute2 has a dozen of its own for rtnetlink, and each
+            # neighbour that ARP finds would be an event.
+            await socket.bind(0)
             for group in groups:
                 socket.add_membership(group)
         yield _heard(doing, socket)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import GUARD_TABLE
-from ipsec_agent.core.observed import GuardTable
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_events import DATAGRAM, Change, Transactions, open_events
 from ipsec_agent.host.nft_listing import read_form, read_table
@@ -154,39 +154,47 @@ class Nft:
         Raises:
             KernelError: the kernel does not tell of changes.
         """
-        loop = asyncio.get_running_loop()
-        transactions = Transactions(GUARD_TABLE)
-        with open_events() as events:
-            wake()
-            while True:
+        while True:
+            with open_events() as events:
+                wake()
                 try:
-                    datagram = await loop.sock_recv(events, DATAGRAM)
+                    await self._hear(events, wake)
                 except OSError as error:
+                    # Some were lost, and more would be until this socket is empty.
                     if error.errno != errno.ENOBUFS:
                         raise KernelError(
                             f"the kernel tells no more of nftables: {error.strerror}",
                             code=error.errno or 0,
                         ) from error
-                    # Some were lost, perhaps ours.
+
+    async def _hear(self, events: socket.socket, wake: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        transactions = Transactions(GUARD_TABLE)
+        while True:
+            datagram = await loop.sock_recv(events, DATAGRAM)
+            for change in transactions.feed(datagram):
+                async with self._starting:
+                    ours = change.pid in self._own
+                if not ours:
+                    self.last_change = change
                     wake()
-                    continue
-                for change in transactions.feed(datagram):
-                    async with self._starting:
-                        ours = change.pid in self._own
-                    if not ours:
-                        self.last_change = change
-                        wake()
 
     async def _succeed(self, doing: str, text: str, *options: str) -> str:
         with _as_file(text) as descriptor:
             path = f"/proc/self/fd/{descriptor}"
-            status, out, complaint = await self._run(*options, "-f", path, keep=descriptor)
+            status, out, complaint = await self._run(
+                *options, "-f", path, keep=descriptor, changing=True
+            )
         if status != 0:
             raise _refusal(doing, complaint)
         return out
 
     async def _run(
-        self, *arguments: str, keep: int | None = None, around: tuple[str, ...] = ()
+        self,
+        *arguments: str,
+        keep: int | None = None,
+        around: tuple[str, ...] = (),
+        changing: bool = False,
     ) -> tuple[int, str, str]:
         program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{PLACES}")
         if program is None:
@@ -207,7 +215,8 @@ class Nft:
                 pass_fds=() if keep is None else (keep,),
                 start_new_session=True,
             )
-            self._own.append(process.pid)
+            if changing:
+                self._own.append(process.pid)
         try:
             async with asyncio.timeout(self._deadline):
                 out, complaint = await process.communicate()

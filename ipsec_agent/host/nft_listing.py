@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from ipsec_agent.core.observed import ClearLink, ClearPeer, GuardTable
+from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
 
 _FIXED = ("outside4", "outside6", "listed4", "listed6")

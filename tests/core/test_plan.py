@@ -17,7 +17,6 @@ from ipsec_agent.core.model import Action, Address, Desired, DesiredGuard, Direc
 from ipsec_agent.core.observed import (
     Charon,
     ChildSa,
-    GuardTable,
     IkeSa,
     LoadedConnection,
     Observed,
@@ -25,6 +24,7 @@ from ipsec_agent.core.observed import (
     RememberedPeer,
     SecurityAssociation,
 )
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import (

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from ipsec_agent.core.health import Memory
-from ipsec_agent.core.observed import ClearLink, ClearPeer, IkeSa, SecurityAssociation
+from ipsec_agent.core.observed import IkeSa, SecurityAssociation
+from ipsec_agent.core.observed_guard import ClearLink, ClearPeer
 from ipsec_agent.core.status import Snapshot, State, document, sentence
 from tests.configs import config
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa

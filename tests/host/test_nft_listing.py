@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ipsec_agent.core.observed import ClearLink, ClearPeer, GuardTable
+from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_listing import read_form, read_table
 

@@ -20,7 +20,7 @@ from typing import Self
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import ruleset
-from ipsec_agent.core.observed import GuardTable
+from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.host.nft_listing import read_table
 from tests.charon.nodes import ips, remove

@@ -182,16 +182,38 @@ async def test_watch_wakes(machine: Run, change: str) -> None:
             await heard.get()
 
 
-async def test_watch_sleeps_through_other_routes(machine: Run) -> None:
-    """A route to one network is no reason to look."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        "route add 10.9.0.0/16 via 10.5.0.254",
+        "neigh add 10.5.0.7 lladdr 02:00:00:00:00:07 dev v0",
+        "rule add from 10.5.0.0/24 lookup 100",
+    ],
+)
+async def test_watch_sleeps_through_other_things(machine: Run, change: str) -> None:
+    """A route to one network, or a neighbour that ARP found, is no reason to look."""
     async with open_links() as links, rings(links) as heard:
         await asyncio.sleep(QUIET)
         while not heard.empty():
             heard.get_nowait()
-        await asyncio.to_thread(machine, "route add 10.9.0.0/16 via 10.5.0.254")
+        await asyncio.to_thread(machine, change)
         await asyncio.sleep(QUIET)
 
         assert heard.empty()
+
+
+async def test_a_nexthop_takes_its_routes_along(machine: Run) -> None:
+    """The kernel tells of the nexthop only, and not of the default route that went with it."""
+    machine("nexthop add id 7 via 10.5.0.254 dev v0", "route add default nhid 7")
+    async with open_links() as links, rings(links) as heard:
+        await asyncio.sleep(QUIET)
+        while not heard.empty():
+            heard.get_nowait()
+        assert (await links.facts()).gateways == (ip_address("10.5.0.254"),)
+        await asyncio.to_thread(machine, "nexthop del id 7")
+        async with asyncio.timeout(SOON):
+            await heard.get()
+        assert (await links.facts()).gateways == ()
 
 
 async def test_nobody_sets_an_mtu(machine: Run) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -15,6 +17,7 @@ from ipsec_agent.core.guard_table import exempt_update, mark, ruleset
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.nft_events import open_events
 from tests.kernel.guard_lab import (
     A4,
     B4,
@@ -176,6 +179,30 @@ async def test_a_changed_exemption_is_noticed() -> None:
     table = await nft.read()
     assert table is not None
     assert table.exempt == (index(A, "a0"),)
+
+
+async def test_lost_events_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an overflow it listens anew, wakes for what it may have missed, and hears the next."""
+    nft = Nft()
+    await nft.load(TEXT)
+    small = functools.partial(_with_small_buffer, open_events)
+    monkeypatch.setattr("ipsec_agent.host.nft.open_events", small)
+    async with watched(nft) as rung:
+        # Blocks the loop, so that nobody takes what comes.
+        for number in range(20):
+            run("nft", f"add table inet other{number}", ns=A)
+        assert not rung.is_set()
+        await asyncio.wait_for(rung.wait(), 0.5 * SCALE)
+        rung.clear()
+        await asyncio.sleep(0.1 * SCALE)
+        await asyncio.to_thread(run, "nft", "flush chain inet ipsec_agent in4", ns=A)
+        await asyncio.wait_for(rung.wait(), 0.5 * SCALE)
+
+
+def _with_small_buffer(open_socket: Callable[[], socket.socket]) -> socket.socket:
+    events = open_socket()
+    events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+    return events
 
 
 async def test_our_own_work_other_tables_and_packets_wake_nobody() -> None:

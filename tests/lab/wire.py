@@ -136,4 +136,4 @@ class Capture:
 
     def clear(self) -> dict[tuple[str, str], int]:
         """Clear frames by source and destination."""
-        return {key[:2]: count for key, count in self.counts.items() if key[2] is Kind.CLEAR}
+        return {key[:2]: count for key, count in dict(self.counts).items() if key[2] is Kind.CLEAR}

@@ -9,7 +9,8 @@ from ipsec_agent.core.drift import foreign, missing
 from ipsec_agent.core.guard_table import PEERS_COUNTED
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Action, Address, Desired, Direction
-from ipsec_agent.core.observed import Charon, ClearPeer, GuardTable, Observed
+from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 

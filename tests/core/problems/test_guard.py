@@ -8,7 +8,8 @@ import pytest
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.guard_table import PEERS_COUNTED
 from ipsec_agent.core.model import Desired, Direction, PolicySelector
-from ipsec_agent.core.observed import ClearLink, ClearPeer, GuardTable, Observed, Policy
+from ipsec_agent.core.observed import Observed, Policy
+from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.core.problems.guard import RECENT, RECENT_FLOW, GuardState, guard_state
 from ipsec_agent.core.problems.problem import Problem, Severity
 from tests.configs import config

@@ -1,0 +1,78 @@
+"""The guard's table as one pass has read it."""
+
+from dataclasses import dataclass, replace
+
+from ipsec_agent.core.model import Address
+
+
+@dataclass(frozen=True, slots=True)
+class ClearPeer:
+    """An address that the guard counts.
+
+    Attributes:
+        idle: seconds since the last packet.
+    """
+
+    address: Address
+    packets: int
+    bytes: int
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLink:
+    """A link that the guard does not judge, with what it saw go by there.
+
+    Attributes:
+        link: its name, or its index as text where it is gone.
+        idle: seconds since the last packet.
+    """
+
+    link: str
+    packets: int
+    bytes: int
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuardTable:
+    """The guard's table as the kernel lists it.
+
+    Attributes:
+        form: digest of its rules and fixed sets; see host/nft_listing.py.
+        mark: of the text that is known to make this form, "" where none is: it was altered.
+        exempt: indexes of the links that it does not judge, sorted.
+        dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
+        dropped_out: likewise, on the way out.
+        clear_in: peers that sent us clear.
+        clear_out: peers to whom something here would have sent clear.
+        untranslated: senders outside every list whose packets left to encrypted addresses; this
+            VM's own addresses are among them where it speaks clear by its role.
+        unjudged: traffic between encrypted addresses on links that are not judged.
+    """
+
+    form: str
+    mark: str = ""
+    exempt: tuple[int, ...] = ()
+    dropped_in: int = 0
+    dropped_out: int = 0
+    clear_in: tuple[ClearPeer, ...] = ()
+    clear_out: tuple[ClearPeer, ...] = ()
+    untranslated: tuple[ClearPeer, ...] = ()
+    unjudged: tuple[ClearLink, ...] = ()
+
+    def aged(self, seconds: int) -> "GuardTable":
+        """The same, some seconds after it was listed without another packet."""
+        if not seconds:
+            return self
+        return replace(
+            self,
+            clear_in=_aged(self.clear_in, seconds),
+            clear_out=_aged(self.clear_out, seconds),
+            untranslated=_aged(self.untranslated, seconds),
+            unjudged=tuple(replace(link, idle=link.idle + seconds) for link in self.unjudged),
+        )
+
+
+def _aged(peers: tuple[ClearPeer, ...], seconds: int) -> tuple[ClearPeer, ...]:
+    return tuple(replace(peer, idle=peer.idle + seconds) for peer in peers)
