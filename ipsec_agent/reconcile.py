@@ -143,6 +143,7 @@ class Reconciler:
     def _pause(self) -> float:
         unread = self.snapshot.observed.unreadable if self.snapshot else ()
         pause = self._retry if self._failures or unread else self.config.agent.interval
+        pause = min(pause, max(self.reporter.due, RETRY_FIRST))
         waiting = self._budget.wait()
         if waiting:
             pause = min(pause, max(waiting, RETRY_FIRST))

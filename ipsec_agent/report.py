@@ -1,5 +1,6 @@
 """What a pass says: its problems, the snapshot for the status, the lines of the log."""
 
+import math
 import os
 from collections import deque
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.core.surroundings import Surroundings
@@ -54,8 +56,14 @@ class Reporter:
         self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._shown: tuple[Problem, ...] = ()
         self._memory = Memory()
+        self._due = math.inf
         self._started = False
         self._log = structlog.get_logger("reconcile")
+
+    @property
+    def due(self) -> float:
+        """Seconds from the newest pass until a problem is to be shown, or is gone, by patience."""
+        return self._due
 
     def note(self, line: LogLine) -> None:
         """Keep a line of charon's log that explains something."""
@@ -66,6 +74,7 @@ class Reporter:
         observed = ended.observed
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
+        self._due = due(self._memory.seen, observed.time)
         if _stands(ended):
             self._started = True
         snapshot = Snapshot(

@@ -1,5 +1,6 @@
 """Which problems are shown: not those that only follow from another, nor those that soon pass."""
 
+import math
 from dataclasses import dataclass, replace
 
 from ipsec_agent.core.problems.problem import Problem, Severity
@@ -106,6 +107,24 @@ def damped(
     ]
     after = tuple(replace(seen, shown=_visible(seen, now)) for seen in kept)
     return tuple(seen.problem for seen in after if seen.shown), after
+
+
+def due(memory: Memory, now: float) -> float:
+    """Seconds from a pass until its patience alone has a problem shown or gone; else infinity.
+
+    Args:
+        memory: as that pass left it.
+        now: its time.
+    """
+    moments = [_turn(seen, now) for seen in memory]
+    return max(0.0, min(moments, default=math.inf) - now)
+
+
+def _turn(seen: Seen, now: float) -> float:
+    calm = patience(seen.problem.code)
+    if seen.last < now:
+        return seen.last + calm.kept
+    return math.inf if seen.shown else seen.problem.since + calm.after
 
 
 def uncovered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

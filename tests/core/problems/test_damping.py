@@ -1,5 +1,6 @@
 """Which problems are shown: none that is CRITICAL waits or hides, one that flaps is one."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from ipsec_agent.core.problems.damping import (
     PATIENCE,
     Memory,
     damped,
+    due,
     patience,
     uncovered,
 )
@@ -55,6 +57,32 @@ def test_at_once() -> None:
 
     assert first == (replace(problem("peer-refuses-us"), since=100),)
     assert second == ()
+
+
+@pytest.mark.parametrize(
+    ("passes", "seconds"),
+    [
+        ([(100, ())], math.inf),
+        ([(100, (problem("peer-refuses-us"),))], math.inf),
+        ([(100, (problem("mtu-too-large"),))], 10),
+        ([(100, (problem("mtu-too-large"),)), (107, (problem("mtu-too-large"),))], 3),
+        ([(100, (problem("mtu-too-large"),)), (110, (problem("mtu-too-large"),))], math.inf),
+        ([(100, (problem("link-down"),)), (101, ())], 4),
+        ([(100, (problem("link-down"),)), (106, ())], math.inf),
+        ([(100, (problem("mtu-too-large"), problem("link-down"))), (101, ())], 4),
+    ],
+)
+def test_due(passes: list[tuple[float, tuple[Problem, ...]]], seconds: float) -> None:
+    """When the next pass shows something else, though nothing has happened."""
+    before: tuple[Problem, ...] = ()
+    memory: Memory = ()
+    for now, problems in passes:
+        before, memory = damped(problems, memory, now)
+    assert due(memory, now) == seconds
+    if seconds < math.inf:
+        early, _ = damped(problems, memory, now + seconds - 0.5)
+        after, _ = damped(problems, memory, now + seconds)
+        assert len(early) == len(before) != len(after)
 
 
 def test_waits() -> None:
