@@ -11,10 +11,9 @@ from typing import Any
 import structlog
 
 from ipsec_agent.admission import load_config, refuse_lockout
-from ipsec_agent.core.charon_log import explain
+from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.health_answer import health_answer
-from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError, ConfigError, StartError
@@ -120,11 +119,8 @@ class Agent:
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()
 
-    def _heard(self, group: str, level: int, message: str) -> None:
-        found = explain(group, level, message)
-        if found is not None:
-            line = LogLine(found.code, found.message, found.peer, found.hint, time.time())
-            self._loop.reporter.note(line)
+    def _heard(self, said: Said) -> None:
+        if self._loop.reporter.heard(said, time.time()):
             self._loop.wake.set()
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Inherited, RememberedPeer
@@ -69,7 +70,7 @@ class Machine(CharonHost, KernelHost):
         """Send each peer one packet."""
         self._peers.poke(peers)
 
-    async def watch(self, wake: Callable[[], None], heard: Callable[[str, int, str], None]) -> None:
+    async def watch(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
         """Wake the loop at every event of charon, the kernel and the links, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch_kernel(wake), name="kernel events")

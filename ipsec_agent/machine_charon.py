@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Authority, Connection, Credentials
 from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
@@ -264,9 +265,7 @@ class CharonHost:
         async with self._client() as client:
             await client.unload_authority(name)
 
-    async def watch_charon(
-        self, wake: Callable[[], None], heard: Callable[[str, int, str], None]
-    ) -> None:
+    async def watch_charon(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
         """Wake at every event of charon's, at its death, and when it is unwell; for ever."""
         self._wake = wake
         async with asyncio.TaskGroup() as group:

@@ -3,11 +3,13 @@
 import math
 import os
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from ipsec_agent import __version__
+from ipsec_agent.core.charon_log import Said, counterpart, explain
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import missing
@@ -23,6 +25,9 @@ from ipsec_agent.errors import AgentError
 
 LOG_LINES, LOG_LINES_AGE = 100, 120.0
 """Lines of charon's log that are kept, and for how many seconds they explain something."""
+
+COUNTERPARTS = 4096
+"""IKE_SAs whose peer is remembered: a fleet of 1,000 has some of each peer."""
 
 STEPS_LOGGED = 20
 
@@ -54,6 +59,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
+        self._counterparts: dict[int, str] = {}
         self._shown: tuple[Problem, ...] = ()
         self._memory = Memory()
         self._due = math.inf
@@ -65,13 +71,27 @@ class Reporter:
         """Seconds from the newest pass until a problem is to be shown, or is gone, by patience."""
         return self._due
 
-    def note(self, line: LogLine) -> None:
-        """Keep a line of charon's log that explains something."""
-        self._lines.append(line)
+    def heard(self, said: Said, now: float) -> bool:
+        """Keep a line of charon's log if it explains something; whether it does.
+
+        Where it names no peer, that of its IKE_SA is meant.
+        """
+        peer = counterpart(said)
+        if peer:
+            self._remember({said.ike_sa: peer})
+        found = explain(said)
+        if found is None:
+            return False
+        peer = found.peer or self._counterparts.get(said.ike_sa, "")
+        self._lines.append(LogLine(found.code, found.message, peer, found.hint, now))
+        return True
 
     def report(self, ended: Pass) -> Snapshot:
         """Judge a pass, log what is new, and make the snapshot."""
         observed = ended.observed
+        if observed.charon is not None:
+            known = [sa for sa in observed.charon.sas if not sa.remote.is_unspecified]
+            self._remember({sa.unique_id: str(sa.remote) for sa in known})
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
         self._due = due(self._memory.seen, observed.time)
@@ -93,6 +113,14 @@ class Reporter:
         self._tell(ended, problems)
         self._shown = problems
         return snapshot
+
+    def _remember(self, counterparts: Mapping[int, str]) -> None:
+        for number, peer in counterparts.items():
+            # As the newest, since charon begins anew with 1 when it is started anew.
+            self._counterparts.pop(number, None)
+            self._counterparts[number] = peer
+        for number in tuple(self._counterparts)[:-COUNTERPARTS]:
+            del self._counterparts[number]
 
     def _assess(self, ended: Pass) -> Assessment:
         observed = ended.observed

@@ -7,13 +7,14 @@ from random import Random
 
 import pytest
 
+from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.health import LogLine
 from ipsec_agent.core.model import DesiredGuard
-from ipsec_agent.core.observed import Link, OwnAddress
+from ipsec_agent.core.observed import IkeSa, Link, OwnAddress
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.errors import StartError
 from ipsec_agent.reconcile import Reconciler
+from ipsec_agent.report import COUNTERPARTS
 from tests.configs import config
 from tests.fakes import PROCESS, FakeMachine, network
 
@@ -82,6 +83,7 @@ HARMS: tuple[Callable[[FakeMachine], None], ...] = (
     stop_charon,
     wedge_charon,
 )
+ENDS = (ip_address("10.0.0.5"), ip_address("10.0.0.9"))
 CONFIGS = (
     config(),
     config(("10.0.0.0/16", "10.1.0.0/16"), ("10.0.9.0/24",)),
@@ -288,15 +290,45 @@ async def test_log_line_becomes_a_problem() -> None:
     machine = FakeMachine(network("10.0.0.5"))
     loop = reconciler(machine, CONFIGS[0])
     now = (await loop.one_pass()).observed.time
-    loop.reporter.note(
-        LogLine("peer-refuses-us", "received AUTHENTICATION_FAILED", "10.0.0.9", "hint", now)
-    )
+    assert not loop.reporter.heard(Said("IKE", 0, "initiating IKE_SA a[7] to 10.0.0.9", 7), now)
+    refused = Said("IKE", 1, "received AUTHENTICATION_FAILED notify error", 7)
+    assert loop.reporter.heard(refused, now)
 
     first = (await loop.one_pass()).problems
     second = (await loop.one_pass()).problems
 
-    assert first[0].message == "charon says of 10.0.0.9: received AUTHENTICATION_FAILED"
+    assert first[0].message == f"charon says of 10.0.0.9: {refused.text}"
     assert second[0].since == first[0].since > 0
+
+
+async def test_the_peer_of_an_sa_is_remembered() -> None:
+    """charon names an SA by its number alone, when it is gone: it was seen, or told, before."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    await loop.one_pass()
+    machine.sas = {7: IkeSa(7, "a", "ESTABLISHED", *ENDS, initiator=True, age=1)}
+    now = (await loop.one_pass()).observed.time
+    machine.sas = {}
+    for number in (7, 8):
+        loop.reporter.heard(Said("IKE", 1, "received NO_PROPOSAL_CHOSEN notify", number), now)
+
+    snapshot = await loop.one_pass()
+    assert [problem.subject for problem in snapshot.problems] == ["10.0.0.9", ""]
+
+
+async def test_the_oldest_sas_are_forgotten() -> None:
+    """A charon that runs for years numbers millions."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    now = (await loop.one_pass()).observed.time
+    for number in range(1, COUNTERPARTS + 2):
+        begun = f"initiating IKE_SA a[{number}] to 10.0.0.9"
+        assert not loop.reporter.heard(Said("IKE", 0, begun, number), now)
+    for number in (1, 2):
+        loop.reporter.heard(Said("IKE", 1, "received NO_PROPOSAL_CHOSEN notify", number), now)
+
+    snapshot = await loop.one_pass()
+    assert [problem.subject for problem in snapshot.problems] == ["", "10.0.0.9"]
 
 
 async def test_document() -> None:

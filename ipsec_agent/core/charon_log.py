@@ -6,6 +6,22 @@ from ipaddress import ip_address
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """A line of charon's log.
+
+    Attributes:
+        group: such as IKE or KNL.
+        level: lines above 1 are for developers.
+        ike_sa: the number of the IKE_SA that it is about, 0 for none.
+    """
+
+    group: str
+    level: int
+    text: str
+    ike_sa: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A line that explains something.
 
@@ -60,6 +76,13 @@ PATTERNS = (
     ),
 )
 
+BEGINNINGS = re.compile(
+    r"^initiating IKE_SA .* to (\S+)$"
+    r"|^(\S+) is initiating an IKE_SA$"
+    r"|^IKE_SA .* (?:established|rekeyed) between .*\.\.\.([0-9A-Fa-f:.]+)\["
+)
+"""What charon says when an IKE_SA gets its number (ike_init.c, ike_establish.c, ike_rekey.c)."""
+
 ADDRESS = re.compile(r"[0-9A-Fa-f:.]{3,}")
 """What may be an address; a time of day or a hex number may look like one."""
 
@@ -67,28 +90,32 @@ SIDES = re.compile(r"===|\.\.\.")
 """Stands between charon's own side and the peer's."""
 
 
-def explain(group: str, level: int, message: str) -> Explanation | None:
-    """What a line explains, None for the others.
-
-    Args:
-        group: charon's log group, such as IKE or KNL.
-        level: its level; lines above 1 are for developers.
-    """
-    if level > 1 or group in {"ENC", "NET"}:
+def explain(said: Said) -> Explanation | None:
+    """What a line explains, None for the others."""
+    if said.level > 1 or said.group in {"ENC", "NET"}:
         return None
     for pattern, code, hint in PATTERNS:
-        if re.search(pattern, message):
-            return Explanation(code, message, _peer(group, message), hint)
+        if re.search(pattern, said.text):
+            return Explanation(code, said.text, _peer(said.group, said.text), hint)
     return None
+
+
+def counterpart(said: Said) -> str:
+    """The peer of the IKE_SA that a line is about, "" where it does not say."""
+    found = BEGINNINGS.search(said.text) if said.ike_sa and said.group == "IKE" else None
+    return _address(found[found.lastindex or 0]) if found else ""
 
 
 def _peer(group: str, message: str) -> str:
     """The first address on the peer's side; the kernel's lines have source and destination."""
     if group == "KNL":
         return ""
-    for word in ADDRESS.findall(SIDES.split(message)[-1]):
-        try:
-            return str(ip_address(word))
-        except ValueError:
-            continue
-    return ""
+    words = ADDRESS.findall(SIDES.split(message)[-1])
+    return next(filter(None, map(_address, words)), "")
+
+
+def _address(word: str) -> str:
+    try:
+        return str(ip_address(word))
+    except ValueError:
+        return ""

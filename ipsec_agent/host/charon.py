@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
 from typing import Any
 
+from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import connection_message, renewal_message
@@ -141,28 +142,27 @@ async def open_charon(path: Path, deadline: float = DEADLINE) -> AsyncIterator[C
         yield CharonClient(vici)
 
 
-async def watch_charon(
-    path: Path, wake: Callable[[], None], heard: Callable[[str, int, str], None]
-) -> None:
-    """Wake at each event of charon's SAs, and hand on its log lines; for ever, across restarts.
-
-    Args:
-        heard: is given the log group, the level and the line.
-    """
+async def watch_charon(path: Path, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
+    """Wake at each event of charon's SAs, and hand on its log lines; for ever, across restarts."""
     while True:
         with contextlib.suppress(CharonError):
             async with open_vici(path) as vici:
                 wake()
                 async for event, body in vici.listen(EVENTS):
                     if event == "log":
-                        heard(
-                            _text(body.get("group", b"")),
-                            int(body.get("level", b"1")),
-                            _text(body.get("msg", b"")),
-                        )
+                        heard(_said(body))
                     else:
                         wake()
         await asyncio.sleep(RECONNECT)
+
+
+def _said(body: dict[str, Any]) -> Said:
+    return Said(
+        group=_text(body.get("group", b"")),
+        level=int(body.get("level", b"1")),
+        text=_text(body.get("msg", b"")),
+        ike_sa=_number(body, "ikesa-uniqueid"),
+    )
 
 
 def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipsec_agent.core.charon_log import explain
+from ipsec_agent.core.charon_log import Said, counterpart, explain
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from ipsec_agent.core.charon_log import explain
 )
 def test_explained(group: str, line: str, code: str) -> None:
     """The line is kept as charon wrote it."""
-    found = explain(group, 1, line)
+    found = explain(Said(group, 1, line))
 
     assert found is not None
     assert (found.code, found.message) == (code, line)
@@ -56,7 +56,7 @@ def test_explained(group: str, line: str, code: str) -> None:
 )
 def test_peer_is_named(group: str, line: str, peer: str) -> None:
     """The peer is the far side of a pair, never our own address and never a time of day."""
-    found = explain(group, 1, line)
+    found = explain(Said(group, 1, line))
 
     assert found is not None
     assert found.peer == peer
@@ -72,4 +72,24 @@ def test_peer_is_named(group: str, line: str, peer: str) -> None:
 )
 def test_others(group: str, level: int, line: str) -> None:
     """What is no problem, or for developers, explains nothing."""
-    assert explain(group, level, line) is None
+    assert explain(Said(group, level, line)) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "peer"),
+    [
+        ("initiating IKE_SA ipsec-10.9.0.0/24[5] to 10.9.0.7", "10.9.0.7"),
+        ("fd09::7 is initiating an IKE_SA", "fd09::7"),
+        (
+            "IKE_SA ipsec-10.9.0.0/24[5] established between 10.9.0.1[CN=VM]...10.9.0.7[CN=VM]",
+            "10.9.0.7",
+        ),
+        ("IKE_SA a[6] rekeyed between 10.9.0.1[CN=VM]...10.9.0.7[CN=VM]", "10.9.0.7"),
+        ("giving up after 3 retransmits", ""),
+        ("deleting IKE_SA a[6] between 10.9.0.1[CN=VM]...10.9.0.7[CN=VM]", ""),
+    ],
+)
+def test_counterpart(line: str, peer: str) -> None:
+    """The lines with which an IKE_SA begins tell its peer; each is about a numbered one."""
+    assert counterpart(Said("IKE", 0, line, 5)) == peer
+    assert counterpart(Said("IKE", 0, line)) == ""
