@@ -434,7 +434,6 @@ def test_refused_peer_is_explained(pair: tuple[Node, Node]) -> None:
     )
     # The line itself names nobody; it is that of an IKE_SA with this peer.
     assert "AUTHENTICATION_FAILED" in problems[0]["message"]
-    assert [problem["subject"] for problem in problems] == ["10.9.0.2"]
     assert "charon says of 10.9.0.2: " in problems[0]["message"]
     assert "ca_certificates" in problems[0]["hint"]
     assert ours.ask("status").returncode == 1
