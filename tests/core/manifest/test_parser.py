@@ -135,12 +135,12 @@ addons:
       no_ipsec_subnets:
       - 10.0.1.10/32 # bosh director
       instance_certificate: |
-      LEAF
+      <LEAF>
       instance_private_key: |
-      KEY
+      <KEY>
       ca_certificates:
       - |
-      CA
+      <CA>
       prestart_timeout: 30
 """
 
@@ -152,7 +152,7 @@ def template(indent: int) -> str:
     text = TEMPLATE
     for name, pem in (("LEAF", leaf.cert_pem), ("KEY", leaf.key_pem), ("CA", ca.cert_pem)):
         lines = "\n".join(" " * indent + line for line in pem.splitlines())
-        text = text.replace(f"      {name}", lines)
+        text = text.replace(f"      <{name}>", lines)
     return text
 
 
