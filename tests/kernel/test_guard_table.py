@@ -153,8 +153,11 @@ def test_a_full_counter_set_still_drops() -> None:
         run("ip", "addr", "add", f"{target}/16", "dev", "b0", ns=B)
 
     assert [send_udp(A, A4, target) for target in targets] == [False] * 5
-    assert len(table(A).clear_out) == 3
-    assert table(A).dropped_out == 5
+    full = table(A)
+    # While a table is replaced, the kernel may take a report of multicast groups for a peer's.
+    others = [peer for peer in full.clear_out if peer.address.version == 6]
+    assert len(full.clear_out) - len(others) == 3
+    assert full.dropped_out - sum(peer.packets for peer in others) == 5
     run("nft", "delete", "table", "inet", "ipsec_agent", ns=A)
     load(A, change=small)
     with receiver(A, A4) as at_a:
