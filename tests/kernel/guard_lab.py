@@ -59,10 +59,15 @@ def namespaces() -> Iterator[None]:
     try:
         # Few programs: to start one is what takes its time in the lab's guest.
         ips(*(f"netns add {name}" for name in (A, B, C)))
-        for name in (A, B, C):
-            with inside(name):
-                for path in Path("/proc/sys/net/ipv6/conf").glob("*/accept_dad"):
-                    path.write_text("0")
+        for netns in (A, B, C):
+            with inside(netns):
+                # No probes, and no second report of multicast groups, milliseconds: tests count.
+                for name, value in (
+                    ("accept_dad", "0"),
+                    ("mldv2_unsolicited_report_interval", "600000"),
+                ):
+                    for path in Path("/proc/sys/net/ipv6/conf").glob(f"*/{name}"):
+                        path.write_text(value)
         ips(
             f"link add a0 netns {A} type veth peer b0 netns {B}",
             f"link add c0 netns {C} type veth peer ac0 netns {A}",
