@@ -1,6 +1,7 @@
 """The guard's table as one pass has read it."""
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ipsec_agent.core.model import Address
 
@@ -32,6 +33,9 @@ class ClearLink:
     packets: int
     bytes: int
     idle: int
+
+
+Counted = TypeVar("Counted", ClearPeer, ClearLink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,9 @@ class GuardTable:
             clear_in=_aged(self.clear_in, seconds),
             clear_out=_aged(self.clear_out, seconds),
             untranslated=_aged(self.untranslated, seconds),
-            unjudged=tuple(replace(link, idle=link.idle + seconds) for link in self.unjudged),
+            unjudged=_aged(self.unjudged, seconds),
         )
 
 
-def _aged(peers: tuple[ClearPeer, ...], seconds: int) -> tuple[ClearPeer, ...]:
-    return tuple(replace(peer, idle=peer.idle + seconds) for peer in peers)
+def _aged(counted: tuple[Counted, ...], seconds: int) -> tuple[Counted, ...]:
+    return tuple(replace(one, idle=one.idle + seconds) for one in counted)

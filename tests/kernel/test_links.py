@@ -145,12 +145,15 @@ async def test_set_mtu(machine: Run) -> None:
 
 @asynccontextmanager
 async def rings(links: Links) -> AsyncIterator[asyncio.Queue[None]]:
-    """One entry for each ring of the watch; the first, at the start, is over."""
+    """One entry for each ring of the watch; those at the start are over."""
     heard: asyncio.Queue[None] = asyncio.Queue()
     task = asyncio.create_task(links.watch(lambda: heard.put_nowait(None)))
     try:
         async with asyncio.timeout(SOON):
             await heard.get()
+        await asyncio.sleep(QUIET)
+        while not heard.empty():  # the links may still be coming up
+            heard.get_nowait()
         yield heard
     finally:
         task.cancel()
@@ -174,9 +177,6 @@ async def rings(links: Links) -> AsyncIterator[asyncio.Queue[None]]:
 async def test_watch_wakes(machine: Run, change: str) -> None:
     """Each change of a link, address or default route wakes."""
     async with open_links() as links, rings(links) as heard:
-        await asyncio.sleep(QUIET)
-        while not heard.empty():  # the links may still be coming up
-            heard.get_nowait()
         await asyncio.to_thread(machine, change)
         async with asyncio.timeout(SOON):
             await heard.get()
@@ -193,9 +193,6 @@ async def test_watch_wakes(machine: Run, change: str) -> None:
 async def test_watch_sleeps_through_other_things(machine: Run, change: str) -> None:
     """A route to one network, or a neighbour that ARP found, is no reason to look."""
     async with open_links() as links, rings(links) as heard:
-        await asyncio.sleep(QUIET)
-        while not heard.empty():
-            heard.get_nowait()
         await asyncio.to_thread(machine, change)
         await asyncio.sleep(QUIET)
 
@@ -206,9 +203,6 @@ async def test_a_nexthop_takes_its_routes_along(machine: Run) -> None:
     """The kernel tells of the nexthop only, and not of the default route that went with it."""
     machine("nexthop add id 7 via 10.5.0.254 dev v0", "route add default nhid 7")
     async with open_links() as links, rings(links) as heard:
-        await asyncio.sleep(QUIET)
-        while not heard.empty():
-            heard.get_nowait()
         assert (await links.facts()).gateways == (ip_address("10.5.0.254"),)
         await asyncio.to_thread(machine, "nexthop del id 7")
         async with asyncio.timeout(SOON):
