@@ -24,7 +24,7 @@ WITHIN_HOST = {
     "xfrm_records": {"xfrm_messages"},
 }
 MAY_IMPORT_AGENT = {"verbs.run"}
-LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 40
 
 
 def name_of(path: Path) -> str:
@@ -73,7 +73,7 @@ def test_arrows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_size(path: Path) -> None:
-    """A module says what it owns, has 300 lines at most, and no function of more than 40."""
+    """A module says what it owns, has 400 lines at most, and no function of more than 40."""
     text = path.read_text()
     tree = ast.parse(text)
     assert not text or ast.get_docstring(tree), "begin with what the module owns"
