@@ -20,6 +20,7 @@ table inet {GUARD_TABLE} {{
 		iiftype loopback accept
 		meta ipsec exists accept comment "through IPsec"
 		meta l4proto esp accept
+		jump closed_disguised
 		meta l4proto udp ip frag-off & 0x1fff != 0 accept comment "of an IKE message"
 		meta l4proto udp frag frag-off != 0 accept comment "of an IKE message"
 		ip frag-off & 0x1fff != 0 counter drop
@@ -36,6 +37,7 @@ table inet {GUARD_TABLE} {{
 		oiftype loopback accept
 		rt ipsec exists accept comment "through IPsec"
 		meta l4proto esp accept
+		jump closed_disguised
 		ip frag-off & 0x1fff != 0 counter drop
 		frag frag-off != 0 counter drop
 		meta skuid 0 jump closed_ike
@@ -44,6 +46,13 @@ table inet {GUARD_TABLE} {{
 		udp sport 68 udp dport 67 accept comment "DHCP"
 		udp sport 546 udp dport 547 accept comment "DHCPv6"
 		counter drop
+	}}
+	chain closed_disguised {{
+		ip6 saddr ::ffff:0.0.0.0/96 counter drop
+		ip6 daddr ::ffff:0.0.0.0/96 counter drop
+		ip option lsrr exists counter drop
+		ip option ssrr exists counter drop
+		exthdr rt exists counter drop
 	}}
 	chain closed_ike {{
 		udp sport 500 udp dport 500 accept

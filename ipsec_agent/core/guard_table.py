@@ -9,12 +9,17 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
   set of the encrypted addresses about one packet in clear per replacement under a flood of 2
   million a second). This way round that moment drops: none in 1,300 replacements.
 - Count and drop are two rules: a full set makes `update` end its rule.
-- Out is judged after SNAT and in before DNAT, where a container bears its VM's address. While the
-  uplink has none, masquerade takes that of another link (inet_select_addr in devinet.c of the
-  kernel), which is in no list. So what is forwarded from an own address that is not one of the link
-  that it leaves by is clear traffic, too, unless a no-ipsec subnet has that address (the sets
-  `listed`). Dropped before conntrack has confirmed it, it leaves no mapping behind that would
-  outlive the uplink's return.
+- Out is judged after SNAT and in before DNAT, where a container bears its VM's address.
+- A source in no list is free to speak clear where it is an address of the link that the packet
+  leaves by. Any other own address is one that a program has chosen (bind, IP_PKTINFO, ::1), or that
+  masquerade takes while the uplink has none (inet_select_addr in devinet.c of the kernel), and
+  IPV6_FREEBIND lets a program send from one that nobody has. What leaves so is clear traffic, too,
+  unless a no-ipsec subnet has that address (the sets `listed`). Dropped before conntrack has
+  confirmed it, it leaves no mapping behind that would outlive the uplink's return. A socket tells
+  what was sent here; the input link does not, since a bridge's packets have none (br_netfilter).
+- A dual-stack socket takes ::ffff:a.b.c.d in an IPv6 header for the IPv4 peer, and a source route
+  or a routing header names the real destination where no rule looks. Both are dropped, whoever
+  sends them to whomever, so that a VM cannot be a node of segment routing, too.
 - Later fragments have no ports. On the way in those of UDP pass: without its first fragment, which
   is judged, a datagram is never put together, and large ESP-in-UDP and IKE need them. Those of any
   other protocol are judged by their addresses. On the way out none pass: what this VM sends is
@@ -22,12 +27,16 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
   there is one that a container sent in clear.
 - `exempt` names links by index and holds those *not* judged: a link that is new or renamed is
   judged until somebody says otherwise.
-- IKE of this VM is sent by root: another user's datagrams on its ports do not pass.
-- With forced encapsulation nothing tells ESP in UDP from data between the ports 4500.
+- IKE of this VM is sent by root: another user's datagrams on its ports do not pass, and what has no
+  socket here, but an own address, is a container's. IKE of others passes where this VM routes, not
+  where it comes by a link that leads to containers only.
+- Nothing in a packet tells ESP in UDP from data between the ports 4500. On the way out the kernel
+  shows a packet to the chain twice, before and after it was encrypted, and the first time leaves a
+  mark for the second, which no ordinary user can set. On the way in nothing can tell.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -38,6 +47,12 @@ PEERS_COUNTED = 4096
 """Addresses that each counting set holds; further ones are dropped all the same."""
 
 LINKS_COUNTED = 256
+
+ENCRYPTED_MARK = 0x40000000
+"""The bit of the packet mark that says "IPsec has it" until the packet is seen encrypted."""
+
+MAPPED = "::ffff:0.0.0.0/96"
+"""IPv4 addresses in an IPv6 header (RFC 4291, 2.5.5.2)."""
 
 COUNTED_FOR = 86_400
 """Seconds after its last packet until an address is forgotten and makes room."""
@@ -50,6 +65,7 @@ class _Family:
     Attributes:
         ip: nft's name of the header.
         later: matches every fragment but the first.
+        source_routes: each matches packets that name the real destination elsewhere.
         neighbours: rules that neighbour discovery needs.
         routed: matches all but what only this VM, or one bridged to it, can have sent: no list
             holds a link-local address, and still it is the VM's own.
@@ -59,10 +75,12 @@ class _Family:
     address: type[IPv4Address | IPv6Address]
     ip: str
     later: str
+    source_routes: tuple[str, ...]
     neighbours: tuple[str, ...] = ()
     routed: str = ""
 
 
+_ENDS = ("saddr", "daddr")
 _DISCOVERY = (
     "nd-router-solicit",
     "nd-router-advert",
@@ -71,12 +89,19 @@ _DISCOVERY = (
     "nd-redirect",
 )
 _FAMILIES = {
-    4: _Family(4, IPv4Address, "ip", "ip frag-off & 0x1fff != 0"),
+    4: _Family(
+        4,
+        IPv4Address,
+        "ip",
+        "ip frag-off & 0x1fff != 0",
+        ("ip option lsrr exists", "ip option ssrr exists"),
+    ),
     6: _Family(
         6,
         IPv6Address,
         "ip6",
         "frag frag-off != 0",
+        ("exthdr rt exists",),
         (
             # RFC 4861, 7.1: with hop limit 255 it cannot have crossed a router.
             f"icmpv6 type {{ {', '.join(_DISCOVERY)} }} ip6 hoplimit 255 accept",
@@ -98,7 +123,8 @@ def ruleset(guard: Guard) -> str:
         _counting("unjudged_in", "iface_index", LINKS_COUNTED),
         _counting("unjudged_out", "iface_index", LINKS_COUNTED),
         *(part for family in families for part in _sets(guard, family)),
-        _hook("out", "postrouting priority 300", families),
+        *(_disguised(name, guard.enforce) for name in ("out", "in") if families),
+        _hook("out", "postrouting priority 300", families, marks=guard.force_encapsulation),
         _hook("in", "prerouting priority -300", families),
         *_ike(guard.force_encapsulation),
         *(part for family in families for part in _judge(family, guard.enforce)),
@@ -140,7 +166,7 @@ def _sets(guard: Guard, family: _Family) -> Iterable[str]:
     )
     no_ipsec = _elements(map(str, guard.no_ipsec(family.version)))
     yield _block(f"set listed{family.version}", [f"type {kind}", "flags interval", *no_ipsec])
-    for name in ("clear_in", "clear_out", "untranslated"):
+    for name in ("clear_in", "clear_out", "misplaced", "untranslated"):
         yield _counting(f"{name}{family.version}", kind, PEERS_COUNTED)
 
 
@@ -162,21 +188,30 @@ def _counting(name: str, kind: str, size: int) -> str:
     )
 
 
-def _hook(name: str, where: str, families: Iterable[_Family]) -> str:
+def _hook(name: str, where: str, families: Sequence[_Family], *, marks: bool = False) -> str:
     loopback, ipsec = {
         "out": ("oiftype loopback", "rt ipsec exists"),
         "in": ("iiftype loopback", "meta ipsec exists"),
     }[name]
+    mark = f" meta mark set meta mark | {ENCRYPTED_MARK:#x}" if marks else ""
     return _block(
         f"chain {name}",
         [
             f"type filter hook {where}; policy accept;",
             f"{loopback} accept",
-            f'{ipsec} accept comment "through IPsec"',
+            f'{ipsec}{mark} accept comment "through IPsec"',
             "meta l4proto esp accept",
+            *(f"ip6 {end} {MAPPED} goto disguised_{name}" for end in _ENDS if families),
             # Before any `ip saddr`: a match on the other family's header is not evaluated.
             *(f"meta nfproto ipv{it.version} goto {name}{it.version}" for it in families),
         ],
+    )
+
+
+def _disguised(direction: str, enforce: bool) -> str:
+    return _block(
+        f"chain disguised_{direction}",
+        [f'counter {_verdict(enforce)} comment "an IPv4-mapped address or a source route"'],
     )
 
 
@@ -190,34 +225,49 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
         f'{ports} @th,64,32 != 0 accept comment "ESP in UDP"',
         f'{ports} udp length 9 @th,64,8 0xff accept comment "keeps a NAT mapping alive"',
     ]
-    first = encapsulated if force_encapsulation else []
-    yield _block("chain ike_in", [*first, *ike])
-    # An encapsulated packet bears the user of the program that sent it, hence the order. What is
-    # forwarded has no user: it does not match, and goes on to the next rule.
-    yield _block("chain ike_out", [*first, "meta skuid != 0 return", *ike])
+    own = (
+        f"{ports} meta mark & {ENCRYPTED_MARK:#x} != 0"
+        f" meta mark set meta mark & {ENCRYPTED_MARK ^ 0xFFFFFFFF:#x}"
+        ' accept comment "ESP in UDP of this VM"'
+    )
+    yield _block("chain ike_in", [*(encapsulated if force_encapsulation else []), *ike])
+    yield _block(
+        "chain ike_out",
+        [
+            # An encapsulated packet bears the user of the program that sent it, hence the order.
+            *([own] if force_encapsulation else []),
+            "meta skuid 0 goto ike_in",
+            # What was not sent from here has no user: no match, and on to the next rule.
+            "meta skuid != 0 return",
+            "fib saddr type local return",
+            "iif @exempt return",
+            "goto ike_in",
+        ],
+    )
 
 
 def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     version, ip, later = family.version, family.ip, family.later
     outside = f"@outside{version}"
     elsewhere = f"{ip} daddr {outside} accept"
-    untranslated = (
-        f"{ip} saddr {outside} {family.routed}{ip} daddr != {outside} oif != @exempt"
-        f" update @untranslated{version} {{ {ip} saddr }}"
-    )
-    # Only what is forwarded has a link that it came by. 0x0: no link is likely to be called so.
-    mistranslated = (
-        f"{ip} saddr {outside} {ip} daddr != {outside} {ip} saddr != @listed{version}"
-        " iif != 0x0 fib saddr type local fib saddr . oif type != local"
-        f" goto clear_out{version}"
-    )
+    own = f"{ip} saddr != @listed{version} fib saddr . oif type != local"
+    unlisted = [
+        f"fib saddr type local {own} goto misplaced{version}",
+        f"meta skuid >= 0 {own} goto misplaced{version}",
+        f"{family.routed}oif != @exempt update @untranslated{version} {{ {ip} saddr }}",
+    ]
+    source_routes = {
+        way: [f"{it} goto disguised_{way}" for it in family.source_routes] for way in ("out", "in")
+    }
+    yield _clear(f"misplaced{version}", "out", f"{ip} saddr", enforce)
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
     yield _clear(f"clear_in{version}", "in", f"{ip} saddr", enforce)
+    yield _block(f"chain unlisted{version}", unlisted)
     yield _block(
         f"chain out{version}",
         [
-            mistranslated,
-            untranslated,
+            *source_routes["out"],
+            f"{ip} saddr {outside} {ip} daddr != {outside} jump unlisted{version}",
             f"{ip} saddr {outside} {family.routed}accept",
             elsewhere,
             f"{later} goto clear_out{version}",
@@ -229,6 +279,7 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     yield _block(
         f"chain in{version}",
         [
+            *source_routes["in"],
             f"{ip} saddr {outside} accept",
             elsewhere,
             f"meta l4proto udp {later} accept",
@@ -241,16 +292,19 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
 
 def _clear(name: str, direction: str, peer: str, enforce: bool) -> str:
     link = {"out": "oif", "in": "iif"}[direction]
-    verdict = "drop" if enforce else "accept"
     return _block(
         f"chain {name}",
         [
             f"{link} @exempt update @unjudged_{direction} {{ {link} }}",
             f"{link} @exempt accept",
             f"update @{name} {{ {peer} }}",
-            f'counter {verdict} comment "clear between encrypted addresses"',
+            f'counter {_verdict(enforce)} comment "clear between encrypted addresses"',
         ],
     )
+
+
+def _verdict(enforce: bool) -> str:
+    return "drop" if enforce else "accept"
 
 
 def _block(head: str, lines: Iterable[str]) -> str:

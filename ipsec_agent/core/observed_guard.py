@@ -48,8 +48,11 @@ class GuardTable:
         exempt: indexes of the links that it does not judge, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
+        disguised: how many of both had an IPv4-mapped address, a source route or a routing header.
         clear_in: peers that sent us clear.
         clear_out: peers to whom something here would have sent clear.
+        misplaced: sources in no list, from which something here would have sent clear although they
+            are no address of the link that the packets were to leave by.
         untranslated: senders outside every list whose packets left to encrypted addresses; this
             VM's own addresses are among them where it speaks clear by its role.
         unjudged: traffic between encrypted addresses on links that are not judged.
@@ -60,8 +63,10 @@ class GuardTable:
     exempt: tuple[int, ...] = ()
     dropped_in: int = 0
     dropped_out: int = 0
+    disguised: int = 0
     clear_in: tuple[ClearPeer, ...] = ()
     clear_out: tuple[ClearPeer, ...] = ()
+    misplaced: tuple[ClearPeer, ...] = ()
     untranslated: tuple[ClearPeer, ...] = ()
     unjudged: tuple[ClearLink, ...] = ()
 
@@ -73,6 +78,7 @@ class GuardTable:
             self,
             clear_in=_aged(self.clear_in, seconds),
             clear_out=_aged(self.clear_out, seconds),
+            misplaced=_aged(self.misplaced, seconds),
             untranslated=_aged(self.untranslated, seconds),
             unjudged=_aged(self.unjudged, seconds),
         )

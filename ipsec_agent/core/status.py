@@ -176,6 +176,7 @@ def guard_counters(table: GuardTable | None) -> dict[str, Any]:
         "dropped_out": table.dropped_out,
         "clear_in": _clear(table.clear_in),
         "clear_out": _clear(table.clear_out),
+        "misplaced": _clear(table.misplaced),
         "untranslated": _clear(table.untranslated),
         "unjudged": [
             {"link": seen.link, "packets": seen.packets, "bytes": seen.bytes, "idle": seen.idle}

@@ -17,6 +17,12 @@ from ipsec_agent.errors import KernelError
 _FIXED = ("outside4", "outside6", "listed4", "listed6")
 """The sets whose elements belong to the form. Links come and go, the rest are counters."""
 
+_DROPS_IN = ("clear_in4", "clear_in6", "disguised_in", "closed_in")
+_DROPS_OUT = (
+    "clear_out4", "clear_out6", "misplaced4", "misplaced6", "disguised_out", "closed_out",
+)  # fmt: skip
+"""The chains that drop, with a counter."""
+
 
 def read_form(text: str) -> str | None:
     """The form of a listing, or of the echo of a load; None where it has no rules.
@@ -55,10 +61,12 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
         return GuardTable(
             form=_form(objects) or "",
             exempt=tuple(sorted(_index(name, links) for name in _elements(sets, "exempt"))),
-            dropped_in=_dropped(objects, ("clear_in4", "clear_in6", "closed_in")),
-            dropped_out=_dropped(objects, ("clear_out4", "clear_out6", "closed_out")),
+            dropped_in=_dropped(objects, _DROPS_IN),
+            dropped_out=_dropped(objects, _DROPS_OUT),
+            disguised=_dropped(objects, ("disguised_in", "disguised_out")),
             clear_in=_peers(sets, "clear_in"),
             clear_out=_peers(sets, "clear_out"),
+            misplaced=_peers(sets, "misplaced"),
             untranslated=_peers(sets, "untranslated"),
             unjudged=_links(sets),
         )

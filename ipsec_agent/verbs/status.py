@@ -21,6 +21,7 @@ MOST_COUNTED = 10
 COUNTED = {
     "clear_in": "sent us clear:",
     "clear_out": "we would have sent clear to",
+    "misplaced": "would have left in clear, from an address that its link does not have:",
     "untranslated": "left untranslated, in clear:",
     "unjudged": "not judged, with clear traffic between encrypted addresses:",
 }

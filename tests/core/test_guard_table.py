@@ -56,11 +56,16 @@ def test_the_same_on_every_vm() -> None:
 
 
 def test_a_family_without_subnets_has_no_rules() -> None:
-    """IPv6 is left alone where only IPv4 is encrypted."""
+    """IPv6 is left alone where only IPv4 is encrypted, but for IPv4 addresses in disguise."""
     text = ruleset(Guard(Promise((ip_network("10.0.0.0/8"),), ())))
 
-    assert "ip6" not in text
-    assert "ipv6" not in text
+    assert "chain in6" not in text
+    assert "ipv6_addr" not in text
+    assert set(re.findall("ip6.*", text)) == {
+        f"ip6 {end} ::ffff:0.0.0.0/96 goto disguised_{way}"
+        for end in ("saddr", "daddr")
+        for way in ("in", "out")
+    }
 
 
 def test_nothing_to_encrypt() -> None:

@@ -65,6 +65,7 @@ def test_guard() -> None:
         dropped_out=3,
         clear_in=(ClearPeer(PEER, 4, 400, 99),),
         clear_out=(ClearPeer(OTHER, 3, 300, 99),),
+        misplaced=(ClearPeer(OTHER, 5, 500, 99),),
         untranslated=(ClearPeer(OTHER, 2, 200, 99),),
         unjudged=(ClearLink("eth1", 1, 100, 99),),
     )
@@ -76,6 +77,7 @@ def test_guard() -> None:
         "dropped_out": 3,
         "clear_in": [{"address": "10.0.0.9", "packets": 4, "bytes": 400, "idle": 99}],
         "clear_out": [{"address": "10.0.0.66", "packets": 3, "bytes": 300, "idle": 99}],
+        "misplaced": [{"address": "10.0.0.66", "packets": 5, "bytes": 500, "idle": 99}],
         "untranslated": [{"address": "10.0.0.66", "packets": 2, "bytes": 200, "idle": 99}],
         "unjudged": [{"link": "eth1", "packets": 1, "bytes": 100, "idle": 99}],
     }

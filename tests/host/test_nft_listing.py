@@ -47,11 +47,15 @@ TABLE = (
     part("set", name="exempt", elem=["veth1", "17"]),
     counting("clear_in4", element("10.0.1.7", 5, 86395), element("10.0.1.6", 1, 86400)),
     counting("clear_in6", element("fd00::7", 2, 0)),
+    counting("misplaced4", element("192.168.77.1", 4, 86400)),
     counting("unjudged_in", element("veth1", 3, 86390)),
     counting("unjudged_out", element("veth1", 4, 86399), element("99", 1, 86400)),
     part("chain", name="clear_in4"),
     drop("clear_in4", 6),
     drop("clear_in6", 2),
+    drop("misplaced4", 4),
+    drop("disguised_in", 1),
+    drop("disguised_out", 2),
     drop("clear_out4", 7),
 )
 
@@ -63,13 +67,15 @@ def test_read() -> None:
     assert table == GuardTable(
         form=table.form,
         exempt=(3, 17),
-        dropped_in=8,
-        dropped_out=7,
+        dropped_in=9,
+        dropped_out=13,
+        disguised=3,
         clear_in=(
             ClearPeer(ip_address("10.0.1.6"), 1, 100, 0),
             ClearPeer(ip_address("10.0.1.7"), 5, 500, 5),
             ClearPeer(ip_address("fd00::7"), 2, 200, 86400),
         ),
+        misplaced=(ClearPeer(ip_address("192.168.77.1"), 4, 400, 0),),
         unjudged=(ClearLink("99", 1, 100, 0), ClearLink("veth1", 7, 700, 1)),
     )
 

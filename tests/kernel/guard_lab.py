@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -317,24 +318,33 @@ class Flood:
         return int(sent), int(passed)
 
 
+_NOBODY = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], int(sys.argv[4])))
+s.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[2], int(sys.argv[4])))
+"""
+
+
 def as_nobody(ns: str, source: str, target: str, payload: bytes, port: int) -> bool:
     """Send a datagram as the user nobody; False where the guard forbids it."""
-    code = (
-        "import socket, sys\n"
-        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-        f"s.bind(({source!r}, {port}))\n"
-        "try: s.sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], int(sys.argv[3])))\n"
-        "except PermissionError: print('refused')\n"
-    )
+    return program(ns, _NOBODY, source, target, payload.hex(), str(port), user=65534)
+
+
+def program(ns: str, code: str, *arguments: str, user: int = 0) -> bool:
+    """Run a Python program that sends; False where the guard forbids it, or it waits in vain."""
+    caught = f"try:\n{textwrap.indent(code, ' ')}\nexcept PermissionError: print('refused')\n"
+    caught += "except TimeoutError: print('in vain')"
     with inside(ns):
         done = subprocess.run(
-            ["/usr/bin/python3", "-c", code, payload.hex(), target, str(port)],
+            ["/usr/bin/python3", "-c", caught, *arguments],
             capture_output=True,
             text=True,
             timeout=20 * SCALE,
-            check=True,
-            user=65534,
+            check=False,
+            user=user,
             cwd="/",
             env={**os.environ, "PATH": "/usr/bin"},
         )
-    return done.stdout != "refused\n"
+    assert done.returncode == 0, done.stderr
+    return not done.stdout

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from ipsec_agent.core.guard import Guard
+from ipsec_agent.core.guard_table import exempt_update
 from tests.kernel.guard_lab import (
     A4,
     A6,
     B4,
     B6,
+    C4,
     GUARD,
     A,
     B,
@@ -19,9 +21,11 @@ from tests.kernel.guard_lab import (
     Capture,
     arrived,
     as_nobody,
+    index,
     ipv4,
     ipv6,
     load,
+    program,
     receiver,
     run,
     send_ip,
@@ -34,6 +38,25 @@ from tests.lab.namespaces import inside
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
+MARKED = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x40000000)
+s.bind((sys.argv[1], 4500))
+s.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[2], 4500))
+"""
+FREEBIND = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+s.bind((sys.argv[1], 4500))
+s.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[2], 4500))
+"""
+COUNT_MARKED = """
+table inet marked { chain out {
+type filter hook postrouting priority 301; meta mark != 0 udp dport 4500 counter
+}; }
+"""
 IKE = bytes(4) + b"initiate" + bytes(20)
 ESP_IN_UDP = b"\x00\x00\x10\x01" + bytes(60)
 FORCED = replace(GUARD, force_encapsulation=True)
@@ -90,12 +113,76 @@ def test_another_user_is_no_ike(wire: Capture) -> None:
     assert len(wire.between(A4, B4)) == 1
 
 
-def test_another_users_packets_travel_in_esp_in_udp(wire: Capture) -> None:
-    """An encapsulated packet bears the user of the program that sent what is inside."""
+@pytest.mark.parametrize("payload", [ESP_IN_UDP, IKE, b"\xff", b"data"])
+def test_another_users_data_is_no_esp_in_udp(wire: Capture, payload: bytes) -> None:
+    """No content of a datagram is taken for the kernel's or charon's; with a mark neither."""
     load(A, FORCED)
 
-    assert as_nobody(A, A4, B4, ESP_IN_UDP, 4500)
+    assert not as_nobody(A, A4, B4, payload, 4500)
+    assert not program(A, MARKED, A4, B4, payload.hex(), user=65534)
+    assert not wire.between(A4, B4)
+
+
+def test_the_mark_is_the_kernels_sign(wire: Capture) -> None:
+    """Who may set it is as root; on the wire's side of the chain it is gone."""
+    load(A, FORCED)
+    run("nft", "-f", "-", ns=A, text=COUNT_MARKED)
+
+    assert program(A, MARKED, A4, B4, ESP_IN_UDP.hex())
     assert len(wire.between(A4, B4)) == 1
+    assert "packets 0" in run("nft", "list", "table", "inet", "marked", ns=A)
+
+
+def test_another_user_with_a_false_source_is_no_router(wire: Capture) -> None:
+    """An IPv6 source that nobody has does not make a datagram one that is only passed on."""
+    load(A, FORCED)
+
+    for payload in (IKE, ESP_IN_UDP):
+        assert not program(A, FREEBIND, "fd77::99", B6, payload.hex(), user=65534)
+    assert not wire.between("fd77::99", B6)
+
+
+@pytest.mark.parametrize("exempt", [False, True])
+@pytest.mark.parametrize("guard", [GUARD, FORCED])
+@pytest.mark.parametrize("port", [500, 4500])
+def test_a_containers_ike_is_not_its_vms(
+    wire: Capture, guard: Guard, port: int, *, exempt: bool
+) -> None:
+    """What masquerade gives the VM's address was not sent by its charon, whatever it looks like."""
+    for family in ("ip", "ip6"):
+        nat = f"table {family} nat {{ chain post {{ type nat hook postrouting priority 100; "
+        run("nft", "-f", "-", ns=A, text=nat + "oifname a0 masquerade; }; }")
+    run("ip", "addr", "add", "fd88::1/64", "dev", "ac0", "nodad", ns=A)
+    run("ip", "addr", "add", "fd88::2/64", "dev", "c0", "nodad", ns=C)
+    run("ip", "route", "add", "default", "via", "fd88::1", ns=C)
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", ns=A)
+    load(A, guard, more=exempt_update([index(A, "ac0")] if exempt else []))
+
+    for payload in (IKE, ESP_IN_UDP, b"\xff"):
+        send_udp(C, C4, B4, payload, ports=(port, port))
+        send_udp(C, "fd88::2", B6, payload, ports=(port, port))
+
+    assert {seen.target for seen in wire.packets() if seen.protocol == 17} == set()
+    found = table(A).clear_out
+    assert [(str(peer.address), peer.packets) for peer in found] == [(B4, 3), (B6, 3)]
+
+
+@pytest.mark.parametrize("guard", [GUARD, FORCED])
+def test_a_container_with_an_encrypted_address_speaks_no_ike(wire: Capture, guard: Guard) -> None:
+    """By a link of containers it is data; by any other the VM is a router, and it passes."""
+    run("ip", "addr", "add", "10.77.5.5/32", "dev", "c0", ns=C)
+    run("ip", "route", "add", "10.77.5.5/32", "dev", "ac0", ns=A)
+    sent = ((500, IKE), (4500, IKE), *[(4500, ESP_IN_UDP)][: guard is FORCED])
+
+    def send() -> int:
+        for port, payload in sent:
+            send_udp(C, "10.77.5.5", B4, payload, ports=(port, port))
+        return len(wire.between("10.77.5.5", B4))
+
+    load(A, guard)
+    assert send() == len(sent)
+    load(A, guard, more=exempt_update([index(A, "ac0")]))
+    assert send() == 0
 
 
 @pytest.mark.parametrize(("source", "target"), [(A4, B4), (A6, B6)])
@@ -212,11 +299,11 @@ def test_a_tunnel_in_clear_is_dropped(wire: Capture) -> None:
     assert not wire.between(A4, B4)
 
 
-@pytest.mark.parametrize("header", [0, 43, 60])
+@pytest.mark.parametrize("header", [0, 60])
 def test_ipv6_extension_headers_hide_nothing(wire: Capture, header: int) -> None:
-    """Behind hop-by-hop, routing or destination options clear is clear, and IKE is IKE."""
+    """Behind hop-by-hop or destination options clear is clear, and IKE is IKE."""
     load(A)
-    options = b"\x11\0\x01\x04\0\0\0\0" if header != 43 else b"\x11\0\xfd\0\0\0\0\0"
+    options = b"\x11\0\x01\x04\0\0\0\0"
 
     clear = ipv6(A6, B6, header, options + udp_header((500, 9), b"clear"))
     ike = ipv6(A6, B6, header, options + udp_header((500, 500), b"ike"))

@@ -26,6 +26,8 @@ PATIENCE = {
     "charon-unresponsive": Patience(after=5),
     # Evidence is held for 20 s (guard.py: RECENT); what ends within 5 s was a repair.
     "clear-prevented": Patience(after=25),
+    # As masquerade sends from while the uplink has no address.
+    "source-misplaced": Patience(after=25),
     "link-down": Patience(kept=5),
     # A container's link is often made first and given its MTU then.
     "mtu-too-large": Patience(after=10),

@@ -81,6 +81,7 @@ def guard_problems(
         *standing,
         *_received(table),
         *_prevented(placement, desired, observed, table),
+        *_misplaced(table),
         *_untranslated(desired, table),
         *_unjudged(observed, table),
         *_full(table),
@@ -220,6 +221,22 @@ def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, st
     )
 
 
+def _misplaced(table: GuardTable) -> tuple[Problem, ...]:
+    sources = _recent(table.misplaced, RECENT)
+    if not sources:
+        return ()
+    return (
+        Problem(
+            "source-misplaced",
+            Severity.WARNING,
+            f"something here would send clear to encrypted addresses from {_counted(sources)},"
+            " which the link that it leaves by does not have; it was dropped",
+            "let the program send from the address of its link, or from any; one that shall speak"
+            " clear, such as a virtual address on lo, belongs into no_ipsec_subnets of every VM",
+        ),
+    )
+
+
 def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
     senders = tuple(
         sender
@@ -264,6 +281,7 @@ def _full(table: GuardTable) -> tuple[Problem, ...]:
     sets = {
         "clear_in": table.clear_in,
         "clear_out": table.clear_out,
+        "misplaced": table.misplaced,
         "untranslated": table.untranslated,
     }
     full = tuple(

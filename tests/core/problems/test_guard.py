@@ -174,6 +174,18 @@ def test_one_problem_for_each_cause() -> None:
     assert "and 997 more" in found[1].message
 
 
+def test_misplaced() -> None:
+    """Who sends from an address that its link does not have is named by it, after a moment."""
+    vm = VM.table(misplaced=(peer("172.17.0.1", 7),))
+    first = vm.assess()
+    (found,) = vm.but(time=NOW + 30).assess(first.memory).problems
+
+    assert first.problems == ()
+    assert (found.code, found.severity) == ("source-misplaced", Severity.WARNING)
+    assert "from 172.17.0.1 (7 packets), which the link" in found.message
+    assert VM.table(misplaced=(peer("172.17.0.1", idle=RECENT),)).assess().memory.seen == ()
+
+
 def test_untranslated() -> None:
     """Containers that leave untranslated are reported with their counts."""
     found = VM.table(untranslated=(peer("172.31.0.2", 7),)).problems()["containers-untranslated"]
