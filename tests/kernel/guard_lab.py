@@ -43,7 +43,7 @@ SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than usual this machine is."""
 
 
-def run(*command: str, ns: str = "", text: str = "") -> str:
+def run(*command: str | Path, ns: str = "", text: str = "") -> str:
     """Run a program, in a namespace if one is named; the test fails when it does."""
     with inside(ns) if ns else contextlib.nullcontext():
         done = subprocess.run(
