@@ -250,19 +250,12 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     version, ip, later = family.version, family.ip, family.later
     outside = f"@outside{version}"
     elsewhere = f"{ip} daddr {outside} accept"
-    own = f"{ip} saddr != @listed{version} fib saddr . oif type != local"
-    unlisted = [
-        f"fib saddr type local {own} goto misplaced{version}",
-        f"meta skuid >= 0 {own} goto misplaced{version}",
-        f"{family.routed}oif != @exempt update @untranslated{version} {{ {ip} saddr }}",
-    ]
     source_routes = {
         way: [f"{it} goto disguised_{way}" for it in family.source_routes] for way in ("out", "in")
     }
-    yield _clear(f"misplaced{version}", "out", f"{ip} saddr", enforce)
+    yield from _unlisted(family, enforce)
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
     yield _clear(f"clear_in{version}", "in", f"{ip} saddr", enforce)
-    yield _block(f"chain unlisted{version}", unlisted)
     yield _block(
         f"chain out{version}",
         [
@@ -286,6 +279,23 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
             "jump ike_in",
             *family.neighbours,
             f"goto clear_in{version}",
+        ],
+    )
+
+
+def _unlisted(family: _Family, enforce: bool) -> Iterable[str]:
+    """What leaves from an address in no list to one that is encrypted."""
+    version, ip = family.version, family.ip
+    misplaced = (
+        f"{ip} saddr != @listed{version} fib saddr . oif type != local goto misplaced{version}"
+    )
+    yield _clear(f"misplaced{version}", "out", f"{ip} saddr", enforce)
+    yield _block(
+        f"chain unlisted{version}",
+        [
+            f"fib saddr type local {misplaced}",
+            f"meta skuid >= 0 {misplaced}",
+            f"{family.routed}oif != @exempt update @untranslated{version} {{ {ip} saddr }}",
         ],
     )
 
