@@ -41,14 +41,6 @@ NEIGHBOUR_DISCOVERY_NAME = "no-ipsec-neighbour-discovery"
 SELF_NAME = "no-ipsec-self"
 
 
-def promise(config: Config) -> Promise:
-    """The two lists of the config, normalised and without duplicates."""
-    return Promise(
-        tuple(dict.fromkeys(subnet.network for subnet in config.ipsec_subnets)),
-        tuple(dict.fromkeys(subnet.network for subnet in config.no_ipsec_subnets)),
-    )
-
-
 def desired(config: Config, placement: Placement, *, guarded: bool = True) -> Desired:
     """What should be on a VM that stands there.
 
@@ -58,7 +50,7 @@ def desired(config: Config, placement: Placement, *, guarded: bool = True) -> De
     Raises:
         ConfigError: the main address is in neither list and `agent.outside` does not allow it.
     """
-    lists = promise(config)
+    lists = Promise.of(config)
     _refuse_outside(config, lists, placement.address)
     encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
     connections = (
@@ -177,9 +169,10 @@ def _traps(
         authorities=tuple(ca.certificate for ca in config.credentials.authorities),
     )
     found = []
+    covered = frozenset(lists.covered())
     for network in lists.ipsec:
         own = tuple(address for address in encrypting if address.version == network.version)
-        if not own or lists.covered(network):
+        if not own or network in covered:
             continue
         name = f"ipsec-{network}"
         children = tuple(
@@ -243,8 +236,7 @@ def _notes(lists: Promise, placement: Placement) -> tuple[str, ...]:
             notes.append(f"{address} is in neither list: it speaks clear with every VM")
     notes.extend(
         f"nothing of {network} is encrypted: no_ipsec_subnets cover all of it"
-        for network in lists.ipsec
-        if lists.covered(network)
+        for network in lists.covered()
     )
     families = {address.version for address in placement.addresses if lists.encrypted(address)}
     notes.extend(

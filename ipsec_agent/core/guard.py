@@ -5,7 +5,7 @@ of charon's, so that one and the same table stands on every VM of a deployment. 
 writes it down for nftables.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
 
@@ -13,9 +13,7 @@ from ipsec_agent.core.model import Address, Network
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
-
-BITS = {4: 32, 6: 128}
-"""Bits of an address, by IP version."""
+from ipsec_agent.core.ranges import BITS, Ranges, complement, joined, of_networks
 
 NEVER_A_PEER: tuple[Network, ...] = tuple(
     ip_network(text)
@@ -61,31 +59,19 @@ class Guard:
             if self.outside(version) != ((0, 2**bits - 1),)
         )
 
-    def outside(self, version: int) -> tuple[tuple[int, int], ...]:
-        """The addresses that are not encrypted, as sorted ranges (first, last) that never touch."""
-        merged: list[tuple[int, int]] = []
-        for first, last in sorted(self._ranges(version)):
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-            else:
-                merged.append((first, last))
-        return tuple(merged)
+    def outside(self, version: int) -> Ranges:
+        """The addresses that are not encrypted."""
+        encrypted = of_networks(self.promise.ipsec, version)
+        return joined(
+            (
+                *of_networks((*self.promise.no_ipsec, *NEVER_A_PEER), version),
+                *complement(encrypted, version),
+            )
+        )
 
     def no_ipsec(self, version: int) -> tuple[Network, ...]:
         """The no-ipsec subnets of an IP version, none inside another."""
         return tuple(_collapsed(self.promise.no_ipsec, version))
-
-    def _ranges(self, version: int) -> Iterator[tuple[int, int]]:
-        for network in (*self.promise.no_ipsec, *NEVER_A_PEER):
-            if network.version == version:
-                yield _range(network)
-        start = 0
-        for first, last in map(_range, _collapsed(self.promise.ipsec, version)):
-            if start < first:
-                yield start, first - 1
-            start = last + 1
-        if start < 2 ** BITS[version]:
-            yield start, 2 ** BITS[version] - 1
 
 
 def exempt_links(
@@ -139,7 +125,3 @@ def _collapsed(networks: tuple[Network, ...], version: int) -> Iterable[Network]
     # mypy cannot see that these are of one family.
     same = [network for network in networks if network.version == version]
     return collapse_addresses(same)  # type: ignore[type-var]
-
-
-def _range(network: Network) -> tuple[int, int]:
-    return int(network.network_address), int(network.broadcast_address)

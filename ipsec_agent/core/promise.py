@@ -11,6 +11,7 @@ from typing import Self
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Address, Network
+from ipsec_agent.core.ranges import BITS, holds, of_networks, range_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,12 @@ class Promise:
         """The narrowest no-ipsec subnet that holds the address."""
         return narrowest(address, self.no_ipsec)
 
-    def covered(self, network: Network) -> bool:
-        """Whether the no-ipsec subnets leave nothing of a network to encrypt."""
-        rest: list[Network] = [network]
-        for exempt in self.no_ipsec:
-            rest = [left for part in rest for left in without(part, exempt)]
-        return not rest
+    def covered(self) -> tuple[Network, ...]:
+        """The ipsec subnets of which the no-ipsec subnets leave nothing to encrypt."""
+        exempt = {version: of_networks(self.no_ipsec, version) for version in BITS}
+        return tuple(
+            network for network in self.ipsec if holds(exempt[network.version], range_of(network))
+        )
 
     def flow(self, one: Address, other: Address) -> "Flow":
         """How packets from one address to another travel, and why."""
@@ -79,13 +80,3 @@ def narrowest(address: Address, networks: Iterable[Network]) -> Network | None:
     """The network with the longest prefix that holds the address, None without one."""
     holding = [network for network in networks if address in network]
     return max(holding, key=lambda network: network.prefixlen, default=None)
-
-
-def without(network: Network, exempt: Network) -> tuple[Network, ...]:
-    """What is left of a network when another is taken out."""
-    if not network.overlaps(exempt):
-        return (network,)
-    if exempt.prefixlen <= network.prefixlen:
-        return ()
-    # mypy cannot see that networks which overlap are of one family.
-    return tuple(network.address_exclude(exempt))  # type: ignore[arg-type]

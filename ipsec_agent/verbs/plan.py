@@ -7,11 +7,12 @@ from ipaddress import ip_address
 from typing import Any
 
 from ipsec_agent.core.config import Config, GuardMode
-from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard import explain
 from ipsec_agent.core.model import Action, Address
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import AgentError
 from ipsec_agent.verbs.compiled import compiled
 
@@ -53,7 +54,7 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
         "notes": list(wanted.notes),
     }
     if target is not None:
-        flow = promise(config).flow(address, target)
+        flow = Promise.of(config).flow(address, target)
         shown["flow"] = {"to": str(target), "action": SHOWN[flow.action], "because": flow.because}
     return shown
 

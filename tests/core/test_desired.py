@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsec_agent.core.config import AgentConfig, Outside
-from ipsec_agent.core.desired import BROADCAST_NAME, desired, policies, promise
+from ipsec_agent.core.desired import BROADCAST_NAME, desired, policies
 from ipsec_agent.core.model import Action, Address, Desired, Direction, Role
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import ConfigError
 from tests.configs import config
 
@@ -57,7 +58,7 @@ def test_both_ends_agree(
 ) -> None:
     """For every pair of VMs under one config the policies of both say what the promise says."""
     settings = config(ipsec, no_ipsec, agent=AgentConfig(outside=Outside.CLEAR))
-    lists = promise(settings)
+    lists = Promise.of(settings)
     if one == other:
         return
 
@@ -78,7 +79,7 @@ def test_clear_peers_are_never_trapped(
 ) -> None:
     """A pair that must not encrypt is trapped by neither side."""
     settings = config(ipsec, no_ipsec, agent=AgentConfig(outside=Outside.CLEAR))
-    if one == other or promise(settings).encrypts(one, other):
+    if one == other or Promise.of(settings).encrypts(one, other):
         return
 
     assert not verdict(desired(settings, at(str(one))), one, other)

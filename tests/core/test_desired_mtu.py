@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from ipsec_agent.core.config import AgentConfig, MtuMode
-from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_mtu import mtus_to_fix
 from ipsec_agent.core.observed import Link, NetworkFacts
 from ipsec_agent.core.placement import place
+from ipsec_agent.core.promise import Promise
 from tests.configs import config
 from tests.fakes import network
 
@@ -16,7 +17,7 @@ VETH = Link(7, "c0", 1500, up=True, kind="veth")
 
 def fixed(settings: object, facts: NetworkFacts) -> tuple[tuple[int, int], ...]:
     """What is to be set on a VM with these links."""
-    placement = place(settings.agent, promise(settings), facts)  # type: ignore[attr-defined, arg-type]
+    placement = place(settings.agent, Promise.of(settings), facts)  # type: ignore[attr-defined, arg-type]
     return mtus_to_fix(settings, placement, desired(settings, placement), facts)  # type: ignore[arg-type]
 
 

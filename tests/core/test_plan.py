@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipsec_agent.act import perform
 from ipsec_agent.core.config import AgentConfig, GuardMode
-from ipsec_agent.core.desired import desired, promise
+from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
 from ipsec_agent.core.drift import foreign, missing, orphan_states
 from ipsec_agent.core.model import Action, Address, Desired, DesiredGuard, Direction, PolicySelector
@@ -27,6 +27,7 @@ from ipsec_agent.core.observed import (
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
+from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.steps import (
     ContinueCharon,
     DeletePolicy,
@@ -65,7 +66,7 @@ wishes = st.builds(
     subnets,
     subnets.map(lambda found: tuple(text for text in found if text != "10.0.0.0/16")),
     st.sampled_from(["aa", "bb"]),
-).filter(lambda made: promise(made).encrypted(OWN))
+).filter(lambda made: Promise.of(made).encrypted(OWN))
 
 
 def protects(policies: tuple[Policy, ...], peer: Address) -> bool:
@@ -100,8 +101,8 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int) -> None:
         protected = {
             peer
             for peer in PEERS
-            if promise(before).encrypts(OWN, peer)  # type: ignore[arg-type]
-            and promise(after).encrypts(OWN, peer)  # type: ignore[arg-type]
+            if Promise.of(before).encrypts(OWN, peer)  # type: ignore[arg-type]
+            and Promise.of(after).encrypts(OWN, peer)  # type: ignore[arg-type]
         }
         policies = await machine.policies()
         assert all(protects(policies, peer) for peer in protected)
@@ -174,7 +175,7 @@ def test_the_guard_stands_at_every_prefix(
         assert machine.table is not None
         standing = tables[machine.table.mark]
         for peer in PEERS:
-            if promise(before).encrypts(OWN, peer) and promise(after).encrypts(OWN, peer):  # type: ignore[arg-type]
+            if Promise.of(before).encrypts(OWN, peer) and Promise.of(after).encrypts(OWN, peer):  # type: ignore[arg-type]
                 assert standing.judges(OWN, peer)
                 assert standing.judges(peer, OWN)
 
