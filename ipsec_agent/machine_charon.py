@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedCo
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
+from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import (
     locate_program,
@@ -21,18 +23,21 @@ from ipsec_agent.host.charon_start import (
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.process import (
+    busy_time,
     continue_charon,
     find_charon,
     is_well,
     kill_charon,
     note_pid,
     stop_charon,
+    wants_to_run,
     watch_death,
 )
 from ipsec_agent.host.systemd import charon_unit, stop_unit
 
 VICI_DEADLINE = 5.0
-"""Seconds that charon may take for one answer; a healthy one takes milliseconds."""
+"""Seconds that charon may take for one answer; a healthy one takes milliseconds. This and PATIENCE
+are the agent's own time (own_time.py): while it does not run itself, charon is not silent."""
 
 START_DEADLINE = 15.0
 """Seconds that a pass waits for a charon that starts, which takes a tenth of one: meanwhile nothing
@@ -45,6 +50,10 @@ links from being mended: the question goes on, and its end wakes the loop."""
 CREDENTIALS = "credentials"
 """Under this name the mark of the credentials stands among the connections' fingerprints; no
 connection of ours is called so."""
+
+WORKING = 0.2
+"""Threads of charon's that must on average run, or wait for a CPU, for it to count as working: one
+of a charon that is at work does all the time, and one that hangs wakes for timers and events."""
 
 GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
@@ -62,7 +71,8 @@ class CharonHost:
         self._loaded = LoadedRecord(self._run_dir / "loaded.json")
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
-        self._missed = 0
+        self._missed = self._idle = 0
+        self._glimpse: tuple[float, float] | None = None
         self._versioned: tuple[object, str] = (None, "")
         self._wake: Callable[[], None] = lambda: None
 
@@ -93,37 +103,57 @@ class CharonHost:
         if self._question is None:
             self._question = asyncio.create_task(self._ask(process), name="charon's answer")
         fresh = not self._question.done()
-        await asyncio.wait({self._question}, timeout=patience)
+        await own_time.wait(self._question, PATIENCE)
+        if not self._question.done():
+            # Only now, since to look costs more than to ask a charon that is well.
+            self._glimpse = self._glimpse or (time.monotonic(), busy_time(process.pid))
+            if patience > PATIENCE:
+                await own_time.wait(self._question, patience - PATIENCE)
         if not self._question.done():
             self._question.add_done_callback(lambda _task: self._wake())
-            return Charon(process, responsive=False, missed=self._missed)
+            return self._silent(process)
         question, self._question = self._question, None
         try:
             answer = question.result()
         except (CharonTimeoutError, TimeoutError):
             # The latter is the deadline over all its questions.
-            self._missed += 1
+            self._note_missed(process)
             # At once, and not only at the next tick: the second miss has it replaced.
             self._question = asyncio.create_task(self._ask(process), name="charon's answer")
             self._question.add_done_callback(lambda _task: self._wake())
-            return Charon(process, responsive=False, missed=self._missed)
+            return self._silent(process)
         except CharonGoneError:
             gone = find_charon(self._vici, self._conf) is None
-            return None if gone else Charon(process, responsive=False, missed=self._missed)
-        self._missed = 0
+            return None if gone else self._silent(process)
+        self._missed, self._idle, self._glimpse = 0, 0, None
         # An answer to a question of an earlier pass is no news. That pass has mended the kernel's
         # part, so a charon that is only slow may take its time now.
         return answer if fresh else await self._answer(process, VICI_DEADLINE)
 
+    def _silent(self, process: CharonProcess) -> Charon:
+        return Charon(process, responsive=False, missed=self._missed, idle=self._idle)
+
+    def _note_missed(self, process: CharonProcess) -> None:
+        now, busy = time.monotonic(), busy_time(process.pid)
+        since, before = self._glimpse or (now, busy)
+        works = busy - before > WORKING * (now - since) or wants_to_run(process.pid)
+        self._missed += 1
+        self._idle = 0 if works else self._idle + 1
+        self._glimpse = (now, busy)
+
     async def forget_question(self) -> None:
         """Ask no more; to be called at the end, too."""
-        question, self._question, self._missed = self._question, None, 0
+        question, self._question = self._question, None
+        self._missed, self._idle, self._glimpse = 0, 0, None
         if question is not None:
             question.cancel()
             await asyncio.wait({question})
 
     async def _ask(self, process: CharonProcess) -> Charon:
-        async with open_charon(self._vici, VICI_DEADLINE) as client, asyncio.timeout(VICI_DEADLINE):
+        async with (
+            open_charon(self._vici, VICI_DEADLINE) as client,
+            own_time.timeout(VICI_DEADLINE),
+        ):
             remembered = self._loaded.fingerprints(process)
             connections = tuple(
                 LoadedConnection(item.name, remembered.get(item.name, ""), item.children)

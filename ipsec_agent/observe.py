@@ -54,11 +54,10 @@ async def observe(host: ReadableHost) -> Observed:
     now = time.time()
     async with asyncio.TaskGroup() as group:
         readings = [
-            group.create_task(_charon_and_states(host)),
+            group.create_task(_charon_and_xfrm(host)),
             *(
                 group.create_task(_read(name, reading()))
                 for name, reading in (
-                    ("policies", host.policies),
                     ("network", host.network),
                     ("guard", host.guard),
                     ("saved_guard", host.saved_guard),
@@ -87,6 +86,15 @@ async def _read(name: str, reading: Awaitable[object]) -> dict[str, object]:
         return {name: error}
 
 
-async def _charon_and_states(host: ReadableHost) -> dict[str, object]:
-    # In this order: an SA that charon has and the kernel then lacks is lost, not still to come.
-    return {**await _read("charon", host.charon()), **await _read("states", host.states())}
+async def _charon_and_xfrm(host: ReadableHost) -> dict[str, object]:
+    """charon's answer, and what the kernel has of IPsec after it.
+
+    In this order: what charon calls installed and the kernel then lacks is lost, not still to come.
+    An answer may take seconds, as list-sas waits for each IKE_SA that is being negotiated.
+    """
+    found = await _read("charon", host.charon())
+    return {
+        **found,
+        **await _read("states", host.states()),
+        **await _read("policies", host.policies()),
+    }

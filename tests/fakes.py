@@ -83,7 +83,7 @@ class FakeMachine:
         if self.process is None:
             return None
         if not self.responsive or self.process.stopped:
-            return Charon(self.process, responsive=False, missed=self.missed)
+            return Charon(self.process, responsive=False, missed=self.missed, idle=self.missed)
         return Charon(
             self.process,
             "5.9.8",

@@ -23,7 +23,10 @@ DEADLINE, PATIENCE = 0.6, 0.1
 PROGRAM = """
 import socket, sys, threading, time
 from vici.protocol import Message, Packet
-path, delay = sys.argv[1], float(sys.argv[2])
+path, delay, busy = sys.argv[1], float(sys.argv[2]), len(sys.argv) > 3
+def work():
+    while busy:
+        pass
 def serve(channel):
     with channel:
         while head := channel.recv(4):
@@ -34,20 +37,22 @@ def serve(channel):
             else:
                 answer = bytes([1]) + Message.serialize({"version": "slow"})
             channel.sendall(len(answer).to_bytes(4, "big") + answer)
+threading.Thread(target=work, daemon=True).start()
 with socket.socket(socket.AF_UNIX) as listener:
     listener.bind(path)
     listener.listen(16)
     while True:
         threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
-"""Answers every request after a delay; of charon it knows no more."""
+"""Answers every request after a delay; of charon it knows no more. It may do much meanwhile."""
 
 
 @contextmanager
-def charon(directory: Path, delay: float) -> Iterator[None]:
+def charon(directory: Path, delay: float, *, busy: bool = False) -> Iterator[None]:
     """A program that passes for our charon."""
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(directory / "charon.vici"), str(delay)],
+        [sys.executable, "-c", PROGRAM, str(directory / "charon.vici"), str(delay)]
+        + ["busy"] * busy,
         env={**os.environ, "STRONGSWAN_CONF": str(directory / "strongswan.conf")},
         stderr=subprocess.DEVNULL,
     )
@@ -81,6 +86,11 @@ class Loop:
         return time.monotonic() - began
 
 
+def said(loop: Loop) -> list[tuple[bool, int, int]]:
+    """Whether charon answered, and the deadlines that it missed, in each pass."""
+    return [(one.responsive, one.missed, one.idle) for one in loop.seen if one is not None]
+
+
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     """Deadlines are short here."""
@@ -94,10 +104,43 @@ async def test_one_that_hangs(loop: Loop, tmp_path: Path) -> None:
     with charon(tmp_path, delay=60):
         took = await loop.run(3)
 
-    assert [one is not None and (one.responsive, one.missed) for one in loop.seen] == [
-        (False, 0), (False, 1), (False, 2),
-    ]  # fmt: skip
+    assert said(loop) == [(False, 0, 0), (False, 1, 1), (False, 2, 2)]
     assert 2 * DEADLINE <= took < 2 * DEADLINE + 1
+
+
+async def test_one_that_works(loop: Loop, tmp_path: Path) -> None:
+    """While it uses a CPU, its deadlines are told from those of one that hangs."""
+    with charon(tmp_path, delay=60, busy=True):
+        await loop.run(3)
+
+    assert said(loop) == [(False, 0, 0), (False, 1, 0), (False, 2, 0)]
+
+
+@pytest.mark.parametrize("delay", [0.05, 60])
+async def test_while_this_process_sleeps(loop: Loop, tmp_path: Path, delay: float) -> None:
+    """An answer that has arrived meanwhile is heard; none has come where charon has hung for less
+    than a deadline of this process's own."""
+    with charon(tmp_path, delay=delay):
+        assert (await loop.host.charon()) is not None
+        time.sleep(3 * DEADLINE)  # noqa: ASYNC251 - as SIGSTOP, or a machine that gives no CPU
+        async with asyncio.timeout(10):
+            await loop.woken.wait() if delay < 1 else await asyncio.sleep(0.05)
+        seen = await loop.host.charon()
+        await loop.host.forget_question()
+
+    assert seen is not None
+    assert (seen.responsive, seen.missed) == (delay < 1, 0)
+
+
+async def test_no_pass_ends_while_this_process_sleeps(loop: Loop, tmp_path: Path) -> None:
+    """To be without a CPU for a moment makes no charon unresponsive."""
+    with charon(tmp_path, delay=0.002):
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 3 * DEADLINE)
+        seen = await loop.host.charon()
+        await loop.host.forget_question()
+
+    assert seen is not None
+    assert seen.responsive
 
 
 async def test_one_that_is_slow(loop: Loop, tmp_path: Path) -> None:

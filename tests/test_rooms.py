@@ -14,12 +14,14 @@ FORBIDDEN_IN_CORE = {
 }  # fmt: skip
 WITHIN_HOST = {
     "charon": {"vici_wire"},
-    "charon_start": {"files", "process", "systemd"},
+    "charon_start": {"files", "own_time", "process", "systemd"},
     "peers": {"files"},
     "links": {"netlink_wire", "veth"},
-    "netlink_wire": set(),
-    "nft": {"nft_events", "nft_listing"},
+    "netlink_wire": {"own_time"},
+    "nft": {"nft_events", "nft_listing", "own_time"},
+    "process": {"own_time"},
     "saved_guard": {"files"},
+    "vici_wire": {"own_time"},
     "xfrm": {"netlink_wire", "xfrm_messages", "xfrm_records"},
     "xfrm_records": {"xfrm_messages"},
 }

@@ -14,9 +14,6 @@ BONUS = 512
 """charon's priorities: a base by kind, less so much for each bit of both prefixes (measured with
 5.9.8; kernel_netlink_ipsec.c: get_priority)."""
 
-INSTALLED_FOR = 2
-"""Seconds of age from which a CHILD_SA's policies must be there; they are not read at once."""
-
 PAIR = 2
 
 BONUS_PROTOCOL, BONUS_PORT = 256, 64
@@ -33,7 +30,11 @@ def missing(desired: Desired, policies: Iterable[Policy]) -> tuple[DesiredPolicy
 
 
 def foreign(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
-    """Policies that neither the connections nor a CHILD_SA of charon's explain."""
+    """Policies that neither the connections nor a CHILD_SA of charon's explain.
+
+    One of a CHILD_SA that charon made while the pass was reading is not foreign: charon had
+    answered before.
+    """
     wanted = {policy.selector for policy in desired.policies}
     pairs = {
         frozenset((local, remote))
@@ -46,6 +47,7 @@ def foreign(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
         for policy in observed.policies
         if policy.selector not in wanted
         and frozenset((policy.selector.source, policy.selector.destination)) not in pairs
+        and not (policy.esp and policy.added >= int(observed.time) > 0 and _is_charons(policy))
     )
 
 
@@ -99,7 +101,10 @@ def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
 
     Nothing else would end them: DPD asks the IKE_SA only, and is content; and within an IKE_SA
     charon refuses a second CHILD_SA with the same selectors (tasks/child_create.c), so that a trap
-    alone asks in vain. `observed.states` must have been read after charon's answer.
+    alone asks in vain.
+
+    SAs and policies must have been read after charon's answer (observe.py). No age is asked for:
+    charon's counts from the moment when the negotiation begins (child_sa.c: install_time).
     """
     charon = observed.charon
     if charon is None or not charon.responsive:
@@ -111,7 +116,7 @@ def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
         if child.state == "INSTALLED"
         and (
             not {child.spi_in, child.spi_out} <= there
-            or (child.age >= INSTALLED_FOR and not _has_policies(child, observed.policies))
+            or not _has_policies(child, observed.policies)
         )
     )
 

@@ -86,12 +86,14 @@ class Charon:
         responsive: it answered in time; where not, all that it should have said is empty.
         credentials: mark of the key and the certificates that were loaded, "" where nobody knows.
         missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
+        idle: how many of the last ones in a row it let pass without doing anything.
     """
 
     process: CharonProcess
     version: str = ""
     responsive: bool = True
     missed: int = 0
+    idle: int = 0
     plugins: tuple[str, ...] = ()
     connections: tuple[LoadedConnection, ...] = ()
     authorities: tuple[str, ...] = ()

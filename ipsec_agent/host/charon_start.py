@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonStartError
+from ipsec_agent.host import own_time
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.process import KILL_DEADLINE, facts, listener, listens, record_of
 from ipsec_agent.host.systemd import start_unit, unit_state
@@ -80,7 +81,7 @@ async def start_charon(
     child = _spawn(program, environment, output)
     record_of(conf_path).write_text(f"{child.pid}\n")
     try:
-        async with asyncio.timeout(deadline):
+        async with own_time.timeout(deadline):
             while not listens(child.pid, vici_socket):
                 if child.poll() is not None:
                     raise _ended(child.returncode, output)

@@ -19,6 +19,7 @@ from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUE
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host import own_time
 
 DEADLINE = 5.0
 DUMP_ATTEMPTS = 10
@@ -123,7 +124,7 @@ class NetlinkWire:
         async with self._lock:
             try:
                 with translated(doing, self._lacking):
-                    async with asyncio.timeout(self._deadline):
+                    async with own_time.timeout(self._deadline):
                         if self._socket is None:
                             self._socket = self._open_socket()
                         return await work(self._socket)

@@ -17,6 +17,7 @@ from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import GUARD_TABLE
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host import own_time
 from ipsec_agent.host.nft_events import DATAGRAM, Change, Transactions, open_events
 from ipsec_agent.host.nft_listing import read_form, read_table
 
@@ -218,7 +219,7 @@ class Nft:
             if changing:
                 self._own.append(process.pid)
         try:
-            async with asyncio.timeout(self._deadline):
+            async with own_time.timeout(self._deadline):
                 out, complaint = await process.communicate()
         except TimeoutError as error:
             raise KernelError(

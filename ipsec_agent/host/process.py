@@ -13,6 +13,7 @@ import psutil
 
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonTimeoutError
+from ipsec_agent.host import own_time
 
 KILL_DEADLINE = 5.0
 """Seconds that the kernel may take to end a process after SIGKILL."""
@@ -192,12 +193,35 @@ def continue_charon(process: CharonProcess) -> None:
 
 def is_well(process: CharonProcess, vici_socket: Path) -> bool:
     """Whether a glance shows nothing unusual; far cheaper than to ask charon, for each second."""
+    return _state(Path(f"/proc/{process.pid}/stat")) not in set("TtZXx") and vici_socket.exists()
+
+
+def _state(stat: Path) -> str:
+    """The state of a process or thread (proc_pid_stat(5)), X once it has ended."""
     try:
-        stat = Path(f"/proc/{process.pid}/stat").read_text()
+        # It is behind the name, which may hold anything.
+        return stat.read_text().rpartition(") ")[2][:1]
     except OSError:
-        return False
-    # proc_pid_stat(5): the state stands behind the name, which may hold anything.
-    return stat.rpartition(") ")[2][:1] not in set("TtZXx") and vici_socket.exists()
+        return "X"
+
+
+def wants_to_run(pid: int) -> bool:
+    """Whether any of its threads runs now, or waits for a CPU."""
+    return any(_state(path) == "R" for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def busy_time(pid: int) -> float:
+    """Seconds for which its threads have run or waited for a CPU, together; 0 once it has ended.
+
+    A thread that waits for anything else adds nothing; one that waits for a CPU adds that once it
+    has got one. Source: /proc/<pid>/schedstat, in nanoseconds, as the kernel's
+    Documentation/scheduler/sched-stats.rst describes it.
+    """
+    total = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            total += sum(map(int, path.read_text().split()[:2]))
+    return total / 1e9
 
 
 @contextlib.contextmanager
@@ -227,7 +251,7 @@ async def _kill(descriptor: int, pid: int) -> None:
 
 async def _ends_within(descriptor: int, seconds: float) -> bool:
     try:
-        async with asyncio.timeout(seconds):
+        async with own_time.timeout(seconds):
             await _end_of(descriptor)
     except TimeoutError:
         return False

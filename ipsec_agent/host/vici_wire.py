@@ -16,6 +16,7 @@ from vici.exception import DeserializationException
 from vici.protocol import Message, Packet
 
 from ipsec_agent.errors import CharonGoneError, CharonRefusedError, CharonTimeoutError
+from ipsec_agent.host import own_time
 
 DEADLINE = 5.0
 """Seconds that charon may take for one answer; a healthy one takes milliseconds."""
@@ -99,7 +100,7 @@ class ViciConnection:
     async def _limited(self, what: str) -> AsyncIterator[None]:
         """A deadline over an exchange; whatever cuts it also ends the connection."""
         try:
-            async with asyncio.timeout(self._deadline):
+            async with own_time.timeout(self._deadline):
                 yield
         except TimeoutError as error:
             self._writer.close()
@@ -180,7 +181,7 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
         CharonTimeoutError: its backlog is full and it does not accept.
     """
     try:
-        async with asyncio.timeout(deadline):
+        async with own_time.timeout(deadline):
             channel = await _connected(path)
             reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_FRAME)
     except TimeoutError as error:

@@ -1,5 +1,6 @@
 """What harms a VM is mended by the agent, in time; real charon, real policies, real nftables."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from ipsec_agent.core.problems.damping import PATIENCE
 from tests.charon.nodes import FIGURES, PYTHON, SCALE, Node, ip, network, until
 from tests.charon.shared_manifest import EXPECTED, WITHOUT_SHUNT, configure
+from tests.charon.starve import starved
 from tests.charon.wedge import wedge
 
 pytestmark = pytest.mark.charon
@@ -223,6 +225,54 @@ def test_charon_wedged(node: Node) -> None:
         for channel in held:
             channel.close()
     assert node.policies() == EXPECTED
+
+
+def unresponsive(node: Node) -> str:
+    """What is said of a charon that does not answer; "" where nothing is."""
+    problems = node.status().get("problems", [])
+    return next((one["message"] for one in problems if one["code"] == "charon-unresponsive"), "")
+
+
+def ask_charon(node: Node) -> None:
+    """Have the agent look, and so ask charon."""
+    ip("addr", "add", "127.0.0.9/8", "dev", "lo", netns=node.name)
+
+
+def test_charon_starved(node: Node) -> None:
+    """A charon that gets no CPU lets more than two deadlines pass, and is left alone."""
+    pid = node.charon_pid
+    with node.held():
+        stack = contextlib.ExitStack()
+        stack.enter_context(starved(pid))
+    with stack:
+        ask_charon(node)
+        until(lambda: "it works, but let 3 deadlines pass" in unresponsive(node), "it is said", 40)
+
+    assert node.settled()["charon"]["pid"] == pid
+    assert unresponsive(node) == ""
+
+
+def test_agent_sleeps_while_a_question_is_open(node: Node) -> None:
+    """The agent does not take its own sleep for charon's silence: the answer has arrived."""
+    pid = node.charon_pid
+    agent = node.agent
+    assert agent is not None
+    with node.held():
+        stack = contextlib.ExitStack()
+        stack.enter_context(starved(pid))
+    with stack:
+        ask_charon(node)
+        time.sleep(2)
+        agent.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(6)
+    finally:
+        agent.send_signal(signal.SIGCONT)
+
+    until(lambda: node.status()["charon"]["responsive"], "charon answers")
+    assert node.settled()["charon"]["pid"] == pid
+    assert "charon-unresponsive" not in node.log
+    assert "did not answer" not in node.log
 
 
 def state(pid: int) -> str:

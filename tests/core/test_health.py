@@ -52,7 +52,7 @@ def test_charon_down() -> None:
 @pytest.mark.parametrize(
     ("charon", "severity", "says"),
     [
-        (replace(CHARON, missed=1), CRITICAL, "let 1 deadlines pass"),
+        (replace(CHARON, missed=1, idle=1), CRITICAL, "it hangs, and let 1 deadlines pass"),
         (
             replace(CHARON, process=replace(CHARON.process, stopped=True)),
             CRITICAL,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from ipsec_agent.core.desired import desired
-from ipsec_agent.core.drift import lost_children, orphan_peers
+from ipsec_agent.core.drift import foreign, lost_children, orphan_peers
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import (
     Charon,
@@ -151,5 +151,15 @@ def test_lost_policies() -> None:
 
     for kept in (whole.policies[:1], whole.policies[1:], ()):
         assert [child.unique_id for child in lost_children(replace(whole, policies=kept))] == [3]
-    young = Charon(PROCESS, sas=(ike_sa(1, child_sa(3, 77, age=1)),))
-    assert lost_children(replace(whole, charon=young, policies=())) == ()
+    assert lost_children(whole) == ()
+
+
+def test_an_sa_made_during_the_pass_is_not_foreign() -> None:
+    """charon answered before it made it; older policies that it does not know are foreign."""
+    young = tuple(replace(one, added=int(BORN) + 60) for one in left(OTHER)[0])
+    seen = Observed(Charon(PROCESS), young, time=BORN + 60.9)
+
+    assert foreign(WISH, seen) == ()
+    assert foreign(WISH, replace(seen, time=BORN + 61)) == young
+    passes = tuple(replace(one, esp=False) for one in young)
+    assert foreign(WISH, replace(seen, policies=passes)) == passes

@@ -244,7 +244,7 @@ def test_the_guard() -> None:
 
 
 def test_a_charon_that_answers_no_more() -> None:
-    """It is continued; or replaced, after two deadlines or once its socket has been gone."""
+    """It is replaced after two deadlines, after eleven while it works, or without its socket."""
     wish = desired(config(), HERE)
     lost = replace(PROCESS, reachable=False)
 
@@ -252,9 +252,11 @@ def test_a_charon_that_answers_no_more() -> None:
         return plan(wish, Observed(charon, time=PROCESS.started + age))
 
     assert steps(Charon(PROCESS, responsive=False)) == ()
-    assert steps(Charon(PROCESS, responsive=False, missed=1)) == ()
-    (killing,) = steps(Charon(PROCESS, responsive=False, missed=2))
+    assert steps(Charon(PROCESS, responsive=False, missed=1, idle=1)) == ()
+    (killing,) = steps(Charon(PROCESS, responsive=False, missed=2, idle=2))
     assert isinstance(killing, KillCharon)
+    assert steps(Charon(PROCESS, responsive=False, missed=10)) == ()
+    assert len(steps(Charon(PROCESS, responsive=False, missed=11))) == 1
     assert steps(Charon(lost, responsive=False), age=1.0) == ()
     (killing,) = steps(Charon(lost, responsive=False))
     assert killing == KillCharon(lost, "its VICI socket is gone")
@@ -317,9 +319,18 @@ def loaded_world(wish: Desired, **changes: object) -> Observed:
             ((sa.remote, sa.local), child.spi_in),
         )
     )
+    policies = tuple(
+        Policy(PolicySelector(direction, *ends), 367231, esp=True, blocks=False)
+        for sa in charon.sas
+        for child in sa.children
+        for direction, ends in (
+            (Direction.OUT, (child.local[0], child.remote[0])),
+            (Direction.IN, (child.remote[0], child.local[0])),
+        )
+    )
     return Observed(
         charon,
-        tuple(installed(policy) for policy in wish.policies),
+        (*(installed(policy) for policy in wish.policies), *policies),
         states,
         remembered=tuple(RememberedPeer(sa.remote, 0.0) for sa in charon.sas),
     )

@@ -43,6 +43,12 @@ def _unresponsive(charon: Charon) -> Problem:
         how, hint = "a signal has stopped it", "the agent continues it by itself (kill -CONT)"
     elif not charon.process.reachable:
         how, hint = "its socket is gone", "the agent replaces it by itself"
+    elif charon.missed and not charon.idle:
+        how = f"it works, but let {charon.missed} deadlines pass"
+        hint, waiting = (
+            "wait: the agent replaces it after a minute; is the machine overloaded?",
+            True,
+        )
     elif charon.missed:
         how = f"it hangs, and let {charon.missed} deadlines pass"
         hint = "the agent replaces it by itself after the second one"

@@ -111,7 +111,7 @@ def test_burst_is_no_problem() -> None:
 def test_because_of_charon() -> None:
     """Without a charon, or with one that hangs, that is why."""
     (down,) = prevented(VM.but(charon=None))
-    (hung,) = prevented(VM.but(charon=replace(CHARON, responsive=False, missed=1)))
+    (hung,) = prevented(VM.but(charon=replace(CHARON, responsive=False, missed=1, idle=1)))
 
     assert down.message == (
         "something here would send clear to 10.0.0.9 (3 packets), because charon does not run;"
