@@ -9,10 +9,10 @@ from pathlib import Path
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Authority, Connection, Credentials
-from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
+from ipsec_agent.core.observed import Charon, CharonProcess, IkePorts, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
-from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError
+from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError, KernelError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import (
@@ -21,6 +21,7 @@ from ipsec_agent.host.charon_start import (
     start_charon_unit,
 )
 from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.process import (
     busy_time,
@@ -71,6 +72,7 @@ class CharonHost:
         self._loaded = LoadedRecord(self._run_dir / "loaded.json")
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
+        self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
         self._missed = self._idle = 0
         self._glimpse: tuple[float, float] | None = None
         self._versioned: tuple[object, str] = (None, "")
@@ -175,6 +177,10 @@ class CharonHost:
             self._versioned = (process.started, await client.version())
         return self._versioned[1]
 
+    async def ike_ports(self) -> IkePorts:
+        """Who has IKE's UDP ports, charon or somebody else."""
+        return self._ports.get(self._process)
+
     async def start_charon(self) -> None:
         """Write charon's configuration, start it, and wait until it answers."""
         config = self._config
@@ -185,14 +191,15 @@ class CharonHost:
         write_whole(self._conf, text, mode=0o644)
         unit = charon_unit()
         start = start_charon if unit is None else start_charon_unit(unit)
-        self._process = await start(
-            program,
-            conf_path=self._conf,
-            run_dir=self._run_dir,
-            vici_socket=self._vici,
-            library_path=config.agent.charon.library_path,
-            deadline=min(config.prestart_timeout, START_DEADLINE),
-        )
+        with self._ports.starting():
+            self._process = await start(
+                program,
+                conf_path=self._conf,
+                run_dir=self._run_dir,
+                vici_socket=self._vici,
+                library_path=config.agent.charon.library_path,
+                deadline=min(config.prestart_timeout, START_DEADLINE),
+            )
 
     def inherit(self, left: Inherited) -> None:
         """Write down what an earlier charon left."""
@@ -319,6 +326,10 @@ class CharonHost:
             await asyncio.sleep(GLANCE)
             if self._process is not None and not is_well(self._process, self._vici):
                 wake()
+            # Whoever held a port may have let go of it.
+            with contextlib.suppress(KernelError):
+                if self._ports.changed():
+                    wake()
 
 
 def foreign(process: CharonProcess, vici: Path) -> ForeignCharonError:

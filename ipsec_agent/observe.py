@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ipsec_agent.core.observed import (
     Charon,
+    IkePorts,
     Inherited,
     NetworkFacts,
     Observed,
@@ -23,6 +24,9 @@ class ReadableHost(Protocol):
 
     async def charon(self) -> Charon | None:
         """The charon of ours, None where none runs; unresponsive where it does not answer."""
+
+    async def ike_ports(self) -> IkePorts | None:
+        """Who has IKE's UDP ports, once charon has been looked for."""
 
     async def policies(self) -> tuple[Policy, ...]:
         """The kernel's policies."""
@@ -95,6 +99,7 @@ async def _charon_and_xfrm(host: ReadableHost) -> dict[str, object]:
     found = await _read("charon", host.charon())
     return {
         **found,
+        **await _read("ike_ports", host.ike_ports()),
         **await _read("states", host.states()),
         **await _read("policies", host.policies()),
     }

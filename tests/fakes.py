@@ -17,6 +17,7 @@ from ipsec_agent.core.model import (
 from ipsec_agent.core.observed import (
     Charon,
     CharonProcess,
+    IkePorts,
     IkeSa,
     Inherited,
     Link,
@@ -64,6 +65,7 @@ class FakeMachine:
         self.kernel: dict[object, Policy] = {}
         self.sas: dict[int, IkeSa] = {}
         self.table: GuardTable | None = None
+        self.ports: IkePorts | None = None
         self.saved = ""
         self.kernel_sas: tuple[SecurityAssociation, ...] = ()
         self.peers: tuple[RememberedPeer, ...] = ()
@@ -96,6 +98,9 @@ class FakeMachine:
             credentials=next((credentials_mark(one) for one in self.held.values()), ""),
             sas=tuple(self.sas.values()),
         )
+
+    async def ike_ports(self) -> IkePorts | None:
+        return self.ports
 
     async def policies(self) -> tuple[Policy, ...]:
         return tuple(self.kernel.values())

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ipsec_agent.core import traffic
 from ipsec_agent.core.config import CertificateFacts, Config
+from ipsec_agent.core.ike_ports import ike_port_problems
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
@@ -105,6 +106,7 @@ def judge(
     """Every problem that one pass shows by itself, without a memory of others."""
     return (
         *charon_problems(desired, observed),
+        *ike_port_problems(desired, observed),
         *policy_problems(desired, observed),
         *guard_problems(config, placement, desired, observed, lowered=lowered),
         *unreadable(observed),

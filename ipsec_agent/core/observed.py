@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ipsec_agent.core.model import Address, Network, PolicySelector
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.errors import AgentError
 
 
@@ -100,6 +101,44 @@ class Charon:
     keys: tuple[str, ...] = ()
     credentials: str = ""
     sas: tuple[IkeSa, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PortHolder:
+    """A UDP socket on one of IKE's ports that is not charon's.
+
+    Attributes:
+        version: of its family, 4 or 6; one of 6 on `::` may take IPv4, too.
+        pid: 0 where its process cannot be seen.
+    """
+
+    version: int
+    port: int
+    address: Address
+    pid: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IkePorts:
+    """Who has IKE's UDP ports in this network namespace.
+
+    Attributes:
+        owned: family (4 or 6) and port of each socket that charon has.
+        others: those of other programs.
+        versions: families that this kernel speaks.
+        contested: somebody else had one since charon's start, or nobody knows.
+    """
+
+    owned: frozenset[tuple[int, int]] = frozenset()
+    others: tuple[PortHolder, ...] = ()
+    versions: tuple[int, ...] = ()
+    contested: bool = True
+
+    @property
+    def well(self) -> bool:
+        """Charon has them all, and nobody else has one."""
+        return not self.others and len(self.owned) == len(IKE_PORTS) * len(self.versions) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +265,7 @@ class Observed:
         charon: None while none of ours runs.
         guard: the guard's table, None where there is none.
         saved_guard: mark of the text that the next boot loads, "" where there is none.
+        ike_ports: who has IKE's ports, None where that is not known.
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
         inherited: what an earlier charon left.
         remembered: peers that had an SA with this VM, perhaps before it crashed.
@@ -240,6 +280,7 @@ class Observed:
     guard: GuardTable | None = None
     saved_guard: str = ""
     inherited: Inherited = Inherited()
+    ike_ports: IkePorts | None = None
     counters: tuple[tuple[str, int], ...] = ()
     remembered: tuple[RememberedPeer, ...] = ()
     unreadable: tuple[tuple[str, AgentError], ...] = ()

@@ -7,6 +7,7 @@ credentials go at the end. The plan is empty when nothing is to do.
 
 from ipsec_agent.core.drift import lost_children, missing
 from ipsec_agent.core.duplicates import endings
+from ipsec_agent.core.ike_ports import reopens
 from ipsec_agent.core.model import (
     Action,
     Connection,
@@ -95,6 +96,9 @@ def _charon(desired: Desired, observed: Observed) -> tuple[Step, ...]:
         return (StartCharon(),) if desired.credentials is not None else ()
     if not charon.responsive:
         return _revival(charon, observed.time)
+    if reopens(desired, observed):
+        because = "the IKE ports that it lacks are free now, and it opens them at its start only"
+        return (KillCharon(charon.process, because),)
     loads = _loads(desired, charon)
     loaded_anew = {step.connection.name for step in loads}
     todo = peers_to_do(desired, observed)

@@ -23,6 +23,9 @@ PLUGINS = (
 )
 """Pinned: `kdf` is needed since 5.9.6; nothing that fetches, nothing of another key exchange."""
 
+IKE_PORTS = (500, 4500)
+"""charon's UDP ports (RFC 7296, 2.23): the guard lets IKE pass on no other."""
+
 SETTINGS: dict[str, str] = {
     # Addresses and routes of the VM are not charon's.
     "install_routes": "no",

@@ -37,6 +37,8 @@ SETTING = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 RESERVED = {
     "load": "write agent.charon.plugins instead",
     "plugins.vici.socket": "write agent.vici_socket instead",
+    "port": "remove it: all VMs speak IKE on UDP 500",
+    "port_nat_t": "remove it: all VMs speak IKE on UDP 4500, too",
 }
 """Settings that the agent itself needs to agree with."""
 

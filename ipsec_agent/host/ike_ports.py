@@ -1,0 +1,166 @@
+"""Who has the UDP ports of IKE in this network namespace: charon, or somebody else."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import NamedTuple
+
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.observed import CharonProcess, IkePorts, PortHolder
+from ipsec_agent.core.strongswan_conf import IKE_PORTS
+from ipsec_agent.errors import KernelError
+
+PROC = Path("/proc")
+
+# Not /proc/net: that is the network namespace of the process's first thread. udp6 is missing where
+# IPv6 is disabled at boot.
+TABLES = ((4, "thread-self/net/udp"), (6, "thread-self/net/udp6"))
+
+Owner = tuple[int, str]
+
+
+class Bound(NamedTuple):
+    """A line of the kernel's table of UDP sockets."""
+
+    version: int
+    port: int
+    address: Address
+    inode: int
+
+
+class IkePortsReader:
+    """Reads who has the ports, and remembers what no second look changes.
+
+    Args:
+        lasts: seconds for which a reading without anything amiss stands: no event tells of sockets,
+            and a name server may have thousands.
+    """
+
+    def __init__(self, lasts: Callable[[], float], proc: Path = PROC) -> None:
+        self._lasts = lasts
+        self._proc = proc
+        self._read = -math.inf
+        self._found = IkePorts()
+        self._charon: CharonProcess | None = None
+        self._inodes: frozenset[int] = frozenset()
+        self._owners: dict[int, Owner] = {}
+        self._contested = True
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """A charon is started within: from then on it is known whether a port was taken."""
+        taken = False
+        with contextlib.suppress(KernelError):
+            taken = bool(self._look(None).others)
+        yield
+        self._contested = taken
+        self._read = -math.inf
+
+    def get(self, process: CharonProcess | None) -> IkePorts:
+        """Who has the ports now; a look in which all was well stands for a while.
+
+        Args:
+            process: charon, None where none runs.
+
+        Raises:
+            KernelError: the kernel does not tell it.
+        """
+        same = (process and process.started) == (self._charon and self._charon.started)
+        if same and self._found.well and time.monotonic() - self._read < self._lasts():
+            return self._found
+        if not same:
+            self._charon, self._inodes = process, frozenset()
+        self._read = time.monotonic()
+        self._found = self._look(process)
+        return self._found
+
+    def changed(self) -> bool:
+        """Whether what was amiss in the newest reading is otherwise now."""
+        if self._found.well:
+            return False
+        before = self._found
+        return self.get(self._charon) != before
+
+    def _look(self, process: CharonProcess | None) -> IkePorts:
+        bound = tuple(self._bound())
+        inodes = {one.inode for one in bound}
+        if process is not None and not inodes <= self._inodes | self._owners.keys():
+            self._inodes = self._inodes_of(process.pid)
+        strange = [one for one in bound if one.inode not in self._inodes]
+        self._name(one.inode for one in strange)
+        self._contested = self._contested or bool(strange)
+        return IkePorts(
+            owned=frozenset((one.version, one.port) for one in bound if one.inode in self._inodes),
+            others=tuple(
+                PortHolder(one.version, one.port, one.address, *self._owners[one.inode])
+                for one in strange
+            ),
+            versions=tuple(version for version, table in TABLES if (self._proc / table).exists()),
+            contested=self._contested,
+        )
+
+    def _bound(self) -> Iterator[Bound]:
+        """The sockets on the ports."""
+        for version, table in TABLES:
+            try:
+                lines = (self._proc / table).read_text(encoding="ascii").splitlines()[1:]
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise KernelError(
+                    f"cannot read the kernel's UDP sockets: {error.strerror}",
+                    code=error.errno or 0,
+                    hint="whether charon has its ports is not known",
+                ) from error
+            for line in lines:
+                # The port first: of many sockets few are on these.
+                address, _, port = line.split(maxsplit=2)[1].partition(":")
+                if int(port[:4], 16) in IKE_PORTS:
+                    inode = int(line.split()[9])
+                    yield Bound(version, int(port[:4], 16), _address(address), inode)
+
+    def _inodes_of(self, pid: int) -> frozenset[int]:
+        try:
+            return frozenset(_sockets(self._proc / str(pid)))
+        except PermissionError as error:
+            raise KernelError(
+                f"cannot read which sockets charon (pid {pid}) has: {error.strerror}",
+                code=error.errno or 0,
+                hint="run the agent as root, or with the capability CAP_SYS_PTRACE",
+            ) from error
+
+    def _name(self, inodes: Iterable[int]) -> None:
+        """Find out the processes of some sockets; each is looked for once."""
+        wanted = set(inodes)
+        self._owners = {inode: owner for inode, owner in self._owners.items() if inode in wanted}
+        wanted -= self._owners.keys()
+        if not wanted:
+            return
+        for place in self._proc.iterdir():
+            if place.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    for inode in wanted.intersection(_sockets(place)):
+                        name = (place / "comm").read_text(errors="replace").strip()
+                        self._owners[inode] = (int(place.name), name)
+        # The kernel itself, or a process that cannot be seen from here.
+        self._owners |= dict.fromkeys(wanted - self._owners.keys(), (0, ""))
+
+
+def _sockets(process: Path) -> Iterator[int]:
+    """The inodes of a process's sockets, by the links of proc_pid_fd(5)."""
+    for path in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            kind, _, inode = str(path.readlink()).partition(":")
+            if kind == "socket":
+                yield int(inode.strip("[]"))
+
+
+def _address(text: str) -> Address:
+    """An address as /proc/net/udp writes it: words of 32 bits in the machine's own order."""
+    words = (int(text[at : at + 8], 16) for at in range(0, len(text), 8))
+    packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - IPv4

@@ -1,0 +1,106 @@
+"""Another program has a UDP port of IKE: it is named, and charon gets the port once it is free."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.charon.nodes import PYTHON, Node, network, until
+from tests.charon.shared_manifest import EXPECTED, configure
+from tests.charon.test_repair import healed
+
+pytestmark = pytest.mark.charon
+
+LIMIT = 3.0
+"""Seconds until charon has a port that has become free: a glance each second, and its start."""
+
+HOLD = """
+import socket, sys, time
+address = sys.argv[1]
+sockets = []
+for port in map(int, sys.argv[2:]):
+    one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind((address, port))
+    sockets.append(one)
+print("holds", flush=True)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def held(node: Node, address: str, *ports: int) -> Iterator[int]:
+    """Another program of the VM has the ports meanwhile; its pid."""
+    words = (PYTHON, "-c", HOLD, address, *map(str, ports))
+    with subprocess.Popen(node.command(*words), stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "holds\n"
+            yield program.pid
+        finally:
+            program.kill()
+
+
+def problems(node: Node, code: str) -> list[dict[str, Any]]:
+    """What the status says by that code."""
+    return [one for one in node.status().get("problems", []) if one["code"] == code]
+
+
+def taken(node: Node, pid: int, port: int) -> list[dict[str, Any]]:
+    """What is said of a port that this program has."""
+    says = f"UDP {port} is held by pid {pid} (python"
+    return [one for one in problems(node, "ike-port-taken") if one["message"].startswith(says)]
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [("0.0.0.0", 500), ("10.9.0.1", 4500), ("::", 500), ("127.0.0.1", 500)],
+)
+def test_taken_before_charon_starts(node: Node, address: str, port: int) -> None:
+    """The VM stays closed, and says who has the port; then charon is started again."""
+    with held(node, address, port) as pid:
+        node.start()
+        (found,) = until(lambda: taken(node, pid, port), "it is said")
+        assert found["severity"] == "critical"
+        assert not node.status()["healthy"]
+        assert node.policies() == EXPECTED
+        old = node.charon_pid
+
+    healed(LIMIT, lambda: node.status()["healthy"], time.monotonic())
+    assert node.charon_pid != old
+    assert node.policies() == EXPECTED
+    assert problems(node, "ike-port-closed") == []
+
+
+def test_a_family_that_is_not_used(node: Node) -> None:
+    """charon opens no socket at all where both are taken; the port of IPv6 is not needed here."""
+    with held(node, "::1", 500):
+        with held(node, "0.0.0.0", 500) as pid:
+            node.start()
+            until(lambda: taken(node, pid, 500), "it is said")
+            assert len(problems(node, "ike-port-taken")) == 1
+
+        healed(LIMIT, lambda: node.status()["healthy"], time.monotonic())
+
+
+def test_a_restarted_agent(node: Node) -> None:
+    """An agent that finds such a charon later, its port free again, knows no better and tries."""
+    with held(node, "0.0.0.0", 500) as pid:
+        node.start()
+        until(lambda: taken(node, pid, 500), "it is said")
+        old = node.charon_pid
+        node.end_agent()
+
+    status = node.up()
+    assert status["charon"]["pid"] != old
+
+
+def test_ports_of_another_namespace(tmp_path: Any) -> None:
+    """They are another VM's, and nobody's business."""
+    with network(tmp_path, 2, "ik") as nodes:
+        configure(nodes[0])
+        with held(nodes[1], "0.0.0.0", 500, 4500):
+            nodes[0].up()
+            assert problems(nodes[0], "ike-port-taken") == []

@@ -1,0 +1,111 @@
+"""Which sockets of others matter to charon, what is said of them, and when another start helps."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.ike_ports import ike_port_problems, in_the_way, reopens
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.observed import Charon, IkePorts, Observed, PortHolder
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.plan import plan
+from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.steps import KillCharon
+from tests.configs import config
+from tests.fakes import PROCESS
+
+OWN, OWN6 = ip_address("10.0.0.5"), ip_address("fd00::5")
+V4 = desired(config(), Placement(OWN, (OWN,)))
+BOTH = desired(config(("10.0.0.0/24", "fd00::/64")), Placement(OWN, (OWN, OWN6)))
+ALL = frozenset({(4, 500), (4, 4500), (6, 500), (6, 4500)})
+NO_V4 = ALL - {(4, 500), (4, 4500)}
+
+
+def seen(
+    owned: frozenset[tuple[int, int]], *others: PortHolder, contested: bool = True
+) -> Observed:
+    """What a pass saw, with a charon."""
+    return Observed(Charon(PROCESS), ike_ports=IkePorts(owned, others, (4, 6), contested=contested))
+
+
+def holder(address: str, port: int = 500, pid: int = 812) -> PortHolder:
+    """racoon has a port on an address."""
+    found = ip_address(address)
+    return PortHolder(found.version, port, found, pid, "racoon" if pid else "")
+
+
+def said(wish: Desired, observed: Observed) -> list[tuple[str, str]]:
+    """Codes and messages."""
+    return [(one.code, one.message) for one in ike_port_problems(wish, observed)]
+
+
+def test_well() -> None:
+    """charon has all, or all that are used: nothing is said, nothing is done."""
+    assert said(BOTH, seen(ALL)) == said(V4, seen(ALL)) == []
+    assert said(V4, seen(ALL - {(6, 500), (6, 4500)}, holder("::1"))) == []
+    assert not reopens(V4, seen(ALL - {(6, 500), (6, 4500)}))
+    assert said(V4, Observed(Charon(PROCESS))) == []
+    assert seen(ALL).ike_ports is not None
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.5", "::", "127.0.0.1"])
+def test_taken(address: str) -> None:
+    """Its holder is named; it is critical, and no other start helps."""
+    observed = seen(NO_V4, holder(address))
+
+    (problem,) = ike_port_problems(V4, observed)
+    assert problem.code == "ike-port-taken"
+    assert problem.severity is Severity.CRITICAL
+    assert problem.message.startswith("UDP 500 is held by pid 812 (racoon)")
+    assert not reopens(V4, observed)
+    assert not any(isinstance(step, KillCharon) for step in plan(V4, observed))
+
+
+def test_taken_without_charon() -> None:
+    """Before it runs, the port is taken, too."""
+    observed = replace(seen(frozenset(), holder("0.0.0.0")), charon=None)
+
+    assert [code for code, _ in said(V4, observed)] == ["ike-port-taken"]
+    assert said(V4, replace(observed, ike_ports=IkePorts())) == []
+
+
+def test_one_that_cannot_be_seen() -> None:
+    """Its process is in a namespace of its own."""
+    ((_, message),) = said(V4, seen(NO_V4, holder("0.0.0.0", pid=0)))
+
+    assert "a process that cannot be seen from here" in message
+
+
+def test_each_holder_once() -> None:
+    """A program with both families' sockets is named once a port."""
+    observed = seen(frozenset(), holder("0.0.0.0"), holder("::"), holder("::", 4500))
+
+    assert len(said(BOTH, observed)) == 2
+    assert len(in_the_way(BOTH, observed)) == 3
+
+
+def test_what_does_not_matter() -> None:
+    """A loopback address that left charon its ports; the other family, but for `::`."""
+    assert in_the_way(V4, seen(ALL, holder("127.0.0.1"))) == ()
+    assert in_the_way(V4, seen(NO_V4, holder("fd00::5"))) == ()
+    assert in_the_way(BOTH, seen(ALL, holder("fd00::5"))) != ()
+
+
+def test_free_again() -> None:
+    """charon is started again, if somebody had the port since it began; else that helps nothing."""
+    free = seen(NO_V4)
+
+    assert [type(step) for step in plan(V4, free)] == [KillCharon]
+    assert [code for code, _ in said(V4, free)] == ["ike-port-closed"] * 2
+    never = seen(NO_V4, contested=False)
+    assert not reopens(V4, never)
+    assert [code for code, _ in said(V4, never)] == ["ike-port-closed"] * 2
+    assert not reopens(V4, seen(ALL))
+
+
+def test_nothing_to_encrypt() -> None:
+    """A VM that speaks clear needs no port."""
+    assert said(Desired(), seen(frozenset(), holder("0.0.0.0"))) == []
+    assert not reopens(Desired(), seen(frozenset()))
