@@ -14,7 +14,7 @@ from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problems import damping, xfrm_counters
+from ipsec_agent.core.problems import damping, guard_drops, xfrm_counters
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
@@ -40,6 +40,7 @@ class Memory:
 
     seen: damping.Memory = ()
     counters: xfrm_counters.Memory = ()
+    drops: guard_drops.Memory = field(default_factory=guard_drops.Memory)
     followed: traffic.Memory = field(default_factory=traffic.Memory)
 
 
@@ -81,17 +82,21 @@ def assess(
     """
     now = observed.time
     rises, counters = xfrm_counters.watched(observed.counters, memory.counters, now)
+    drops = guard_drops.watched(observed.guard, memory.drops, now)
     followed = memory.followed
     if "states" not in dict(observed.unreadable):
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
     found = (
         *failures,
         *judge(config, placement, desired, observed, lockouts=lockouts, lowered=lowered),
+        *guard_drops.problems(drops),
         *traffic.one_way(followed.peers),
         *xfrm_counters.problems(rises),
     )
     shown, seen = damping.damped(explained(found, lines, desired, observed), memory.seen, now)
-    return Assessment(damping.uncovered(shown), followed.peers, Memory(seen, counters, followed))
+    return Assessment(
+        damping.uncovered(shown), followed.peers, Memory(seen, counters, drops, followed)
+    )
 
 
 def judge(

@@ -48,7 +48,9 @@ class GuardTable:
         exempt: indexes of the links that it does not judge, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
-        disguised: how many of both had an IPv4-mapped address, a source route or a routing header.
+        disguised_in: those of dropped_in with an IPv4-mapped address, a source route or a routing
+            header.
+        disguised_out: likewise, of dropped_out.
         clear_in: peers that sent us clear.
         clear_out: peers to whom something here would have sent clear.
         misplaced: sources in no list, from which something here would have sent clear although they
@@ -56,6 +58,8 @@ class GuardTable:
         untranslated: senders outside every list whose packets left to encrypted addresses; this
             VM's own addresses are among them where it speaks clear by its role.
         unjudged: traffic between encrypted addresses on links that are not judged.
+        flowtables: those of anybody, as `nft delete flowtable` names them; they forward connections
+            past every rule.
     """
 
     form: str
@@ -63,12 +67,14 @@ class GuardTable:
     exempt: tuple[int, ...] = ()
     dropped_in: int = 0
     dropped_out: int = 0
-    disguised: int = 0
+    disguised_in: int = 0
+    disguised_out: int = 0
     clear_in: tuple[ClearPeer, ...] = ()
     clear_out: tuple[ClearPeer, ...] = ()
     misplaced: tuple[ClearPeer, ...] = ()
     untranslated: tuple[ClearPeer, ...] = ()
     unjudged: tuple[ClearLink, ...] = ()
+    flowtables: tuple[str, ...] = ()
 
     def aged(self, seconds: int) -> "GuardTable":
         """The same, some seconds after it was listed without another packet."""

@@ -19,10 +19,13 @@ from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.nft_events import DATAGRAM, Change, Transactions, open_events
-from ipsec_agent.host.nft_listing import read_form, read_table
+from ipsec_agent.host.nft_listing import read_flowtables, read_form, read_table
 
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
+
+FLOWTABLES = Path("/sys/module/nf_flow_table")
+"""Only a kernel that has loaded this module can have flowtables."""
 
 PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
 
@@ -113,10 +116,20 @@ class Nft:
         status, out, complaint = await self._run("-j", "list", "table", "inet", GUARD_TABLE)
         if status == 0:
             table = read_table(out, {name: index for index, name in socket.if_nameindex()})
-            return replace(table, mark=self._mark_of(table.form))
+            flowtables = await self._flowtables()
+            return replace(table, mark=self._mark_of(table.form), flowtables=flowtables)
         if _ABSENT in complaint:
             return None
         raise _refusal("the guard's table cannot be read", complaint)
+
+    async def _flowtables(self) -> tuple[str, ...]:
+        # Of sysfs, which does not block.
+        if not FLOWTABLES.exists():  # noqa: ASYNC240
+            return ()
+        status, out, complaint = await self._run("-j", "list", "flowtables")
+        if status != 0:
+            raise _refusal("the kernel's flowtables cannot be read", complaint)
+        return read_flowtables(out)
 
     def form_of(self, text: str) -> str | None:
         """The form that the table has if it is what this text loaded, None if nobody knows.

@@ -54,6 +54,23 @@ def read_table(text: str, links: Mapping[str, int]) -> GuardTable:
         raise
 
 
+def read_flowtables(text: str) -> tuple[str, ...]:
+    """The flowtables that have links, each as "FAMILY TABLE NAME".
+
+    Args:
+        text: what `nft -j list flowtables` wrote.
+
+    Raises:
+        KernelError: this is not nft's JSON.
+    """
+    with _understood():
+        return tuple(
+            f"{value['family']} {value['table']} {value['name']}"
+            for kind, value in _objects(text)
+            if kind == "flowtable" and value.get("dev")
+        )
+
+
 def _table(text: str, links: Mapping[str, int]) -> GuardTable:
     with _understood():
         objects = list(_objects(text))
@@ -63,7 +80,8 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
             exempt=tuple(sorted(_index(name, links) for name in _elements(sets, "exempt"))),
             dropped_in=_dropped(objects, _DROPS_IN),
             dropped_out=_dropped(objects, _DROPS_OUT),
-            disguised=_dropped(objects, ("disguised_in", "disguised_out")),
+            disguised_in=_dropped(objects, ("disguised_in",)),
+            disguised_out=_dropped(objects, ("disguised_out",)),
             clear_in=_peers(sets, "clear_in"),
             clear_out=_peers(sets, "clear_out"),
             misplaced=_peers(sets, "misplaced"),

@@ -8,7 +8,7 @@ import pytest
 
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host.nft_listing import read_form, read_table
+from ipsec_agent.host.nft_listing import read_flowtables, read_form, read_table
 
 
 def part(kind: str, **value: object) -> dict[str, Any]:
@@ -60,6 +60,20 @@ TABLE = (
 )
 
 
+def test_flowtables() -> None:
+    """By family, table and name; one without links carries nothing."""
+    shared = {"family": "inet", "table": "fast", "hook": "ingress", "prio": 0}
+    text = listing(
+        part("flowtable", name="f", dev=["eth0", "veth1"], **shared),
+        part("flowtable", name="g", dev="eth0", **shared),
+        part("flowtable", name="idle", **shared),
+    )
+
+    assert read_flowtables(text) == ("inet fast f", "inet fast g")
+    with pytest.raises(KernelError, match="not understood"):
+        read_flowtables("{}")
+
+
 def test_read() -> None:
     """Peers by address, links by index or name, totals by direction."""
     table = read_table(listing(*TABLE), {"veth1": 3})
@@ -69,7 +83,8 @@ def test_read() -> None:
         exempt=(3, 17),
         dropped_in=9,
         dropped_out=13,
-        disguised=3,
+        disguised_in=1,
+        disguised_out=2,
         clear_in=(
             ClearPeer(ip_address("10.0.1.6"), 1, 100, 0),
             ClearPeer(ip_address("10.0.1.7"), 5, 500, 5),

@@ -136,10 +136,10 @@ def test_detours_are_counted() -> None:
     load(B)
 
     send(4, LOOSE)
-    assert (table(A).disguised, table(A).dropped_out) == (1, 1)
+    assert (table(A).disguised_out, table(A).dropped_out) == (1, 1)
     run("nft", "delete", "table", "inet", "ipsec_agent", ns=A)
     send(6, 0)
-    assert (table(B).disguised, table(B).dropped_in) == (1, 1)
+    assert (table(B).disguised_in, table(B).dropped_in) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_optional_counts_mapped_addresses(wire: Capture) -> None:
 
     assert send_ip(A, B6, ipv6(A6, MAPPED_B, 17, CLEAR))
     assert len(wire.between(A6, MAPPED_B)) == 1
-    assert table(A).disguised == 1
+    assert table(A).disguised_out == 1
 
 
 def _checked(source: str, target: str) -> bytes:

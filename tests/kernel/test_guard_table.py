@@ -2,9 +2,12 @@
 
 import socket
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
+from ipsec_agent.core.guard_table import PEERS_COUNTED
+from ipsec_agent.core.problems.guard_drops import Memory, problems, watched
 from tests.kernel.guard_lab import (
     A4,
     A6,
@@ -18,6 +21,7 @@ from tests.kernel.guard_lab import (
     B,
     Capture,
     arrived,
+    ipv4,
     load,
     receiver,
     run,
@@ -165,6 +169,28 @@ def test_a_full_counter_set_still_drops() -> None:
             send_udp(B, target, A4)
         assert arrived(at_a) is None
     assert (len(table(A).clear_in), table(A).dropped_in) == (3, 5)
+
+
+def test_whom_a_full_set_cannot_name_is_told_all_the_same() -> None:
+    """5,000 forged senders fill it; the one that really sends clear then is still a problem."""
+    load(B)
+    forged = [ipv4(str(IPv4Address("10.77.16.0") + n), B4, 99, b"clear") for n in range(5000)]
+    with inside(A), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for packet in forged:
+            raw.sendto(packet, (B4, 0))
+    full = table(B)
+    assert len(full.clear_in) == PEERS_COUNTED
+    assert full.dropped_in == 5000
+    memory = watched(full, Memory(), 0)
+
+    for _ in range(7):
+        send_udp(A, A4, B4)
+
+    after = table(B)
+    assert A4 not in {str(peer.address) for peer in after.clear_in}
+    (problem,) = problems(watched(after, memory, 10))
+    assert problem.code == "clear-received"
+    assert problem.message.startswith("7 clear packets came")
 
 
 def test_optional_counts_and_lets_through() -> None:

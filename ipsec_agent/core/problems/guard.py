@@ -84,6 +84,7 @@ def guard_problems(
         *_misplaced(table),
         *_untranslated(desired, table),
         *_unjudged(observed, table),
+        *_offloaded(table),
         *_full(table),
     )
 
@@ -277,6 +278,21 @@ def _unjudged(observed: Observed, table: GuardTable) -> tuple[Problem, ...]:
     )
 
 
+def _offloaded(table: GuardTable) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            "flows-offloaded",
+            Severity.CRITICAL,
+            f"the flowtable {name} forwards connections of containers past IPsec and the guard;"
+            " they may leave in clear",
+            f"nft delete flowtable {name}, and the rules with `flow add` before it; or take its"
+            " devices away",
+            name,
+        )
+        for name in table.flowtables
+    )
+
+
 def _full(table: GuardTable) -> tuple[Problem, ...]:
     sets = {
         "clear_in": table.clear_in,
@@ -296,8 +312,8 @@ def _full(table: GuardTable) -> tuple[Problem, ...]:
             "guard-counters-full",
             Severity.INFO,
             f"the guard names no further peers in {listed(full)}; it drops theirs all the same",
-            "an address is forgotten a day after its last packet; `ipsec-agent guard down` and `up`"
-            " forget them now",
+            "an address is forgotten an hour after its last packet; `ipsec-agent guard down` and"
+            " `up` forget them now",
         ),
     )
 

@@ -217,6 +217,15 @@ def test_link_not_judged(link: str, severity: Severity) -> None:
     assert VM.table(unjudged=(ClearLink(link, 5, 500, RECENT_FLOW),)).problems() == {}
 
 
+def test_flowtables() -> None:
+    """A flowtable makes the VM unhealthy at once, with the command that ends it."""
+    found = VM.table(flowtables=("inet fast f",)).problems()["flows-offloaded"]
+
+    assert found.severity is Severity.CRITICAL
+    assert "the flowtable inet fast f forwards connections" in found.message
+    assert "nft delete flowtable inet fast f" in found.hint
+
+
 def test_counters_full() -> None:
     """A full set names no further peers, which is said; each IP version has a set of its own."""
     four = tuple(peer(str(ip_address(2**24 + n)), idle=99) for n in range(PEERS_COUNTED))

@@ -1,0 +1,96 @@
+"""What the guard drops without naming whom is told from the growth of its counters."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from ipsec_agent.core.guard_table import PEERS_COUNTED
+from ipsec_agent.core.health import Memory
+from ipsec_agent.core.observed_guard import ClearPeer
+from ipsec_agent.core.problems.guard_drops import SAID_FOR
+from ipsec_agent.core.problems.problem import Problem, healthy
+from tests.vm import NOW, Vm, healthy_vm
+
+FORGED = tuple(ClearPeer(ip_address(2**24 + n), 1, 100, 60) for n in range(PEERS_COUNTED))
+"""A set that was filled a minute ago: none of these is news."""
+
+FULL = healthy_vm().table(clear_in=FORGED, dropped_in=5000, clear_out=FORGED, dropped_out=5000)
+
+
+def played(*steps: tuple[float, Vm]) -> list[dict[str, Problem]]:
+    """The problems shown in each of some passes, at seconds after NOW, but for the full set's."""
+    memory, shown = Memory(), []
+    for seconds, vm in steps:
+        found = vm.but(time=NOW + seconds).assess(memory)
+        memory = found.memory
+        shown.append({it.code: it for it in found.problems if it.code != "guard-counters-full"})
+    return shown
+
+
+def test_who_is_not_named_is_told() -> None:
+    """Whom the full set has no room for still makes the VM unhealthy, for as long as it sends."""
+    more = FULL.table(dropped_in=5007)
+
+    first, second, third, last = played(
+        (0, FULL), (10, more), (10 + SAID_FOR - 1, more), (10 + SAID_FOR, more)
+    )
+
+    assert (first, last) == ({}, {})
+    assert second["clear-received"].message == (
+        "7 clear packets came from addresses that the guard has no room to name; all were dropped"
+    )
+    assert not healthy(tuple(second.values()))
+    assert third.keys() == {"clear-received"}
+
+
+def test_what_would_leave_is_told_where_it_lasts() -> None:
+    """As with named peers: what ends within seconds was a repair."""
+    steps = [(float(10 * n), FULL.table(dropped_out=5000 + n)) for n in range(5)]
+
+    shown = played(*steps)
+
+    assert [list(found) for found in shown[:3]] == [[], [], []]
+    assert "1 packets with addresses that the guard has no room" in (
+        shown[4]["clear-prevented"].message
+    )
+
+
+@pytest.mark.parametrize("key", ["clear_in", "clear_out", "misplaced"])
+def test_who_is_named_is_told_by_name_only(key: str) -> None:
+    """Also one that was forgotten in between and is counted again from 0."""
+    total = "dropped_in" if key == "clear_in" else "dropped_out"
+    vm = healthy_vm()
+    peers = [ClearPeer(ip_address(f"10.0.0.{last}"), 5, 500, 60) for last in (9, 66)]
+    again = replace(peers[1], packets=3)
+
+    *_, last = played(
+        (0, vm.table(**{key: tuple(peers), total: 10})),
+        (10, vm.table(**{key: (replace(peers[0], packets=9), again), total: 17})),
+    )
+
+    assert last == {}
+
+
+def test_a_table_that_was_replaced_counts_from_0() -> None:
+    """What it has counted since then is news, named or not."""
+    fresh = healthy_vm().table(dropped_in=3)
+
+    assert "3 clear packets" in played((0, FULL), (10, fresh))[1]["clear-received"].message
+
+
+def test_the_first_reading_is_no_news() -> None:
+    """What was dropped before the agent's start is told by the counters only."""
+    assert played((0, FULL)) == [{}]
+    assert played((0, FULL), (5, FULL.but(guard=None)), (10, FULL))[2] == {}
+
+
+def test_disguised() -> None:
+    """Mapped addresses and source routes have a problem of their own, in both directions."""
+    vm = healthy_vm()
+
+    shown = played((0, vm), (10, vm.table(disguised_in=2, dropped_in=2)))
+    assert "2 packets had an IPv4 address inside" in shown[1]["clear-disguised"].message
+    assert list(shown[1]) == ["clear-disguised"]
+    shown = played((0, vm), (10, vm.table(disguised_out=1, dropped_out=1)))
+    assert list(shown[1]) == ["clear-disguised"]
