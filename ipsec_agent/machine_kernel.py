@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ipsec_agent.core.guard_table import exempt_update, mark
-from ipsec_agent.core.model import DesiredGuard
-from ipsec_agent.core.observed import NetworkFacts, Policy, SecurityAssociation
+from ipsec_agent.core.model import DesiredGuard, Direction
+from ipsec_agent.core.observed import NetworkFacts, Policy, SecurityAssociation, Switch
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.links import Links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import forget_guard, save_guard, saved_guard
+from ipsec_agent.host.switches import SwitchesReader
 from ipsec_agent.host.veth import lower_inner_end
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.host.xfrm_stat import stats
@@ -46,6 +47,7 @@ class KernelHost:
         self._links = links
         self._nft = nft
         self._saved_guard = saved_guard
+        self._switches = SwitchesReader(lasts)
         self._network = KeptReading(links.facts, lasts)
         self._table = KeptReading(nft.read, lambda: min(lasts(), TABLE_LASTS))
 
@@ -72,6 +74,14 @@ class KernelHost:
             return tuple(stats().items())
         except KernelError:
             return ()
+
+    async def switches(self) -> tuple[Switch, ...]:
+        """Settings of the kernel that take IPsec from packets."""
+        return self._switches.get()
+
+    async def default_blocks(self) -> tuple[Direction, ...]:
+        """Where the kernel blocks what no policy selects."""
+        return await self._xfrm.default_blocks()
 
     async def load_guard(self, guard: DesiredGuard) -> None:
         """Put the guard's table in place."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
+from ipsec_agent.core.model import Direction
 from ipsec_agent.core.observed import (
     Charon,
     IkePorts,
@@ -14,6 +15,7 @@ from ipsec_agent.core.observed import (
     Policy,
     RememberedPeer,
     SecurityAssociation,
+    Switch,
 )
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import AgentError
@@ -49,6 +51,12 @@ class ReadableHost(Protocol):
     async def counters(self) -> tuple[tuple[str, int], ...]:
         """The kernel's counters of packets that IPsec lost."""
 
+    async def switches(self) -> tuple[Switch, ...]:
+        """Settings of the kernel that take IPsec from packets."""
+
+    async def default_blocks(self) -> tuple[Direction, ...]:
+        """Where the kernel blocks what no policy selects."""
+
     async def remembered(self) -> tuple[RememberedPeer, ...]:
         """The peers that had an SA with this VM."""
 
@@ -67,6 +75,8 @@ async def observe(host: ReadableHost) -> Observed:
                     ("saved_guard", host.saved_guard),
                     ("inherited", host.inherited),
                     ("counters", host.counters),
+                    ("switches", host.switches),
+                    ("default_blocks", host.default_blocks),
                     ("remembered", host.remembered),
                 )
             ),

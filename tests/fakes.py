@@ -13,6 +13,7 @@ from ipsec_agent.core.model import (
     Credentials,
     DesiredGuard,
     DesiredPolicy,
+    Direction,
 )
 from ipsec_agent.core.observed import (
     Charon,
@@ -27,6 +28,7 @@ from ipsec_agent.core.observed import (
     Policy,
     RememberedPeer,
     SecurityAssociation,
+    Switch,
 )
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.swanctl import credentials_mark
@@ -125,6 +127,12 @@ class FakeMachine:
         return Inherited()
 
     async def counters(self) -> tuple[tuple[str, int], ...]:
+        return ()
+
+    async def switches(self) -> tuple[Switch, ...]:
+        return ()
+
+    async def default_blocks(self) -> tuple[Direction, ...]:
         return ()
 
     async def remembered(self) -> tuple[RememberedPeer, ...]:

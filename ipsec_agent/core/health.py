@@ -20,6 +20,7 @@ from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.problems.switches import switch_problems
 
 __all__ = [
     "Assessment",
@@ -116,6 +117,7 @@ def judge(
         *guard_problems(config, placement, desired, observed, lowered=lowered),
         *unreadable(observed),
         *network_problems(placement),
+        *switch_problems(placement, desired, observed),
         *mtu_problems(config, placement, desired, observed),
         *_certificates(config, observed.time),
         *_optional(config),

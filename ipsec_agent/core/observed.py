@@ -3,9 +3,10 @@
 Times are seconds since the epoch.
 """
 
+import enum
 from dataclasses import dataclass, field
 
-from ipsec_agent.core.model import Address, Network, PolicySelector
+from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.errors import AgentError
@@ -101,6 +102,33 @@ class Charon:
     keys: tuple[str, ...] = ()
     credentials: str = ""
     sas: tuple[IkeSa, ...] = ()
+
+
+class SwitchKind(enum.StrEnum):
+    """A setting that takes IPsec from packets (the kernel's ip-sysctl.rst).
+
+    With the first no policy is asked for what leaves by a link, with the other none for what
+    arrives there.
+    """
+
+    DISABLE_XFRM = "disable_xfrm"
+    DISABLE_POLICY = "disable_policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A setting that is on.
+
+    Attributes:
+        family: 4 or 6.
+        link: name of the link, or `all`.
+        path: as sysctl(8) takes it, such as net/ipv4/conf/eth0/disable_xfrm.
+    """
+
+    kind: SwitchKind
+    family: int
+    link: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +294,8 @@ class Observed:
         guard: the guard's table, None where there is none.
         saved_guard: mark of the text that the next boot loads, "" where there is none.
         ike_ports: who has IKE's ports, None where that is not known.
+        switches: settings that take IPsec from packets.
+        default_blocks: where the kernel blocks what no policy selects.
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
         inherited: what an earlier charon left.
         remembered: peers that had an SA with this VM, perhaps before it crashed.
@@ -281,6 +311,8 @@ class Observed:
     saved_guard: str = ""
     inherited: Inherited = Inherited()
     ike_ports: IkePorts | None = None
+    switches: tuple[Switch, ...] = ()
+    default_blocks: tuple[Direction, ...] = ()
     counters: tuple[tuple[str, int], ...] = ()
     remembered: tuple[RememberedPeer, ...] = ()
     unreadable: tuple[tuple[str, AgentError], ...] = ()

@@ -3,19 +3,22 @@
 Nothing here makes policies or SAs: that is charon's.
 """
 
+import errno
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from pyroute2.netlink import nlmsg
+from pyroute2.netlink import NLM_F_REQUEST, nlmsg
 from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
 
-from ipsec_agent.core.model import Address, PolicySelector
+from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.errors import KernelError
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, listening, watch
-from ipsec_agent.host.xfrm_messages import Group, Kind, XfrmMarshal
+from ipsec_agent.host.xfrm_messages import Group, Kind, PolicyDefault, XfrmMarshal
 from ipsec_agent.host.xfrm_records import (
     XfrmEvent,
+    default_blocks,
     event_of,
     matters,
     policy_deletion,
@@ -61,6 +64,28 @@ class Xfrm:
         """
         found = await self._wire.dump("reading the kernel's SAs", nlmsg, Kind.GET_SA)
         return tuple(state for state in map(state_of, found) if state is not None)
+
+    async def default_blocks(self) -> tuple[Direction, ...]:
+        """Where the kernel blocks packets that no policy selects; nowhere before Linux 5.15.
+
+        Raises:
+            KernelError: refused, too late, or the kernel has no XFRM.
+        """
+
+        async def ask(socket: Any) -> tuple[Direction, ...]:
+            async with aclosing(
+                await socket.nlm_request(PolicyDefault(), Kind.GET_DEFAULT, NLM_F_REQUEST)
+            ) as answer:
+                async for message in answer:
+                    return default_blocks(message)
+            return ()
+
+        try:
+            return await self._wire.perform("reading what no policy selects", ask)
+        except KernelError as error:
+            if error.code == errno.EINVAL:
+                return ()
+            raise
 
     async def delete_policy(self, policy: Policy | PolicySelector) -> None:
         """Delete a policy: the very one that was read, or the one with this selector.

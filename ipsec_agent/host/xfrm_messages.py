@@ -29,6 +29,7 @@ class Kind(enum.IntEnum):
     POLICY_EXPIRE = 0x1B
     FLUSH_SA = 0x1C
     FLUSH_POLICY = 0x1D
+    GET_DEFAULT = 0x28
 
 
 class Group(enum.IntEnum):
@@ -248,6 +249,12 @@ class SaId(_Attributes, nlmsg):
     defaults = _DEFAULTS
 
 
+class PolicyDefault(nlmsg):
+    """`struct xfrm_userpolicy_default`: what becomes of a packet that no policy selects."""
+
+    fields = (("in", "B"), ("fwd", "B"), ("out", "B"))
+
+
 class SaExpire(_Attributes, nlmsg):
     """`struct xfrm_user_expire`: an SA reached a limit; a hard one has ended it."""
 
@@ -266,4 +273,5 @@ class XfrmMarshal(Marshal):
         Kind.NEW_POLICY: PolicyInfo,
         Kind.UPDATE_POLICY: PolicyInfo,
         Kind.DELETE_POLICY: PolicyId,
+        Kind.GET_DEFAULT: PolicyDefault,
     }

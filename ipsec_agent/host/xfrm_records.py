@@ -102,6 +102,12 @@ def state_of(message: Any) -> SecurityAssociation | None:
     )
 
 
+def default_blocks(message: Any) -> tuple[Direction, ...]:
+    """Where packets that no policy selects are blocked."""
+    # linux/xfrm.h: XFRM_USERPOLICY_BLOCK.
+    return tuple(one for one in Direction if message[one.name.lower()] == ACTION_BLOCK)
+
+
 def event_of(message: Any) -> XfrmEvent:
     """What an event is about."""
     kind = _KINDS.get(message["header"]["type"], XfrmEventKind.OTHER)

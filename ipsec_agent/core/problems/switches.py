@@ -1,0 +1,57 @@
+"""What takes IPsec from packets before any policy of ours is asked."""
+
+from collections.abc import Iterator
+
+from ipsec_agent.core.ike_ports import families
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.observed import Observed, Switch, SwitchKind
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.problem import Problem, Severity, listed
+
+ALL = "all"
+
+
+def switch_problems(
+    placement: Placement | None, desired: Desired, observed: Observed
+) -> Iterator[Problem]:
+    """Settings of the kernel that undo IPsec on a link that the guard judges, or on all."""
+    used = families(desired)
+    if not used:
+        return
+    guarded = (
+        desired.guard is not None
+        and observed.guard is not None
+        and observed.guard.mark == desired.guard.mark
+    )
+    judged = {link.name for link in placement.uplinks} if placement else set()
+    for switch in observed.switches:
+        if switch.family in used and (switch.link == ALL or switch.link in judged):
+            yield _switched_off(switch, guarded=guarded)
+    if observed.default_blocks:
+        names = tuple(direction.name.lower() for direction in observed.default_blocks)
+        yield Problem(
+            "policy-default-blocks",
+            Severity.ERROR,
+            f"the kernel blocks every packet that no policy selects ({listed(names)}), also those"
+            " with addresses outside the ipsec subnets",
+            "`ip xfrm policy setdefault in accept fwd accept out accept`, and find out who set it",
+        )
+
+
+def _switched_off(switch: Switch, *, guarded: bool) -> Problem:
+    where = "every link" if switch.link == ALL else switch.link
+    if switch.kind is SwitchKind.DISABLE_XFRM:
+        what = f"IPsec is disabled on {where}: no IPv{switch.family} packet becomes ESP there"
+        then = "the guard drops them" if guarded else "they leave in clear"
+        code = "ipsec-disabled"
+    else:
+        what = f"on {where} no IPsec policy is checked for IPv{switch.family} packets that arrive"
+        then = "the guard alone drops clear ones" if guarded else "clear ones are accepted"
+        code = "policy-check-disabled"
+    return Problem(
+        code,
+        Severity.ERROR if guarded else Severity.CRITICAL,
+        f"{what}, and {then}",
+        f"`sysctl -w {switch.path}=0`, and remove it from /etc/sysctl.d",
+        switch.path,
+    )
