@@ -33,6 +33,12 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
 - Nothing in a packet tells ESP in UDP from data between the ports 4500. On the way out the kernel
   shows a packet to the chain twice, before and after it was encrypted, and the first time leaves a
   mark for the second, which no ordinary user can set. On the way in nothing can tell.
+- All VMs share one certificate, so a peer may negotiate an SA for what is meant for others. Between
+  encrypted addresses only what goes through one SA in transport mode passes: that leads to no other
+  host than the packet's, and the kernel compares what comes out of it with the SA's own selector
+  (xfrm_policy.c, __xfrm_policy_check). nft knows the addresses of an SA in tunnel, BEET and IPTFS
+  mode only (nft_xfrm.c, xfrm_state_addr_ok), in the family of its outer header: that any is there
+  tells such an SA from one in transport mode. Several SAs for one packet are nested.
 """
 
 import hashlib
@@ -123,10 +129,12 @@ def ruleset(guard: Guard) -> str:
         _block("set exempt", ["type iface_index"]),
         _counting("unjudged_in", "iface_index", LINKS_COUNTED),
         _counting("unjudged_out", "iface_index", LINKS_COUNTED),
+        *(_counting(f"tunnel{version}", f"ipv{version}_addr", PEERS_COUNTED) for version in (4, 6)),
         *(part for family in families for part in _sets(guard, family)),
         *(_disguised(name, guard.enforce) for name in ("out", "in") if families),
         _hook("out", "postrouting priority 300", families, marks=guard.force_encapsulation),
         _hook("in", "prerouting priority -300", families),
+        *(part for name in ("out", "in") for part in _ipsec(name, families)),
         *_ike(guard.force_encapsulation),
         *(part for family in families for part in _judge(family, guard.enforce)),
     ]
@@ -200,7 +208,7 @@ def _hook(name: str, where: str, families: Sequence[_Family], *, marks: bool = F
         [
             f"type filter hook {where}; policy accept;",
             f"{loopback} accept",
-            f'{ipsec}{mark} accept comment "through IPsec"',
+            f"{ipsec}{mark} goto ipsec_{name}",
             "meta l4proto esp accept",
             *(f"ip6 {end} {MAPPED} goto disguised_{name}" for end in _ENDS if families),
             # Before any `ip saddr`: a match on the other family's header is not evaluated.
@@ -214,6 +222,45 @@ def _disguised(direction: str, enforce: bool) -> str:
         f"chain disguised_{direction}",
         [f'counter {_verdict(enforce)} comment "an IPv4-mapped address or a source route"'],
     )
+
+
+def _ipsec(name: str, families: Sequence[_Family]) -> Iterable[str]:
+    """What goes through SAs; in another mode than transport an SA's outer addresses are there."""
+    sa, peer = f"ipsec {name}", {"out": "daddr", "in": "saddr"}[name]
+    yield _block(
+        f"chain ipsec_{name}",
+        [
+            f"{sa} ip {peer} >= 0.0.0.0 goto tunnel_{name}",
+            f"{sa} ip6 {peer} >= :: goto tunnel_{name}",
+            f"{sa} spnum 1 spi != 0 goto tunnel_{name}",
+            'accept comment "through IPsec"',
+        ],
+    )
+    yield _block(
+        f"chain tunnel_{name}",
+        [
+            *(f"ip6 {end} {MAPPED} goto disguised_{name}" for end in _ENDS if families),
+            *(f"meta nfproto ipv{it.version} goto tunnel_{name}{it.version}" for it in families),
+            "accept",
+        ],
+    )
+    for it in families:
+        outside, routed = f"@outside{it.version}", it.routed if name == "out" else ""
+        yield _block(
+            f"chain tunnel_{name}{it.version}",
+            [
+                f"{it.ip} saddr {outside} {routed}accept",
+                f"{it.ip} daddr {outside} accept",
+                # The outer SA's peer, which the inner header does not tell, and its SA behind one
+                # in transport mode.
+                *(
+                    f"update @tunnel{version} {{ {sa} spnum {place} {ip} {peer} }}"
+                    for place in (0, 1)
+                    for version, ip in ((4, "ip"), (6, "ip6"))
+                ),
+                'counter drop comment "between encrypted addresses, and not in transport mode"',
+            ],
+        )
 
 
 def _ike(force_encapsulation: bool) -> Iterable[str]:

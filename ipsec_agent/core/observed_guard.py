@@ -57,6 +57,8 @@ class GuardTable:
             are no address of the link that the packets were to leave by.
         untranslated: senders outside every list whose packets left to encrypted addresses; this
             VM's own addresses are among them where it speaks clear by its role.
+        tunnelled: peers of SAs that carried, or would have carried, packets between encrypted
+            addresses otherwise than in transport mode.
         unjudged: traffic between encrypted addresses on links that are not judged.
         flowtables: those of anybody, as `nft delete flowtable` names them; they forward connections
             past every rule.
@@ -73,6 +75,7 @@ class GuardTable:
     clear_out: tuple[ClearPeer, ...] = ()
     misplaced: tuple[ClearPeer, ...] = ()
     untranslated: tuple[ClearPeer, ...] = ()
+    tunnelled: tuple[ClearPeer, ...] = ()
     unjudged: tuple[ClearLink, ...] = ()
     flowtables: tuple[str, ...] = ()
 
@@ -86,6 +89,7 @@ class GuardTable:
             clear_out=_aged(self.clear_out, seconds),
             misplaced=_aged(self.misplaced, seconds),
             untranslated=_aged(self.untranslated, seconds),
+            tunnelled=_aged(self.tunnelled, seconds),
             unjudged=_aged(self.unjudged, seconds),
         )
 

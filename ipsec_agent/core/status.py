@@ -178,6 +178,7 @@ def guard_counters(table: GuardTable | None) -> dict[str, Any]:
         "clear_out": _clear(table.clear_out),
         "misplaced": _clear(table.misplaced),
         "untranslated": _clear(table.untranslated),
+        "tunnelled": _clear(table.tunnelled),
         "unjudged": [
             {"link": seen.link, "packets": seen.packets, "bytes": seen.bytes, "idle": seen.idle}
             for seen in table.unjudged

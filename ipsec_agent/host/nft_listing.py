@@ -17,9 +17,10 @@ from ipsec_agent.errors import KernelError
 _FIXED = ("outside4", "outside6", "listed4", "listed6")
 """The sets whose elements belong to the form. Links come and go, the rest are counters."""
 
-_DROPS_IN = ("clear_in4", "clear_in6", "disguised_in", "closed_in")
+_DROPS_IN = ("clear_in4", "clear_in6", "tunnel_in4", "tunnel_in6", "disguised_in", "closed_in")
 _DROPS_OUT = (
-    "clear_out4", "clear_out6", "misplaced4", "misplaced6", "disguised_out", "closed_out",
+    "clear_out4", "clear_out6", "tunnel_out4", "tunnel_out6", "misplaced4", "misplaced6",
+    "disguised_out", "closed_out",
 )  # fmt: skip
 """The chains that drop, with a counter."""
 
@@ -86,6 +87,7 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
             clear_out=_peers(sets, "clear_out"),
             misplaced=_peers(sets, "misplaced"),
             untranslated=_peers(sets, "untranslated"),
+            tunnelled=_peers(sets, "tunnel"),
             unjudged=_links(sets),
         )
 

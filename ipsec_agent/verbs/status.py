@@ -23,6 +23,7 @@ COUNTED = {
     "clear_out": "we would have sent clear to",
     "misplaced": "would have left in clear, from an address that its link does not have:",
     "untranslated": "left untranslated, in clear:",
+    "tunnelled": "refused, not in transport mode, by SAs with",
     "unjudged": "not judged, with clear traffic between encrypted addresses:",
 }
 """The guard's counters, and what each says."""
@@ -111,13 +112,14 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
     dropped = f"dropped {guard['dropped_in']} in, {guard['dropped_out']} out"
     lines = [f"guard      {state}, {dropped}"]
     for key, says in COUNTED.items():
+        counted = guard.get(key, [])  # An agent of an earlier version may run.
         lines += [
             f"  {says} {seen.get('address') or seen['link']}: {seen['packets']} packets,"
             f" the last one {_long(seen['idle'])} ago"
-            for seen in sorted(guard[key], key=lambda seen: seen["idle"])[:MOST_COUNTED]
+            for seen in sorted(counted, key=lambda seen: seen["idle"])[:MOST_COUNTED]
         ]
-        if len(guard[key]) > MOST_COUNTED:
-            lines.append(f"  … and {len(guard[key]) - MOST_COUNTED} more; see --json")
+        if len(counted) > MOST_COUNTED:
+            lines.append(f"  … and {len(counted) - MOST_COUNTED} more; see --json")
     return lines
 
 

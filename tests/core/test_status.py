@@ -67,6 +67,7 @@ def test_guard() -> None:
         clear_out=(ClearPeer(OTHER, 3, 300, 99),),
         misplaced=(ClearPeer(OTHER, 5, 500, 99),),
         untranslated=(ClearPeer(OTHER, 2, 200, 99),),
+        tunnelled=(ClearPeer(PEER, 1, 100, 99),),
         unjudged=(ClearLink("eth1", 1, 100, 99),),
     )
 
@@ -79,6 +80,7 @@ def test_guard() -> None:
         "clear_out": [{"address": "10.0.0.66", "packets": 3, "bytes": 300, "idle": 99}],
         "misplaced": [{"address": "10.0.0.66", "packets": 5, "bytes": 500, "idle": 99}],
         "untranslated": [{"address": "10.0.0.66", "packets": 2, "bytes": 200, "idle": 99}],
+        "tunnelled": [{"address": "10.0.0.9", "packets": 1, "bytes": 100, "idle": 99}],
         "unjudged": [{"link": "eth1", "packets": 1, "bytes": 100, "idle": 99}],
     }
     assert shown(VM.but(guard=None))["guard"]["state"] == "missing"
