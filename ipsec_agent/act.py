@@ -86,8 +86,8 @@ class ActingHost(Protocol):
     async def unload_connection(self, name: str) -> None:
         """Unload a connection."""
 
-    async def terminate(self, unique_id: int) -> None:
-        """End an IKE_SA."""
+    async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
+        """End an IKE_SA, perhaps without waiting for the peer's answer."""
 
     async def delete_policy(self, policy: Policy) -> None:
         """Delete a policy from the kernel."""
@@ -151,8 +151,8 @@ async def _perform_on_charon(  # noqa: C901, PLR0912 - one case a step
             await host.reinstall(connection_name, child, action)
         case UnloadConnection(name):
             await host.unload_connection(name)
-        case TerminateSa(unique_id):
-            await host.terminate(unique_id)
+        case TerminateSa(unique_id, _, at_once):
+            await host.terminate(unique_id, at_once=at_once)
         case DeletePolicy(policy):
             await host.delete_policy(policy)
         case DeleteState(state):

@@ -282,10 +282,10 @@ class CharonHost:
             finally:
                 await client.unload_connection(connection.name)
 
-    async def terminate(self, unique_id: int) -> None:
-        """End an IKE_SA."""
+    async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
+        """End an IKE_SA, perhaps without waiting for the peer's answer."""
         async with self._client() as client:
-            await client.terminate(unique_id)
+            await client.terminate(unique_id, at_once=at_once)
 
     async def terminate_child(self, unique_id: int) -> None:
         """End a CHILD_SA."""

@@ -14,6 +14,7 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, unplaced
 from ipsec_agent.core.desired_mtu import mtus_to_fix
+from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
@@ -159,10 +160,13 @@ class Reconciler:
         self._begun += 1
         self._failures = {}
         done: list[str] = []
+        told: dict[Lie, None] = {}
         observed = await observe(self._host)
         self._budget = self._budget.at(observed.time)
         for _ in range(ROUNDS):
             self._decide(observed)
+            # What is ended in this pass is not there any more when it reports.
+            told |= dict.fromkeys(lies(self._desired, observed))
             steps = plan(self._desired, observed)
             affordable = self._budget.allowed(steps)
             if self._settled:
@@ -177,7 +181,7 @@ class Reconciler:
         self._settled = True
         failed = self._failures or observed.unreadable
         self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
-        return await self._report(observed, done)
+        return await self._report(observed, done, tuple(told))
 
     def _decide(self, observed: Observed) -> None:
         """Work out what should be; where that cannot be known now, the last wish stands.
@@ -220,7 +224,7 @@ class Reconciler:
                     return False
         return len(done) > before
 
-    async def _report(self, observed: Observed, done: list[str]) -> Snapshot:
+    async def _report(self, observed: Observed, done: list[str], told: tuple[Lie, ...]) -> Snapshot:
         self.snapshot = self.reporter.report(
             Pass(
                 number=self._begun,
@@ -230,6 +234,7 @@ class Reconciler:
                 observed=observed,
                 failures=tuple(self._failures.items()),
                 done=tuple(done),
+                lies=told,
                 waiting=self._budget.exhausted(),
                 guard_lowered=self.guard_lowered,
                 surroundings=self.surroundings,

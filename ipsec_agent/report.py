@@ -14,6 +14,7 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import missing
 from ipsec_agent.core.health import Assessment, Memory, assess
+from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
@@ -39,6 +40,7 @@ class Pass:
     Attributes:
         failures: what failed, by its name.
         done: the steps performed.
+        lies: what peers had made that was no SA between two hosts.
         waiting: kinds of repair whose budget is used up.
     """
 
@@ -49,6 +51,7 @@ class Pass:
     observed: Observed
     failures: tuple[tuple[str, AgentError], ...]
     done: tuple[str, ...]
+    lies: tuple[Lie, ...]
     waiting: tuple[str, ...]
     guard_lowered: bool
     surroundings: Surroundings
@@ -140,6 +143,7 @@ class Reporter:
                 ended.config, addresses, observed.network.gateways, ended.surroundings
             ),
             lowered=ended.guard_lowered,
+            lies=ended.lies,
         )
 
     def _tell(self, ended: Pass, problems: tuple[Problem, ...]) -> None:

@@ -233,8 +233,8 @@ class FakeMachine:
             for policy in policies(self.loaded.pop(name)[0]):
                 self.kernel.pop(policy.selector, None)
 
-    async def terminate(self, unique_id: int) -> None:
-        self._call(f"terminate {unique_id}")
+    async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
+        self._call(f"terminate {unique_id}" + (" at once" if at_once else ""))
         self.sas.pop(unique_id)
 
     async def delete_policy(self, policy: Policy) -> None:

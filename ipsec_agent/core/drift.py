@@ -165,5 +165,6 @@ def _is_charons(policy: Policy) -> bool:
     bonus += BONUS_PORT * sum(
         port != 0 for port in (selector.source_port, selector.destination_port)
     )
-    bases = (SA_BASE, TRAP_BASE) if policy.esp else (PASS_BASE,)
+    secured = policy.esp or policy.tunnel is not None
+    bases = (SA_BASE, TRAP_BASE) if secured else (PASS_BASE,)
     return policy.priority + bonus in bases

@@ -114,6 +114,7 @@ def explain(guard: Guard) -> tuple[str, ...]:
         + (f", except {clear}," if clear else "")
         + f" whatever is not IPsec is {verb}, in both directions",
         f"passes there: ESP{port}, IKE (UDP 500, and 4500 with the marker), neighbour discovery",
+        "what goes through IPsec there does so in transport mode, through one SA, or is dropped",
         (
             "passes everywhere: loopback, multicast, DHCP's broadcasts, and link-local IPv6 but for"
             " what this VM sends from such an address to an encrypted one"

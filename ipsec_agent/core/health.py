@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from ipsec_agent.core import traffic
 from ipsec_agent.core.config import CertificateFacts, Config
 from ipsec_agent.core.ike_ports import ike_port_problems
+from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed
@@ -18,6 +19,7 @@ from ipsec_agent.core.problems import damping, guard_drops, xfrm_counters
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
+from ipsec_agent.core.problems.liars import liar_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.problems.switches import switch_problems
@@ -71,6 +73,7 @@ def assess(
     lines: tuple[LogLine, ...] = (),
     lockouts: tuple[Finding, ...] = (),
     lowered: bool = False,
+    lies: tuple[Lie, ...] = (),
 ) -> Assessment:
     """Judge a pass, and decide what of it is shown.
 
@@ -80,6 +83,7 @@ def assess(
         lines: of charon's log, those that are young enough to explain something.
         lockouts: what the config cuts this VM off from.
         lowered: an operator has taken the guard down, and the agent leaves it so.
+        lies: what peers had made in the course of the pass.
     """
     now = observed.time
     rises, counters = xfrm_counters.watched(observed.counters, memory.counters, now)
@@ -91,6 +95,7 @@ def assess(
         *failures,
         *judge(config, placement, desired, observed, lockouts=lockouts, lowered=lowered),
         *guard_drops.problems(drops),
+        *liar_problems(lies, observed.guard),
         *traffic.one_way(followed.peers),
         *xfrm_counters.problems(rises),
     )

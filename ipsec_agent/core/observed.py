@@ -49,7 +49,12 @@ class LoadedConnection:
 
 @dataclass(frozen=True, slots=True)
 class ChildSa:
-    """A CHILD_SA as charon sees it; counters as charon read them from the kernel."""
+    """A CHILD_SA as charon sees it; counters as charon read them from the kernel.
+
+    Attributes:
+        transport: in transport mode.
+        restricted: a protocol or a port narrows its selectors.
+    """
 
     unique_id: int
     name: str
@@ -64,6 +69,8 @@ class ChildSa:
     packets_in: int
     packets_out: int
     age: int
+    transport: bool = True
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +186,7 @@ class Policy:
         optional: its template is optional (level use).
         reqid: of the template, 0 without one.
         added: when it was installed or replaced; 0 where that is unknown.
+        tunnel: the far end of its first template in another mode than transport, None without one.
     """
 
     selector: PolicySelector
@@ -189,6 +197,7 @@ class Policy:
     reqid: int = 0
     index: int = 0
     added: int = 0
+    tunnel: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,8 @@ class SecurityAssociation:
 
     Attributes:
         last_used: 0 where the kernel does not tell it (it does from 6.2 on, xfrm_output.c).
+        between_hosts: in transport mode, and its selector takes packets between its own two
+            addresses only.
     """
 
     source: Address
@@ -209,6 +220,7 @@ class SecurityAssociation:
     first_used: int = 0
     last_used: int = 0
     encapsulated: bool = False
+    between_hosts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

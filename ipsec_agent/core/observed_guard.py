@@ -48,6 +48,8 @@ class GuardTable:
         exempt: indexes of the links that it does not judge, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
+        tunnelled_in: those of dropped_in that came through an SA not in transport mode.
+        tunnelled_out: likewise, of dropped_out.
         disguised_in: those of dropped_in with an IPv4-mapped address, a source route or a routing
             header.
         disguised_out: likewise, of dropped_out.
@@ -69,6 +71,8 @@ class GuardTable:
     exempt: tuple[int, ...] = ()
     dropped_in: int = 0
     dropped_out: int = 0
+    tunnelled_in: int = 0
+    tunnelled_out: int = 0
     disguised_in: int = 0
     disguised_out: int = 0
     clear_in: tuple[ClearPeer, ...] = ()

@@ -5,9 +5,12 @@ guard comes first and goes last, what protects is loaded before what exempts is 
 credentials go at the end. The plan is empty when nothing is to do.
 """
 
+from dataclasses import replace
+
 from ipsec_agent.core.drift import lost_children, missing
 from ipsec_agent.core.duplicates import endings
 from ipsec_agent.core.ike_ports import reopens
+from ipsec_agent.core.liars import Lie, lies, terminations, without
 from ipsec_agent.core.model import (
     Action,
     Connection,
@@ -99,18 +102,21 @@ def _charon(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     if reopens(desired, observed):
         because = "the IKE ports that it lacks are free now, and it opens them at its start only"
         return (KillCharon(charon.process, because),)
+    told = lies(desired, observed)
+    honest = without(charon, told)
     loads = _loads(desired, charon)
     loaded_anew = {step.connection.name for step in loads}
-    todo = peers_to_do(desired, observed)
+    todo = peers_to_do(desired, replace(observed, charon=honest))
     return (
+        *terminations(told),
         *_credentials(desired, charon),
         *loads,
-        *_reinstalls(desired, observed, loaded_anew),
+        *_reinstalls(desired, observed, loaded_anew, told),
         *orphan_steps(desired, observed),
         *_unloads(desired, charon),
-        *_terminations(desired, charon),
-        *_lost(observed),
-        *endings(charon, observed.states),
+        *_terminations(desired, honest),
+        *_lost(replace(observed, charon=honest)),
+        *endings(honest, observed.states),
         *((Poke(todo.poke),) if todo.poke else ()),
         *((RememberPeers(todo.remember),) if todo.remember is not None else ()),
         *_withdrawals(desired, charon),
@@ -155,11 +161,17 @@ def _loads(desired: Desired, charon: Charon) -> tuple[LoadConnection, ...]:
 
 
 def _reinstalls(
-    desired: Desired, observed: Observed, loaded_anew: set[str]
+    desired: Desired, observed: Observed, loaded_anew: set[str], told: tuple[Lie, ...]
 ) -> tuple[ReinstallPolicies, ...]:
-    """charon believes these policies there; somebody else took them away."""
+    """charon believes these policies there; somebody else took them away.
+
+    Where an SA that a peer lied about has taken their place, charon puts them back with its end.
+    """
+    taken = {pair for lie in told for pair in lie.selectors}
     lacking = {
-        (policy.connection, policy.selector) for policy in missing(desired, observed.policies)
+        (policy.connection, policy.selector)
+        for policy in missing(desired, observed.policies)
+        if frozenset((policy.selector.source, policy.selector.destination)) not in taken
     }
     if not lacking:
         return ()

@@ -148,10 +148,15 @@ class UnloadConnection:
 
 @dataclass(frozen=True, slots=True)
 class TerminateSa:
-    """End an IKE_SA and its CHILD_SAs, because nothing wants them."""
+    """End an IKE_SA and its CHILD_SAs, because nothing wants them.
+
+    Attributes:
+        at_once: without waiting for the peer's answer, until which they would stay.
+    """
 
     unique_id: int
     because: str
+    at_once: bool = False
 
     def __str__(self) -> str:
         return f"terminate IKE_SA {self.unique_id}: {self.because}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
 from typing import Any
@@ -117,18 +117,27 @@ class CharonClient:
         with contextlib.suppress(CharonRefusedError):
             await self._vici.request("uninstall", {"child": child, "ike": connection})
 
-    async def terminate(self, unique_id: int) -> None:
-        """End an IKE_SA and its CHILD_SAs, without waiting for the peer."""
-        await self._terminate("ike-id", unique_id)
+    async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
+        """End an IKE_SA and its CHILD_SAs, without waiting for the peer.
+
+        Args:
+            at_once: do not keep them until the peer has answered.
+        """
+        more = {"force": "yes"} if at_once else {}
+        await self._terminate("ike-id", unique_id, more)
 
     async def terminate_child(self, unique_id: int) -> None:
         """End a CHILD_SA, without waiting for the peer."""
         await self._terminate("child-id", unique_id)
 
-    async def _terminate(self, kind: str, unique_id: int) -> None:
+    async def _terminate(
+        self, kind: str, unique_id: int, more: Mapping[str, str] | None = None
+    ) -> None:
         # One that has ended by itself is refused as not found, and that is what was wanted.
         with contextlib.suppress(CharonRefusedError):
-            await self._vici.request("terminate", {kind: str(unique_id), "timeout": "-1"})
+            await self._vici.request(
+                "terminate", {kind: str(unique_id), "timeout": "-1", **(more or {})}
+            )
 
 
 @contextlib.asynccontextmanager
@@ -179,6 +188,7 @@ def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
 
 
 def _child_sa(body: dict[str, Any]) -> ChildSa:
+    selectors = [*body.get("local-ts", []), *body.get("remote-ts", [])]
     return ChildSa(
         unique_id=_number(body, "uniqueid"),
         name=_text(body.get("name", b"")),
@@ -193,6 +203,8 @@ def _child_sa(body: dict[str, Any]) -> ChildSa:
         packets_in=_number(body, "packets-in"),
         packets_out=_number(body, "packets-out"),
         age=_number(body, "install-time"),
+        transport=body.get("mode") == b"TRANSPORT",
+        restricted=any(b"[" in selector for selector in selectors),
     )
 
 

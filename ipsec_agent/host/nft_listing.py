@@ -81,6 +81,8 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
             exempt=tuple(sorted(_index(name, links) for name in _elements(sets, "exempt"))),
             dropped_in=_dropped(objects, _DROPS_IN),
             dropped_out=_dropped(objects, _DROPS_OUT),
+            tunnelled_in=_dropped(objects, ("tunnel_in4", "tunnel_in6")),
+            tunnelled_out=_dropped(objects, ("tunnel_out4", "tunnel_out6")),
             disguised_in=_dropped(objects, ("disguised_in",)),
             disguised_out=_dropped(objects, ("disguised_out",)),
             clear_in=_peers(sets, "clear_in"),

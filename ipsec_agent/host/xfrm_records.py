@@ -8,7 +8,7 @@ from typing import Any
 
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
-from ipsec_agent.host.xfrm_messages import Kind, PolicyId, SaId, unpack_templates
+from ipsec_agent.host.xfrm_messages import Kind, PolicyId, SaId, Template, unpack_templates
 
 ESP = socket.IPPROTO_ESP
 MODE_TRANSPORT = 0
@@ -80,7 +80,16 @@ def policy_of(message: Any) -> Policy | None:
         reqid=templates[0].reqid if templates else 0,
         index=message["index"],
         added=message["add_time"],
+        tunnel=_tunnel(selector.direction, templates),
     )
+
+
+def _tunnel(direction: Direction, templates: tuple[Template, ...]) -> Address | None:
+    for template in templates:
+        if template.mode != MODE_TRANSPORT:
+            out = direction is Direction.OUT
+            return _address(template.destination if out else template.source, template.family)
+    return None
 
 
 def state_of(message: Any) -> SecurityAssociation | None:
@@ -88,9 +97,11 @@ def state_of(message: Any) -> SecurityAssociation | None:
     if message["proto"] != ESP:
         return None
     encapsulation = message.get_attr("XFRMA_ENCAP")
+    source = _address(message["saddr"], message["family"])
+    destination = _address(message["daddr"], message["family"])
     return SecurityAssociation(
-        source=_address(message["saddr"], message["family"]),
-        destination=_address(message["daddr"], message["family"]),
+        source=source,
+        destination=destination,
         spi=message["spi"],
         reqid=message["reqid"],
         bytes=message["bytes"],
@@ -99,6 +110,12 @@ def state_of(message: Any) -> SecurityAssociation | None:
         first_used=message["use_time"],
         last_used=message.get_attr("XFRMA_LASTUSED") or 0,
         encapsulated=encapsulation is not None and encapsulation["type"] != 0,
+        between_hosts=message["mode"] == MODE_TRANSPORT
+        and message["sel_family"] == message["family"]
+        and _network(message["sel_saddr"], message["sel_prefixlen_s"], message["family"])
+        == ip_network(source)
+        and _network(message["sel_daddr"], message["sel_prefixlen_d"], message["family"])
+        == ip_network(destination),
     )
 
 

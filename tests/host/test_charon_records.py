@@ -10,6 +10,7 @@ def test_sa() -> None:
     child = {
         "name": b"c", "uniqueid": b"3", "reqid": b"1", "state": b"INSTALLED", "spi-in": b"c319875e",
         "spi-out": b"c896b646", "bytes-in": b"84", "packets-in": b"1", "install-time": b"7",
+        "mode": b"TRANSPORT",
         "local-ts": [b"10.7.0.1/32"], "remote-ts": [b"10.7.0.2/32[tcp/80]"],
     }  # fmt: skip
     body = {
@@ -25,6 +26,10 @@ def test_sa() -> None:
     assert found.children[0].bytes_in == 84
     assert found.children[0].bytes_out == 0
     assert found.children[0].remote == (ip_network("10.7.0.2/32"),)
+    assert (found.children[0].transport, found.children[0].restricted) == (True, True)
+    child |= {"mode": b"TUNNEL", "remote-ts": [b"10.7.0.2/32"]}
+    (tunnel,) = _ike_sa("ipsec", body).children
+    assert (tunnel.transport, tunnel.restricted) == (False, False)
 
 
 def test_unresolved_host() -> None:

@@ -56,6 +56,8 @@ TABLE = (
     drop("misplaced4", 4),
     drop("disguised_in", 1),
     drop("disguised_out", 2),
+    counting("tunnel4", element("10.0.1.9", 3, 86400)),
+    drop("tunnel_in4", 3),
     drop("clear_out4", 7),
 )
 
@@ -81,8 +83,9 @@ def test_read() -> None:
     assert table == GuardTable(
         form=table.form,
         exempt=(3, 17),
-        dropped_in=9,
+        dropped_in=12,
         dropped_out=13,
+        tunnelled_in=3,
         disguised_in=1,
         disguised_out=2,
         clear_in=(
@@ -91,6 +94,7 @@ def test_read() -> None:
             ClearPeer(ip_address("fd00::7"), 2, 200, 86400),
         ),
         misplaced=(ClearPeer(ip_address("192.168.77.1"), 4, 400, 0),),
+        tunnelled=(ClearPeer(ip_address("10.0.1.9"), 3, 300, 0),),
         unjudged=(ClearLink("99", 1, 100, 0), ClearLink("veth1", 7, 700, 1)),
     )
 

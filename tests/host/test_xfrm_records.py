@@ -189,7 +189,46 @@ def test_sa_with_counters() -> None:
         first_used=101,
         last_used=200,
         encapsulated=True,
+        between_hosts=False,  # It has no selector.
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "between"),
+    [
+        ({}, True),
+        ({"mode": 1}, False),
+        ({"sel_prefixlen_s": 24}, False),
+        ({"sel_daddr": IPv4Address("10.0.0.3").packed.ljust(16, b"\0")}, False),
+        ({"sel_family": 10}, False),
+    ],
+)
+def test_sa_between_its_two_hosts(changes: dict[str, int | bytes], *, between: bool) -> None:
+    """In transport mode, with a selector of exactly its own two addresses."""
+    one, other = (IPv4Address(text).packed.ljust(16, b"\0") for text in ("10.0.0.1", "10.0.0.2"))
+    message = SaInfo()
+    message.update(saddr=one, daddr=other, spi=0x1000, proto=50, family=2, mode=0)
+    message.update(sel_saddr=one, sel_daddr=other, sel_family=2)
+    message.update({"sel_prefixlen_s": 32, "sel_prefixlen_d": 32, **changes})
+    message["header"]["type"] = 0x10
+    message.encode()
+
+    found = state_of(read(bytes(message.data)))
+
+    assert found is not None
+    assert found.between_hosts is between
+
+
+def test_the_far_end_of_a_tunnel() -> None:
+    """The template of another mode than transport tells it, by the policy's direction."""
+    near, far = (IPv4Address(text).packed.ljust(16, b"\0") for text in ("10.0.0.1", "10.0.0.2"))
+    tunnel = Template(source=near, destination=far, family=2, mode=1)
+
+    out, into = (made_policy(Template(), tunnel, dir=way) for way in (1, 0))
+
+    assert out is not None
+    assert into is not None
+    assert (out.tunnel, into.tunnel) == (IPv4Address("10.0.0.2"), IPv4Address("10.0.0.1"))
 
 
 @pytest.mark.parametrize(("proto", "seen"), [(50, True), (51, False), (108, False)])

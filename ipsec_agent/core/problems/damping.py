@@ -29,6 +29,8 @@ PATIENCE = {
     # As masquerade sends from while the uplink has no address.
     "source-misplaced": Patience(after=25),
     "link-down": Patience(kept=5),
+    # What was made is ended within the second, and is to be looked at by somebody.
+    "peer-lies": Patience(kept=600),
     # A container's link is often made first and given its MTU then.
     "mtu-too-large": Patience(after=10),
     "peer-one-way": Patience(kept=30),

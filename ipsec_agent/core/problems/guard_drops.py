@@ -69,12 +69,14 @@ def _risen(before: GuardTable, table: GuardTable) -> tuple[int, int, int]:
         table.dropped_in
         - before.dropped_in
         - disguised_in
+        - (table.tunnelled_in - before.tunnelled_in)
         - _named(table.clear_in, before.clear_in)
     )
     prevented = (
         table.dropped_out
         - before.dropped_out
         - disguised_out
+        - (table.tunnelled_out - before.tunnelled_out)
         - _named(table.clear_out, before.clear_out)
         - _named(table.misplaced, before.misplaced)
     )

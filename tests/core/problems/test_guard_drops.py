@@ -94,3 +94,12 @@ def test_disguised() -> None:
     assert list(shown[1]) == ["clear-disguised"]
     shown = played((0, vm), (10, vm.table(disguised_out=1, dropped_out=1)))
     assert list(shown[1]) == ["clear-disguised"]
+
+
+def test_what_a_liars_sa_would_carry_is_not_clear() -> None:
+    """It is dropped and has a problem of its own, which names the peer."""
+    vm = healthy_vm()
+
+    for change in ({"tunnelled_in": 2, "dropped_in": 2}, {"tunnelled_out": 1, "dropped_out": 1}):
+        shown = played((0, vm), (10, vm.table(**change)))
+        assert list(shown[1]) == []

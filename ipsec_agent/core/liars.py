@@ -1,0 +1,132 @@
+"""Peers that lie: SAs that are not between the two hosts that made them, and how they end.
+
+All VMs share one certificate, so one that is broken into may negotiate whatever charon accepts: as
+initiator, as responder and when an SA is rekeyed, a child without USE_TRANSPORT_MODE is one in
+tunnel mode for all that our trap's selectors cover (child_create.c of 5.9 and 6.0). An honest VM
+never has anything but transport mode, for all that the two hosts send each other. The guard lets
+nothing pass that goes through another SA; what is left is that flows fall into it, and so it ends.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+from ipsec_agent.core.drift import foreign
+from ipsec_agent.core.model import Action, Address, Desired, Network
+from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, Observed, Policy
+from ipsec_agent.core.steps import TerminateSa
+
+IN_PLACE = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DELETING"})
+"""States in which a CHILD_SA has its selectors, and SAs in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """What a peer has made this VM's kernel have.
+
+    Attributes:
+        peer: who made it; unspecified where nobody can tell.
+        because: what it is, as a part of a sentence.
+        ike_sa: charon's number of the IKE_SA, None where charon does not know of it.
+        selectors: local and remote networks of its CHILD_SAs.
+    """
+
+    peer: Address
+    because: str
+    ike_sa: int | None = None
+    selectors: frozenset[frozenset[Network]] = frozenset()
+
+
+def lies(desired: Desired, observed: Observed) -> tuple[Lie, ...]:
+    """Everything between encrypted addresses that is not an SA between two hosts."""
+    return (*_negotiated(observed), *_unknown(desired, observed))
+
+
+def terminations(found: Iterable[Lie]) -> tuple[TerminateSa, ...]:
+    """The steps that end them.
+
+    At once, and with the IKE_SA: charon keeps what it asks the peer to delete until that answers,
+    and this one need not.
+    """
+    return tuple(
+        TerminateSa(lie.ike_sa, f"{lie.peer} made {lie.because}", at_once=True)
+        for lie in found
+        if lie.ike_sa is not None
+    )
+
+
+def without(charon: Charon, found: Iterable[Lie]) -> Charon:
+    """What is left of charon's SAs once these are ended."""
+    ended = {lie.ike_sa for lie in found}
+    if not ended:
+        return charon
+    return replace(charon, sas=tuple(sa for sa in charon.sas if sa.unique_id not in ended))
+
+
+def _negotiated(observed: Observed) -> tuple[Lie, ...]:
+    charon = observed.charon
+    if charon is None:
+        return ()
+    broad = {state.spi for state in observed.states if state.spi and not state.between_hosts}
+    found = []
+    for sa in charon.sas:
+        false = [
+            (child, because)
+            for child in sa.children
+            if child.state in IN_PLACE and (because := _false(sa, child, broad))
+        ]
+        if not false:
+            continue
+        more = f" (and {len(false) - 1} more)" if len(false) > 1 else ""
+        selectors = frozenset(
+            frozenset((local, remote))
+            for child, _ in false
+            for local in child.local
+            for remote in child.remote
+        )
+        found.append(Lie(sa.remote, false[0][1] + more, sa.unique_id, selectors))
+    return tuple(found)
+
+
+def _false(sa: IkeSa, child: ChildSa, broad: set[int]) -> str:
+    """What is wrong with a CHILD_SA; "" for an honest one."""
+    remote = ", ".join(map(str, child.remote))
+    if not child.transport:
+        return f"an SA that is not in transport mode, for {remote}"
+    if set(child.local) != {ip_network(sa.local)} or set(child.remote) != {ip_network(sa.remote)}:
+        return f"an SA for {remote}"
+    if child.restricted:
+        return "an SA for one protocol or port only"
+    if broad & {child.spi_in, child.spi_out}:
+        return f"an SA for {remote} that the kernel has with a wider selector"
+    return ""
+
+
+def _unknown(desired: Desired, observed: Observed) -> tuple[Lie, ...]:
+    """Tunnels in the kernel that charon does not know, for what one of our traps selects.
+
+    Nobody but root of this VM can have made them, or an earlier charon, whose are removed with all
+    else that it left (orphans.py).
+    """
+    tunnels = [policy for policy in observed.policies if policy.tunnel is not None]
+    if not tunnels:
+        return ()
+    strange = foreign(desired, replace(observed, policies=tuple(tunnels)))
+    found = {
+        policy.tunnel: f"a policy in tunnel mode for {policy.selector.source} to"
+        f" {policy.selector.destination}, which charon does not know"
+        for policy in strange
+        if policy.tunnel is not None and _trapped(policy, desired)
+    }
+    return tuple(Lie(peer, because) for peer, because in found.items())
+
+
+def _trapped(policy: Policy, desired: Desired) -> bool:
+    """Whether it takes what one of our traps selects."""
+    return any(
+        wanted.action is Action.ENCRYPT
+        and wanted.selector.direction is policy.selector.direction
+        and wanted.selector.source.overlaps(policy.selector.source)
+        and wanted.selector.destination.overlaps(policy.selector.destination)
+        for wanted in desired.policies
+    )

@@ -1,0 +1,43 @@
+"""Peers that lie, as problems: what they made, and what of it the guard dropped."""
+
+from collections.abc import Iterable
+
+from ipsec_agent.core.liars import Lie
+from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.problems.problem import Problem, Severity
+
+CODE = "peer-lies"
+
+RECENT = 60
+"""Seconds after its last packet for which a tunnel counts as one that is used."""
+
+_HINT = (
+    "find out what runs on {peer}: it has the deployment's key and may be broken into; rotate the"
+    " certificate if so. A VPN of your own in tunnel mode works for addresses that are not"
+    " encrypted; list others in no_ipsec_subnets"
+)
+
+
+def liar_problems(found: Iterable[Lie], table: GuardTable | None) -> tuple[Problem, ...]:
+    """One for each peer.
+
+    Args:
+        found: what it has made, since the last report.
+        table: the guard's.
+    """
+    dropped = {
+        peer.address: peer.packets
+        for peer in (table.tunnelled if table else ())
+        if peer.idle < RECENT
+    }
+    said: dict[str, str] = {}
+    for lie in found:
+        ended = "the agent ends it" if lie.ike_sa is not None else "remove it: `ip xfrm policy`"
+        said[str(lie.peer)] = f"{lie.peer} made {lie.because}; {ended}"
+    for address, packets in dropped.items():
+        before = said.get(str(address), f"an SA with {address} is not between two hosts only")
+        said[str(address)] = f"{before}; the guard dropped {packets} packets that it would carry"
+    return tuple(
+        Problem(CODE, Severity.CRITICAL, message, _HINT.format(peer=peer), peer)
+        for peer, message in said.items()
+    )
