@@ -1,9 +1,10 @@
-"""The VMs that the guard's tests of the kernel and of real ESP share."""
+"""The VMs that the guard's tests of the kernel and of real ESP share; and the slowest linter."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests import linters
 from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, send_below
 
 PLANTED = ipv4(A4, B4, 99, b"planted by the judge")
@@ -25,3 +26,16 @@ def wire(guarded: None) -> Iterator[Capture]:
         assert capture.lost() == 0, "the capture lost packets: it is no judge"
         send_below(A, uplink, PLANTED)
         assert PLANTED in [seen.raw for seen in capture.packets()], "it missed the planted packet"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have mypy run beside the tests that come before its own."""
+    if not session.config.option.collectonly and any(
+        item.name == "test_mypy" for item in session.items
+    ):
+        linters.begin(session.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """mypy ends with the tests, whatever ended these."""
+    linters.end(config)

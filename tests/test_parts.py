@@ -1,0 +1,62 @@
+"""scripts/test: every test belongs to a part that finds it, and what it is asked is understood."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.data_files import ROOT
+
+TESTS = ROOT / "tests"
+FILES = sorted(TESTS.rglob("test_*.py"))
+PARTS = ("unit", "kernel", "charon", "monit", "repair", "fleet", "esp", "boot")
+MARKED = {
+    "kernel": "kernel",
+    "charon": "charon",
+    "monit": "charon",
+    "fleet": "fleet",
+    "boot": "boot",
+}
+"""Directories in which every module has this mark."""
+
+IN_LAB = {"kernel", "esp", "long"}
+"""What marks a test there; one without is a unit test."""
+
+
+def script(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run scripts/test where it refuses or explains, so that no test runs in a test."""
+    return subprocess.run(
+        [ROOT / "scripts" / "test", *words], check=False, capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_marks(path: Path) -> None:
+    """A part looks into its own directories only, so that a mark elsewhere is never found."""
+    text = path.read_text()
+    marks = set(re.findall(r"pytest\.mark\.(kernel|charon|esp|long|fleet|boot)\b", text))
+    room = path.relative_to(TESTS).parts[0]
+    if room in MARKED:
+        assert marks == {MARKED[room]}
+        assert re.search(rf"^pytestmark = .*mark\.{MARKED[room]}\b", text, re.MULTILINE)
+    else:
+        assert marks <= (IN_LAB if room == "lab" else set())
+
+
+def test_help() -> None:
+    """It names every part and option."""
+    done = script("--help")
+
+    assert done.returncode == 0
+    for word in (*(f"\n  {part} " for part in PARTS), "--long", "--help"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("words", [("unti",), ("unit", "tests/core"), ("kernel", "--log")])
+def test_misunderstood(words: tuple[str, ...]) -> None:
+    """What is neither a part nor pytest's is refused, with the parts that there are."""
+    done = script(*words)
+
+    assert done.returncode == 2
+    assert f"there is no part '{words[-1]}'; the parts are: {' '.join(PARTS)}" in done.stderr
