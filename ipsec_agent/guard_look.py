@@ -80,6 +80,10 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
     state = _state(table)
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
+    notes += [
+        f"the flowtable {name} forwards connections past the guard: nft delete flowtable {name}"
+        for name in (table.flowtables if table else ())
+    ]
     return Look(state, table, current, saved, tuple(dict.fromkeys(notes)))
 
 

@@ -94,6 +94,14 @@ def test_containers_of_one_bridge() -> None:
         assert arrived(other) == b"clear"
 
 
+def six_to_the_container() -> None:
+    """Give A's container an IPv6 address in no list."""
+    run("ip", "addr", "add", "fd88::1/64", "dev", "ac0", "nodad", ns=A)
+    run("ip", "addr", "add", "fd88::2/64", "dev", "c0", "nodad", ns=C)
+    run("ip", "route", "add", "default", "via", "fd88::1", ns=C)
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", ns=A)
+
+
 def test_a_translated_container_is_its_vm(wire: Capture) -> None:
     """Behind SNAT a container's clear packet bears the VM's address, and is dropped."""
     run("nft", "-f", "-", ns=A, text=SNAT)
@@ -126,6 +134,31 @@ def test_a_container_behind_dnat_is_its_vm() -> None:
     assert [str(peer.address) for peer in table(A).clear_in] == [B4]
 
 
+@pytest.mark.parametrize(("version", "own", "target"), [(4, C4, B4), (6, "fd88::2", B6)])
+def test_a_mapping_from_before_the_guard(
+    wire: Capture, version: int, own: str, target: str
+) -> None:
+    """A connection that conntrack knows, answered or not, is judged as any other packet."""
+    six_to_the_container()
+    run("nft", "-f", "-", ns=A, text=f"{SNAT}\n{SNAT.replace('table ip', 'table ip6')}")
+    with receiver(B, target) as at_b, receiver(C, own, 7000) as at_c:
+        send_udp(C, own, target, b"before", ports=(7000, 9))
+        assert arrived(at_b) == b"before"
+        answer = {4: (B4, A4), 6: (B6, A6)}[version]
+        send_udp(B, *answer, b"answer", ports=(9, 7000))
+        assert arrived(at_c) == b"answer"
+        load(A, more=exempt_update([index(A, "ac0")]))
+        wire.packets()
+
+        send_udp(C, own, target, b"after", ports=(7000, 9))
+        send_udp(B, *answer, b"answer", ports=(9, 7000))
+
+        assert arrived(at_b) is None
+        assert arrived(at_c) is None
+    assert not [seen for seen in wire.packets() if seen.raw.endswith(b"after")]
+    assert (table(A).dropped_out, table(A).dropped_in) == (1, 1)
+
+
 def without_address(link: str = "a0") -> None:
     """Take A's uplink its address; the routes stay, as with a default route that names a link."""
     run("ip", "addr", "flush", "dev", link, ns=A)
@@ -153,10 +186,7 @@ def test_masquerade_without_an_address_on_the_uplink(wire: Capture) -> None:
 
 def test_masquerade_of_ipv6_without_an_address_on_the_uplink(wire: Capture) -> None:
     """The same."""
-    run("ip", "addr", "add", "fd88::1/64", "dev", "ac0", "nodad", ns=A)
-    run("ip", "addr", "add", "fd88::2/64", "dev", "c0", "nodad", ns=C)
-    run("ip", "route", "add", "default", "via", "fd88::1", ns=C)
-    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", ns=A)
+    six_to_the_container()
     run("nft", "-f", "-", ns=A, text=SNAT.replace("table ip nat", "table ip6 nat"))
     run("ip", "addr", "del", f"{A6}/16", "dev", "a0", ns=A)
     run("ip", "route", "add", "fd77::/16", "dev", "a0", ns=A)
