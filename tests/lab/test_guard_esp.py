@@ -4,10 +4,12 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ipsec_agent.core.guard_table import exempt_update
+from ipsec_agent.guard_look import look
 from ipsec_agent.host.nft import Nft
 from tests.kernel.guard_lab import (
     A4,
@@ -182,7 +184,9 @@ def test_a_peer_that_lost_its_policies_is_not_heard(one: str, other: str) -> Non
     assert [(str(peer.address), peer.packets) for peer in table(B).clear_in] == [(one, 1)]
 
 
-async def test_a_flowtable_is_named_and_without_it_the_guard_holds(wire: Capture) -> None:
+async def test_a_flowtable_is_named_and_without_it_the_guard_holds(
+    wire: Capture, tmp_path: Path
+) -> None:
     """A connection from before the guard goes on past it, as long as there is a flowtable."""
     run("nft", "-f", "-", ns=A, text=SNAT + "\n" + FLOWTABLE)
     with inside(C), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -200,8 +204,10 @@ async def test_a_flowtable_is_named_and_without_it_the_guard_holds(wire: Capture
             assert len(wire.between(A4, B4)) == 1, "it bypasses the guard"
             with inside(A):
                 found = await Nft().read()
+                notes = (await look(Nft(), None, tmp_path / "guard.nft")).notes
             assert found is not None
             assert found.flowtables == ("inet fast f",)
+            assert [note for note in notes if note.endswith("nft delete flowtable inet fast f")]
 
             # As the problem's hint says; a flowtable that rules use cannot be deleted alone.
             run("nft", "flush chain inet fast forward; delete flowtable inet fast f", ns=A)
