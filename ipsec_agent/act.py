@@ -2,7 +2,15 @@
 
 from typing import Protocol, assert_never
 
-from ipsec_agent.core.model import Action, Address, Authority, Connection, Credentials, DesiredGuard
+from ipsec_agent.core.model import (
+    Action,
+    Address,
+    Authority,
+    Connection,
+    Credentials,
+    DesiredGuard,
+    LinkId,
+)
 from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 from ipsec_agent.core.steps import (
     CharonStep,
@@ -41,7 +49,7 @@ class ActingHost(Protocol):
     async def save_guard(self, guard: DesiredGuard | None) -> None:
         """Save the guard's table for the next boot; None for none."""
 
-    async def exempt_links(self, links: tuple[int, ...]) -> None:
+    async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
         """Tell the guard which links it does not judge."""
 
     async def remove_guard(self) -> None:

@@ -1,7 +1,6 @@
 """How the guard is, read without an agent: the table, the saved file, and what the config wants."""
 
 import enum
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,13 +155,12 @@ def _notes(
 
 def document(found: Look, path: Path) -> dict[str, Any]:
     """The look as JSON's types: a stable interface, versioned by `schema`."""
-    names = dict(socket.if_nameindex())
     exempt = found.table.exempt if found.table else ()
     return {
         "schema": 1,
         "state": found.state.value,
         "current": found.current,
-        "exempt": [names.get(index, str(index)) for index in exempt if names.get(index) != "lo"],
+        "exempt": [link.name for link in exempt],
         "saved": {"path": str(path), "state": found.saved.value},
         **guard_counters(found.table),
         "notes": list(found.notes),

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config, GuardMode
-from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Inherited, RememberedPeer
+from ipsec_agent.core.inside import Words, find_inside
+from ipsec_agent.core.model import Address, LinkId
+from ipsec_agent.core.observed import Inherited, NetworkFacts, RememberedPeer
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import Links, open_links
@@ -33,12 +35,26 @@ class Machine(CharonHost, KernelHost):
         state_dir = Path(config.agent.state_dir)
         CharonHost.__init__(self, config)
         nft = Nft(Path(config.agent.run_dir) / "guard.json")
-        KernelHost.__init__(self, xfrm, links, nft, state_dir / NAME, self._half_interval)
+        KernelHost.__init__(
+            self,
+            xfrm,
+            links,
+            nft,
+            state_dir / NAME,
+            inside=self._inside_now,
+            lasts=self._half_interval,
+        )
         self._peers = PeerMemory(state_dir / "peers.json")
 
     def _half_interval(self) -> float:
         # So that each tick reads anew.
         return self._config.agent.interval / 2
+
+    def _inside_now(self, facts: NetworkFacts) -> frozenset[LinkId]:
+        agent = self._config.agent
+        words = Words(agent.uplinks, agent.inside)
+        found = find_inside(facts, Promise.of(self._config), words)
+        return frozenset(one.key for one in found if one.exempt)
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none, or where it is not wanted and cannot be."""

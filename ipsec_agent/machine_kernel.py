@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ipsec_agent.core.guard_table import exempt_update, mark
-from ipsec_agent.core.model import DesiredGuard, Direction
+from ipsec_agent.core.model import DesiredGuard, Direction, LinkId
 from ipsec_agent.core.observed import NetworkFacts, Policy, SecurityAssociation, Switch
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
@@ -31,6 +31,7 @@ class KernelHost:
 
     Args:
         saved_guard: the file from which the guard is loaded at boot.
+        inside: which links need no judging.
         lasts: seconds for which links and guard need no second look while no event tells of them.
             Packets change the guard's counters without one.
     """
@@ -41,6 +42,8 @@ class KernelHost:
         links: Links,
         nft: Nft,
         saved_guard: Path,
+        *,
+        inside: Callable[[NetworkFacts], frozenset[LinkId]],
         lasts: Callable[[], float],
     ) -> None:
         self._xfrm = xfrm
@@ -48,6 +51,12 @@ class KernelHost:
         self._nft = nft
         self._saved_guard = saved_guard
         self._switches = SwitchesReader(lasts)
+        self._inside = inside
+        self._facts: NetworkFacts | None = None
+        self._news = 0
+        self._allowed: frozenset[LinkId] | None = None
+        self._exempt: tuple[LinkId, ...] | None = None
+        self._exempting = asyncio.Lock()
         self._network = KeptReading(links.facts, lasts)
         self._table = KeptReading(nft.read, lambda: min(lasts(), TABLE_LASTS))
 
@@ -61,11 +70,18 @@ class KernelHost:
 
     async def network(self) -> NetworkFacts:
         """The VM's links and addresses."""
-        return await self._network.get()
+        news = self._news
+        self._facts = await self._network.get()
+        if news == self._news:
+            # As new as what was judged at once.
+            self._allowed = None
+        return self._facts
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none."""
         table = await self._table.get()
+        if self._exempt is None and table is not None:
+            self._exempt = table.exempt
         return table and table.aged(int(self._table.age))
 
     async def counters(self) -> tuple[tuple[str, int], ...]:
@@ -85,8 +101,11 @@ class KernelHost:
 
     async def load_guard(self, guard: DesiredGuard) -> None:
         """Put the guard's table in place."""
-        with self._table.changing():
-            await self._nft.load(guard.text, exempt_update(guard.exempt))
+        async with self._exempting:
+            exempt = self._still(guard.exempt)
+            with self._table.changing():
+                await self._nft.load(guard.text, exempt_update(exempt))
+            self._exempt = exempt
 
     async def saved_guard(self) -> str:
         """The mark of what the next boot loads as the guard, "" where there is none."""
@@ -100,10 +119,39 @@ class KernelHost:
         else:
             save_guard(self._saved_guard, guard.text)
 
-    async def exempt_links(self, links: tuple[int, ...]) -> None:
+    async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
         """Tell the guard which links it does not judge."""
+        async with self._exempting:
+            self._put_exempt(self._still(links))
+
+    def _put_exempt(self, links: tuple[LinkId, ...]) -> None:
         with self._table.changing():
-            await self._nft.apply(exempt_update(links))
+            self._nft.exempt(links)
+        self._exempt = links
+
+    def _still(self, links: tuple[LinkId, ...]) -> tuple[LinkId, ...]:
+        """Those that newer facts than a plan was made from allow, too."""
+        allowed = self._allowed
+        return links if allowed is None else tuple(link for link in links if link in allowed)
+
+    async def _judge_at_once(self) -> None:
+        """Have the guard judge every link that no longer leads to containers only.
+
+        A whole pass looks at more, and later; it alone says of further links that they need no
+        judging.
+        """
+        self._news += 1
+        allowed: frozenset[LinkId] = frozenset()
+        if self._facts is not None:
+            with contextlib.suppress(KernelError):
+                allowed = self._inside(await self._links.links_anew(self._facts))
+        self._allowed = allowed
+        async with self._exempting:
+            left = self._still(self._exempt or ())
+            if self._exempt and left != self._exempt:
+                # Where the guard has gone, the next pass loads it.
+                with contextlib.suppress(KernelError):
+                    self._put_exempt(left)
 
     async def remove_guard(self) -> None:
         """Take the guard's table away."""
@@ -138,7 +186,7 @@ class KernelHost:
             wake()
 
         with self._network.hearing(renamed) as told:
-            await self._links.watch(told)
+            await self._links.watch(told, self._judge_at_once)
 
     async def _watch_guard(self, wake: Callable[[], None]) -> None:
         """While nobody hears of its changes, each pass reads the guard; without nf_tables, too."""

@@ -12,7 +12,7 @@ from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
-from ipsec_agent.core.desired_guard import desired_guard, unplaced
+from ipsec_agent.core.desired_guard import desired_guard, judging_all, unplaced
 from ipsec_agent.core.desired_mtu import mtus_to_fix
 from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.observed import Observed
@@ -195,14 +195,16 @@ class Reconciler:
             return
         self._failures.pop("placement", None)
         try:
-            placement = steady(
-                place(config.agent, Promise.of(config), network), self._placement, network
-            )
+            promise = Promise.of(config)
+            found = place(config.agent, promise, network)
+            placement = steady(found, self._placement, promise, network)
             self._placement = placement
-            guard = None if self.guard_lowered else desired_guard(config, placement, network)
+            guard = None if self.guard_lowered else desired_guard(config, placement)
             wish = desired(config, placement, guarded=guard is not None)
         except ConfigError as error:
             self._failures["placement"] = error
+            # Which links lead out is told by what this VM's own addresses are.
+            self._desired = judging_all(self._desired)
             return
         mtus = mtus_to_fix(config, placement, wish, network)
         self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered, mtus=mtus)

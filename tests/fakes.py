@@ -14,6 +14,7 @@ from ipsec_agent.core.model import (
     DesiredGuard,
     DesiredPolicy,
     Direction,
+    LinkId,
 )
 from ipsec_agent.core.observed import (
     Charon,
@@ -40,7 +41,7 @@ PROCESS = CharonProcess(pid=4711, started=1000.0, memory=1 << 20, ours=True)
 def network(*addresses: str) -> NetworkFacts:
     """A VM with one uplink that bears these addresses."""
     return NetworkFacts(
-        links=(Link(1, "lo", 65536, up=True), Link(2, "eth0", 1500, up=True)),
+        links=(Link(1, "lo", 65536, up=True, loopback=True), Link(2, "eth0", 1500, up=True)),
         addresses=tuple(OwnAddress(ip_address(text), 24, 2) for text in addresses),
         default_links=(2,),
     )
@@ -145,7 +146,7 @@ class FakeMachine:
         self._call("load guard")
         self.table = GuardTable("form", guard.mark, guard.exempt)
 
-    async def exempt_links(self, links: tuple[int, ...]) -> None:
+    async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
         self._call("exempt links")
         assert self.table is not None
         self.table = replace(self.table, exempt=links)

@@ -9,8 +9,8 @@ import pytest
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.model import DesiredGuard
-from ipsec_agent.core.observed import IkeSa, Link, OwnAddress
+from ipsec_agent.core.model import DesiredGuard, LinkId
+from ipsec_agent.core.observed import IkeSa, Link, Namespace, OwnAddress
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.errors import StartError
 from ipsec_agent.reconcile import Reconciler
@@ -226,9 +226,12 @@ async def test_an_uplink_that_loses_its_address_stays_one() -> None:
     """The bridge of a container network does not take its place, though it is encrypted, too."""
     facts = network("10.0.0.5")
     bridge = Link(3, "docker0", 1400, up=True, kind="bridge")
+    veth = Link(4, "veth1", 1400, up=True, kind="veth", master=3, lower=2, namespace=0)
+    inner = Link(2, "eth0", 1400, up=True, kind="veth", lower=4, namespace=1)
     with_bridge = replace(
         facts,
-        links=(*facts.links, bridge),
+        links=(*facts.links, bridge, veth),
+        namespaces=(Namespace(0, (inner,)),),
         addresses=(*facts.addresses, OwnAddress(ip_address("10.0.7.1"), 24, 3)),
     )
     machine = FakeMachine(with_bridge)
@@ -236,14 +239,14 @@ async def test_an_uplink_that_loses_its_address_stays_one() -> None:
     await loop.one_pass()
     kernel, table = dict(machine.kernel), machine.table
     assert table is not None
-    assert table.exempt == (1, 3)
+    assert table.exempt == (LinkId(3, "docker0"), LinkId(4, "veth1"))
     machine.facts = replace(with_bridge, addresses=with_bridge.addresses[1:], default_links=())
 
     snapshot = await loop.one_pass()
 
     assert machine.kernel == kernel
     assert machine.table == replace(table, exempt=()), "every link is judged meanwhile"
-    assert "address-missing" in {problem.code for problem in snapshot.problems}
+    assert "no address" in snapshot.problems[0].message
     machine.facts = with_bridge
     assert is_converged(machine, await loop.one_pass())
 

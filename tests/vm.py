@@ -15,6 +15,7 @@ from ipsec_agent.core.observed import (
     ChildSa,
     IkeSa,
     Link,
+    Namespace,
     NetworkFacts,
     Observed,
     OwnAddress,
@@ -30,12 +31,16 @@ OWN, PEER, OTHER = (ip_address(f"10.0.0.{last}") for last in (5, 9, 66))
 NOW = 1_800_000_000.0
 BEGAN = NOW - 1000
 LINKS = (
-    Link(1, "lo", 65536, up=True),
+    Link(1, "lo", 65536, up=True, loopback=True),
     Link(2, "eth0", 1500, up=True),
     Link(3, "docker0", 1400, up=True, kind="bridge"),
     Link(4, "eth1", 1500, up=True),
+    Link(9, "veth1", 1400, up=True, kind="veth", master=3, lower=2, namespace=0),
 )
-NETWORK = NetworkFacts(LINKS, (OwnAddress(OWN, 24, 2),), (2,), ())
+CONTAINER = Namespace(0, (Link(2, "eth0", 1400, up=True, kind="veth", lower=9, namespace=1),))
+NETWORK = NetworkFacts(
+    LINKS, (OwnAddress(OWN, 24, 2),), (2,), (), namespaces=(CONTAINER,), number=1
+)
 CHARON = Charon(CharonProcess(4711, BEGAN, 1 << 20, ours=True), "5.9.8")
 
 
@@ -72,7 +77,7 @@ def healthy_vm(settings: Config | None = None, network: NetworkFacts = NETWORK) 
     """A VM on which everything is as its config wants it."""
     settings = settings or config()
     placement = place(settings.agent, Promise.of(settings), network)
-    guard = desired_guard(settings, placement, network)
+    guard = desired_guard(settings, placement)
     wish = replace(desired(settings, placement), guard=guard)
     table = None if guard is None else GuardTable("form", mark=guard.mark, exempt=guard.exempt)
     return Vm(

@@ -100,7 +100,8 @@ class AgentConfig:
     Attributes:
         address: this VM's address, None to find it.
         interface: the link whose address it is, "" to find it.
-        uplinks: names of the links that leave the VM, empty to find them.
+        uplinks: names of links that are judged whatever they look like.
+        inside: names of links that lead to this VM's own containers only, besides those found.
         vici_socket: path of charon's socket, "" for `run_dir`/charon.vici.
         interval: seconds between passes when nothing happens.
     """
@@ -108,6 +109,7 @@ class AgentConfig:
     address: Address | None = None
     interface: str = ""
     uplinks: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
     outside: Outside = Outside.ERROR
     guard: GuardMode = GuardMode.ENFORCE
     mtu: MtuMode = MtuMode.WARN

@@ -3,12 +3,13 @@
 `optional: true` does not relax the guard in this version.
 """
 
+from dataclasses import replace
+
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.guard import Guard, exempt_links
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.lockout import Finding, lockout
 from ipsec_agent.core.model import Address, Desired, DesiredGuard
-from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.surroundings import Surroundings
@@ -19,9 +20,7 @@ def guard_of(config: Config) -> Guard:
     return Guard(Promise.of(config), config.force_udp_encapsulation)
 
 
-def desired_guard(
-    config: Config, placement: Placement, network: NetworkFacts
-) -> DesiredGuard | None:
+def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
     """The table that should stand on a VM, and the links that it does not judge there.
 
     Returns:
@@ -30,7 +29,7 @@ def desired_guard(
     if config.agent.guard is GuardMode.NONE:
         return None
     text = ruleset(guard_of(config))
-    return DesiredGuard(text, mark(text), exempt_links(placement, network, config.agent.uplinks))
+    return DesiredGuard(text, mark(text), exempt_links(placement))
 
 
 def unplaced(config: Config, *, lowered: bool) -> Desired:
@@ -39,6 +38,13 @@ def unplaced(config: Config, *, lowered: bool) -> Desired:
         return Desired(placed=False, guard_lowered=lowered)
     text = ruleset(guard_of(config))
     return Desired(placed=False, guard=DesiredGuard(text, mark(text)))
+
+
+def judging_all(wish: Desired) -> Desired:
+    """The same with the guard on every link."""
+    if wish.guard is None or not wish.guard.exempt:
+        return wish
+    return replace(wish, guard=replace(wish.guard, exempt=()))
 
 
 def lockouts(

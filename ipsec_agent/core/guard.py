@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
 
-from ipsec_agent.core.model import Address, Network
-from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.model import Address, LinkId, Network
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.ranges import BITS, Ranges, complement, joined, of_networks
@@ -74,33 +73,11 @@ class Guard:
         return tuple(_collapsed(self.promise.no_ipsec, version))
 
 
-def exempt_links(
-    placement: Placement, network: NetworkFacts, uplinks: tuple[str, ...] = ()
-) -> tuple[int, ...]:
-    """Indexes of the links that need no judging: those that do not leave the VM.
-
-    None at all while it is unclear which ones leave it, as in the midst of a renaming.
-
-    Args:
-        placement: where the VM stands.
-        network: the links.
-        uplinks: the names that the operator gave, if any.
-    """
-    judged = {link.index for link in placement.uplinks}
-    known = {link.name for link in placement.uplinks}
-    if not judged or not placement.present or not known.issuperset(uplinks):
+def exempt_links(placement: Placement) -> tuple[LinkId, ...]:
+    """The links that need no judging; none while it is unclear where this VM stands."""
+    if not placement.present:
         return ()
-    # The bridge or bond of an uplink carries its packets.
-    judged |= {link.master for link in placement.uplinks}
-    names = {link.name for link in network.links}
-    return tuple(
-        sorted(
-            link.index
-            for link in network.links
-            # nft reads a number as a name first, where a link is called so.
-            if link.index not in judged and str(link.index) not in names
-        )
-    )
+    return tuple(sorted(one.key for one in placement.inside if one.exempt))
 
 
 def explain(guard: Guard) -> tuple[str, ...]:
@@ -118,6 +95,10 @@ def explain(guard: Guard) -> tuple[str, ...]:
         (
             "passes everywhere: loopback, multicast, DHCP's broadcasts, and link-local IPv6 but for"
             " what this VM sends from such an address to an encrypted one"
+        ),
+        (
+            "judged is every link but those known to lead to this VM's own containers only; all of"
+            " them while it is unclear where this VM stands"
         ),
     )
 

@@ -25,8 +25,10 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
   other protocol are judged by their addresses. On the way out none pass: what this VM sends is
   judged whole and fragmented after that (ip_output.c, ip_finish_output), so that a later fragment
   there is one that a container sent in clear.
-- `exempt` names links by index and holds those *not* judged: a link that is new or renamed is
-  judged until somebody says otherwise.
+- `exempt` holds the links that are *not* judged: one that is new is judged until somebody says
+  otherwise. It names a link by index and name, both of which must be the packet's link's: a renamed
+  one is judged at once, and so is one that was moved in from another namespace and took the index
+  of one that is gone. (nft 1.0.6 takes no link's kind in a set; a group moves in with its link.)
 - IKE of this VM is sent by root: another user's datagrams on its ports do not pass, and what has no
   socket here, but an own address, is a container's. IKE of others passes where this VM routes, not
   where it comes by a link that leads to containers only.
@@ -47,7 +49,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from ipsec_agent.core.guard import Guard
-from ipsec_agent.core.model import GUARD_TABLE
+from ipsec_agent.core.model import GUARD_TABLE, LinkId
 
 PEERS_COUNTED = 4096
 """Addresses that each counting set holds; further ones are dropped all the same."""
@@ -126,7 +128,7 @@ def ruleset(guard: Guard) -> str:
     """
     families = [_FAMILIES[version] for version in guard.families()]
     parts = [
-        _block("set exempt", ["type iface_index"]),
+        _block("set exempt", ["type iface_index . ifname"]),
         _counting("unjudged_in", "iface_index", LINKS_COUNTED),
         _counting("unjudged_out", "iface_index", LINKS_COUNTED),
         *(_counting(f"tunnel{version}", f"ipv{version}_addr", PEERS_COUNTED) for version in (4, 6)),
@@ -151,13 +153,9 @@ def mark(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def exempt_update(exempt: Iterable[int]) -> str:
-    """The text that says which links are not judged, and leaves rules and counters alone.
-
-    Args:
-        exempt: their indexes.
-    """
-    elements = ", ".join(map(str, exempt))
+def exempt_update(exempt: Iterable[LinkId]) -> str:
+    """The text that says which links are not judged, and leaves rules and counters alone."""
+    elements = ", ".join(f'{link.index} . "{link.name}"' for link in exempt)
     add = f"add element inet {GUARD_TABLE} exempt {{ {elements} }}\n" if elements else ""
     return f"flush set inet {GUARD_TABLE} exempt\n{add}"
 
@@ -288,7 +286,7 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
             # What was not sent from here has no user: no match, and on to the next rule.
             "meta skuid != 0 return",
             "fib saddr type local return",
-            "iif @exempt return",
+            "iif . iifname @exempt return",
             "goto ike_in",
         ],
     )
@@ -343,7 +341,7 @@ def _unlisted(family: _Family, enforce: bool) -> Iterable[str]:
         [
             f"fib saddr type local {misplaced}",
             f"meta skuid >= 0 {misplaced}",
-            f"{family.routed}oif != @exempt update @untranslated{version} {{ {ip} saddr }}",
+            f"{family.routed}oif . oifname != @exempt update @untranslated{version} {{ {ip} saddr }}",
         ],
     )
 
@@ -353,8 +351,8 @@ def _clear(name: str, direction: str, peer: str, enforce: bool) -> str:
     return _block(
         f"chain {name}",
         [
-            f"{link} @exempt update @unjudged_{direction} {{ {link} }}",
-            f"{link} @exempt accept",
+            f"{link} . {link}name @exempt update @unjudged_{direction} {{ {link} }}",
+            f"{link} . {link}name @exempt accept",
             f"update @{name} {{ {peer} }}",
             f'counter {_verdict(enforce)} comment "clear between encrypted addresses"',
         ],

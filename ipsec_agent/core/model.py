@@ -170,6 +170,17 @@ class DesiredPolicy:
     connection: str
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class LinkId:
+    """A link as the guard knows it: by index and name, so that one that has either is another."""
+
+    index: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True, slots=True)
 class DesiredGuard:
     """The guard's table that should stand.
@@ -177,12 +188,12 @@ class DesiredGuard:
     Attributes:
         text: for `nft -f`; guard_table.py makes it.
         mark: digest of the text.
-        exempt: indexes of the links that are not judged, sorted.
+        exempt: the links that are not judged, sorted.
     """
 
     text: str = field(repr=False)
     mark: str
-    exempt: tuple[int, ...] = ()
+    exempt: tuple[LinkId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +202,7 @@ class Desired:
 
     Attributes:
         role: how this VM speaks with the VMs of the deployment.
-        addresses: the VM's own addresses on its uplinks, the main one first.
+        addresses: the VM's own addresses, the main one first.
         placed: where this VM stands is known. While it is not, only the guard is wanted, and
             nothing is taken away.
         guard: None where no guard is wanted.

@@ -224,11 +224,27 @@ class SecurityAssociation:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What the outer packets of a tunnel bear.
+
+    Attributes:
+        source: their source, None where a route chooses it.
+        remotes: the far ends that are known, of all peers.
+    """
+
+    source: Address | None = None
+    remotes: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network interface.
 
     Attributes:
-        elsewhere: its other end is in another network namespace, such as a container's.
+        lower: index of its other end (veth) or of the link below it (VLAN, macvlan, ...), 0 if
+            none.
+        namespace: number of the network namespace that `lower` is in, None where it is the same.
+        tunnel: of those kinds that the VM ends itself.
     """
 
     index: int
@@ -238,7 +254,31 @@ class Link:
     kind: str = ""
     master: int = 0
     mac: str = ""
-    elsewhere: bool = False
+    lower: int = 0
+    namespace: int | None = None
+    tunnel: Tunnel | None = None
+    loopback: bool = False
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its other end is in another network namespace, such as a container's."""
+        return self.namespace is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """Another network namespace on this VM that a link of ours leads to, or has gone to.
+
+    All numbers of namespaces are those by which ours counts them (RTM_GETNSID).
+
+    Attributes:
+        links: what is in it.
+        name: what operators know it by; "" where that was not looked for.
+    """
+
+    number: int
+    links: tuple[Link, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +299,8 @@ class NetworkFacts:
         default_links: indexes of the links that a default route uses.
         gateways: default gateways.
         may_enter: this process may enter other network namespaces.
+        namespaces: other ones on this VM; one that could not be read is not among them.
+        number: of this network namespace, None where nothing in another one refers to it.
     """
 
     links: tuple[Link, ...] = ()
@@ -266,6 +308,8 @@ class NetworkFacts:
     default_links: tuple[int, ...] = ()
     gateways: tuple[Address, ...] = ()
     may_enter: bool = False
+    namespaces: tuple[Namespace, ...] = ()
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ipsec_agent.core.model import Address
+from ipsec_agent.core.model import Address, LinkId
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class GuardTable:
     Attributes:
         form: digest of its rules and fixed sets; see host/nft_listing.py.
         mark: of the text that is known to make this form, "" where none is: it was altered.
-        exempt: indexes of the links that it does not judge, sorted.
+        exempt: the links that it does not judge, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
         tunnelled_in: those of dropped_in that came through an SA not in transport mode.
@@ -68,7 +68,7 @@ class GuardTable:
 
     form: str
     mark: str = ""
-    exempt: tuple[int, ...] = ()
+    exempt: tuple[LinkId, ...] = ()
     dropped_in: int = 0
     dropped_out: int = 0
     tunnelled_in: int = 0

@@ -1,7 +1,8 @@
-"""Which of the VM's addresses are its own in the deployment, and on which links they are.
+"""Which addresses are this VM's own in the deployment, and which of its links are judged.
 
-The operator may say `agent.address`, `agent.interface` and `agent.uplinks`; what is left out is
-found where it is unambiguous, and refused with the candidates where it is not.
+Addresses decide, never routes: every own address has its place, whichever link bears it, so that a
+route that comes, goes or moves changes nothing. Own is what is on no link that leads to this VM's
+own containers only (inside.py). What the operator says in `agent:` comes first.
 """
 
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from ipsec_agent.core.config import AgentConfig
+from ipsec_agent.core.inside import Inside, Words, find_inside, is_usable
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
 from ipsec_agent.core.promise import Promise
@@ -21,10 +23,13 @@ class Placement:
 
     Attributes:
         address: the main address.
-        addresses: every own address on the uplinks, the main one first.
-        uplinks: the links that leave the VM; empty where the main address is on none.
+        addresses: every own address, the main one first.
+        uplinks: the judged links that the VM's packets are known to leave by: those of its listed
+            addresses, of the default routes, and those that the operator names.
         present: whether the main address is on a link now.
         broadcasts: the broadcast addresses of the networks that its addresses are in.
+        judged: the links that the guard judges; lo is none.
+        inside: the others, each with the reason.
     """
 
     address: Address
@@ -32,67 +37,75 @@ class Placement:
     uplinks: tuple[Link, ...] = ()
     present: bool = True
     broadcasts: tuple[Address, ...] = ()
+    judged: tuple[Link, ...] = ()
+    inside: tuple[Inside, ...] = ()
 
 
 def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placement:
-    """Find the VM's addresses and uplinks.
+    """Find the VM's addresses, and the links that are judged.
 
     Raises:
-        ConfigError: the interface does not exist, or the address cannot be found unambiguously.
+        ConfigError: the interface does not exist, or no address can be the VM's.
     """
-    usable = tuple(own for own in network.addresses if _counts(own.address))
-    address = agent.address or _find(agent, promise, network, usable)
-    uplinks = _uplinks(agent, address, network)
-    indexes = {link.index for link in uplinks}
+    inside = find_inside(network, promise, Words(agent.uplinks, agent.inside))
+    within = {one.link.index for one in inside}
+    own = tuple(
+        one for one in network.addresses if is_usable(one.address) and one.link not in within
+    )
+    address = agent.address or _main(agent, promise, network, own)
     others = tuple(
         dict.fromkeys(
-            own.address for own in usable if own.link in indexes and own.address != address
+            one.address for one in _in_order(promise, network, own) if one.address != address
         )
     )
-    present = any(own.address == address for own in usable)
-    mine = [own for own in usable if own.address in (address, *others)]
-    return Placement(address, (address, *others), uplinks, present, _broadcasts(mine))
+    judged = tuple(link for link in network.links if link.index not in within and not link.loopback)
+    used = {one.link for one in own if one.address == address or promise.listed(one.address)}
+    used |= set(network.default_links)
+    named = {agent.interface, *agent.uplinks}
+    return Placement(
+        address=address,
+        addresses=(address, *others),
+        uplinks=tuple(link for link in judged if link.index in used or link.name in named),
+        present=any(one.address == address for one in own),
+        broadcasts=_broadcasts(own),
+        judged=judged,
+        inside=inside,
+    )
 
 
-def steady(found: Placement, before: Placement | None, network: NetworkFacts) -> Placement:
-    """The placement, unless it only looks so because an uplink has lost its address for a moment.
+def steady(
+    found: Placement, before: Placement | None, promise: Promise, network: NetworkFacts
+) -> Placement:
+    """The placement, unless it only looks so because a link has lost its address for a moment.
 
-    Without a default route a container network's bridge may be the only link that bears an
-    address. Where the links that were uplinks are still there, they stay it.
+    Where no own address is listed any more, but the links that bore one are still there, what was
+    encrypted stays so.
     """
-    if before is None or network.default_links:
+    if before is None or any(map(promise.listed, found.addresses)):
         return found
-    was, now = ({link.index for link in one.uplinks} for one in (before, found))
-    if not was or was & now or not was <= {link.index for link in network.links}:
+    was = {link.index for link in before.uplinks}
+    encrypted = any(map(promise.encrypted, before.addresses))
+    if not encrypted or not was or not was <= {link.index for link in network.links}:
         return found
-    return replace(before, present=False)
+    return replace(
+        before, present=False, uplinks=found.uplinks, judged=found.judged, inside=found.inside
+    )
 
 
-def _broadcasts(mine: list[OwnAddress]) -> tuple[Address, ...]:
+def _broadcasts(own: Iterable[OwnAddress]) -> tuple[Address, ...]:
     networks = (
-        ip_interface(f"{own.address}/{own.prefix}").network
-        for own in mine
+        ip_interface(f"{one.address}/{one.prefix}").network
+        for one in own
         # RFC 3021: a network of two addresses has none; IPv6 has none at all.
-        if own.address.version == 4 and own.prefix < 31  # noqa: PLR2004
+        if one.address.version == 4 and one.prefix < 31  # noqa: PLR2004
     )
     return tuple(dict.fromkeys(network.broadcast_address for network in networks))
 
 
-def _counts(address: Address) -> bool:
-    return not (
-        address.is_loopback
-        or address.is_link_local
-        or address.is_multicast
-        or address.is_unspecified
-    )
-
-
-def _find(
-    agent: AgentConfig,
-    promise: Promise,
-    network: NetworkFacts,
-    usable: tuple[OwnAddress, ...],
+def _main(
+    agent: AgentConfig, promise: Promise, network: NetworkFacts, own: tuple[OwnAddress, ...]
 ) -> Address:
+    here, where = own, "on this VM"
     if agent.interface:
         link = next((link for link in network.links if link.name == agent.interface), None)
         if link is None:
@@ -100,43 +113,41 @@ def _find(
                 f"agent.interface: there is no link {agent.interface} on this VM",
                 hint=f"its links are {_names(network.links)}",
             )
-        here = [own for own in usable if own.link == link.index]
+        here = tuple(one for one in own if one.link == link.index)
         where = f"on {agent.interface}"
-    else:
-        outward = [own for own in usable if own.link in network.default_links]
-        here = outward or list(usable)
-        where = "on the links of the default routes" if outward else "on this VM"
-    named = [own for own in here if _listed(promise, own.address)] or here
-    main = named[0].address if named else None
-    # One link may bear several addresses; their order is the kernel's, the first is primary.
-    if main is not None and len({own.link for own in named}) == 1:
-        return next((own.address for own in named if own.address.version == main.version), main)
-    if main is None:
+    found = _in_order(promise, network, here)
+    if not found:
         raise ConfigError(
             f"there is no address {where} that could be this VM's",
             hint="write agent.address: <this VM's address>, or start after the network is up",
         )
-    raise ConfigError(
-        "this VM has several addresses that could be its own in the deployment:"
-        f" {', '.join(str(own.address) for own in named)}",
-        hint=f"write agent.address: {main}, or whichever is right",
-    )
+    return found[0].address
 
 
-def _uplinks(agent: AgentConfig, address: Address, network: NetworkFacts) -> tuple[Link, ...]:
-    if agent.uplinks:
-        # One that is missing may come later; it counts from the pass on that sees it.
-        return tuple(link for link in network.links if link.name in agent.uplinks)
-    wanted = {own.link for own in network.addresses if own.address == address}
-    wanted |= set(network.default_links)
-    return tuple(
-        link for link in network.links if link.index in wanted or link.name == agent.interface
-    )
+def _in_order(
+    promise: Promise, network: NetworkFacts, own: tuple[OwnAddress, ...]
+) -> list[OwnAddress]:
+    """The own addresses as they may be the main one: encrypted, in a list, any other.
 
+    Among those in no list, where the role is the same for all, that of a default route is shown
+    first; a route decides nothing else. lo comes last, as its addresses are often somebody's who
+    moves. The order of one link is the kernel's, which has the primary address first.
+    """
+    loopback = {link.index for link in network.links if link.loopback}
 
-def _listed(promise: Promise, address: Address) -> bool:
-    return promise.encrypted(address) or promise.no_ipsec_subnet(address) is not None
+    def rank(one: OwnAddress) -> tuple[object, ...]:
+        listed = promise.listed(one.address)
+        return (
+            not promise.encrypted(one.address),
+            not listed,
+            not listed and one.link not in network.default_links,
+            one.link in loopback,
+            one.address.version,
+            one.link,
+        )
+
+    return sorted(own, key=rank)
 
 
 def _names(links: Iterable[Link]) -> str:
-    return ", ".join(link.name for link in links if link.name != "lo") or "none but lo"
+    return ", ".join(link.name for link in links if not link.loopback) or "none but lo"

@@ -33,6 +33,10 @@ class Promise:
         """Whether a VM with this address encrypts."""
         return self.ipsec_subnet(address) is not None and self.no_ipsec_subnet(address) is None
 
+    def listed(self, address: Address) -> bool:
+        """Whether an address is in either list."""
+        return self.ipsec_subnet(address) is not None or self.no_ipsec_subnet(address) is not None
+
     def encrypts(self, one: Address, other: Address) -> bool:
         """Whether packets between these addresses of different VMs must be encrypted."""
         return self.encrypted(one) and self.encrypted(other)

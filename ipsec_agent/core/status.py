@@ -100,6 +100,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
             for facts in snapshot.config.certificates
         ],
         "links": _links(snapshot),
+        "inside": inside_links(snapshot.placement),
     }
 
 
@@ -206,8 +207,8 @@ def _selector(selector: PolicySelector) -> str:
 
 
 def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The uplinks; `required` is the largest packet in clear whose ESP fits, in bytes."""
-    uplinks = snapshot.placement.uplinks if snapshot.placement else ()
+    """The judged links; `required` is the largest packet in clear whose ESP fits, in bytes."""
+    judged = snapshot.placement.judged if snapshot.placement else ()
     how = carriage(snapshot.config, snapshot.desired)
     return [
         {
@@ -216,5 +217,11 @@ def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
             "up": link.up,
             "required": required(link.mtu, how) if how else None,
         }
-        for link in uplinks
+        for link in judged
     ]
+
+
+def inside_links(placement: Placement | None) -> list[dict[str, Any]]:
+    """The links that are not judged, and why, as JSON's types."""
+    inside = placement.inside if placement and placement.present else ()
+    return [{"name": one.link.name, "because": one.because} for one in inside]

@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from ipsec_agent.core.model import Action, Address, Authority, Connection, Credentials, DesiredGuard
+from ipsec_agent.core.model import (
+    Action,
+    Address,
+    Authority,
+    Connection,
+    Credentials,
+    DesiredGuard,
+    LinkId,
+)
 from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 
 
@@ -20,7 +28,7 @@ class LoadGuard:
 class ExemptLinks:
     """Tell the guard which links it does not judge; rules and counters stay."""
 
-    links: tuple[int, ...]
+    links: tuple[LinkId, ...]
 
     def __str__(self) -> str:
         return f"exempt the links {', '.join(map(str, self.links)) or 'none'} from the guard"

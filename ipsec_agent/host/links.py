@@ -1,7 +1,10 @@
 """The VM's interfaces, addresses and default routes: list, set an MTU, watch."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -10,26 +13,24 @@ from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.rtnl import (
     RTM_DELROUTE,
     RTM_GETADDR,
-    RTM_GETLINK,
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
-    RTNLGRP_LINK,
 )
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
+from ipsec_agent.core.observed import NetworkFacts, OwnAddress
+from ipsec_agent.host.link_events import News, open_link_events
+from ipsec_agent.host.link_reading import LinkReading, Seen
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
 from ipsec_agent.host.veth import may_enter
 
-# linux/if.h, linux/if_addr.h, linux/rtnetlink.h
-IFF_UP = 0x1
+# linux/if_addr.h, linux/rtnetlink.h
 IFA_F_TENTATIVE = 0x40
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
@@ -37,7 +38,6 @@ RTNH_F_DEAD = 1
 RTNLGRP_NEXTHOP = 32
 
 _GROUPS = (
-    RTNLGRP_LINK,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV4_ROUTE,
@@ -50,8 +50,10 @@ _GROUPS = (
 class Links:
     """The links of this process's network namespace."""
 
-    def __init__(self, wire: NetlinkWire) -> None:
+    def __init__(self, wire: NetlinkWire, thread: ThreadPoolExecutor) -> None:
         self._wire = wire
+        self._thread = thread
+        self._reading = LinkReading()
 
     async def facts(self) -> NetworkFacts:
         """Links, addresses, and the default routes of the main table, preferred ones first.
@@ -61,16 +63,30 @@ class Links:
         """
         # Links first: of an IPv4 route that goes with its link no event tells, but that of the link
         # comes before it, and this dump waits for the whole change.
-        links = await self._wire.dump("reading the links", ifinfmsg, RTM_GETLINK)
+        seen = await self._seen()
         addresses = await self._wire.dump("reading the addresses", ifaddrmsg, RTM_GETADDR)
         hops = await self._default_hops()
         return NetworkFacts(
-            links=tuple(map(_link, links)),
+            links=seen.links,
             addresses=tuple(map(_own_address, addresses)),
             default_links=tuple(dict.fromkeys(link for link, _ in hops if link)),
             gateways=tuple(dict.fromkeys(gateway for _, gateway in hops if gateway is not None)),
             may_enter=may_enter(),
+            namespaces=seen.namespaces,
+            number=seen.number,
         )
+
+    async def links_anew(self, facts: NetworkFacts) -> NetworkFacts:
+        """Facts with only their links read again, as is quick.
+
+        Raises:
+            KernelError: refused or too late.
+        """
+        seen = await self._seen()
+        return replace(facts, links=seen.links, namespaces=seen.namespaces, number=seen.number)
+
+    async def _seen(self) -> Seen:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reading.read)
 
     async def set_mtu(self, index: int, mtu: int) -> None:
         """Set a link's MTU in bytes.
@@ -84,15 +100,38 @@ class Links:
 
         await self._wire.perform(f"setting the MTU of link {index} to {mtu}", work)
 
-    async def watch(self, wake: Callable[[], None]) -> None:
+    async def watch(
+        self, wake: Callable[[], None], at_once: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Call `wake` for ever: links, addresses or default routes came, changed, went.
 
         Also at the start, after lost events, and for changes of our own.
 
+        Args:
+            at_once: is awaited first where links changed, here or in a container.
+
         Raises:
-            KernelError: the kernel does not let us listen.
+            KernelError: the kernel does not let us listen; within an exception group.
         """
-        await watch("listening to the links", _open_socket, _GROUPS, wake, matters=_matters)
+        doing = "listening to the addresses"
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch(doing, _open_socket, _GROUPS, wake, matters=_matters))
+            group.create_task(self._watch_links(wake, at_once))
+
+    async def _watch_links(
+        self, wake: Callable[[], None], at_once: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        news = News(everywhere=True)
+        with open_link_events() as events:
+            try:
+                while True:
+                    self._reading.told(news, hears_all=events.hears_all)
+                    if at_once is not None:
+                        await at_once()
+                    wake()
+                    news = await events.heard()
+            finally:
+                self._reading.deaf()
 
     async def _default_hops(self) -> list[tuple[int, Address | None]]:
         routes = []
@@ -107,10 +146,11 @@ class Links:
 async def open_links(*, deadline: float = DEADLINE) -> AsyncIterator[Links]:
     """Links of this process's network namespace; `deadline` in seconds per request."""
     wire = NetlinkWire(_open_socket, deadline=deadline)
-    try:
-        yield Links(wire)
-    finally:
-        wire.close()
+    with ThreadPoolExecutor(1, "links") as thread:
+        try:
+            yield Links(wire, thread)
+        finally:
+            wire.close()
 
 
 def _open_socket() -> Any:
@@ -132,19 +172,6 @@ def _routes(family: int) -> Any:
     message["family"] = family
     message["table"] = RT_TABLE_MAIN
     return message
-
-
-def _link(message: Any) -> Link:
-    return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & IFF_UP),
-        kind=message.get(("linkinfo", "kind")) or "",
-        master=message.get_attr("IFLA_MASTER") or 0,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        elsewhere=message.get_attr("IFLA_LINK_NETNSID") is not None,
-    )
 
 
 def _own_address(message: Any) -> OwnAddress:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
 
@@ -78,7 +79,7 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
         sets = {value["name"]: value for kind, value in objects if kind == "set"}
         return GuardTable(
             form=_form(objects) or "",
-            exempt=tuple(sorted(_index(name, links) for name in _elements(sets, "exempt"))),
+            exempt=tuple(sorted(_link_ids(sets, links))),
             dropped_in=_dropped(objects, _DROPS_IN),
             dropped_out=_dropped(objects, _DROPS_OUT),
             tunnelled_in=_dropped(objects, ("tunnel_in4", "tunnel_in6")),
@@ -162,6 +163,16 @@ def _index(name: str | int, links: Mapping[str, int]) -> int:
     """The index, 0 for a link that was renamed in between."""
     text = str(name)
     return links.get(text, int(text) if text.isdecimal() else 0)
+
+
+def _link_ids(sets: Mapping[str, dict[str, Any]], links: Mapping[str, int]) -> Iterator[LinkId]:
+    """The exempt links; of a table of another version, which had indexes only, without names."""
+    for element in _elements(sets, "exempt"):
+        if isinstance(element, dict):
+            index, name = element["concat"]
+            yield LinkId(_index(index, links), str(name))
+        else:
+            yield LinkId(_index(element, links), "")
 
 
 def _counted(sets: Mapping[str, dict[str, Any]], name: str) -> Iterator[tuple[str, int, int, int]]:

@@ -13,28 +13,34 @@ import asyncio
 import ctypes
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.rtnetlink import (
+    IFINFO,
+    NETNSA_FD,
+    NETNSA_NSID,
+    NLM_F_ACK,
+    RTGEN,
+    RTM_GETLINK,
+    RTM_GETNSID,
+    RTM_NEWLINK,
+    ask,
+    attribute,
+    attributes,
+    number,
+    open_rtnetlink,
+)
 
-DEADLINE = 5.0
 CLONE_NEWNET = 0x40000000
 CAP_SYS_ADMIN = 21
 NAMED = ("/run/netns", "/run/docker/netns")
 """Where ip-netns(8) and Docker keep namespaces; the others are those of processes."""
 
-# linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h
-HEADER, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
-IFINFO, RTGEN = struct.Struct("=BxHiII"), struct.Struct("=Bxxx")
-NLM_F_REQUEST, NLM_F_ACK = 1, 4
-NLMSG_ERROR, NLA_TYPE_MASK = 2, 0x3FFF
-RTM_NEWLINK, RTM_GETLINK, RTM_GETNSID = 16, 18, 90
 IFLA_MTU, IFLA_LINK, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_LINK_NETNSID = 4, 5, 18, 1, 37
-NETNSA_NSID, NETNSA_FD = 1, 3
+"""linux/if_link.h."""
 
 
 def may_enter() -> bool:
@@ -65,17 +71,17 @@ def _lower(index: int, mtu: int) -> None:
     """In a thread of its own, which stays in the namespace that it entered."""
     doing = f"setting the MTU of the other end of link {index}"
     try:
-        with _netlink() as here:
-            link = _ask(here, RTM_GETLINK, IFINFO.pack(0, 0, index, 0, 0))
-            kind = dict(_attributes(link.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
+        with open_rtnetlink() as here:
+            link = ask(here, RTM_GETLINK, IFINFO.pack(0, 0, index, 0, 0))
+            kind = dict(attributes(link.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
             if kind.rstrip(b"\0") != b"veth" or IFLA_LINK_NETNSID not in link:
                 return
-            peer = _number(link[IFLA_LINK])
-            _enter(here, _number(link[IFLA_LINK_NETNSID]))
-        with _netlink() as there:
+            peer = number(link[IFLA_LINK])
+            _enter(here, number(link[IFLA_LINK_NETNSID]))
+        with open_rtnetlink() as there:
             inner = IFINFO.pack(0, 0, peer, 0, 0)
-            if _number(_ask(there, RTM_GETLINK, inner)[IFLA_MTU]) > mtu:
-                _ask(there, RTM_NEWLINK, inner + _attribute(IFLA_MTU, mtu), NLM_F_ACK)
+            if number(ask(there, RTM_GETLINK, inner)[IFLA_MTU]) > mtu:
+                ask(there, RTM_NEWLINK, inner + attribute(IFLA_MTU, mtu), NLM_F_ACK)
     except OSError as error:
         raise KernelError(
             f"{doing}: {os.strerror(error.errno) if error.errno else error}",
@@ -87,14 +93,14 @@ def _lower(index: int, mtu: int) -> None:
 def _enter(here: socket.socket, nsid: int) -> None:
     """Have this thread enter a namespace by the number that ours gives it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for path in _namespaces():
+    for path in namespace_files():
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
         try:
-            request = RTGEN.pack(0) + _attribute(NETNSA_FD, descriptor)
-            if _number(_ask(here, RTM_GETNSID, request)[NETNSA_NSID]) == nsid:
+            request = RTGEN.pack(0) + attribute(NETNSA_FD, descriptor)
+            if number(ask(here, RTM_GETNSID, request)[NETNSA_NSID]) == nsid:
                 if libc.setns(descriptor, CLONE_NEWNET):
                     raise OSError(ctypes.get_errno(), "setns")
                 return
@@ -103,7 +109,7 @@ def _enter(here: socket.socket, nsid: int) -> None:
     raise FileNotFoundError(2, "its namespace is not found")
 
 
-def _namespaces() -> Iterator[Path]:
+def namespace_files() -> Iterator[Path]:
     """Files that stand for network namespaces, each namespace once."""
     seen = set()
     named = (path for place in NAMED for path in Path(place).glob("*"))
@@ -115,50 +121,3 @@ def _namespaces() -> Iterator[Path]:
         if inode not in seen:
             seen.add(inode)
             yield path
-
-
-# --- netlink ----------------------------------------------------------------------------------
-
-
-@contextmanager
-def _netlink() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as channel:
-        channel.settimeout(DEADLINE)
-        channel.bind((0, 0))
-        yield channel
-
-
-def _ask(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> dict[int, bytes]:
-    """The attributes of the answer; none of an acknowledgement.
-
-    Raises:
-        OSError: the kernel refuses, or is too late.
-    """
-    header = HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0)
-    channel.send(header + body)
-    answer = channel.recv(1 << 16)
-    if HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
-        (code,) = struct.unpack_from("=i", answer, HEADER.size)
-        if code:
-            raise OSError(-code, os.strerror(-code))
-        return {}
-    fixed = RTGEN.size if kind == RTM_GETNSID else IFINFO.size
-    return dict(_attributes(answer[HEADER.size + fixed :]))
-
-
-def _attribute(kind: int, value: int) -> bytes:
-    return ATTRIBUTE.pack(ATTRIBUTE.size + 4, kind) + struct.pack("=I", value)
-
-
-def _attributes(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + ATTRIBUTE.size <= len(raw):
-        length, kind = ATTRIBUTE.unpack_from(raw, at)
-        if length < ATTRIBUTE.size:
-            return
-        yield kind & NLA_TYPE_MASK, raw[at + ATTRIBUTE.size : at + length]
-        at += -(-length // 4) * 4
-
-
-def _number(raw: bytes) -> int:
-    return int(struct.unpack_from("=i", raw)[0])

@@ -90,6 +90,8 @@ def text(status: dict[str, Any]) -> str:
         for item in status["certificates"]
     ]
     lines += ["links"] + [_link(link) for link in status["links"]]
+    inside = status.get("inside", [])
+    lines += [f"  {link['name']:12} not judged: {link['because']}" for link in inside]
     counters = status.get("counters", {})
     if counters:
         lines += ["packets that IPsec dropped, by the kernel's names"]

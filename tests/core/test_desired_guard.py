@@ -1,32 +1,34 @@
 """From a config to the table that should stand: the same text on every VM, and its mark."""
 
 import hashlib
+from dataclasses import replace
 from ipaddress import ip_address
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
-from ipsec_agent.core.desired_guard import desired_guard, guard_of, lockouts
+from ipsec_agent.core.desired_guard import desired_guard, guard_of, judging_all, lockouts
+from ipsec_agent.core.model import Desired, LinkId
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.surroundings import Surroundings
 from tests.configs import config
-from tests.core.test_guard import LINKS, PLACE
+from tests.core.test_guard import PLACE
 
 
 def test_text_mark_and_links() -> None:
     """The mark is the digest of the text; the links are those that stay inside the VM."""
-    wanted = desired_guard(config(), PLACE, LINKS)
+    wanted = desired_guard(config(), PLACE)
 
     assert wanted is not None
     assert wanted.mark == hashlib.sha256(wanted.text.encode()).hexdigest()
     assert "10.0.0.0" not in wanted.text  # the set holds what is outside
     assert "9.255.255.255" in wanted.text
-    assert wanted.exempt == (1, 3, 9)
+    assert wanted.exempt == (LinkId(3, "docker0"), LinkId(9, "veth1"))
 
 
 def test_the_same_on_every_vm() -> None:
     """Neither the address nor the role of a VM is in the text."""
     other = Placement(ip_address("10.9.9.9"), (ip_address("10.9.9.9"),))
 
-    one, two = desired_guard(config(), PLACE, LINKS), desired_guard(config(), other, LINKS)
+    one, two = desired_guard(config(), PLACE), desired_guard(config(), other)
 
     assert one is not None
     assert two is not None
@@ -34,20 +36,19 @@ def test_the_same_on_every_vm() -> None:
     assert two.exempt == ()
 
 
-def test_the_operators_uplinks_narrow_the_judged_links() -> None:
-    """One of them missing: every link is judged."""
-    agent = AgentConfig(uplinks=("eth0", "eth7"))
-
-    wanted = desired_guard(config(agent=agent), PLACE, LINKS)
-
+def test_an_unclear_place_judges_every_link() -> None:
+    """The same guard, without an exemption; one that is not wanted is not made."""
+    wanted = desired_guard(config(), PLACE)
     assert wanted is not None
-    assert wanted.exempt == ()
+
+    assert judging_all(Desired(guard=wanted)).guard == replace(wanted, exempt=())
+    assert judging_all(Desired()).guard is None
 
 
 def test_encapsulation_is_in_the_text() -> None:
     """ESP in UDP passes where the config forces it."""
-    plain = desired_guard(config(), PLACE, LINKS)
-    forced = desired_guard(config(force_udp_encapsulation=True), PLACE, LINKS)
+    plain = desired_guard(config(), PLACE)
+    forced = desired_guard(config(force_udp_encapsulation=True), PLACE)
 
     assert plain is not None
     assert forced is not None
@@ -57,7 +58,7 @@ def test_encapsulation_is_in_the_text() -> None:
 
 def test_none_is_wanted() -> None:
     """`agent.guard: none` wants no table."""
-    assert desired_guard(config(agent=AgentConfig(guard=GuardMode.NONE)), PLACE, LINKS) is None
+    assert desired_guard(config(agent=AgentConfig(guard=GuardMode.NONE)), PLACE) is None
 
 
 def test_the_lists_of_the_config_are_judged() -> None:

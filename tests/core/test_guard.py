@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsec_agent.core.guard import NEVER_A_PEER, Guard, exempt_links, explain
-from ipsec_agent.core.model import Address, Network
-from ipsec_agent.core.observed import Link, NetworkFacts
+from ipsec_agent.core.inside import Inside
+from ipsec_agent.core.model import Address, LinkId, Network
+from ipsec_agent.core.observed import Link
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 
@@ -37,10 +38,16 @@ promises = st.builds(
 )
 
 UPLINK = Link(2, "eth0", 1500, up=True)
-BRIDGE = Link(3, "docker0", 1500, up=True, kind="bridge")
-VETH = Link(9, "veth1", 1500, up=True, kind="veth", master=3)
-LINKS = NetworkFacts(links=(Link(1, "lo", 65536, up=True), UPLINK, BRIDGE, VETH))
-PLACE = Placement(ip_address("10.0.0.1"), (ip_address("10.0.0.1"),), (UPLINK,))
+DOCKER0 = Inside(Link(3, "docker0", 1500, up=True, kind="bridge"), "of containers")
+VETH1 = Inside(Link(9, "veth1", 1500, up=True, kind="veth", master=3), "of a container")
+EMPTY = Inside(Link(11, "br0", 1500, up=True, kind="bridge"), "without a port", exempt=False)
+PLACE = Placement(
+    ip_address("10.0.0.1"),
+    (ip_address("10.0.0.1"),),
+    (UPLINK,),
+    judged=(UPLINK,),
+    inside=(VETH1, DOCKER0, EMPTY),
+)
 
 
 @given(promises, addresses, addresses)
@@ -89,34 +96,13 @@ def test_what_no_vm_can_be_is_never_judged() -> None:
 
 
 def test_inner_links_are_exempt() -> None:
-    """All but the uplinks; lo needs no exemption, and has one."""
-    assert exempt_links(PLACE, LINKS) == (1, 3, 9)
-
-
-def test_a_link_that_the_operator_named_and_that_is_missing_exempts_nothing() -> None:
-    """It may have been renamed a moment ago, and be any of the others."""
-    assert exempt_links(PLACE, LINKS, ("eth0",)) == (1, 3, 9)
-    assert exempt_links(PLACE, LINKS, ("eth0", "eth1")) == ()
+    """Those that lead to containers; a bridge that carries nothing yet is not."""
+    assert exempt_links(PLACE) == (LinkId(3, "docker0"), LinkId(9, "veth1"))
 
 
 def test_an_unclear_place_exempts_nothing() -> None:
-    """No uplink, or no address on it: every link is judged, as at boot."""
-    assert exempt_links(replace(PLACE, uplinks=()), LINKS) == ()
-    assert exempt_links(replace(PLACE, present=False), LINKS) == ()
-
-
-def test_the_master_of_an_uplink_is_judged() -> None:
-    """The bridge of an uplink carries what leaves the VM."""
-    bridged = replace(UPLINK, master=3)
-
-    assert exempt_links(replace(PLACE, uplinks=(bridged,)), LINKS) == (1, 9)
-
-
-def test_a_link_called_like_a_number_is_no_trap() -> None:
-    """nft would take the index 9 for the link named 9."""
-    tricky = NetworkFacts(links=(*LINKS.links, Link(12, "9", 1500, up=True)))
-
-    assert exempt_links(PLACE, tricky) == (1, 3, 12)
+    """Without the VM's address every link is judged, as at boot."""
+    assert exempt_links(replace(PLACE, present=False)) == ()
 
 
 def test_explained() -> None:

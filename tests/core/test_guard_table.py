@@ -8,6 +8,7 @@ from hypothesis import given
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update, ruleset
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.promise import Promise
 from tests.core.test_guard import CORNER4, promises
 
@@ -93,11 +94,11 @@ def test_esp_in_udp_only_where_it_is_forced() -> None:
     assert "ESP in UDP" in ruleset(replace(GUARD, force_encapsulation=True))
 
 
-def test_links_are_exempt_by_index() -> None:
+def test_links_are_exempt_by_index_and_name() -> None:
     """The update empties the set first; with no link it stays empty."""
-    assert exempt_update([3, 9]).splitlines() == [
+    assert exempt_update([LinkId(3, "docker0"), LinkId(9, "veth.1")]).splitlines() == [
         "flush set inet ipsec_agent exempt",
-        "add element inet ipsec_agent exempt { 3, 9 }",
+        'add element inet ipsec_agent exempt { 3 . "docker0", 9 . "veth.1" }',
     ]
     assert exempt_update([]) == "flush set inet ipsec_agent exempt\n"
 

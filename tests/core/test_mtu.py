@@ -29,7 +29,7 @@ VETH = Link(4, "veth1", 1500, up=True, kind="veth", master=3)
 
 def network(*links: Link) -> NetworkFacts:
     """A VM with these links beside the loopback."""
-    return NetworkFacts((Link(1, "lo", 65536, up=True), *links))
+    return NetworkFacts((Link(1, "lo", 65536, up=True, loopback=True), *links))
 
 
 def misfits(*links: Link, carriage: Carriage = PLAIN) -> dict[str, int]:
@@ -131,7 +131,7 @@ def test_containers_with_the_mtu_of_the_vm() -> None:
 
 def test_container_that_cannot_be_entered() -> None:
     """The VM's end of a veth alone is left alone: it would drop what the container still sends."""
-    inner = replace(VETH, elsewhere=True)
+    inner = replace(VETH, namespace=0)
     found = judge_links((ETH0,), network(ETH0, DOCKER0, inner, replace(VETH, index=9)), PLAIN)
 
     assert wanted(found, may_enter=False) == ((9, 1466), (3, 1466))

@@ -1,18 +1,19 @@
-"""Where the VM stands: found where unambiguous, refused with the candidates where not."""
+"""Where the VM stands: by its addresses, never by its routes."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
-from ipsec_agent.core.placement import place
+from ipsec_agent.core.placement import place, steady
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import ConfigError
 
 LISTS = Promise((ip_network("10.0.0.0/16"),), (ip_network("10.0.9.0/24"),))
 LINKS = (
-    Link(1, "lo", 65536, up=True),
+    Link(1, "lo", 65536, up=True, loopback=True),
     Link(2, "eth0", 1500, up=True),
     Link(3, "eth1", 1500, up=True),
 )
@@ -36,39 +37,92 @@ def test_only_address() -> None:
     assert placement.present
 
 
-def test_default_route_decides() -> None:
-    """Of two links the one of the default route bears the VM's address."""
-    placement = place(AgentConfig(), LISTS, facts(("10.0.0.5", 2), ("10.0.0.6", 3), default=(3,)))
+def test_routes_decide_nothing() -> None:
+    """Every own address has its place, and the main one is the same whatever the routes are."""
+    addresses = (("10.0.0.6", 3), ("10.0.0.5", 2), ("192.0.2.7", 3))
+    for default in ((), (2,), (3,), (3, 2)):
+        placement = place(AgentConfig(), LISTS, facts(*addresses, default=default))
 
-    assert placement.address == ip_address("10.0.0.6")
-    assert placement.addresses == (ip_address("10.0.0.6"),)
-
-
-def test_listed_address_is_preferred() -> None:
-    """An address in one of the lists is preferred to one in neither."""
-    placement = place(AgentConfig(), LISTS, facts(("192.0.2.1", 2), ("10.0.0.6", 3)))
-
-    assert placement.address == ip_address("10.0.0.6")
+        assert [str(one) for one in placement.addresses] == ["10.0.0.5", "10.0.0.6", "192.0.2.7"]
+        assert [link.name for link in placement.uplinks] == ["eth0", "eth1"]
+        assert [link.name for link in placement.judged] == ["eth0", "eth1"]
 
 
-def test_ambiguous() -> None:
-    """Two candidates on two links are refused, and both named."""
-    with pytest.raises(ConfigError) as caught:
-        place(AgentConfig(), LISTS, facts(("10.0.0.5", 2), ("10.0.0.6", 3)))
+def test_order_of_addresses() -> None:
+    """Encrypted, in a no-ipsec subnet, in neither list; lo's behind those of other links."""
+    placement = place(
+        AgentConfig(),
+        LISTS,
+        facts(("10.0.0.9", 1), ("192.0.2.1", 2), ("10.0.9.6", 3), ("10.0.0.6", 3), default=(2,)),
+    )
 
-    assert "10.0.0.5, 10.0.0.6" in caught.value.message
-    assert caught.value.hint == "write agent.address: 10.0.0.5, or whichever is right"
+    assert [str(one) for one in placement.addresses] == [
+        "10.0.0.6",
+        "10.0.0.9",
+        "10.0.9.6",
+        "192.0.2.1",
+    ]
+
+
+def test_an_address_on_the_loopback_link() -> None:
+    """Routing on the host: the VM's address is on lo, and every other link is judged."""
+    placement = place(AgentConfig(), LISTS, facts(("10.0.0.5", 1), ("192.0.2.1", 2), default=(2,)))
+
+    assert placement.address == ip_address("10.0.0.5")
+    assert placement.present
+    assert [link.name for link in placement.judged] == ["eth0", "eth1"]
+
+
+def test_of_unlisted_addresses_the_default_routes_comes_first() -> None:
+    """None of them encrypts; the one shown first is what an operator knows the VM by."""
+    placement = place(AgentConfig(), LISTS, facts(("192.0.2.1", 2), ("192.0.2.2", 3), default=(3,)))
+
+    assert placement.address == ip_address("192.0.2.2")
+
+
+def test_a_containers_bridge_is_not_the_vm() -> None:
+    """eth0 waits for its address, and the bridge's is inside the encrypted subnet: no place."""
+    bridge = Link(4, "cni0", 1500, up=True, kind="bridge")
+    waiting = replace(
+        facts(("10.0.200.1", 4)),
+        links=(*LINKS, bridge),
+    )
+
+    with pytest.raises(ConfigError, match="no address on this VM"):
+        place(AgentConfig(), LISTS, waiting)
+    there = place(
+        AgentConfig(),
+        LISTS,
+        replace(waiting, addresses=(*waiting.addresses, OwnAddress(ip_address("10.0.0.5"), 24, 2))),
+    )
+    assert there.addresses == (ip_address("10.0.0.5"),)
+
+
+def test_what_was_encrypted_stays_so() -> None:
+    """Where the listed address is gone for a moment, an unlisted one takes no encryption away."""
+    before = place(AgentConfig(), LISTS, facts(("10.0.0.5", 2), ("192.0.2.2", 3), default=(2,)))
+    network = facts(("192.0.2.2", 3), default=(3,))
+    found = place(AgentConfig(), LISTS, network)
+
+    kept = steady(found, before, LISTS, network)
+
+    assert kept.addresses == before.addresses
+    assert not kept.present
+    assert steady(found, None, LISTS, network) == found
+    assert steady(before, found, LISTS, network) == before
+    without = replace(network, links=tuple(link for link in LINKS if link.name != "eth0"))
+    assert steady(found, before, LISTS, without) == found
 
 
 def test_interface() -> None:
-    """agent.interface names the link; its other addresses are own ones, too."""
+    """agent.interface names the link of the main address; the others are own ones, too."""
     placement = place(
         AgentConfig(interface="eth1"),
         LISTS,
         facts(("10.0.0.5", 2), ("10.0.0.6", 3), ("10.0.0.7", 3)),
     )
 
-    assert placement.addresses == (ip_address("10.0.0.6"), ip_address("10.0.0.7"))
+    assert [str(one) for one in placement.addresses] == ["10.0.0.6", "10.0.0.5", "10.0.0.7"]
 
 
 def test_interface_absent() -> None:
@@ -92,16 +146,26 @@ def test_address_elsewhere() -> None:
     """A configured address that no link bears is kept, and said to be absent."""
     placement = place(AgentConfig(address=ip_address("10.0.0.99")), LISTS, facts(("10.0.0.5", 2)))
 
-    assert placement.addresses == (ip_address("10.0.0.99"),)
+    assert placement.addresses == (ip_address("10.0.0.99"), ip_address("10.0.0.5"))
     assert not placement.present
 
 
-def test_uplinks_by_name() -> None:
-    """agent.uplinks decides alone, and brings its links' addresses."""
+def test_the_operators_uplinks() -> None:
+    """They are judged, and their packets must fit; one that is missing may come later."""
     placement = place(
-        AgentConfig(address=ip_address("10.0.0.5"), uplinks=("eth0", "eth1")),
-        LISTS,
-        facts(("10.0.0.5", 2), ("10.0.0.6", 3)),
+        AgentConfig(uplinks=("eth1", "eth7")), LISTS, facts(("10.0.0.5", 2), ("192.0.2.6", 3))
     )
 
-    assert placement.addresses == (ip_address("10.0.0.5"), ip_address("10.0.0.6"))
+    assert placement.addresses == (ip_address("10.0.0.5"), ip_address("192.0.2.6"))
+    assert [link.name for link in placement.uplinks] == ["eth0", "eth1"]
+
+
+def test_the_operators_inside() -> None:
+    """A link that the operator says leads to containers has no address of the VM's."""
+    placement = place(AgentConfig(inside=("eth1",)), LISTS, facts(("10.0.0.5", 2), ("10.0.0.6", 3)))
+
+    assert placement.addresses == (ip_address("10.0.0.5"),)
+    assert [link.name for link in placement.judged] == ["eth0"]
+    assert [(one.link.name, one.because) for one in placement.inside] == [
+        ("eth1", "agent.inside names it")
+    ]

@@ -13,7 +13,15 @@ from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
 from ipsec_agent.core.drift import foreign, missing, orphan_states
-from ipsec_agent.core.model import Action, Address, Desired, DesiredGuard, Direction, PolicySelector
+from ipsec_agent.core.model import (
+    Action,
+    Address,
+    Desired,
+    DesiredGuard,
+    Direction,
+    LinkId,
+    PolicySelector,
+)
 from ipsec_agent.core.observed import (
     Charon,
     ChildSa,
@@ -141,7 +149,7 @@ def whole(machine: FakeMachine) -> None:
 
 def guarded(made: object) -> Desired:
     """What a config wants, the guard included."""
-    wanted = desired_guard(made, HERE, network("10.0.0.5"))  # type: ignore[arg-type]
+    wanted = desired_guard(made, HERE)  # type: ignore[arg-type]
     return replace(desired(made, HERE), guard=wanted)  # type: ignore[arg-type]
 
 
@@ -238,7 +246,9 @@ def test_the_guard() -> None:
 
     assert first(None, "") == (load, save)
     assert first(replace(right, mark=""), saved) == (load,)
-    assert first(replace(right, exempt=(99,)), saved) == (ExemptLinks(wish.guard.exempt),)
+    assert first(replace(right, exempt=(LinkId(99, "gone"),)), saved) == (
+        ExemptLinks(wish.guard.exempt),
+    )
     assert first(right, "damaged") == (save,)
     assert first(right, saved) == ()
 

@@ -50,7 +50,7 @@ def test_keys() -> None:
     keys = {
         "schema", "version", "pid", "time", "passes", "state", "healthy", "problems", "address",
         "addresses", "role", "notes", "charon", "connections", "peers", "policies", "guard",
-        "counters", "certificates", "links",
+        "counters", "certificates", "links", "inside",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
@@ -170,11 +170,25 @@ def test_order_of_peers() -> None:
 
 
 def test_links() -> None:
-    """The uplinks, with the largest packet that fits; none is needed where all is clear."""
+    """The judged ones, with the largest packet that fits; none is needed where all is clear."""
     clear = healthy_vm(config(no_ipsec=("10.0.0.5/32",)))
 
-    assert shown(VM)["links"] == [{"name": "eth0", "mtu": 1500, "up": True, "required": 1466}]
+    assert shown(VM)["links"] == [
+        {"name": name, "mtu": 1500, "up": True, "required": 1466} for name in ("eth0", "eth1")
+    ]
     assert shown(clear)["links"][0]["required"] is None
+
+
+def test_inside() -> None:
+    """The others, each with the reason; none while it is unclear where the VM stands."""
+    assert shown(VM)["inside"] == [
+        {"name": "docker0", "because": "all ports of this bridge are inside"},
+        {
+            "name": "veth1",
+            "because": "its other end is in a container that has no other way out",
+        },
+    ]
+    assert shown(replace(VM, placement=replace(VM.placement, present=False)))["inside"] == []
 
 
 def test_sentence() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_listing import read_flowtables, read_form, read_table
@@ -44,7 +45,7 @@ OUTSIDE = part(
 TABLE = (
     part("table", name="ipsec_agent"),
     OUTSIDE,
-    part("set", name="exempt", elem=["veth1", "17"]),
+    part("set", name="exempt", elem=[{"concat": ["veth1", "veth1"]}, {"concat": ["17", "gone"]}]),
     counting("clear_in4", element("10.0.1.7", 5, 86395), element("10.0.1.6", 1, 86400)),
     counting("clear_in6", element("fd00::7", 2, 0)),
     counting("misplaced4", element("192.168.77.1", 4, 86400)),
@@ -82,7 +83,7 @@ def test_read() -> None:
 
     assert table == GuardTable(
         form=table.form,
-        exempt=(3, 17),
+        exempt=(LinkId(3, "veth1"), LinkId(17, "gone")),
         dropped_in=12,
         dropped_out=13,
         tunnelled_in=3,
@@ -101,7 +102,10 @@ def test_read() -> None:
 
 def test_an_unknown_link_matches_no_index() -> None:
     """A link that was renamed while the table was listed is no known exemption."""
-    assert read_table(listing(*TABLE), {}).exempt == (0, 17)
+    assert read_table(listing(*TABLE), {}).exempt == (
+        LinkId(0, "veth1"),
+        LinkId(17, "gone"),
+    )
 
 
 def test_the_echo_of_a_load_has_the_form_of_the_listing() -> None:

@@ -21,6 +21,7 @@ from typing import Self
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.host.nft_listing import read_table
@@ -113,6 +114,11 @@ def index(ns: str, link: str) -> int:
     """Index of a link."""
     with inside(ns):
         return socket.if_nametoindex(link)
+
+
+def link(ns: str, name: str) -> LinkId:
+    """A link as the guard knows it."""
+    return LinkId(index(ns, name), name)
 
 
 def send_udp(

@@ -22,7 +22,7 @@ from tests.kernel.guard_lab import (
     C,
     Capture,
     arrived,
-    index,
+    link,
     load,
     receiver,
     run,
@@ -42,7 +42,7 @@ SNAT = (
 
 def test_a_renamed_uplink_is_judged(wire: Capture) -> None:
     """And so is one that is new: only links known to stay inside are not."""
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
     run("ip", "link", "set", "a0", "down", ns=A)
     run("ip", "link", "set", "a0", "name", "wan7", "up", ns=A)
     run("ip", "link", "set", "ac0", "down", ns=A)
@@ -60,7 +60,7 @@ def test_an_exempt_link_is_counted() -> None:
     load(A)
     assert not send_udp(A, "10.77.5.1", "10.77.5.5")
 
-    run("nft", "-f", "-", ns=A, text=exempt_update([index(A, "ac0")]))
+    run("nft", "-f", "-", ns=A, text=exempt_update([link(A, "ac0")]))
 
     with receiver(C, "10.77.5.5") as at_c:
         assert send_udp(A, "10.77.5.1", "10.77.5.5")
@@ -68,7 +68,7 @@ def test_an_exempt_link_is_counted() -> None:
     with receiver(A, "10.77.5.1") as at_a:
         assert send_udp(C, "10.77.5.5", "10.77.5.1")
         assert arrived(at_a) == b"clear"
-    assert table(A).exempt == (index(A, "ac0"),)
+    assert table(A).exempt == (link(A, "ac0"),)
     assert [(link.link, link.packets) for link in table(A).unjudged] == [("ac0", 2)]
     assert not send_udp(A, A4, B4)
 
@@ -89,7 +89,7 @@ def test_containers_of_one_bridge() -> None:
     with receiver(B, "10.77.5.6") as other:
         send_udp(C, "10.77.5.5", "10.77.5.6")
         assert arrived(other) is None
-        run("nft", "-f", "-", ns=A, text=exempt_update([index(A, "br0")]))
+        run("nft", "-f", "-", ns=A, text=exempt_update([link(A, "br0")]))
         send_udp(C, "10.77.5.5", "10.77.5.6")
         assert arrived(other) == b"clear"
 
@@ -105,7 +105,7 @@ def six_to_the_container() -> None:
 def test_a_translated_container_is_its_vm(wire: Capture) -> None:
     """Behind SNAT a container's clear packet bears the VM's address, and is dropped."""
     run("nft", "-f", "-", ns=A, text=SNAT)
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
 
     send_udp(C, C4, B4)
     send_udp(C, C4, PLAIN4)
@@ -126,7 +126,7 @@ def test_a_container_behind_dnat_is_its_vm() -> None:
     with receiver(C, C4) as at_c:
         send_udp(B, B4, A4, ports=(0, 8080))
         assert arrived(at_c) == b"clear"
-        load(A, more=exempt_update([index(A, "ac0")]))
+        load(A, more=exempt_update([link(A, "ac0")]))
         send_udp(B, B4, A4, ports=(0, 8080))
         assert arrived(at_c) is None
         send_udp(B, PLAIN4, A4, ports=(0, 8080))
@@ -169,8 +169,8 @@ def without_address(link: str = "a0") -> None:
 def test_masquerade_without_an_address_on_the_uplink(wire: Capture) -> None:
     """It takes another link's, which is in no list; that is no way out, and leaves no trace."""
     without_address()
-    load(A, more=exempt_update([index(A, "ac0")]))
-    uplink = index(A, "a0")
+    load(A, more=exempt_update([link(A, "ac0")]))
+    uplink = link(A, "a0")
 
     send_udp(C, C4, B4, ports=(4000, 9))
 
@@ -179,7 +179,7 @@ def test_masquerade_without_an_address_on_the_uplink(wire: Capture) -> None:
     assert (table(A).untranslated, table(A).dropped_out) == ((), 1)
 
     run("ip", "addr", "add", f"{A4}/16", "dev", "a0", ns=A)
-    run("nft", "-f", "-", ns=A, text=exempt_update([index(A, "ac0"), uplink]))
+    run("nft", "-f", "-", ns=A, text=exempt_update([link(A, "ac0"), uplink]))
     send_udp(C, C4, B4, ports=(4000, 9))
     assert len(wire.between(A4, B4)) == 1
 
@@ -190,7 +190,7 @@ def test_masquerade_of_ipv6_without_an_address_on_the_uplink(wire: Capture) -> N
     run("nft", "-f", "-", ns=A, text=SNAT.replace("table ip nat", "table ip6 nat"))
     run("ip", "addr", "del", f"{A6}/16", "dev", "a0", ns=A)
     run("ip", "route", "add", "fd77::/16", "dev", "a0", ns=A)
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
 
     send_udp(C, "fd88::2", B6)
     send_udp(C, "fd88::2", PLAIN6)
@@ -203,19 +203,19 @@ def test_masquerade_of_ipv6_without_an_address_on_the_uplink(wire: Capture) -> N
 def test_masquerade_to_who_may_have_it_clear(wire: Capture) -> None:
     """Where the destination, or the address that was taken, is in a no-ipsec subnet it passes."""
     without_address()
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
     send_udp(C, C4, PLAIN4)
     assert len(wire.between(GATE4, PLAIN4)) == 1
 
     listed = replace(PROMISE, no_ipsec=(*PROMISE.no_ipsec, ip_network("192.168.77.0/24")))
-    load(A, Guard(listed), more=exempt_update([index(A, "ac0")]))
+    load(A, Guard(listed), more=exempt_update([link(A, "ac0")]))
     send_udp(C, C4, B4)
     assert len(wire.between(GATE4, B4)) == 1
 
 
 def test_translated_to_an_address_in_no_list(wire: Capture) -> None:
     """One that the uplink really has speaks clear, as the lists say; so does this VM itself."""
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
     run("ip", "addr", "add", "192.168.78.1/32", "dev", "a0", ns=A)
     assert send_udp(A, "192.168.78.1", B4)
     run("nft", "-f", "-", ns=A, text=SNAT.replace("masquerade", "snat to 192.168.78.1"))
@@ -227,7 +227,7 @@ def test_translated_to_an_address_in_no_list(wire: Capture) -> None:
 
 def test_untranslated_containers_are_reported(wire: Capture) -> None:
     """An address outside every list goes clear, as promised, and is named with its count."""
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
 
     send_udp(C, C4, B4)
 

@@ -21,9 +21,9 @@ from tests.kernel.guard_lab import (
     Capture,
     arrived,
     as_nobody,
-    index,
     ipv4,
     ipv6,
+    link,
     load,
     program,
     receiver,
@@ -156,7 +156,7 @@ def test_a_containers_ike_is_not_its_vms(
     run("ip", "addr", "add", "fd88::2/64", "dev", "c0", "nodad", ns=C)
     run("ip", "route", "add", "default", "via", "fd88::1", ns=C)
     run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", ns=A)
-    load(A, guard, more=exempt_update([index(A, "ac0")] if exempt else []))
+    load(A, guard, more=exempt_update([link(A, "ac0")] if exempt else []))
 
     for payload in (IKE, ESP_IN_UDP, b"\xff"):
         send_udp(C, C4, B4, payload, ports=(port, port))
@@ -181,7 +181,7 @@ def test_a_container_with_an_encrypted_address_speaks_no_ike(wire: Capture, guar
 
     load(A, guard)
     assert send() == len(sent)
-    load(A, guard, more=exempt_update([index(A, "ac0")]))
+    load(A, guard, more=exempt_update([link(A, "ac0")]))
     assert send() == 0
 
 

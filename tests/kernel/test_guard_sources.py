@@ -23,7 +23,7 @@ from tests.kernel.guard_lab import (
     C,
     Capture,
     arrived,
-    index,
+    link,
     load,
     program,
     receiver,
@@ -161,7 +161,7 @@ def test_to_its_own_container_a_vm_speaks_from_any_address() -> None:
     run("ip", "addr", "add", "10.77.5.5/32", "dev", "c0", ns=C)
     run("ip", "route", "add", "10.77.5.5/32", "dev", "ac0", ns=A)
     run("ip", "addr", "add", "192.168.78.1/32", "dev", "a0", ns=A)
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
 
     with receiver(C, "10.77.5.5") as at_c:
         assert send(BIND, "192.168.78.1", "10.77.5.5")

@@ -24,7 +24,7 @@ from tests.kernel.guard_lab import (
     PLAIN4,
     SCALE,
     A,
-    index,
+    link,
     namespaces,
     run,
     send_udp,
@@ -169,7 +169,7 @@ def test_the_text(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Peers that are counted and links that are not judged are named."""
     guard("up", config)
     send_udp(A, A4, B4)
-    run("nft", "-f", "-", text=exempt_update([index(A, "ac0")]))
+    run("nft", "-f", "-", text=exempt_update([link(A, "ac0")]))
     capsys.readouterr()
 
     assert guard("status", config) == 0

@@ -58,8 +58,15 @@ async def test_links(machine: Run) -> None:
 
     assert set(links) == {"lo", "v0", "v1", "v2", "v3", "br0"}
     assert links["v0"] == Link(
-        links["v0"].index, "v0", 1450, up=True, kind="veth", mac="02:00:00:00:00:01"
+        links["v0"].index,
+        "v0",
+        1450,
+        up=True,
+        kind="veth",
+        mac="02:00:00:00:00:01",
+        lower=links["v1"].index,
     )
+    assert links["lo"].loopback
     assert (links["br0"].kind, links["br0"].up, links["lo"].kind) == ("bridge", False, "")
     assert links["v3"].master == links["br0"].index
 

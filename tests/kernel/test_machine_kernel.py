@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from ipsec_agent.core.guard_table import mark, ruleset
-from ipsec_agent.core.model import DesiredGuard
+from ipsec_agent.core.model import DesiredGuard, LinkId
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.xfrm import open_xfrm
@@ -27,6 +27,7 @@ QUIET = 0.3 * SCALE
 SOON = 5.0 * SCALE
 TEXT = ruleset(GUARD)
 LONG = 60.0
+INSIDE = frozenset({LinkId(4711, "gone")})
 
 
 @dataclass
@@ -76,7 +77,14 @@ async def kept(tmp_path: Path, lasts: float = LONG) -> AsyncIterator[Kept]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(links, "facts", counted("network", links.facts))
             patch.setattr(nft, "read", counted("guard", nft.read))
-            host = KernelHost(xfrm, links, nft, tmp_path / "guard.nft", lambda: lasts)
+            host = KernelHost(
+                xfrm,
+                links,
+                nft,
+                tmp_path / "guard.nft",
+                inside=lambda _: INSIDE,
+                lasts=lambda: lasts,
+            )
         woken = asyncio.Event()
         listening = asyncio.create_task(host.watch_kernel(woken.set))
         try:
@@ -130,10 +138,11 @@ async def test_what_it_changes_itself_is_read(machine: Run, tmp_path: Path) -> N
         assert await it.host.guard() is None
         await it.host.load_guard(DesiredGuard(TEXT, mark(TEXT)))
         assert await it.mark() == mark(TEXT)
-        await it.host.exempt_links((4711,))
+        assert await it.mtu("v0") == 1500
+        await it.host.exempt_links(tuple(INSIDE))
         table = await it.host.guard()
         assert table is not None
-        assert table.exempt == (4711,)
+        assert table.exempt == tuple(INSIDE)
         await it.host.remove_guard()
         assert await it.host.guard() is None
 

@@ -14,6 +14,7 @@ import pytest
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update, mark, ruleset
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft import Nft
@@ -29,6 +30,7 @@ from tests.kernel.guard_lab import (
     Capture,
     Flood,
     index,
+    link,
     namespaces,
     run,
     send_udp,
@@ -100,12 +102,12 @@ async def test_the_same_text_has_the_same_form_each_time() -> None:
     form = nft.form_of(TEXT)
     send_udp(A, A4, B4)
     assert await intact(nft)
-    await nft.apply(exempt_update([index(A, "ac0"), 4711]))
+    await nft.apply(exempt_update([link(A, "ac0"), LinkId(4711, "gone")]))
     assert await intact(nft)
 
     await nft.load(ruleset(Guard(Promise((), ()))))
     assert nft.form_of(TEXT) is None
-    await nft.load(TEXT, exempt_update([index(A, "ac0")]))
+    await nft.load(TEXT, exempt_update([link(A, "ac0")]))
 
     assert form == nft.form_of(TEXT)
     assert await intact(nft)
@@ -114,8 +116,8 @@ async def test_the_same_text_has_the_same_form_each_time() -> None:
 async def test_links_are_changed_without_touching_the_counters() -> None:
     """The links that are not judged come and go; a link's name does not matter."""
     nft = Nft()
-    link = index(A, "ac0")
-    await nft.load(TEXT, exempt_update([link]))
+    inner = link(A, "ac0")
+    await nft.load(TEXT, exempt_update([inner]))
     send_udp(A, A4, B4)
     # Before Linux 6.2 a link is renamed only while it is down.
     run("ip", "link", "set", "ac0", "down")
@@ -123,7 +125,7 @@ async def test_links_are_changed_without_touching_the_counters() -> None:
 
     table = await nft.read()
     assert table is not None
-    assert table.exempt == (link,)
+    assert table.exempt == (inner,)
     await nft.apply(exempt_update([]))
 
     table = await nft.read()
@@ -172,13 +174,13 @@ async def test_a_changed_exemption_is_noticed() -> None:
     nft = Nft()
     await nft.load(TEXT)
     async with watched(nft) as rung:
-        text = f"add element inet ipsec_agent exempt {{ {index(A, 'a0')} }}"
+        text = f'add element inet ipsec_agent exempt {{ {index(A, "a0")} . "a0" }}'
         await asyncio.to_thread(run, "nft", text, ns=A)
         await asyncio.wait_for(rung.wait(), 0.5 * SCALE)
 
     table = await nft.read()
     assert table is not None
-    assert table.exempt == (index(A, "a0"),)
+    assert table.exempt == (link(A, "a0"),)
 
 
 async def test_lost_events_wake(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +212,7 @@ async def test_our_own_work_other_tables_and_packets_wake_nobody() -> None:
     nft = Nft()
     async with watched(nft) as rung:
         await nft.load(TEXT)
-        await nft.apply(exempt_update([4711]))
+        await nft.apply(exempt_update([LinkId(4711, "gone")]))
         await asyncio.to_thread(run, "nft", "add table inet other", ns=A)
         for number in range(20):
             send_udp(A, A4, f"10.77.3.{number}")

@@ -83,10 +83,7 @@ class Setting:
         **more: Any,
     ) -> None:
         """Write the config of one VM; `more` is for `configure`."""
-        agent: dict[str, Any] = {}
-        if self.nics > 1:
-            agent = {"address": self.address(number), "uplinks": ["eth0", "eth1"]}
-        configure(nodes[number - 1 : number], [], encrypted or [self.subnet], **agent, **more)
+        configure(nodes[number - 1 : number], [], encrypted or [self.subnet], **more)
 
 
 BARE = Setting("bare", (UDP_OUT, TCP))

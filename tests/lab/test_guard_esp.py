@@ -24,7 +24,7 @@ from tests.kernel.guard_lab import (
     Capture,
     arrived,
     as_nobody,
-    index,
+    link,
     load,
     receiver,
     run,
@@ -143,7 +143,7 @@ def test_a_container_travels_in_its_vms_ipsec(wire: Capture) -> None:
     """Translated outward and inward, as ESP in both directions."""
     secure(A4, B4)
     run("nft", "-f", "-", ns=A, text=SNAT + "\n" + DNAT)
-    load(A, more=exempt_update([index(A, "ac0")]))
+    load(A, more=exempt_update([link(A, "ac0")]))
     load(B)
 
     with receiver(B, B4) as at_b:

@@ -14,6 +14,7 @@ AGENT_KEYS = frozenset(
         "address",
         "interface",
         "uplinks",
+        "inside",
         "outside",
         "guard",
         "mtu",
@@ -51,10 +52,13 @@ def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
     fields.unknown(AGENT_KEYS)
     default = AgentConfig()
     charon = fields.entry("charon")
+    interface = _link(fields, "interface", fields.text("interface"))
+    uplinks = _links(fields, "uplinks")
     return AgentConfig(
         address=fields.address("address"),
-        interface=_link(fields, "interface", fields.text("interface")),
-        uplinks=tuple(_link(fields, "uplinks", name) for name in fields.texts("uplinks")),
+        interface=interface,
+        uplinks=uplinks,
+        inside=_inside(fields, uplinks, interface),
         outside=fields.choice("outside", default.outside),
         guard=fields.choice("guard", default.guard),
         mtu=fields.choice("mtu", default.mtu),
@@ -64,6 +68,29 @@ def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
         vici_socket=fields.path_text("vici_socket", longest=LONGEST_SOCKET),
         interval=fields.number("interval", default.interval, 1, 300),
     )
+
+
+def _links(fields: Fields, key: str) -> tuple[str, ...]:
+    return tuple(name for text in fields.texts(key) if (name := _link(fields, key, text)))
+
+
+def _inside(fields: Fields, uplinks: tuple[str, ...], interface: str) -> tuple[str, ...]:
+    """Links that are not judged; one that the config says leaves the VM cannot be among them."""
+    inside = _links(fields, "inside")
+    for name in inside:
+        if name in uplinks:
+            fields.wrong(
+                "inside",
+                f"{name} is in agent.uplinks, too: a link is judged or it is not",
+                "remove it from one of them",
+            )
+        elif name == interface:
+            fields.wrong(
+                "inside",
+                f"{name} is agent.interface, the link of this VM's address, and must be judged",
+                f"remove {name}",
+            )
+    return inside
 
 
 def _link(fields: Fields, key: str, name: str) -> str:

@@ -83,7 +83,7 @@ def guard_problems(
         *_prevented(placement, desired, observed, table),
         *_misplaced(table),
         *_untranslated(desired, table),
-        *_unjudged(observed, table),
+        *_unjudged(config, placement, observed, table),
         *_offloaded(table),
         *_full(table),
     )
@@ -215,9 +215,9 @@ def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, st
     return (
         "its sender is none that our traps know, but a container's or that of another link",
         (
-            "translate containers to this VM's address; write agent.uplinks where a link is"
-            " missing; list an own address that shall speak clear, such as a virtual one on lo, in"
-            " no_ipsec_subnets"
+            "translate containers to this VM's address; write agent.inside where a judged link"
+            " leads to this VM's own containers only; list an own address that shall speak clear,"
+            " such as a virtual one on lo, in no_ipsec_subnets"
         ),
     )
 
@@ -259,18 +259,20 @@ def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
     )
 
 
-def _unjudged(observed: Observed, table: GuardTable) -> tuple[Problem, ...]:
+def _unjudged(
+    config: Config, placement: Placement | None, observed: Observed, table: GuardTable
+) -> tuple[Problem, ...]:
     links = {link.name: link for link in observed.network.links}
-    uplinks = [link.name for link in observed.network.links if link.index not in table.exempt]
+    reasons = {one.link.name: one.because for one in placement.inside} if placement else {}
     return tuple(
         Problem(
             "link-not-judged",
             # Made by software, mostly for containers; a network card leads out of the VM.
             Severity.INFO if seen.link in links and links[seen.link].kind else Severity.WARNING,
             f"{seen.packets} packets between encrypted addresses went over {seen.link} in clear,"
-            " which the guard does not judge",
+            f" which the guard does not judge: {reasons.get(seen.link, 'it was inside then')}",
             f"if {seen.link} leaves this VM, write agent.uplinks:"
-            f" [{', '.join([name for name in uplinks if name != 'lo'] + [seen.link])}]",
+            f" [{', '.join((*config.agent.uplinks, seen.link))}]",
             seen.link,
         )
         for seen in table.unjudged

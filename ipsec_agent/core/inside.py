@@ -1,0 +1,301 @@
+"""Which links lead to this VM's own containers only, and why. Every other link is judged.
+
+A link is inside where the kernel's own facts say so, never because of its name or address: what is
+new, unknown, made of hardware or stacked on another link is not, nor is what could not be read.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ipsec_agent.core.model import Address, LinkId
+from ipsec_agent.core.observed import Link, Namespace, NetworkFacts
+from ipsec_agent.core.promise import Promise
+
+BRIDGE, VETH, DUMMY = "bridge", "veth", "dummy"
+
+OVERLAYS = frozenset(
+    {
+        *("geneve", "vxlan", "wireguard"),
+        *("gre", "gretap", "ip6gre", "ip6gretap", "ip6tnl", "ipip", "sit"),
+    }
+)
+"""Kinds of tunnels that the VM ends itself: what they carry leaves as packets of the VM's own."""
+
+STACKED = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap", "vlan"})
+"""Kinds that stand on another link, which may have stayed in the namespace where it was made."""
+
+WITHIN = frozenset({"bond", BRIDGE, DUMMY, "ipvlan", "macvlan", "team", "vlan", "vrf"})
+"""Kinds that lead out of a container's namespace only by another link in it."""
+
+NAMEABLE = re.compile(r"[A-Za-z0-9_.@+=~,-]+")
+"""Names that nft takes as they are, none of them as a pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A link that leads to this VM's own containers only.
+
+    Attributes:
+        because: why, as the end of a sentence.
+        exempt: the guard need not judge it; a bridge without a port carries nothing yet, and is
+            judged when it gets its first one.
+    """
+
+    link: Link
+    because: str
+    exempt: bool = True
+
+    @property
+    def key(self) -> LinkId:
+        """As the guard knows it."""
+        return LinkId(self.link.index, self.link.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the operator says of links, by name; `uplinks` are judged, `inside` are not."""
+
+    uplinks: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+
+
+def find_inside(network: NetworkFacts, promise: Promise, words: Words) -> tuple[Inside, ...]:
+    """The links that need no judging, in the kernel's order.
+
+    Args:
+        network: what the kernel says of links, addresses and namespaces.
+        promise: which addresses are encrypted.
+    """
+    return _Judgement(network, promise, words).found()
+
+
+class _Judgement:
+    def __init__(self, network: NetworkFacts, promise: Promise, words: Words) -> None:
+        self._network = network
+        self._promise = promise
+        self._words = words
+        self._links = {link.index: link for link in network.links}
+        self._names = {link.name for link in network.links}
+        self._namespaces = {one.number: one for one in network.namespaces}
+        self._ports: dict[int, list[Link]] = {}
+        self._ends: dict[int, list[Link]] = {}
+        for link in network.links:
+            self._ports.setdefault(link.master, []).append(link)
+            if link.kind == VETH and link.namespace is not None:
+                self._ends.setdefault(link.namespace, []).append(link)
+        self._carrying = frozenset(_stacked_elsewhere(network))
+
+    def found(self) -> tuple[Inside, ...]:
+        """Containers and bridges first, as whose addresses are none of the VM's own; then tunnels
+        that stand on what is left; then bridges again, which such tunnels may be ports of."""
+        reasons = self._settled({})
+        tunnels = {
+            link.index: because
+            for link in self._network.links
+            if link.index not in reasons
+            and link.kind in OVERLAYS
+            and (because := self._encrypted_below(link, reasons))
+            and self._may(link)
+        }
+        reasons = self._settled(tunnels)
+        return tuple(
+            Inside(link, reasons[link.index], exempt=self._carries(link))
+            for link in self._network.links
+            if link.index in reasons
+        )
+
+    def _settled(self, tunnels: dict[int, str]) -> dict[int, str]:
+        """By index why a link is inside: all that might be, less what proves to lead elsewhere.
+
+        What leads out takes away what leads to it, until nothing changes.
+        """
+        words = self._words
+        told = {
+            link.index: "agent.inside names it"
+            for link in self._network.links
+            if link.name in words.inside and link.name not in words.uplinks and self._plain(link)
+        }
+        candidates = {
+            link.index: link
+            for link in self._network.links
+            if link.kind in {BRIDGE, VETH} and link.index not in told and self._may(link)
+        }
+        while True:
+            inside = {**told, **tunnels, **dict.fromkeys(candidates, "")}
+            reasons = {index: self._why(link, inside) for index, link in candidates.items()}
+            left = {index: candidates[index] for index, because in reasons.items() if because}
+            if len(left) == len(candidates):
+                return {**inside, **reasons}
+            candidates = left
+
+    def _plain(self, link: Link) -> bool:
+        """Whether nft understands its index and its name."""
+        # nft reads a number as a name first, where a link is called so.
+        return bool(NAMEABLE.fullmatch(link.name)) and str(link.index) not in self._names
+
+    def _may(self, link: Link) -> bool:
+        """Whether nothing about a link itself speaks against it."""
+        return (
+            self._plain(link)
+            and link.name not in self._words.uplinks
+            and link.index not in self._network.default_links
+            and link.index not in self._carrying
+        )
+
+    def _carries(self, link: Link) -> bool:
+        return link.kind != BRIDGE or link.name in self._words.inside or link.index in self._ports
+
+    def _why(self, link: Link, inside: dict[int, str]) -> str:
+        """Why a bridge or veth is inside if those are; "" where it is not."""
+        if link.kind == BRIDGE:
+            return self._why_bridge(link, inside)
+        return self._why_veth(link, inside)
+
+    def _why_bridge(self, bridge: Link, inside: dict[int, str]) -> str:
+        ports = self._ports.get(bridge.index, [])
+        if not all(port.index in inside or port.kind == DUMMY for port in ports):
+            return ""
+        return "all ports of this bridge are inside" if ports else "this bridge has no port"
+
+    def _why_veth(self, veth: Link, inside: dict[int, str]) -> str:
+        if not self._returns(veth, inside):
+            return ""
+        if veth.namespace is None:
+            return self._why_here(veth, inside)
+        there = self._namespaces.get(veth.namespace)
+        if there is None or not self._leads_back(veth, there, inside):
+            return ""
+        named = f" ({there.name})" if there.name else ""
+        return f"its other end is in a container{named} that has no other way out"
+
+    def _why_here(self, veth: Link, inside: dict[int, str]) -> str:
+        """Of a veth whose other end is on this VM, too: what comes in there is judged."""
+        other = self._links.get(veth.lower)
+        if (
+            other is None
+            or other.lower != veth.index
+            or other.index in self._carrying
+            or other.name in self._words.uplinks
+            or not self._returns(other, inside)
+        ):
+            return ""
+        return f"its other end is {other.name} on this VM"
+
+    def _leads_back(self, veth: Link, there: Namespace, inside: dict[int, str]) -> bool:
+        """Whether a container has no way but those whose ends on this VM are judged behind it."""
+        ends = {end.lower: end for end in self._ends[there.number]}
+        return (
+            any(link.index == veth.lower for link in there.links)
+            and all(self._returns(end, inside) for end in ends.values())
+            and not any(_leads_out(link, there, ends) for link in there.links)
+        )
+
+    def _returns(self, end: Link, inside: dict[int, str]) -> bool:
+        """Whether what comes in by this end is judged before it leaves the VM.
+
+        That of a bridge is switched to its other ports, past our IP layer.
+        """
+        return not end.master or end.master in inside
+
+    def _encrypted_below(self, tunnel: Link, inside: dict[int, str]) -> str:
+        """Why the outer packets of a tunnel are judged; "" where they may not be."""
+        how = tunnel.tunnel
+        if how is None or tunnel.namespace is not None:
+            return ""
+        if any(remote.is_multicast for remote in how.remotes):
+            return ""
+        sources = self._sources(how.source, {remote.version for remote in how.remotes}, inside)
+        if not sources or not all(map(self._promise.encrypted, sources)):
+            return ""
+        if how.source is not None:
+            return f"its packets leave from {how.source}, which is judged"
+        return "its packets leave from addresses that are all judged"
+
+    def _sources(
+        self, source: Address | None, versions: set[int], inside: dict[int, str]
+    ) -> tuple[Address, ...]:
+        """The own addresses that a tunnel's outer packets may bear."""
+        own = tuple(
+            one.address
+            for one in self._network.addresses
+            if is_usable(one.address)
+            and one.link not in inside
+            and (one.link not in self._links or self._links[one.link].kind not in OVERLAYS)
+        )
+        if source is not None:
+            return (source,) if source in own else ()
+        return tuple(one for one in own if not versions or one.version in versions)
+
+
+def is_usable(address: Address) -> bool:
+    """Whether an address can be one of this VM's in a deployment."""
+    return not (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWay:
+    """A link by which a container sends past this VM's IP layer, where nothing can be judged."""
+
+    namespace: Namespace
+    link: Link
+    below: str
+
+
+def own_ways(network: NetworkFacts, inside: tuple[Inside, ...]) -> tuple[OwnWay, ...]:
+    """Links of containers that stand on a judged link of this VM, or that are hardware.
+
+    Args:
+        inside: links that lead to containers only, on which a container's link is no way out.
+    """
+    links = {link.index: link for link in network.links}
+    known = {one.link.index for one in inside}
+    return tuple(
+        OwnWay(there, link, links[link.lower].name if link.kind else "")
+        for there in network.namespaces
+        for link in there.links
+        if may_be_own_way(link, network.number)
+        and (not link.kind or link.lower in links.keys() - known)
+    )
+
+
+def may_be_own_way(link: Link, number: int | None) -> bool:
+    """Whether a link of a container is up, and is hardware or stands on one of this VM's.
+
+    Args:
+        number: of this VM's namespace.
+    """
+    return link.up and not link.loopback and (not link.kind or _is_stacked_on_us(link, number))
+
+
+def _is_stacked_on_us(link: Link, number: int | None) -> bool:
+    return link.kind in STACKED and link.namespace is not None and link.namespace == number
+
+
+def _stacked_elsewhere(network: NetworkFacts) -> Iterator[int]:
+    """Links of this VM on which one in another namespace stands: what leads there is unknown."""
+    for there in network.namespaces:
+        for link in there.links:
+            if _is_stacked_on_us(link, network.number):
+                yield link.lower
+
+
+def _leads_out(link: Link, there: Namespace, ends: dict[int, Link]) -> bool:
+    """Whether a link in a container leads elsewhere than back to this VM's IP layer.
+
+    Args:
+        ends: this VM's ends of the veths to there, by the index of the other end.
+    """
+    if not link.up or link.loopback:
+        return False
+    if link.kind == VETH and link.index in ends:
+        return link.lower != ends[link.index].index
+    within = {one.index for one in there.links}
+    if link.kind == VETH:
+        return link.namespace is not None or link.lower not in within
+    return link.kind not in WITHIN or link.namespace is not None

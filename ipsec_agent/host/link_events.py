@@ -1,0 +1,130 @@
+"""The kernel's word that links changed, here or in another network namespace on this VM.
+
+Events of other namespaces come where they have a number here and this process has
+CAP_NET_BROADCAST (netlink(7): NETLINK_LISTEN_ALL_NSID).
+"""
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.rtnetlink import (
+    BUFFER,
+    NETLINK_ADD_MEMBERSHIP,
+    NETLINK_LISTEN_ALL_NSID,
+    SOL_NETLINK,
+)
+
+RTNLGRP_LINK, RTNLGRP_NSID = 1, 28
+ROOM = 1 << 20
+"""Bytes of events that the kernel keeps for us; what is too much is told as lost."""
+
+SO_RCVBUFFORCE = 33
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was heard at once.
+
+    Attributes:
+        namespaces: numbers of other namespaces whose links changed.
+        everywhere: any may have changed, as at the start, or where events were lost.
+    """
+
+    namespaces: frozenset[int] = frozenset()
+    everywhere: bool = False
+
+
+class LinkEvents:
+    """An open ear. `hears_all` tells whether it hears of other namespaces, too."""
+
+    def __init__(self, channel: socket.socket, *, hears_all: bool) -> None:
+        self._channel = channel
+        self.hears_all = hears_all
+
+    async def heard(self) -> News:
+        """Wait for events; all that have come by then are one piece of news.
+
+        Raises:
+            KernelError: the socket is of no use any more.
+        """
+        await self._readable()
+        numbers: set[int] = set()
+        lost = False
+        while True:
+            try:
+                message, ancillary, _, _ = self._channel.recvmsg(BUFFER, 64)
+            except BlockingIOError:
+                return News(frozenset(numbers), everywhere=lost)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise _refusal(error) from error
+                lost = True
+                continue
+            # That a number has come or gone is told by those messages themselves.
+            lost = lost or not message or _is_of_numbers(message)
+            numbers.update(_origin(ancillary))
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+
+        def set_ready() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(self._channel, set_ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._channel)
+
+
+@contextmanager
+def open_link_events() -> Iterator[LinkEvents]:
+    """Listen from here on.
+
+    Raises:
+        KernelError: the kernel does not let us.
+    """
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    ) as channel:
+        hears_all = True
+        try:
+            with suppress(PermissionError):
+                channel.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+            channel.bind((0, 0))
+            try:
+                channel.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
+            except PermissionError:
+                hears_all = False
+            for group in (RTNLGRP_LINK, RTNLGRP_NSID):
+                channel.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as error:
+            raise _refusal(error) from error
+        yield LinkEvents(channel, hears_all=hears_all)
+
+
+def _is_of_numbers(message: bytes) -> bool:
+    (kind,) = struct.unpack_from("=4xH", message)
+    return kind in {88, 89}  # RTM_NEWNSID, RTM_DELNSID
+
+
+def _origin(ancillary: list[tuple[int, int, bytes]]) -> Iterator[int]:
+    for level, kind, data in ancillary:
+        if (level, kind) == (SOL_NETLINK, NETLINK_LISTEN_ALL_NSID):
+            yield struct.unpack_from("=i", data)[0]
+
+
+def _refusal(error: OSError) -> KernelError:
+    return KernelError(
+        f"listening to the links: {error.strerror}",
+        code=error.errno or 0,
+        hint="run as root, or with the capability CAP_NET_ADMIN",
+    )
