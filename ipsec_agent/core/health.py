@@ -20,9 +20,11 @@ from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
 from ipsec_agent.core.problems.liars import liar_problems
+from ipsec_agent.core.problems.links import link_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.problems.switches import switch_problems
+from ipsec_agent.core.promise import Promise
 
 __all__ = [
     "Assessment",
@@ -122,6 +124,7 @@ def judge(
         *guard_problems(config, placement, desired, observed, lowered=lowered),
         *unreadable(observed),
         *network_problems(placement),
+        *link_problems(Promise.of(config), placement, observed.network),
         *switch_problems(placement, desired, observed),
         *mtu_problems(config, placement, desired, observed),
         *_certificates(config, observed.time),

@@ -42,9 +42,10 @@ class LogLine:
     time: float
 
 
-ADVICE = frozenset({"lockout-risk"})
-"""Warnings of what may be missed one day, which say nothing of how IPsec is: a default gateway
-inside the encrypted set is common, and a VM that has one is not degraded for ever."""
+ADVICE = frozenset({"container-not-judged", "lockout-risk"})
+"""Warnings that say nothing of how this VM's IPsec is: a default gateway inside the encrypted set
+is common, and so are containers with an address of their own on the uplink's network. A VM that has
+either is not degraded for ever."""
 
 
 def healthy(problems: tuple[Problem, ...]) -> bool:

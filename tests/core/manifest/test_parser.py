@@ -95,6 +95,22 @@ def test_host_bits() -> None:
     assert config.ipsec_subnets[0].network == ip_network("10.0.0.0/20")
 
 
+def test_links_that_are_judged_and_links_that_are_not() -> None:
+    """Names need not be there yet; one link cannot be both."""
+    config = read(good(agent={"uplinks": ["eth1"], "inside": ["tap0", "tun7"]})).config
+    assert config is not None
+    assert (config.agent.uplinks, config.agent.inside) == (("eth1",), ("tap0", "tun7"))
+
+    both = good(agent={"interface": "eth0", "uplinks": ["eth1"], "inside": ["eth1", "eth0", "a b"]})
+    found = read(both).complaints
+    assert [complaint.message for complaint in found] == [
+        "this is no name of a link",
+        "eth1 is in agent.uplinks, too: a link is judged or it is not",
+        "eth0 is agent.interface, the link of this VM's address, and must be judged",
+    ]
+    assert all(complaint.line and complaint.key == "agent.inside" for complaint in found)
+
+
 @pytest.mark.parametrize("empty", [(), None])
 def test_empty_no_ipsec_subnets(empty: Any) -> None:
     """no_ipsec_subnets may be empty, or nothing at all (the bug of v1.5.37)."""

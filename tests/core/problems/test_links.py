@@ -1,0 +1,45 @@
+"""Ways that no guard can judge are named."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from ipsec_agent.core.observed import Link, Namespace, Tunnel
+from ipsec_agent.core.problems.problem import Severity
+from tests.vm import CONTAINER, LINKS, NETWORK, healthy_vm
+
+HERE = 1
+"""Number of the VM's own namespace."""
+
+MACVLAN = Link(7, "eth1", 1500, up=True, kind="macvlan", lower=2, namespace=HERE)
+CARD = Link(8, "eth2", 1500, up=True)
+
+
+def test_a_container_with_a_way_of_its_own() -> None:
+    """It is named with its links, and the VM stays healthy: it is not its IPsec."""
+    there = Namespace(5, (MACVLAN, CARD), name="web, pid 812")
+    network = replace(NETWORK, namespaces=(CONTAINER, there))
+
+    found = healthy_vm(network=network).problems()["container-not-judged"]
+
+    assert found.severity is Severity.WARNING
+    assert found.message.startswith(
+        "the container web, pid 812 has the macvlan eth1 on eth0, the network card eth2 of its own"
+    )
+    nameless = replace(NETWORK, namespaces=(CONTAINER, replace(there, name="")))
+    found = healthy_vm(network=nameless).problems()["container-not-judged"]
+    assert found.message.startswith("the container in the network namespace of number 5 has")
+
+
+def test_a_tunnel_to_who_is_not_encrypted() -> None:
+    """The far ends that the kernel knows are judged by the lists."""
+    remotes = tuple(map(ip_address, ("10.0.0.9", "192.0.2.1", "192.0.2.2")))
+    tunnel = Link(11, "flannel.1", 1400, up=True, kind="vxlan", tunnel=Tunnel(None, remotes))
+
+    found = healthy_vm(network=replace(NETWORK, links=(*LINKS, tunnel))).problems()
+    (problem,) = (one for code, one in found.items() if code == "overlay-unencrypted")
+    assert (
+        "leads to 2 of 3 far ends that are not encrypted (192.0.2.1, 192.0.2.2)" in problem.message
+    )
+
+    good = replace(tunnel, tunnel=Tunnel(None, remotes[:1]))
+    assert healthy_vm(network=replace(NETWORK, links=(*LINKS, good))).problems() == {}
