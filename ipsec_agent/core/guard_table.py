@@ -335,13 +335,14 @@ def _unlisted(family: _Family, enforce: bool) -> Iterable[str]:
     misplaced = (
         f"{ip} saddr != @listed{version} fib saddr . oif type != local goto misplaced{version}"
     )
+    untranslated = f"update @untranslated{version} {{ {ip} saddr }}"
     yield _clear(f"misplaced{version}", "out", f"{ip} saddr", enforce)
     yield _block(
         f"chain unlisted{version}",
         [
             f"fib saddr type local {misplaced}",
             f"meta skuid >= 0 {misplaced}",
-            f"{family.routed}oif . oifname != @exempt update @untranslated{version} {{ {ip} saddr }}",
+            f"{family.routed}oif . oifname != @exempt {untranslated}",
         ],
     )
 
