@@ -196,7 +196,7 @@ async def test_a_flowtable_is_named_and_without_it_the_guard_holds(
             for _ in range(4):
                 client.sendto(b"before", (B4, 9))
                 at_b.sendto(b"answer", at_b.recvfrom(99)[1])
-            load(A, more=exempt_update([index(A, "ac0")]))
+            load(A, more=exempt_update([link(A, "ac0")]))
             wire.packets()
 
             client.sendto(b"offloaded", (B4, 9))
