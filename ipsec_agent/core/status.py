@@ -208,7 +208,11 @@ def _selector(selector: PolicySelector) -> str:
 
 def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
     """The judged links; `required` is the largest packet in clear whose ESP fits, in bytes."""
-    judged = snapshot.placement.judged if snapshot.placement else ()
+    placement = snapshot.placement
+    judged = placement.judged if placement else ()
+    if placement is None or not placement.present:
+        links = snapshot.observed.network.links
+        judged = tuple(link for link in links if not link.loopback)
     how = carriage(snapshot.config, snapshot.desired)
     return [
         {

@@ -40,6 +40,7 @@ class LinkReading:
         self._all_doubtful = True
         self._hears_all = False
         self._whole = 0.0
+        self._own: int | None = None
         # One reading at a time; news may come meanwhile, and count for the next one.
         self._reading = threading.Lock()
 
@@ -67,12 +68,16 @@ class LinkReading:
             links = read_links(channel)
             numbers = {link.namespace for link in links if link.namespace is not None}
             numbers |= read_numbers(channel)
-            own = read_own_number(channel)
-            numbers -= {own}
             kept = self._undoubted()
-            found = (kept.get(each) or _namespace(channel, each) for each in sorted(numbers))
-            self._kept = _named(channel, {one.number: one for one in found if one}, own)
-        return Seen(links, tuple(self._kept.values()), own)
+            read = [
+                kept.get(each) or _namespace(channel, each)
+                for each in sorted(numbers - {self._own})
+            ]
+            # The kernel counts this one, too, once a link in another that it told of refers to it.
+            self._own = read_own_number(channel)
+            found = {one.number: one for one in read if one and one.number != self._own}
+            self._kept = _named(channel, found, self._own)
+        return Seen(links, tuple(self._kept.values()), self._own)
 
     def _undoubted(self) -> dict[int, Namespace]:
         """What need not be read again; from here on news are for the next reading."""

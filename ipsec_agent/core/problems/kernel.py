@@ -97,7 +97,8 @@ def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
             "link-down",
             Severity.ERROR,
             f"the uplink {link.name} is down",
-            f"bring it up (`ip link set {link.name} up`); if it is none, write agent.uplinks",
+            f"bring it up (`ip link set {link.name} up`); if it is none of the"
+            f" VM's own, write agent.inside: [{link.name}]",
             link.name,
         )
         for link in placement.uplinks

@@ -23,7 +23,7 @@ def switch_problems(
         and observed.guard is not None
         and observed.guard.mark == desired.guard.mark
     )
-    judged = {link.name for link in placement.uplinks} if placement else set()
+    judged = {link.name for link in placement.judged} if placement else set()
     for switch in observed.switches:
         if switch.family in used and (switch.link == ALL or switch.link in judged):
             yield _switched_off(switch, guarded=guarded)
