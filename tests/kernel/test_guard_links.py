@@ -147,7 +147,7 @@ def test_a_mapping_from_before_the_guard(
         answer = {4: (B4, A4), 6: (B6, A6)}[version]
         send_udp(B, *answer, b"answer", ports=(9, 7000))
         assert arrived(at_c) == b"answer"
-        load(A, more=exempt_update([index(A, "ac0")]))
+        load(A, more=exempt_update([link(A, "ac0")]))
         wire.packets()
 
         send_udp(C, own, target, b"after", ports=(7000, 9))
