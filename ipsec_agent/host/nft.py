@@ -177,6 +177,8 @@ class Nft:
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake once it listens, and at every change of the table that is not our own, for ever.
 
+        A flowtable of anybody counts, too.
+
         Raises:
             KernelError: the kernel does not tell of changes.
         """

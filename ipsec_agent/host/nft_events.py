@@ -20,6 +20,9 @@ _ADD_MEMBERSHIP = 1
 _GROUP_NFTABLES = 7
 _SUBSYSTEM = 10
 _NEWGEN = 15
+_FLOWTABLES = frozenset({22, 24})
+"""NFT_MSG_NEWFLOWTABLE and DELFLOWTABLE: one of anybody's takes packets past every table."""
+
 _HEADERS = 20  # nlmsghdr and nfgenmsg
 _TABLE_NAME = 1  # the same number in every message about a part of a table
 _GEN_PID = 2
@@ -57,19 +60,23 @@ def open_events() -> socket.socket:
 
 @dataclass(slots=True)
 class Transactions:
-    """Puts messages together to transactions; one may span several datagrams."""
+    """Puts messages together to transactions; one may span several datagrams.
+
+    Attributes:
+        table: the one that counts; so does a flowtable, wherever it is.
+    """
 
     table: str
     _touched: bool = field(default=False, init=False)
 
     def feed(self, datagram: bytes) -> Iterator[Change]:
-        """The transactions that end in this datagram and touched the table."""
+        """The transactions that end in this datagram and touched the table, or a flowtable."""
         for kind, attributes in _messages(datagram):
             if kind == _NEWGEN:
                 if self._touched:
                     self._touched = False
                     yield _change(attributes)
-            elif attributes.get(_TABLE_NAME) == self.table.encode() + b"\0":
+            elif kind in _FLOWTABLES or attributes.get(_TABLE_NAME) == self.table.encode() + b"\0":
                 self._touched = True
 
 

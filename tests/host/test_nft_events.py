@@ -43,6 +43,16 @@ def test_a_transaction_names_who_made_it() -> None:
     assert list(transactions.feed(two)) == [Change(45, "nft")]
 
 
+def test_a_flowtable_counts_wherever_it_is() -> None:
+    """Made or deleted, it decides whether packets get to the table at all."""
+    transactions = Transactions("ipsec_agent")
+
+    for kind in (22, 24):
+        flowtable = message(kind, a1=b"fast\0", a2=b"f\0")
+        assert list(transactions.feed(flowtable + end(42))) == [Change(42, "nft")]
+    assert list(transactions.feed(message(18, a1=b"fast\0", a2=b"f\0") + end(43))) == []
+
+
 def test_other_subsystems_are_left_alone() -> None:
     """nfnetlink carries conntrack and others with the same numbers."""
     foreign = bytearray(rule(b"ipsec_agent"))
