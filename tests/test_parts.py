@@ -10,7 +10,7 @@ from tests.data_files import ROOT
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("test_*.py"))
-PARTS = ("unit", "kernel", "charon", "monit", "repair", "fleet", "esp", "boot")
+PARTS = ("unit", "kernel", "charon", "monit", "repair", "fleet", "esp", "boot", "mutations")
 MARKED = {
     "kernel": "kernel",
     "charon": "charon",
@@ -20,7 +20,7 @@ MARKED = {
 }
 """Directories in which every module has this mark."""
 
-IN_LAB = {"kernel", "esp", "long"}
+MARKS = {"lab": {"kernel", "esp", "long"}, "mutations": {"mutation"}}
 """What marks a test there; one without is a unit test."""
 
 
@@ -35,13 +35,13 @@ def script(*words: str) -> subprocess.CompletedProcess[str]:
 def test_marks(path: Path) -> None:
     """A part looks into its own directories only, so that a mark elsewhere is never found."""
     text = path.read_text()
-    marks = set(re.findall(r"pytest\.mark\.(kernel|charon|esp|long|fleet|boot)\b", text))
+    marks = set(re.findall(r"pytest\.mark\.(kernel|charon|esp|long|fleet|boot|mutation)\b", text))
     room = path.relative_to(TESTS).parts[0]
     if room in MARKED:
         assert marks == {MARKED[room]}
         assert re.search(rf"^pytestmark = .*mark\.{MARKED[room]}\b", text, re.MULTILINE)
     else:
-        assert marks <= (IN_LAB if room == "lab" else set())
+        assert marks <= MARKS.get(room, set())
 
 
 def test_help() -> None:

@@ -22,7 +22,7 @@ from tests.lab.kernel import fetch, initramfs
 ROOT = Path(__file__).parents[2]
 VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 MEMORY = "4G"
-BOOT_DEADLINE = 120.0
+BOOT_DEADLINE = 240.0
 """Seconds until the command runs; 6 on two idle cores."""
 
 UNFINISHED = 70
@@ -184,6 +184,8 @@ def here(command: list[str], results: Path, deadline: float) -> int:
 def _qemu(kernel: Path, archive: Path, channel: Path, boot: Boot | None) -> list[str]:
     # Without hardware help the kernel's guards against its own processor cost a third of the guest.
     options = "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"
+    # On a busy machine the boot's count of timer interrupts finds too few, and it panics.
+    options += " no_timer_check"
     second = (
         ("-chardev", f"file,id=wire,path={boot.wire}", "-serial", "chardev:wire") if boot else ()
     )

@@ -1,0 +1,206 @@
+"""The code that holds what tests on the machine's own kernel say: without it they fail.
+
+A text that its file no longer holds once is a mutation to be written anew, which the unit tests
+say; `scripts/test --long` sees the tests fail.
+"""
+
+from dataclasses import dataclass
+
+from tests.mutations.mutation import Mutation
+
+UNLISTED = """\
+            f"{ip} saddr {outside} {ip} daddr != {outside} jump unlisted{version}",
+"""
+
+REPAIR = "tests/charon/test_repair.py"
+DISGUISE, LINKS, PORTS, SOURCES, TABLE = (
+    f"tests/kernel/test_guard_{name}.py"
+    for name in ("disguise", "links", "ports", "sources", "table")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OfTest(Mutation):
+    """A mutation that a test meets.
+
+    Attributes:
+        test: as pytest names it.
+    """
+
+    test: str
+
+
+TEST_MUTATIONS = (
+    OfTest(
+        "IKE of any user passes",
+        "core/guard_table.py",
+        '"meta skuid 0 goto ike_in"',
+        '"goto ike_in"',
+        f"{PORTS}::test_another_user_is_no_ike",
+    ),
+    OfTest(
+        "IKE to any port passes",
+        "core/guard_table.py",
+        '"udp sport 500 udp dport 500 accept"',
+        '"udp sport 500 accept"',
+        f"{PORTS}::test_only_ike_port_to_ike_port",
+    ),
+    OfTest(
+        "whatever is between the ports 4500 passes",
+        "core/guard_table.py",
+        "{ports} @th,64,32 0 accept",
+        "{ports} accept",
+        f"{PORTS}::test_ports_of_ike",
+    ),
+    OfTest(
+        "later fragments leave as what they look like",
+        "core/guard_table.py",
+        '            f"{later} goto clear_out{version}",\n',
+        "",
+        f"{PORTS}::test_later_fragments_that_look_like_ike_do_not_leave",
+    ),
+    OfTest(
+        "later fragments of any protocol arrive",
+        "core/guard_table.py",
+        'f"meta l4proto udp {later} accept"',
+        'f"{later} accept"',
+        f"{PORTS}::test_later_fragments_of_other_protocols_are_dropped",
+    ),
+    OfTest(
+        "neighbour discovery may come from afar",
+        "core/guard_table.py",
+        " }} ip6 hoplimit 255 accept",
+        " }} accept",
+        f"{TABLE}::test_forged_neighbour_discovery_is_dropped",
+    ),
+    OfTest(
+        "a link-local address is nobody's",
+        "core/guard_table.py",
+        'routed="ip6 saddr != fe80::/10 "',
+        'routed=""',
+        f"{TABLE}::test_clear_from_a_link_local_address",
+    ),
+    OfTest(
+        "counting and dropping are one rule",
+        "core/guard_table.py",
+        'f"update @{name} {{ {peer} }}",\n            f\'counter',
+        "f'update @{name} {{ {peer} }} counter",
+        f"{TABLE}::test_a_full_counter_set_still_drops",
+    ),
+    *(
+        OfTest(name, "core/guard_table.py", UNLISTED, "", test)
+        for name, test in (
+            (
+                "masquerade may take the address of another link",
+                f"{LINKS}::test_masquerade_without_an_address_on_the_uplink",
+            ),
+            (
+                "a program may send from the address of another link",
+                f"{SOURCES}::test_an_address_that_the_link_does_not_have",
+            ),
+        )
+    ),
+    *(
+        OfTest(name, "core/guard_table.py", f"            {text}\n", "", test)
+        for name, text, test in (
+            (
+                "what is sent with a source route is only passing",
+                '*source_routes["out"],',
+                f"{DISGUISE}::test_no_detour_leaves",
+            ),
+            (
+                "what arrives with a source route is only passing",
+                '*source_routes["in"],',
+                f"{DISGUISE}::test_no_detour_is_heard",
+            ),
+            (
+                "what bears the VM's address is the VM's IKE",
+                '"fib saddr type local return",',
+                f"{PORTS}::test_a_containers_ike_is_not_its_vms",
+            ),
+            (
+                "a container speaks IKE",
+                '"iif @exempt return",',
+                f"{PORTS}::test_a_container_with_an_encrypted_address_speaks_no_ike",
+            ),
+        )
+    ),
+    OfTest(
+        "an IPv4-mapped address is an IPv6 address",
+        "core/guard_table.py",
+        """\
+            "meta l4proto esp accept",
+            *(f"ip6 {end} {MAPPED} goto disguised_{name}" for end in _ENDS if families),
+""",
+        '            "meta l4proto esp accept",\n',
+        f"{DISGUISE}::test_no_mapped_address_is_heard",
+    ),
+    OfTest(
+        "charon has the ports of IKE or not, once and for all",
+        "core/plan.py",
+        "    if reopens(desired, observed):",
+        "    if not desired.placed:",
+        "tests/charon/test_ike_ports.py::test_a_restarted_agent",
+    ),
+    OfTest(
+        "ESP in UDP of any user passes",
+        "core/guard_table.py",
+        "{ports} meta mark & {ENCRYPTED_MARK:#x} != 0",
+        "{ports}",
+        f"{PORTS}::test_another_users_data_is_no_esp_in_udp",
+    ),
+    *(
+        OfTest(name, file, text, instead, f"{REPAIR}::{test}")
+        for name, file, text, instead, test in (
+            (
+                "an altered guard is as good as the right one",
+                "core/plan.py",
+                "if table is None or table.mark != wish.mark:",
+                "if table is None:",
+                "test_guard[chain flushed]",
+            ),
+            (
+                "a policy that is gone is none to mend",
+                "core/drift.py",
+                "    if policy is None or policy.blocks:\n        return False",
+                "    if policy is None:\n        return True",
+                "test_policies[trap out]",
+            ),
+            (
+                "a policy that only asks for ESP is good enough",
+                "core/drift.py",
+                "return policy.esp if action is Action.ENCRYPT else not policy.esp",
+                "return True",
+                "test_policies[trap blunted]",
+            ),
+            (
+                "policies that charon believes in are not installed again",
+                "core/plan.py",
+                "        *_reinstalls(desired, observed, loaded_anew, told),\n",
+                "",
+                "test_policies[flushed]",
+            ),
+            (
+                "a stopped charon is left alone",
+                "core/plan.py",
+                "        return (ContinueCharon(process),)",
+                "        return ()",
+                "test_charon_stopped_by_a_signal",
+            ),
+            (
+                "a charon without its socket is left alone",
+                "core/plan.py",
+                "not process.reachable and now - process.started > STARTING",
+                "False",
+                "test_socket_removed",
+            ),
+            (
+                "only the first address has traps",
+                "core/desired.py",
+                "for address in encrypting if address.version == network.version)\n",
+                "for address in encrypting[:1])\n",
+                "test_address_changed",
+            ),
+        )
+    ),
+)
