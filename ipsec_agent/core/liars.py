@@ -5,6 +5,10 @@ initiator, as responder and when an SA is rekeyed, a child without USE_TRANSPORT
 tunnel mode for all that our trap's selectors cover (child_create.c of 5.9 and 6.0). An honest VM
 never has anything but transport mode, for all that the two hosts send each other. The guard lets
 nothing pass that goes through another SA; what is left is that flows fall into it, and so it ends.
+
+No configuration prevents it. A trap for any peer needs the subnet as its remote selector, and with
+that child charon also answers within the IKE_SAs that the trap began, and narrows what the peer
+answers there; `dynamic` for the others would only take one of three ways away.
 """
 
 from collections.abc import Iterable
@@ -67,7 +71,9 @@ def _negotiated(observed: Observed) -> tuple[Lie, ...]:
     charon = observed.charon
     if charon is None:
         return ()
-    broad = {state.spi for state in observed.states if state.spi and not state.between_hosts}
+    # By what identifies an SA: each end chooses the SPI of what comes in, so that a liar could name
+    # one of somebody else's.
+    broad = {(state.destination, state.spi) for state in observed.states if not state.between_hosts}
     found = []
     for sa in charon.sas:
         false = [
@@ -88,7 +94,7 @@ def _negotiated(observed: Observed) -> tuple[Lie, ...]:
     return tuple(found)
 
 
-def _false(sa: IkeSa, child: ChildSa, broad: set[int]) -> str:
+def _false(sa: IkeSa, child: ChildSa, broad: set[tuple[Address, int]]) -> str:
     """What is wrong with a CHILD_SA; "" for an honest one."""
     remote = ", ".join(map(str, child.remote))
     if not child.transport:
@@ -97,7 +103,7 @@ def _false(sa: IkeSa, child: ChildSa, broad: set[int]) -> str:
         return f"an SA for {remote}"
     if child.restricted:
         return "an SA for one protocol or port only"
-    if broad & {child.spi_in, child.spi_out}:
+    if broad & {(sa.local, child.spi_in), (sa.remote, child.spi_out)}:
         return f"an SA for {remote} that the kernel has with a wider selector"
     return ""
 

@@ -43,10 +43,13 @@ TRAPPED = tuple(installed(policy) for policy in WISH.policies)
 def seen(*sas: IkeSa, **more: object) -> Observed:
     """A pass in which charon has these, all of them known to the kernel."""
     states = tuple(
-        SecurityAssociation(OWN, PEER, spi, 1, added=int(BORN) + 1)
+        SecurityAssociation(one, other, spi, 1, added=int(BORN) + 1)
         for sa in sas
         for child in sa.children
-        for spi in (child.spi_in, child.spi_out)
+        for one, other, spi in (
+            (sa.local, sa.remote, child.spi_out),
+            (sa.remote, sa.local, child.spi_in),
+        )
     )
     policies = tuple(
         Policy(PolicySelector(direction, ip_network(one), ip_network(other)), 9, True, False)
@@ -116,6 +119,9 @@ def test_the_kernel_has_it_wider_than_charon_says() -> None:
     assert lies(WISH, observed) == ()
     (lie,) = lies(WISH, replace(observed, states=wide))
     assert (lie.ike_sa, "wider selector" in lie.because) == (1, True)
+    # What a liar calls an SA of its own is no reason to end another's.
+    elsewhere = tuple(replace(state, destination=OTHER) for state in wide)
+    assert lies(WISH, replace(observed, states=(*observed.states, *elsewhere))) == ()
 
 
 def test_an_honest_duplicate_is_not_ended_for_a_lie() -> None:
