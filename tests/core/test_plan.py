@@ -56,6 +56,7 @@ from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import KernelError
 from ipsec_agent.observe import observe
 from tests.configs import config
+from tests.core.test_orphans import child_sa, ike_sa
 from tests.fakes import PROCESS, FakeMachine, installed, network
 
 OWN = ip_address("10.0.0.5")
@@ -97,9 +98,12 @@ async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Pol
 
 
 @settings(max_examples=150, deadline=None)
-@given(wishes, wishes, st.integers(0, 12))
-def test_safe_at_every_prefix(before: object, after: object, cut: int) -> None:
-    """A flow that must be encrypted before and after is protected wherever the plan is cut."""
+@given(wishes, wishes, st.integers(0, 12), st.integers(0, 2))
+def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int) -> None:
+    """A flow that must be encrypted before and after is protected wherever the plan is cut.
+
+    Peers may have lied meanwhile: what they made is ended, whatever else there is to do.
+    """
 
     async def scenario() -> None:
         machine = FakeMachine(network("10.0.0.5"))
@@ -114,8 +118,11 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int) -> None:
         }
         policies = await machine.policies()
         assert all(protects(policies, peer) for peer in protected)
+        false = replace(child_sa(1, 100), transport=False)
+        machine.sas |= {number: ike_sa(number, false) for number in range(lies)}
 
         policies = await pass_until(machine, new, cut)
+        assert len(machine.sas) == max(lies - cut, 0)
 
         assert {peer for peer in protected if not protects(policies, peer)} == set()
 
