@@ -120,7 +120,7 @@ TEST_MUTATIONS = (
             ),
             (
                 "a container speaks IKE",
-                '"iif @exempt return",',
+                '"iif . iifname @exempt return",',
                 f"{PORTS}::test_a_container_with_an_encrypted_address_speaks_no_ike",
             ),
         )
