@@ -15,7 +15,7 @@ from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, judging_all, unplaced
 from ipsec_agent.core.desired_mtu import mtus_to_fix
 from ipsec_agent.core.liars import Lie, lies
-from ipsec_agent.core.observed import Observed
+from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
@@ -87,6 +87,7 @@ class Reconciler:
         self._finished = finished
         self._most_pause = most_pause
         self._placement: Placement | None = None
+        self._placed_by: tuple[Config, NetworkFacts] | None = None
         self._desired = unplaced(config, lowered=False)
         self._failures: dict[str, AgentError] = {}
         self._retry = RETRY_FIRST
@@ -195,10 +196,7 @@ class Reconciler:
             return
         self._failures.pop("placement", None)
         try:
-            promise = Promise.of(config)
-            found = place(config.agent, promise, network)
-            placement = steady(found, self._placement, promise, network)
-            self._placement = placement
+            placement = self._place(network)
             guard = None if self.guard_lowered else desired_guard(config, placement)
             wish = desired(config, placement, guarded=guard is not None)
         except ConfigError as error:
@@ -208,6 +206,20 @@ class Reconciler:
             return
         mtus = mtus_to_fix(config, placement, wish, network)
         self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered, mtus=mtus)
+
+    def _place(self, network: NetworkFacts) -> Placement:
+        """Where this VM stands; worked out again only where the links or the config are others.
+
+        Raises:
+            ConfigError: that is not clear.
+        """
+        config, by = self.config, self._placed_by
+        if self._placement is None or by is None or by[0] is not config or by[1] is not network:
+            promise = Promise.of(config)
+            found = place(config.agent, promise, network)
+            self._placement = steady(found, self._placement, promise, network)
+            self._placed_by = (config, network)
+        return self._placement
 
     async def _act(self, steps: tuple[Step, ...], done: list[str]) -> bool:
         """Perform the steps; one that fails stops no neighbour. Whether another round makes sense.

@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import (
     BUFFER,
+    HEADER,
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_LISTEN_ALL_NSID,
+    NETNSA_NSID,
+    RTGEN,
     SOL_NETLINK,
+    attributes,
+    number,
 )
 
 RTNLGRP_LINK, RTNLGRP_NSID = 1, 28
+RTM_NEWNSID, RTM_DELNSID = 88, 89
 ROOM = 1 << 20
 """Bytes of events that the kernel keeps for us; what is too much is told as lost."""
 
@@ -66,9 +72,7 @@ class LinkEvents:
                     raise _refusal(error) from error
                 lost = True
                 continue
-            # That a number has come or gone is told by those messages themselves.
-            lost = lost or not message or _is_of_numbers(message)
-            numbers.update(_origin(ancillary))
+            numbers.update(_origin(ancillary), _renumbered(message))
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -111,9 +115,15 @@ def open_link_events() -> Iterator[LinkEvents]:
         yield LinkEvents(channel, hears_all=hears_all)
 
 
-def _is_of_numbers(message: bytes) -> bool:
-    (kind,) = struct.unpack_from("=4xH", message)
-    return kind in {88, 89}  # RTM_NEWNSID, RTM_DELNSID
+def _renumbered(message: bytes) -> Iterator[int]:
+    """The number that has come or gone, of a message about that; it may be used again.
+
+    One that another namespace has is not told from ours: then one is read again for nothing.
+    """
+    if len(message) >= HEADER.size and HEADER.unpack_from(message)[1] in {RTM_NEWNSID, RTM_DELNSID}:
+        found = dict(attributes(message[HEADER.size + RTGEN.size :]))
+        if NETNSA_NSID in found:
+            yield number(found[NETNSA_NSID])
 
 
 def _origin(ancillary: list[tuple[int, int, bytes]]) -> Iterator[int]:
