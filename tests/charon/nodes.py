@@ -234,10 +234,13 @@ def network(
     """
     names = [f"{prefix}{os.getpid()}-{number}" for number in range(count + 1)]
     hub, *others = names
+    # A link to a namespace that leads nowhere else would be one to a container.
+    beyond = f"{hub}b"
     nodes = []
     try:
         ips(
-            *(f"netns add {name}" for name in names),
+            *(f"netns add {name}" for name in (*names, beyond)),
+            f"link add beyond netns {hub} type veth peer hub netns {beyond}",
             *(
                 f"link add {_link(nic)} netns {name}"
                 f" type veth peer {_port(number, nic)} netns {hub}"
@@ -255,7 +258,7 @@ def network(
     finally:
         for node in nodes:
             node.clean()
-        remove(names)
+        remove((*names, beyond))
 
 
 def remove(names: Sequence[str]) -> None:
@@ -274,7 +277,8 @@ def _port(number: int, nic: int) -> str:
 
 
 def _hub(count: int, nics: int) -> Iterator[str]:
-    """A bridge for each link of the VMs."""
+    """A bridge for each link of the VMs, and a way on."""
+    yield "link set beyond up"
     for nic in range(nics):
         yield f"link add br{nic} type bridge"
         yield f"link set br{nic} up"
