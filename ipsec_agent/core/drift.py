@@ -51,6 +51,17 @@ def foreign(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
     )
 
 
+def takes_trapped(policy: Policy, desired: Desired) -> bool:
+    """Whether a policy selects some of what one of our traps does."""
+    return any(
+        wanted.action is Action.ENCRYPT
+        and wanted.selector.direction is policy.selector.direction
+        and wanted.selector.source.overlaps(policy.selector.source)
+        and wanted.selector.destination.overlaps(policy.selector.destination)
+        for wanted in desired.policies
+    )
+
+
 def _children(charon: Charon | None) -> tuple[ChildSa, ...]:
     return tuple(child for sa in charon.sas for child in sa.children) if charon else ()
 

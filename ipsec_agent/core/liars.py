@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
-from ipsec_agent.core.drift import foreign
-from ipsec_agent.core.model import Action, Address, Desired, Network
-from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, Observed, Policy
+from ipsec_agent.core.drift import foreign, takes_trapped
+from ipsec_agent.core.model import Address, Desired, Network
+from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, Observed
 from ipsec_agent.core.steps import TerminateSa
 
 IN_PLACE = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DELETING"})
@@ -122,17 +122,6 @@ def _unknown(desired: Desired, observed: Observed) -> tuple[Lie, ...]:
         policy.tunnel: f"a policy in tunnel mode for {policy.selector.source} to"
         f" {policy.selector.destination}, which charon does not know"
         for policy in strange
-        if policy.tunnel is not None and _trapped(policy, desired)
+        if policy.tunnel is not None and takes_trapped(policy, desired)
     }
     return tuple(Lie(peer, because) for peer, because in found.items())
-
-
-def _trapped(policy: Policy, desired: Desired) -> bool:
-    """Whether it takes what one of our traps selects."""
-    return any(
-        wanted.action is Action.ENCRYPT
-        and wanted.selector.direction is policy.selector.direction
-        and wanted.selector.source.overlaps(policy.selector.source)
-        and wanted.selector.destination.overlaps(policy.selector.destination)
-        for wanted in desired.policies
-    )

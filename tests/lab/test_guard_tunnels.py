@@ -80,8 +80,10 @@ def establish(way: Way) -> None:
         lines = [*states]
         if ":" in ends:
             # As charon's own exemption: neighbour discovery is none of this test's packets.
-            discovery = f"{ends} proto ipv6-icmp type 136"
-            lines.append(f"xfrm policy add {discovery} dir {direction} priority 1")
+            lines += [
+                f"xfrm policy add {ends} proto ipv6-icmp type {kind} dir {direction} priority 1"
+                for kind in (135, 136)
+            ]
         lines += [f"xfrm policy add {ends} dir {direction} priority 9{templates}"]
         run("ip", "-batch", "-", ns=ns, text="\n".join(lines) + "\n")
 

@@ -1,7 +1,7 @@
 """The kernel's part of health: its policies, the VM's address and links, what cannot be read."""
 
-from ipsec_agent.core.drift import foreign, missing
-from ipsec_agent.core.model import Action, Desired
+from ipsec_agent.core.drift import foreign, missing, takes_trapped
+from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed, Policy
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
@@ -77,15 +77,8 @@ def _strange(
 
 def _bypasses(policy: Policy, desired: Desired) -> bool:
     """Whether a foreign policy lets pass in clear what one of our traps selects."""
-    if policy.esp or policy.blocks:
-        return False
-    return any(
-        wanted.action is Action.ENCRYPT
-        and wanted.selector.direction is policy.selector.direction
-        and wanted.selector.source.overlaps(policy.selector.source)
-        and wanted.selector.destination.overlaps(policy.selector.destination)
-        for wanted in desired.policies
-    )
+    clear = not policy.esp and not policy.blocks and policy.tunnel is None
+    return clear and takes_trapped(policy, desired)
 
 
 def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
