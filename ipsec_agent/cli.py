@@ -18,7 +18,7 @@ DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
 
 VERBS = {
     "run": "run the daemon in the foreground; SIGTERM ends it and leaves charon and the traffic",
-    "check": "judge a config and its certificates, touching nothing",
+    "check": "judge a config and its certificates; with --machine, also whether this VM can do it",
     "plan": "what a VM with this address would enforce",
     "status": "what is, from the running agent",
     "reload": "have the running agent read its config again",
@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made["check"].add_argument(
         "file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default()
+    )
+    made["check"].add_argument(
+        "--machine",
+        action="store_true",
+        help="also try ESP and the guard's table on this VM, and look for charon and for what the"
+        " config would cut off; needs root, changes nothing",
     )
     _plan_arguments(made["plan"])
     for verb in ("status", "reload", "stop"):

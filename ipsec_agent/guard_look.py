@@ -7,13 +7,16 @@ from typing import Any
 
 from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.config import Config, GuardMode
-from ipsec_agent.core.desired_guard import guard_of
+from ipsec_agent.core.desired_guard import guard_of, lockouts
 from ipsec_agent.core.guard_table import mark, ruleset
+from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.status import guard_counters
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import saved_guard
+from ipsec_agent.host.surroundings import read_own_surroundings
 
 
 class State(enum.StrEnum):
@@ -51,6 +54,13 @@ class Look:
     current: bool | None
     saved: Saved
     notes: tuple[str, ...]
+
+
+def lockouts_here(config: Config) -> tuple[Finding, ...]:
+    """What this VM would lose by a config; for all of its addresses, since every link is judged."""
+    network = read_addresses()
+    own = tuple(one.address for one in network.addresses)
+    return lockouts(config, own, network.gateways, read_own_surroundings())
 
 
 async def look(nft: Nft, config: Config | None, path: Path) -> Look:

@@ -7,18 +7,21 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ipsec_agent.core.charon_log import Said
+from ipsec_agent.core.charon_log import Said, kernel_refuses
 from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.esp import DummySa, EspAbility, dummy_sas
 from ipsec_agent.core.inside import Words, find_inside
 from ipsec_agent.core.model import Address, LinkId
 from ipsec_agent.core.observed import Inherited, NetworkFacts, RememberedPeer
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError, StartError
+from ipsec_agent.esp_reading import EspReading
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import Links, open_links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.peers import PeerMemory
+from ipsec_agent.host.preflight import esp_ability
 from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.xfrm import Xfrm, open_xfrm
 from ipsec_agent.machine_charon import CharonHost
@@ -45,6 +48,8 @@ class Machine(CharonHost, KernelHost):
             lasts=self._half_interval,
         )
         self._peers = PeerMemory(state_dir / "peers.json")
+        self._esp = EspReading(esp_ability, self._half_interval)
+        self._esp_of: tuple[Config, NetworkFacts, tuple[DummySa, ...]] | None = None
 
     def _half_interval(self) -> float:
         # So that each tick reads anew.
@@ -55,6 +60,14 @@ class Machine(CharonHost, KernelHost):
         words = Words(agent.uplinks, agent.inside)
         found = find_inside(facts, Promise.of(self._config), words)
         return frozenset(one.key for one in found if one.exempt)
+
+    async def esp(self, network: NetworkFacts) -> EspAbility:
+        """Whether the kernel can do the ESP that a VM with this network needs."""
+        known = self._esp_of
+        if known is None or known[0] is not self._config or known[1] is not network:
+            own = (one.address for one in network.addresses)
+            known = self._esp_of = self._config, network, dummy_sas(self._config, own)
+        return await self._esp.get(known[2])
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none, or where it is not wanted and cannot be."""
@@ -88,9 +101,16 @@ class Machine(CharonHost, KernelHost):
 
     async def watch(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
         """Wake the loop at every event of charon, the kernel and the links, for ever."""
+
+        def noted(said: Said) -> None:
+            if kernel_refuses(said):
+                self._esp.outdated()
+            heard(said)
+
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch_kernel(wake), name="kernel events")
-            group.create_task(self.watch_charon(wake, heard), name="charon")
+            group.create_task(self.watch_charon(wake, noted), name="charon")
+            group.create_task(self._esp.watch(wake), name="ESP")
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
+from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import Direction
 from ipsec_agent.core.observed import (
     Charon,
@@ -39,6 +40,9 @@ class ReadableHost(Protocol):
     async def network(self) -> NetworkFacts:
         """The VM's links and addresses."""
 
+    async def esp(self, network: NetworkFacts) -> EspAbility:
+        """Whether the kernel can do the ESP that a VM with this network needs."""
+
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none."""
 
@@ -67,10 +71,10 @@ async def observe(host: ReadableHost) -> Observed:
     async with asyncio.TaskGroup() as group:
         readings = [
             group.create_task(_charon_and_xfrm(host)),
+            group.create_task(_network_and_esp(host)),
             *(
                 group.create_task(_read(name, reading()))
                 for name, reading in (
-                    ("network", host.network),
                     ("guard", host.guard),
                     ("saved_guard", host.saved_guard),
                     ("inherited", host.inherited),
@@ -113,3 +117,12 @@ async def _charon_and_xfrm(host: ReadableHost) -> dict[str, object]:
         **await _read("states", host.states()),
         **await _read("policies", host.policies()),
     }
+
+
+async def _network_and_esp(host: ReadableHost) -> dict[str, object]:
+    """Which ESP is needed depends on the VM's addresses; where they are unknown nobody is healthy."""
+    found = await _read("network", host.network())
+    network = found["network"]
+    if not isinstance(network, NetworkFacts):
+        return found
+    return {**found, **await _read("esp", host.esp(network))}

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import policies
+from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import (
     Action,
     Address,
@@ -70,6 +71,7 @@ class FakeMachine:
         self.table: GuardTable | None = None
         self.ports: IkePorts | None = None
         self.saved = ""
+        self.ability = EspAbility()
         self.kernel_sas: tuple[SecurityAssociation, ...] = ()
         self.peers: tuple[RememberedPeer, ...] = ()
         self.poked: list[Address] = []
@@ -113,6 +115,9 @@ class FakeMachine:
 
     async def network(self) -> NetworkFacts:
         return self.facts
+
+    async def esp(self, _network: NetworkFacts) -> EspAbility:
+        return self.ability
 
     async def guard(self) -> GuardTable | None:
         return self.table

@@ -1,5 +1,6 @@
 """The loop on a machine of dicts: it converges from any state, with a failure at any step."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -9,8 +10,10 @@ import pytest
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
 from ipsec_agent.core.model import DesiredGuard, LinkId
 from ipsec_agent.core.observed import IkeSa, Link, Namespace, OwnAddress
+from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.errors import StartError
 from ipsec_agent.reconcile import Reconciler
@@ -160,6 +163,36 @@ async def test_failure_at_each_step(step: int) -> None:
     if step < steps_needed:
         assert first.problems[0].message == "refused for the test"
     assert is_converged(machine, second), second.problems
+
+
+async def test_a_kernel_without_esp() -> None:
+    """Everything is enforced, and it counts as started; it is critical until the module appears."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[1])
+    trial = Trial(dummy_sas(CONFIGS[1], ENDS)[0], errno.EPROTONOSUPPORT, "Protocol not supported")
+    machine.ability = EspAbility((trial,), KernelEvidence())
+
+    without = await loop.one_pass()
+    machine.ability = EspAbility((replace(trial, error=0),))
+    with_it = await loop.one_pass()
+
+    assert set(machine.kernel) == {policy.selector for policy in without.desired.policies}
+    assert machine.table is not None
+    assert (without.state, without.healthy) == (State.DEGRADED, False)
+    assert [(one.code, one.severity) for one in without.problems] == [
+        ("esp-unavailable", Severity.CRITICAL)
+    ]
+    assert (with_it.state, with_it.healthy, with_it.problems) == (State.RUNNING, True, ())
+
+
+async def test_a_kernel_that_is_still_tried() -> None:
+    """What waits for IPsec waits no longer for that; but nobody is healthy before it is known."""
+    machine = FakeMachine(network("10.0.0.5"))
+    machine.ability = EspAbility(pending=True)
+
+    snapshot = await reconciler(machine, CONFIGS[1]).one_pass()
+
+    assert (snapshot.state, snapshot.healthy) == (State.DEGRADED, False)
 
 
 async def test_idle_pass_touches_nothing() -> None:

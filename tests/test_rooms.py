@@ -23,6 +23,7 @@ WITHIN_HOST = {
     "netlink_wire": {"own_time"},
     "nft": {"nft_events", "nft_exempt", "nft_listing", "own_time"},
     "process": {"own_time"},
+    "preflight": {"xfrm_messages", "xfrm_records"},
     "saved_guard": {"files"},
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time"},

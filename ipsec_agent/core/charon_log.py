@@ -67,7 +67,7 @@ PATTERNS = (
     (
         r"unable to (install|add) .*(policy|SA|SAD|SPD)",
         "kernel-refuses",
-        "look whether the kernel has ESP and the algorithms of esp_proposals",
+        "`ipsec-agent check --machine` says what the kernel lacks",
     ),
     (
         r"installing trap failed|unable to install .*trap",
@@ -98,6 +98,12 @@ def explain(said: Said) -> Explanation | None:
         if re.search(pattern, said.text):
             return Explanation(code, said.text, _peer(said.group, said.text), hint)
     return None
+
+
+def kernel_refuses(said: Said) -> bool:
+    """Whether the kernel did not take an SA or a policy of charon's."""
+    found = explain(said) if said.group == "KNL" else None
+    return found is not None and found.code == "kernel-refuses"
 
 
 def counterpart(said: Said) -> str:

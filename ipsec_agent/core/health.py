@@ -17,6 +17,7 @@ from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems import damping, guard_drops, xfrm_counters
 from ipsec_agent.core.problems.charon import charon_problems, explained
+from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
 from ipsec_agent.core.problems.liars import liar_problems
@@ -120,6 +121,7 @@ def judge(
     return (
         *charon_problems(desired, observed),
         *ike_port_problems(desired, observed),
+        *esp_problems(observed.esp),
         *policy_problems(desired, observed),
         *guard_problems(config, placement, desired, observed, lowered=lowered),
         *unreadable(observed),

@@ -6,6 +6,7 @@ Times are seconds since the epoch.
 import enum
 from dataclasses import dataclass, field
 
+from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
@@ -355,6 +356,7 @@ class Observed:
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
         inherited: what an earlier charon left.
         remembered: peers that had an SA with this VM, perhaps before it crashed.
+        esp: whether the kernel can do the ESP that is wanted.
         unreadable: what could not be read, by the name of its attribute, and why; it is empty then.
         time: when the pass began.
     """
@@ -371,5 +373,6 @@ class Observed:
     default_blocks: tuple[Direction, ...] = ()
     counters: tuple[tuple[str, int], ...] = ()
     remembered: tuple[RememberedPeer, ...] = ()
+    esp: EspAbility = field(default_factory=EspAbility)
     unreadable: tuple[tuple[str, AgentError], ...] = ()
     time: float = 0.0

@@ -1,6 +1,6 @@
 """The kernel's IPsec policies and SAs: list, delete, watch.
 
-Nothing here makes policies or SAs: that is charon's.
+Nothing here makes policies or SAs: that is charon's. (preflight.py adds a dummy SA for a moment.)
 """
 
 import errno
@@ -15,7 +15,7 @@ from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, listening, watch
-from ipsec_agent.host.xfrm_messages import Group, Kind, PolicyDefault, XfrmMarshal
+from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind, PolicyDefault, XfrmMarshal
 from ipsec_agent.host.xfrm_records import (
     XfrmEvent,
     default_blocks,
@@ -26,8 +26,6 @@ from ipsec_agent.host.xfrm_records import (
     state_deletion,
     state_of,
 )
-
-NETLINK_XFRM = 6
 
 _LACKING = "this kernel has no XFRM: load xfrm_user"
 _GROUPS = (Group.EXPIRE, Group.SA, Group.POLICY)

@@ -40,6 +40,7 @@ class Group(enum.IntEnum):
     POLICY = 4
 
 
+NETLINK_XFRM = 6
 INFINITE = 2**64 - 1
 NO_ADDRESS = bytes(16)
 
@@ -175,11 +176,28 @@ def pack_templates(templates: tuple[Template, ...]) -> bytes:
     )
 
 
+_ALGORITHM = struct.Struct("=64sI")
+_ALGORITHM_WITH_ICV = struct.Struct("=64sII")
+_EXTENDED_WINDOW = struct.Struct("=7I")
+
+
+def pack_algorithm(name: str, key: bytes, icv: int | None = None) -> bytes:
+    """`struct xfrm_algo`, or `xfrm_algo_aead` and `xfrm_algo_auth`, which tell the ICV's bits."""
+    start = name.encode(), len(key) * 8
+    packed = _ALGORITHM.pack(*start) if icv is None else _ALGORITHM_WITH_ICV.pack(*start, icv)
+    return packed + key
+
+
+def pack_extended_window() -> bytes:
+    """`struct xfrm_replay_state_esn` of a new SA, with the smallest window: 32 packets."""
+    return _EXTENDED_WINDOW.pack(1, 0, 0, 0, 0, 32, 0)
+
+
 class _Attributes:
     """What the attributes of all XFRM messages are called, and how each is read."""
 
     prefix = "XFRMA_"
-    nla_map = (
+    nla_map: ClassVar[tuple[tuple[int, str, str], ...]] = (
         (4, "XFRMA_ENCAP", "encapsulation"),
         (5, "XFRMA_TMPL", "cdata"),
         (6, "XFRMA_SA", "association"),
@@ -240,6 +258,20 @@ class SaInfo(_Attributes, nlmsg):
 
     fields = SA_INFO
     defaults = _DEFAULTS
+
+
+class NewSa(_Attributes, nlmsg):
+    """`struct xfrm_usersa_info` of an SA to add, with its keys; nothing is read with it."""
+
+    fields = SA_INFO
+    defaults = _DEFAULTS
+    nla_map = (
+        *_Attributes.nla_map,
+        (2, "XFRMA_ALG_CRYPT", "cdata"),
+        (18, "XFRMA_ALG_AEAD", "cdata"),
+        (20, "XFRMA_ALG_AUTH_TRUNC", "cdata"),
+        (23, "XFRMA_REPLAY_ESN_VAL", "cdata"),
+    )
 
 
 class SaId(_Attributes, nlmsg):

@@ -2,18 +2,41 @@
 
 import enum
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
+from ipsec_agent.core.esp import Algorithm, DummySa, Use
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
-from ipsec_agent.host.xfrm_messages import Kind, PolicyId, SaId, Template, unpack_templates
+from ipsec_agent.host.xfrm_messages import (
+    Kind,
+    NewSa,
+    PolicyId,
+    SaId,
+    Template,
+    pack_algorithm,
+    pack_extended_window,
+    unpack_templates,
+)
 
 ESP = socket.IPPROTO_ESP
 MODE_TRANSPORT = 0
 ACTION_BLOCK = 1
 ALL_BITS = 0xFFFF
+
+RESERVED_SPIS = range(1, 256)
+"""Nobody negotiates these (RFC 4303, 2.1)."""
+
+DUMMY_SPI, DUMMY_LIFE = 255, 2
+"""SPI of a dummy SA, and the seconds after which the kernel ends it by itself."""
+
+EXTENDED = 128
+"""XFRM_STATE_ESN."""
+
+IN_UDP, IKE_PORT = 2, 4500
+"""UDP_ENCAP_ESPINUDP, and the port that ESP shares with IKE then."""
 
 
 class XfrmEventKind(enum.StrEnum):
@@ -93,8 +116,8 @@ def _tunnel(direction: Direction, templates: tuple[Template, ...]) -> Address | 
 
 
 def state_of(message: Any) -> SecurityAssociation | None:
-    """An SA of a dump, without its keys; None where it is not ESP."""
-    if message["proto"] != ESP:
+    """An SA of a dump, without its keys; None where it is not ESP, or a dummy."""
+    if message["proto"] != ESP or _is_dummy(message):
         return None
     encapsulation = message.get_attr("XFRMA_ENCAP")
     source = _address(message["saddr"], message["family"])
@@ -145,8 +168,13 @@ def event_of(message: Any) -> XfrmEvent:
 
 
 def matters(message: Any) -> bool:
-    """Whether an event calls for a look: larval SAs come and go with every silent peer."""
+    """Whether an event calls for a look: larval SAs come and go with every silent peer.
+
+    A dummy SA never does, whoever tries with it what the kernel can do.
+    """
     kind = message["header"]["type"]
+    if kind in {Kind.EXPIRE, Kind.DELETE_SA} and _is_dummy(message):
+        return False
     if kind == Kind.EXPIRE:
         return bool(message["hard"]) and message["spi"] != 0
     return kind not in {Kind.NEW_SA, Kind.UPDATE_SA, Kind.ACQUIRE}
@@ -189,6 +217,57 @@ def state_deletion(destination: Address, spi: int) -> SaId:
     message["family"] = _family(destination)
     message["proto"] = ESP
     return message
+
+
+def dummy_sa(sa: DummySa, random: Callable[[int], bytes]) -> NewSa:
+    """The request that adds a dummy SA, in transport mode, which ends by itself.
+
+    Args:
+        random: makes so many bytes, for its keys.
+    """
+    own = _LOOPBACK[sa.version]
+    message = NewSa()
+    message["daddr"] = message["saddr"] = _raw(own)
+    message["spi"], message["proto"], message["mode"] = DUMMY_SPI, ESP, MODE_TRANSPORT
+    message["family"] = message["sel_family"] = _family(own)
+    message["hard_add_expires_seconds"] = DUMMY_LIFE
+    attributes: list[tuple[str, bytes | dict[str, int]]] = [
+        _algorithm(one, random(one.key // 8)) for one in sa.algorithms
+    ]
+    if sa.encapsulated:
+        ports = {"type": IN_UDP, "sport": IKE_PORT, "dport": IKE_PORT}
+        attributes.append(("XFRMA_ENCAP", ports))
+    if sa.extended:
+        message["flags"] = EXTENDED
+        attributes.append(("XFRMA_REPLAY_ESN_VAL", pack_extended_window()))
+    message["attrs"] = attributes
+    return message
+
+
+def dummy_deletion(version: int) -> SaId:
+    """The request that deletes the dummy SA of a family, 4 or 6."""
+    return state_deletion(_LOOPBACK[version], DUMMY_SPI)
+
+
+_LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+
+
+def _is_dummy(message: Any) -> bool:
+    """Whether an SA is one that only tries what the kernel can do."""
+    return (
+        message["spi"] in RESERVED_SPIS
+        and _address(message["daddr"], message["family"]).is_loopback
+    )
+
+
+def _algorithm(one: Algorithm, key: bytes) -> tuple[str, bytes]:
+    match one.use:
+        case Use.AEAD:
+            return "XFRMA_ALG_AEAD", pack_algorithm(one.name, key, one.icv)
+        case Use.CIPHER:
+            return "XFRMA_ALG_CRYPT", pack_algorithm(one.name, key)
+        case Use.INTEGRITY:
+            return "XFRMA_ALG_AUTH_TRUNC", pack_algorithm(one.name, key, one.icv)
 
 
 def _selector_fields(selector: PolicySelector) -> dict[str, int | bytes]:

@@ -1,17 +1,30 @@
-"""`ipsec-agent check`: judge a config and its certificates, touching nothing."""
+"""`ipsec-agent check`: judge a config and its certificates, and whether this VM can do it."""
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.manifest.parser import parse
+from ipsec_agent.errors import StartError
 from ipsec_agent.host.files import read_config
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print every complaint, or what the config says; 0 good, 1 with errors."""
+    """Print every complaint, or what the config says; 0 good, 1 with errors.
+
+    With `--machine` it adds an SA for a moment; without, it touches nothing.
+
+    Raises:
+        StartError: `--machine`, and not root.
+    """
+    if arguments.machine and os.geteuid() != 0:
+        raise StartError(
+            "check --machine needs root: it adds an SA for a moment", hint="run it with sudo"
+        )
     parsed = parse(read_config(Path(arguments.file)), file=arguments.file, now=datetime.now(UTC))
     for complaint in parsed.complaints:
         sys.stderr.write(f"{complaint}\n")
@@ -20,6 +33,19 @@ def main(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"ipsec-agent: {arguments.file} is refused: {errors} to mend\n")
         return 1
     sys.stdout.write(f"{arguments.file} is good\n{_summary(parsed.config)}")
+    return _machine(parsed.config) if arguments.machine else 0
+
+
+def _machine(config: Config) -> int:
+    """Print what this VM can do and cannot; 0 where it can do all that the config asks for."""
+    # Its imports take longer than judging a config.
+    good, bad = import_module("ipsec_agent.machine_check").check_machine(config)
+    for error in bad:
+        sys.stderr.write(f"error: {error.message}\n  hint: {error.hint}\n")
+    if bad:
+        sys.stderr.write(f"ipsec-agent: this VM cannot do it: {len(bad)} to mend\n")
+        return 1
+    sys.stdout.write("this VM can do it\n" + "".join(f"  {text}\n" for text in good))
     return 0
 
 

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
-from ipsec_agent.core.desired_guard import guard_of, lockouts
+from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.guard_look import EXIT, document, look
+from ipsec_agent.guard_look import EXIT, document, lockouts_here, look
 from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.files import make_directory
-from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import NAME, save_guard
-from ipsec_agent.host.surroundings import read_own_surroundings
 from ipsec_agent.verbs.compiled import compiled
 from ipsec_agent.verbs.status import guard_lines
 
@@ -43,7 +41,7 @@ def _up(arguments: argparse.Namespace) -> int:
             f"agent.guard is none in {arguments.config}: no guard is wanted",
             hint="remove that line",
         )
-    findings = _findings(config)
+    findings = lockouts_here(config)
     refused = [finding for finding in findings if finding.refused]
     for finding in findings:
         louder = "REFUSED" if finding.refused and not arguments.force else "warning"
@@ -123,13 +121,6 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _nft(agent: AgentConfig) -> Nft:
     return Nft(Path(agent.run_dir) / "guard.json")
-
-
-def _findings(config: Config) -> tuple[Finding, ...]:
-    """Judged for all addresses of this VM, since every link is."""
-    network = read_addresses()
-    own = tuple(one.address for one in network.addresses)
-    return lockouts(config, own, network.gateways, read_own_surroundings())
 
 
 def _told(findings: Iterable[Finding]) -> list[dict[str, Any]]:

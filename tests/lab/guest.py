@@ -6,6 +6,7 @@ that nothing a test does reaches the machine. Only the directory of results is s
 
 import argparse
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -70,6 +71,7 @@ exec env -i /lib/systemd/systemd
 """
 
 
+@functools.cache
 def has_esp() -> bool:
     """Whether this machine's own kernel has ESP with AES-GCM."""
     name = f"esp{os.getpid()}"

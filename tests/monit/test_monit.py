@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import make_ca, make_leaf
-from tests.charon.nodes import Node, network, until
+from tests.charon.nodes import NO_ESP, Node, network, until
+from tests.lab.guest import has_esp
 from tests.manifests import manifest
 from tests.monit.watched import (
     FAILS,
@@ -40,14 +41,18 @@ def program(node: Node) -> Path:
     return node.directory / "charon-systemd"
 
 
-def configure(node: Node, days: int = 365) -> None:
-    """Write the node's config, with a certificate that was made yesterday."""
+def configure(node: Node, days: int = 365, exempt: str = "10.9.0.1/32") -> None:
+    """Write the node's config, with a certificate that was made yesterday.
+
+    The VM speaks clear, and so is healthy on a kernel without ESP, too; all that monit does is the
+    same.
+    """
     ca = make_ca()
     charon = {"log": str(node.directory / "charon.log"), "program": str(program(node))}
     node.config.write_text(
         manifest(
             ["10.9.0.0/24"],
-            ["10.9.0.3/32"],
+            [exempt],
             leaf=make_leaf(ca, days=days),
             cas=[ca],
             agent=node.agent_section(interval=1, charon=charon),
@@ -123,8 +128,13 @@ def test_start_stop_restart(node: Node, file: str) -> None:
     with monit_over(node) as monit:
         agent, charon = running(node, monit)
         assert node.policies() != []
-        # monit's own threads block signals, and a program could inherit that.
-        assert "\nSigBlk:\t0000000000000000\n" in Path(f"/proc/{agent}/status").read_text()
+        # monit's own threads block signals, and a program could inherit that. So does whoever is
+        # just starting a program, for a moment.
+        until(
+            lambda: "\nSigBlk:\t0000000000000000\n" in Path(f"/proc/{agent}/status").read_text(),
+            "the agent blocks no signal",
+            5,
+        )
 
         monit.ask("stop", "ipsec")
         monit.says(STOPPED)
@@ -205,6 +215,20 @@ def test_degraded_agent_is_seen(node: Node) -> None:
         monit.says(RUNNING)
         assert '"worst": "critical"' in said
         assert "charon" in said.partition('"because": ')[2]
+        assert agent_pid(node) == agent
+
+
+@pytest.mark.skipif(has_esp(), reason="this kernel has ESP")
+def test_kernel_without_esp_is_seen(node: Node) -> None:
+    """A VM that should encrypt and cannot is started, enforces, and fails its service for good."""
+    configure(node, exempt="10.9.0.3/32")
+    install(node)
+    assert control(node, "start").returncode == 0
+    agent = agent_pid(node)
+    assert "10.9.0.1/32 10.9.0.0/24 out" in node.policies()
+    with monit_over(node) as monit:
+        monit.says(FAILS)
+        assert f'"because": "{NO_ESP}: this kernel cannot do ESP' in monit.log
         assert agent_pid(node) == agent
 
 

@@ -54,10 +54,11 @@ CAUSES: dict[str, frozenset[str]] = {
     "peer-one-way": CHARON | OFFLINE | {"peer-silent"},
     "own-key-missing": CHARON,
     "policies-foreign": CHARON,
+    "kernel-refuses": frozenset({"esp-unavailable"}),
     # All VMs share one certificate.
     "peer-refuses-us": frozenset({"certificate-expired"}),
     "peer-certificate-invalid": frozenset({"certificate-expired"}),
-    "xfrm-out-no-states": CHARON | OFFLINE | {"peer-silent", "peer-refuses-us"},
+    "xfrm-out-no-states": CHARON | OFFLINE | {"peer-silent", "peer-refuses-us", "esp-unavailable"},
     "xfrm-acquire-error": CHARON,
     "xfrm-in-no-states": CHARON,
     "xfrm-in-tmpl-mismatch": frozenset({"policies-bypassed", "policies-foreign"}),

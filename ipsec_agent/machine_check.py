@@ -1,0 +1,68 @@
+"""Whether this VM can do what a config asks for, found out without changing anything that lasts.
+
+A pre-start may ask before the VM is closed for the first time.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.desired_guard import guard_of
+from ipsec_agent.core.esp import dummy_sas
+from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.problems.esp import esp_problems
+from ipsec_agent.errors import AgentError, KernelError, StartError
+from ipsec_agent.guard_look import lockouts_here
+from ipsec_agent.host.charon_start import locate_program
+from ipsec_agent.host.ip_listing import read_addresses
+from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.preflight import esp_ability
+
+Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
+"""What a VM can do, in words; and what it cannot, each with its cause and remedy."""
+
+
+def check_machine(config: Config) -> Findings:
+    """Look at all that can be looked at, whatever the first finding is; as root."""
+    findings = [_tried(check, config) for check in (_esp, _guard, _lockouts, _charon)]
+    return (
+        tuple(text for good, _ in findings for text in good),
+        tuple(error for _, bad in findings for error in bad),
+    )
+
+
+def _tried(check: Callable[[Config], Findings], config: Config) -> Findings:
+    try:
+        return check(config)
+    except AgentError as error:
+        return (), (error,)
+
+
+def _esp(config: Config) -> Findings:
+    own = (one.address for one in read_addresses().addresses)
+    ability = esp_ability(dummy_sas(config, own))
+    bad = tuple(KernelError(one.message, hint=one.hint) for one in esp_problems(ability))
+    if bad:
+        return (), bad
+    done = (f"{trial.sa.words} over IPv{trial.sa.version}" for trial in ability.trials)
+    return (f"ESP: {', '.join(done) or 'not needed, this VM speaks clear'}",), ()
+
+
+def _guard(config: Config) -> Findings:
+    if config.agent.guard is GuardMode.NONE:
+        return ("guard: not wanted (agent.guard: none)",), ()
+    asyncio.run(Nft().check(ruleset(guard_of(config))))
+    return ("guard: its table loads",), ()
+
+
+def _lockouts(config: Config) -> Findings:
+    bad = [finding for finding in lockouts_here(config) if finding.refused]
+    if bad:
+        return (), tuple(
+            StartError(one.message, hint=f"{one.hint}; or insist with `run --force`") for one in bad
+        )
+    return ("lock-out: nothing that this VM cannot do without is cut off",), ()
+
+
+def _charon(config: Config) -> Findings:
+    return (f"charon: {locate_program(config.agent.charon.program)}",), ()
