@@ -32,6 +32,9 @@ RESERVED_SPIS = range(1, 256)
 DUMMY_SPI, DUMMY_LIFE = 255, 2
 """SPI of a dummy SA, and the seconds after which the kernel ends it by itself."""
 
+TIMES = ("soft_add_expires_seconds", "soft_use_expires_seconds", "hard_use_expires_seconds")
+"""The limits in seconds that a dummy SA does not have."""
+
 EXTENDED = 128
 """XFRM_STATE_ESN."""
 
@@ -230,7 +233,8 @@ def dummy_sa(sa: DummySa, random: Callable[[int], bytes]) -> NewSa:
     message["daddr"] = message["saddr"] = _raw(own)
     message["spi"], message["proto"], message["mode"] = DUMMY_SPI, ESP, MODE_TRANSPORT
     message["family"] = message["sel_family"] = _family(own)
-    message["hard_add_expires_seconds"] = DUMMY_LIFE
+    # Of seconds 0 is without limit; all ones would be over at once (xfrm_state.c).
+    message.update(dict.fromkeys(TIMES, 0), hard_add_expires_seconds=DUMMY_LIFE)
     attributes: list[tuple[str, bytes | dict[str, int]]] = [
         _algorithm(one, random(one.key // 8)) for one in sa.algorithms
     ]

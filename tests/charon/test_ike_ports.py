@@ -64,11 +64,11 @@ def test_taken_before_charon_starts(node: Node, address: str, port: int) -> None
         node.start()
         (found,) = until(lambda: taken(node, pid, port), "it is said")
         assert found["severity"] == "critical"
-        assert not node.status()["healthy"]
+        assert not node.content
         assert node.policies() == EXPECTED
         old = node.charon_pid
 
-    healed(LIMIT, lambda: node.status()["healthy"], time.monotonic())
+    healed(LIMIT, lambda: node.content, time.monotonic())
     assert node.charon_pid != old
     assert node.policies() == EXPECTED
     assert problems(node, "ike-port-closed") == []
@@ -82,7 +82,7 @@ def test_a_family_that_is_not_used(node: Node) -> None:
             until(lambda: taken(node, pid, 500), "it is said")
             assert len(problems(node, "ike-port-taken")) == 1
 
-        healed(LIMIT, lambda: node.status()["healthy"], time.monotonic())
+        healed(LIMIT, lambda: node.content, time.monotonic())
 
 
 def test_a_restarted_agent(node: Node) -> None:

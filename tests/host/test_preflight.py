@@ -13,7 +13,7 @@ import pytest
 from ipsec_agent.core.esp import DummySa, dummy_sas
 from ipsec_agent.host.preflight import esp_ability, read_evidence
 from ipsec_agent.host.xfrm_messages import INFINITE, NewSa, SaExpire, SaId, SaInfo
-from ipsec_agent.host.xfrm_records import dummy_deletion, dummy_sa, matters, state_of
+from ipsec_agent.host.xfrm_records import TIMES, dummy_deletion, dummy_sa, matters, state_of
 from tests.configs import config
 
 HEADER = 16
@@ -89,7 +89,9 @@ def test_where_it_is(version: int, family: int, address: str) -> None:
     assert (message["spi"], message["proto"], message["mode"]) == (255, 50, 0)
     assert (message["family"], message["sel_family"]) == (family, family)
     assert message["hard_add_expires_seconds"] == 2
-    assert message["soft_add_expires_seconds"] == INFINITE
+    # None of the other times: of seconds 0 is none, and all ones would be over at once.
+    assert [message[name] for name in TIMES] == [0, 0, 0]
+    assert message["hard_byte_limit"] == message["soft_packet_limit"] == INFINITE
     gone = dummy_deletion(version)
     assert (gone["daddr"], gone["spi"], gone["family"]) == (raw, 255, family)
 
