@@ -43,7 +43,7 @@ def test_named(node: Node, switch: Callable[[Node, int], None], code: str) -> No
     switch(node, 1)
     said = until(lambda: [one["code"] for one in node.status()["problems"]], "it is said")
     assert said == [code]
-    assert not node.status()["healthy"]
+    assert not node.content
 
     switch(node, 0)
     assert node.settled()["problems"] == []
