@@ -8,17 +8,21 @@ from pathlib import Path
 
 from tests.charon.nodes import PYTHON
 
-SPIN = """
-import os, sys
+LONGEST = 120
+"""Seconds that the program spins at most: nobody may be there any more who would end it."""
+
+SPIN = f"""
+import os, sys, time
+end, parent = time.monotonic() + {LONGEST}, os.getppid()
 cpu = int(sys.argv[1])
-os.sched_setaffinity(0, {cpu})
+os.sched_setaffinity(0, {{cpu}})
 os.setpriority(os.PRIO_PROCESS, 0, -20)
 try:
     with open("/proc/self/autogroup", "w") as file:
         file.write("-20")
 except OSError:
     pass
-while True:
+while time.monotonic() < end and os.getppid() == parent:
     pass
 """
 

@@ -436,7 +436,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
 @pytest.mark.parametrize("guard", ["enforce", "none"])
 def test_a_broadcast_starts_no_ike(node: Node, guard: str) -> None:
     """The guard drops it; where there is no guard the trap does, which asks for an SA in vain."""
-    configure(node, agent=node.agent_section(guard=guard))
+    configure(node, agent=node.agent_section(guard=guard, interval=1))
     assert node.ask("reload").returncode == 0
     guarded = guard == "enforce"
     until(lambda: bool(rules(node)) == guarded and node.content == guarded, "applied")

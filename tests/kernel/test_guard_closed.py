@@ -137,7 +137,7 @@ def test_another_user_is_no_ike(wire: Capture) -> None:
 
 def serve(listener: socket.socket) -> None:
     """Answer one connection as an SSH server begins; that nobody comes is no error."""
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(OSError):
         opened, _ = listener.accept()
         with opened:
             opened.sendall(b"SSH-2.0-x\r\n")
@@ -157,6 +157,8 @@ def greeting(client: str, server: str, address: str, port: int) -> bytes:
         except (TimeoutError, PermissionError):
             return b""
         finally:
+            # It waits no more where nobody came.
+            listener.shutdown(socket.SHUT_RDWR)
             thread.join()
 
 

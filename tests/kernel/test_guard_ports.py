@@ -91,7 +91,8 @@ def test_ports_of_ike(guard: Guard, port: int, payload: bytes, passes: bool, end
         send_udp(A, A6, B6, payload, ports=(port, port))
 
         expected = payload if passes else None
-        assert (arrived(at_b), arrived(at_b6)) == (expected, expected)
+        # While the first is awaited in vain, the second has had its time, too.
+        assert (arrived(at_b), arrived(at_b6, 0.3 if passes else 0)) == (expected, expected)
 
 
 @pytest.mark.parametrize("ports", [(0, 500), (0, 4500), (500, 9), (4500, 4501), (500, 4500)])
