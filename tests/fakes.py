@@ -202,6 +202,7 @@ class FakeMachine:
         self._call("start")
         if self.refuses_to_start:
             raise CharonStartError("did not come up")
+        self.ports = None
         self.process = PROCESS
 
     def kill_charon_by_hand(self) -> None:

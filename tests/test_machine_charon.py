@@ -7,18 +7,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from ipsec_agent import machine_charon
 from ipsec_agent.core.config import AgentConfig
-from ipsec_agent.core.observed import Charon
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.plan import plan
+from ipsec_agent.core.steps import KillCharon
 from ipsec_agent.machine_charon import CharonHost
 from tests.charon.nodes import until
 from tests.configs import config
 
 DEADLINE, PATIENCE = 0.6, 0.1
+OWN = ip_address("10.0.0.5")
+WISH = desired(config(), Placement(OWN, (OWN,)))
 
 PROGRAM = """
 import socket, sys, threading, time
@@ -114,6 +121,19 @@ async def test_one_that_works(loop: Loop, tmp_path: Path) -> None:
         await loop.run(3)
 
     assert said(loop) == [(False, 0, 0), (False, 1, 0), (False, 2, 0)]
+
+
+async def test_one_that_works_for_too_long(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After eleven deadlines it is replaced, too, and not before."""
+    monkeypatch.setattr(machine_charon, "VICI_DEADLINE", 0.2)
+    with charon(tmp_path, delay=60, busy=True):
+        await loop.run(12)
+
+    planned = [plan(WISH, Observed(one)) for one in loop.seen]
+    assert planned[:-1] == [()] * 11
+    assert [type(step) for step in planned[-1]] == [KillCharon]
 
 
 @pytest.mark.parametrize("delay", [0.05, 60])

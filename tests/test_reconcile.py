@@ -12,7 +12,7 @@ from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
 from ipsec_agent.core.model import DesiredGuard, LinkId
-from ipsec_agent.core.observed import IkeSa, Link, Namespace, OwnAddress
+from ipsec_agent.core.observed import IkePorts, IkeSa, Link, Namespace, OwnAddress
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.errors import StartError
@@ -71,6 +71,12 @@ def wedge_charon(machine: FakeMachine) -> None:
     machine.responsive, machine.missed = False, 2
 
 
+def free_ports(machine: FakeMachine) -> None:
+    """Somebody had charon's ports when it started, and has gone."""
+    if machine.process is not None:
+        machine.ports = IkePorts(versions=(4, 6))
+
+
 def nothing(_machine: FakeMachine) -> None:
     """No harm."""
 
@@ -85,6 +91,7 @@ HARMS: tuple[Callable[[FakeMachine], None], ...] = (
     alter_guard,
     stop_charon,
     wedge_charon,
+    free_ports,
 )
 ENDS = (ip_address("10.0.0.5"), ip_address("10.0.0.9"))
 CONFIGS = (

@@ -98,10 +98,12 @@ def _over(line: LogLine, desired: Desired, observed: Observed) -> bool:
         return False
     if line.code == "own-key-missing":
         return desired.credentials is not None and desired.credentials.key_id in charon.keys
+    added = {state.spi: state.added for state in observed.states}
     return line.code in PEER_CODES and any(
         str(sa.remote) == line.peer
         and child.state == "INSTALLED"
-        and observed.time - child.age > line.time
+        # Not charon's age, which counts from the beginning of the negotiation. Whole seconds.
+        and added.get(child.spi_in, 0) + 1 > line.time
         for sa in charon.sas
         for child in sa.children
     )

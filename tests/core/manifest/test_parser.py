@@ -320,6 +320,16 @@ def test_expired() -> None:
     ]
 
 
+@pytest.mark.parametrize("key", ["port", "port_nat_t", "load"])
+def test_settings_that_the_agent_decides(key: str) -> None:
+    """charon's ports are those that the guard lets IKE pass on."""
+    agent = {"charon": {"settings": {key: "1500"}}}
+    ca = make_ca()
+    (complaint,) = complaints(manifest(leaf=make_leaf(ca), cas=[ca], agent=agent))
+
+    assert complaint.startswith(f"agent.charon.settings.{key}: the agent decides this; ")
+
+
 def test_not_yet_valid() -> None:
     """One that is not valid yet points at the clock."""
     ca = make_ca()
