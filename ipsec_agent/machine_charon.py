@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipsec_agent.core.charon_log import Said
@@ -52,12 +53,45 @@ CREDENTIALS = "credentials"
 """Under this name the mark of the credentials stands among the connections' fingerprints; no
 connection of ours is called so."""
 
-WORKING = 0.2
+WORKING = 0.5
 """Threads of charon's that must on average run, or wait for a CPU, for it to count as working: one
 of a charon that is at work does all the time, and one that hangs wakes for timers and events."""
 
 GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
+
+
+@dataclass
+class _Silence:
+    """Since charon answered last.
+
+    Attributes:
+        missed: deadlines that it let pass.
+        idle: how many of the last ones in a row it did nothing in.
+        seconds: how long they were, by the clock.
+        glimpse: when it was last looked at, and how much it had worked until then.
+    """
+
+    missed: int = 0
+    idle: int = 0
+    seconds: float = 0.0
+    glimpse: tuple[float, float] | None = None
+
+    def watch(self, process: CharonProcess) -> None:
+        """Begin to watch whether it works; to look costs more than to ask one that is well."""
+        if self.glimpse is None:
+            self.glimpse = (time.monotonic(), busy_time(process.pid))
+
+    def missed_deadline(self, process: CharonProcess, took: float) -> None:
+        """Count a deadline that took so many seconds by the clock."""
+        now, busy = time.monotonic(), busy_time(process.pid)
+        since, before = self.glimpse or (now, busy)
+        works = busy - before > WORKING * (now - since) or wants_to_run(process.pid)
+        self.missed += 1
+        self.idle = 0 if works else self.idle + 1
+        # One in which this process hardly ran counts no more than two.
+        self.seconds += min(took, 2 * VICI_DEADLINE)
+        self.glimpse = (now, busy)
 
 
 class CharonHost:
@@ -73,8 +107,8 @@ class CharonHost:
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
-        self._missed = self._idle = 0
-        self._glimpse: tuple[float, float] | None = None
+        self._asked = 0.0
+        self._silence = _Silence()
         self._versioned: tuple[object, str] = (None, "")
         self._wake: Callable[[], None] = lambda: None
 
@@ -103,12 +137,11 @@ class CharonHost:
 
     async def _answer(self, process: CharonProcess, patience: float) -> Charon | None:
         if self._question is None:
-            self._question = asyncio.create_task(self._ask(process), name="charon's answer")
+            self._question = self._begin(process)
         fresh = not self._question.done()
         await own_time.wait(self._question, PATIENCE)
         if not self._question.done():
-            # Only now, since to look costs more than to ask a charon that is well.
-            self._glimpse = self._glimpse or (time.monotonic(), busy_time(process.pid))
+            self._silence.watch(process)
             if patience > PATIENCE:
                 await own_time.wait(self._question, patience - PATIENCE)
         if not self._question.done():
@@ -119,34 +152,37 @@ class CharonHost:
             answer = question.result()
         except (CharonTimeoutError, TimeoutError):
             # The latter is the deadline over all its questions.
-            self._note_missed(process)
+            self._silence.missed_deadline(process, time.monotonic() - self._asked)
             # At once, and not only at the next tick: the second miss has it replaced.
-            self._question = asyncio.create_task(self._ask(process), name="charon's answer")
-            self._question.add_done_callback(lambda _task: self._wake())
+            self._begin(process).add_done_callback(lambda _task: self._wake())
             return self._silent(process)
         except CharonGoneError:
             gone = find_charon(self._vici, self._conf) is None
             return None if gone else self._silent(process)
-        self._missed, self._idle, self._glimpse = 0, 0, None
+        self._silence = _Silence()
         # An answer to a question of an earlier pass is no news. That pass has mended the kernel's
         # part, so a charon that is only slow may take its time now.
         return answer if fresh else await self._answer(process, VICI_DEADLINE)
 
-    def _silent(self, process: CharonProcess) -> Charon:
-        return Charon(process, responsive=False, missed=self._missed, idle=self._idle)
+    def _begin(self, process: CharonProcess) -> asyncio.Task[Charon]:
+        self._asked = time.monotonic()
+        self._question = asyncio.create_task(self._ask(process), name="charon's answer")
+        return self._question
 
-    def _note_missed(self, process: CharonProcess) -> None:
-        now, busy = time.monotonic(), busy_time(process.pid)
-        since, before = self._glimpse or (now, busy)
-        works = busy - before > WORKING * (now - since) or wants_to_run(process.pid)
-        self._missed += 1
-        self._idle = 0 if works else self._idle + 1
-        self._glimpse = (now, busy)
+    def _silent(self, process: CharonProcess) -> Charon:
+        silence = self._silence
+        return Charon(
+            process,
+            responsive=False,
+            missed=silence.missed,
+            idle=silence.idle,
+            silent=silence.seconds,
+        )
 
     async def forget_question(self) -> None:
         """Ask no more; to be called at the end, too."""
         question, self._question = self._question, None
-        self._missed, self._idle, self._glimpse = 0, 0, None
+        self._silence = _Silence()
         if question is not None:
             question.cancel()
             await asyncio.wait({question})

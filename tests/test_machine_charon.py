@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent import machine_charon
+from ipsec_agent.core import plan as machine_plan
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import KillCharon
+from ipsec_agent.host import own_time
 from ipsec_agent.machine_charon import CharonHost
 from tests.charon.nodes import until
 from tests.configs import config
 
-DEADLINE, PATIENCE = 0.6, 0.1
+DEADLINE, PATIENCE = 1.0, 0.1
 OWN = ip_address("10.0.0.5")
 WISH = desired(config(), Placement(OWN, (OWN,)))
 
@@ -103,6 +105,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     """Deadlines are short here."""
     monkeypatch.setattr(machine_charon, "VICI_DEADLINE", DEADLINE)
     monkeypatch.setattr(machine_charon, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(own_time, "TICK", 0.1)
     return Loop(CharonHost(config(agent=AgentConfig(run_dir=str(tmp_path)))))
 
 
@@ -126,14 +129,34 @@ async def test_one_that_works(loop: Loop, tmp_path: Path) -> None:
 async def test_one_that_works_for_too_long(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After eleven deadlines it is replaced, too, and not before."""
+    """Once it has been silent for long it is replaced, too, and not before."""
     monkeypatch.setattr(machine_charon, "VICI_DEADLINE", 0.2)
+    monkeypatch.setattr(machine_plan, "SILENT_MOST", 2.0)
     with charon(tmp_path, delay=60, busy=True):
-        await loop.run(12)
+        took = await loop.run(12)
 
+    silent = [one.silent for one in loop.seen if one is not None]
+    assert 11 * 0.2 <= silent[-1] <= took
+    assert silent == sorted(silent)
     planned = [plan(WISH, Observed(one)) for one in loop.seen]
-    assert planned[:-1] == [()] * 11
+    assert [bool(steps) for steps in planned] == [seconds >= 2.0 for seconds in silent]
     assert [type(step) for step in planned[-1]] == [KillCharon]
+    assert planned[2] == ()
+
+
+async def test_sleep_is_no_silence(loop: Loop, tmp_path: Path) -> None:
+    """A deadline in which this process hardly ran counts no more than two."""
+    with charon(tmp_path, delay=60, busy=True):
+        assert (await loop.host.charon()) is not None
+        time.sleep(6 * DEADLINE)  # noqa: ASYNC251 - as SIGSTOP, or a machine that gives no CPU
+        async with asyncio.timeout(10):
+            await loop.woken.wait()
+        seen = await loop.host.charon()
+        await loop.host.forget_question()
+
+    assert seen is not None
+    assert (seen.missed, seen.idle) == (1, 0)
+    assert seen.silent == 2 * DEADLINE
 
 
 @pytest.mark.parametrize("delay", [0.05, 60])

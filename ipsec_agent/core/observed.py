@@ -97,6 +97,7 @@ class Charon:
         credentials: mark of the key and the certificates that were loaded, "" where nobody knows.
         missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
         idle: how many of the last ones in a row it let pass without doing anything.
+        silent: seconds for which it has let deadlines pass.
     """
 
     process: CharonProcess
@@ -104,6 +105,7 @@ class Charon:
     responsive: bool = True
     missed: int = 0
     idle: int = 0
+    silent: float = 0.0
     plugins: tuple[str, ...] = ()
     connections: tuple[LoadedConnection, ...] = ()
     authorities: tuple[str, ...] = ()

@@ -45,9 +45,12 @@ from ipsec_agent.core.steps import (
 )
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 
-IDLE_MOST, MISSED_MOST = 2, 11
-"""Deadlines of 5 s in a row after which a charon that does not answer is replaced: where it does
-nothing meanwhile, and where it works; the latter together are less than a minute."""
+IDLE_MOST = 2
+"""Deadlines in a row after which a charon that does not answer, and does nothing, is replaced."""
+
+SILENT_MOST = 50.0
+"""Seconds after which one that works, but does not answer, is replaced; the look that finds it may
+be a deadline later, and that is within a minute."""
 
 STARTING = 3.0
 """Seconds of age in which a charon may be without its VICI socket."""
@@ -130,7 +133,7 @@ def _revival(charon: Charon, now: float) -> tuple[Step, ...]:
         return (ContinueCharon(process),)
     if not process.reachable and now - process.started > STARTING:
         return (KillCharon(process, "its VICI socket is gone"),)
-    if charon.idle >= IDLE_MOST or charon.missed >= MISSED_MOST:
+    if charon.idle >= IDLE_MOST or charon.silent >= SILENT_MOST:
         return (KillCharon(process, f"it missed {charon.missed} deadlines in a row"),)
     return ()
 

@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-TICK = 0.1
-"""Seconds: a longer sleep of this process counts as one of these."""
+TICK, GRACE = 0.5, 0.1
+"""Seconds. A longer sleep of this process counts as one tick; shorter ticks would make much of each
+delay of a machine that is busy. What had arrived before the end is read within the grace."""
 
 
 class Ticks:
@@ -29,8 +30,7 @@ class Ticks:
 
     def _call(self, left: float) -> None:
         self._left = left
-        # The last tick is extra: what had arrived before the end is read within it.
-        self._handle = self._loop.call_later(min(TICK, left) if left > 0 else TICK, self._tick)
+        self._handle = self._loop.call_later(min(TICK, left) if left > 0 else GRACE, self._tick)
 
     def _tick(self) -> None:
         if self._left > 0:
