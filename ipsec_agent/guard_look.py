@@ -1,7 +1,8 @@
 """How the guard is, read without an agent: the table, the saved file, and what the config wants."""
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of, lockouts
 from ipsec_agent.core.guard_table import mark, ruleset
+from ipsec_agent.core.inside import Words, find_inside
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import guard_counters
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.ip_listing import read_addresses
+from ipsec_agent.host.link_reading import LinkReading
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import saved_guard
 from ipsec_agent.host.surroundings import read_own_surroundings
@@ -163,14 +167,37 @@ def _notes(
     return notes
 
 
-def document(found: Look, path: Path) -> dict[str, Any]:
-    """The look as JSON's types: a stable interface, versioned by `schema`."""
+def reasons(config: Config | None) -> dict[str, str]:
+    """Why links need no judging, by name, as this VM's kernel tells it now; what is known."""
+    if config is None:
+        return {}
+    try:
+        seen = LinkReading().read()
+        network = replace(
+            read_addresses(), links=seen.links, namespaces=seen.namespaces, number=seen.number
+        )
+    except KernelError:
+        return {}
+    words = Words(config.agent.uplinks, config.agent.inside)
+    return {one.link.name: one.because for one in find_inside(network, Promise.of(config), words)}
+
+
+def document(found: Look, path: Path, because: Mapping[str, str]) -> dict[str, Any]:
+    """The look as JSON's types: a stable interface, versioned by `schema`.
+
+    Args:
+        because: why links need no judging, by name.
+    """
     exempt = found.table.exempt if found.table else ()
     return {
         "schema": 1,
         "state": found.state.value,
         "current": found.current,
         "exempt": [link.name for link in exempt],
+        "inside": [
+            {"name": link.name, "because": because.get(link.name, "it was inside before")}
+            for link in exempt
+        ],
         "saved": {"path": str(path), "state": found.saved.value},
         **guard_counters(found.table),
         "notes": list(found.notes),

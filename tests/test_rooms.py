@@ -17,7 +17,7 @@ WITHIN_HOST = {
     "charon_start": {"files", "own_time", "process", "systemd"},
     "peers": {"files"},
     "link_events": {"rtnetlink"},
-    "link_reading": {"link_events", "link_records", "netlink_wire", "rtnetlink"},
+    "link_reading": {"link_events", "link_records", "rtnetlink"},
     "link_records": {"rtnetlink", "veth"},
     "links": {"link_events", "link_reading", "netlink_wire", "veth"},
     "netlink_wire": {"own_time"},

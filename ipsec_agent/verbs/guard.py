@@ -16,7 +16,7 @@ from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.guard_look import EXIT, document, lockouts_here, look
+from ipsec_agent.guard_look import EXIT, document, lockouts_here, look, reasons
 from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import Nft
@@ -108,12 +108,12 @@ def _status(arguments: argparse.Namespace) -> int:
     agent = config.agent if config else AgentConfig()
     saved = Path(agent.state_dir) / NAME
     found = asyncio.run(look(_nft(agent), config, saved))
-    shown = document(found, saved)
+    shown = document(found, saved, reasons(config))
     if refusal is not None:
         shown["notes"].append(f"{refusal.message}: what should stand is not known")
     lines = guard_lines(shown)
     lines.append(f"saved      {saved}: {shown['saved']['state']}")
-    lines += [f"  not judged: {', '.join(shown['exempt'])}"] if shown["exempt"] else []
+    lines += [f"  not judged: {one['name']} ({one['because']})" for one in shown["inside"]]
     lines += [f"  note: {note}" for note in shown["notes"]]
     _say(arguments, shown, "\n".join(lines))
     return EXIT[found.state] or int(found.current is False)

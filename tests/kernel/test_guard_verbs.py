@@ -177,7 +177,7 @@ def test_the_text(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "guard      up, dropped 0 in, 1 out" in said
     assert f"we would have sent clear to {B4}: 1 packets" in said
-    assert "not judged: ac0" in said
+    assert "not judged: ac0 (its other end is in a container that has no other way out)" in said
 
 
 def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
