@@ -39,7 +39,7 @@ def test_marks(path: Path) -> None:
     room = path.relative_to(TESTS).parts[0]
     if room in MARKED:
         assert marks == {MARKED[room]}
-        assert re.search(rf"^pytestmark = .*mark\.{MARKED[room]}\b", text, re.MULTILINE)
+        assert re.search(rf"^pytestmark = \[?\s*pytest\.mark\.{MARKED[room]}\b", text, re.MULTILINE)
     else:
         assert marks <= MARKS.get(room, set())
 
