@@ -146,15 +146,6 @@ def test_charon_killed(node: Node) -> None:
     assert node.policies() == EXPECTED
 
 
-def test_policies_flushed(node: Node) -> None:
-    """`ip xfrm policy flush` is mended."""
-    node.up()
-
-    ip("xfrm", "policy", "flush", netns=node.name)
-
-    until(lambda: node.policies() == EXPECTED, "policies are back")
-
-
 def test_reload(node: Node) -> None:
     """A changed config is applied; a refused one changes nothing and is named."""
     node.up()
@@ -180,15 +171,6 @@ def test_sighup_reloads(node: Node) -> None:
     node.agent.send_signal(signal.SIGHUP)
 
     until(lambda: node.policies() == WITHOUT_SHUNT, "the shunt has gone")
-
-
-def test_address_added(node: Node) -> None:
-    """An address that comes to the uplink has its own child, by event."""
-    node.up()
-
-    ip("addr", "add", "10.9.0.77/24", "dev", "eth0", netns=node.name)
-
-    until(lambda: "10.9.0.77/32 10.9.0.0/24 out" in node.policies(), "a trap for it", 5)
 
 
 def trapped(node: Node, prefix: int) -> set[str]:
