@@ -80,7 +80,8 @@ class IkePortsReader:
 
     def changed(self) -> bool:
         """Whether what was amiss in the newest reading is otherwise now."""
-        if self._found.well:
+        # Without a charon there is none to be started again.
+        if self._found.well or self._charon is None:
             return False
         before = self._found
         return self.get(self._charon) != before
@@ -88,7 +89,7 @@ class IkePortsReader:
     def _look(self, process: CharonProcess | None) -> IkePorts:
         bound = tuple(self._bound())
         inodes = {one.inode for one in bound}
-        if process is not None and not inodes <= self._inodes | self._owners.keys():
+        if process is not None and not inodes <= self._inodes:
             self._inodes = self._inodes_of(process.pid)
         strange = [one for one in bound if one.inode not in self._inodes]
         self._name(one.inode for one in strange)
@@ -126,6 +127,9 @@ class IkePortsReader:
     def _inodes_of(self, pid: int) -> frozenset[int]:
         try:
             return frozenset(_sockets(self._proc / str(pid)))
+        except (FileNotFoundError, ProcessLookupError):
+            # It has just ended.
+            return frozenset()
         except PermissionError as error:
             raise KernelError(
                 f"cannot read which sockets charon (pid {pid}) has: {error.strerror}",

@@ -1,6 +1,7 @@
 """Who has IKE's ports, read from a directory like /proc; tests/charon/test_ike_ports.py is real."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_taken(tmp_path: Path) -> None:
     assert not reader.changed()
     lay(tmp_path, line(ANY, 4500, 4), "", {})
     assert reader.changed()
+    assert not reader.changed()
+
+
+def test_a_charon_that_comes_and_goes(tmp_path: Path) -> None:
+    """Its sockets are its own, though seen before it was found; one that has ended has none."""
+    lay(tmp_path, WELL, None, {77: ("charon", [1, 2]), 53: ("named", [9])})
+    reader = IkePortsReader(lambda: 60.0, tmp_path)
+    assert len(reader.get(None).others) == 2
+    assert not reader.changed()
+    assert reader.get(CHARON).well
+
+    gone = replace(CHARON, pid=78, started=6.0)
+    assert len(reader.get(gone).others) == 2
     assert not reader.changed()
 
 
