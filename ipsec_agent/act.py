@@ -18,6 +18,7 @@ from ipsec_agent.core.steps import (
     DeletePolicy,
     DeleteState,
     ExemptLinks,
+    GuardFlows,
     KillCharon,
     LoadAuthority,
     LoadConnection,
@@ -51,6 +52,9 @@ class ActingHost(Protocol):
 
     async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
         """Tell the guard which links it does not judge."""
+
+    async def guard_flows(self, text: str) -> None:
+        """Judge what flowtables forward by this table; "" takes it away."""
 
     async def remove_guard(self) -> None:
         """Take the guard's table away."""
@@ -123,6 +127,8 @@ async def perform(step: Step, host: ActingHost) -> None:
             await host.exempt_links(links)
         case SaveGuard(guard):
             await host.save_guard(guard)
+        case GuardFlows(text):
+            await host.guard_flows(text)
         case RemoveGuard():
             await host.remove_guard()
         case SetMtu(link, mtu):

@@ -153,6 +153,11 @@ class KernelHost:
                 with contextlib.suppress(KernelError):
                     self._put_exempt(left)
 
+    async def guard_flows(self, text: str) -> None:
+        """Judge what flowtables forward by this table; "" takes it away."""
+        with self._table.changing():
+            await self._nft.load_flow_rules(text)
+
     async def remove_guard(self) -> None:
         """Take the guard's table away."""
         with self._table.changing():

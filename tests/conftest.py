@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ipsec_agent.core.flow_rules import REMOVAL
 from tests import linters
-from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, send_below
+from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, run, send_below
 
 PLANTED = ipv4(A4, B4, 99, b"planted by the judge")
 
@@ -26,6 +27,13 @@ def wire(guarded: None) -> Iterator[Capture]:
         assert capture.lost() == 0, "the capture lost packets: it is no judge"
         send_below(A, uplink, PLANTED)
         assert PLANTED in [seen.raw for seen in capture.packets()], "it missed the planted packet"
+
+
+@pytest.fixture
+def below(wire: Capture) -> Iterator[Capture]:
+    """The same for the table beside flowtables, which would hold what the judge plants, too."""
+    yield wire
+    run("nft", "-f", "-", ns=A, text=REMOVAL)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

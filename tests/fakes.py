@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import policies
 from ipsec_agent.core.esp import EspAbility
+from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import (
     Action,
     Address,
@@ -149,12 +150,18 @@ class FakeMachine:
 
     async def load_guard(self, guard: DesiredGuard) -> None:
         self._call("load guard")
-        self.table = GuardTable("form", guard.mark, guard.exempt)
+        kept = self.table or GuardTable("")
+        self.table = replace(kept, form="form", mark=guard.mark, exempt=guard.exempt)
 
     async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
         self._call("exempt links")
         assert self.table is not None
         self.table = replace(self.table, exempt=links)
+
+    async def guard_flows(self, text: str) -> None:
+        self._call("guard flows" if text else "guard no flows")
+        assert self.table is not None
+        self.table = replace(self.table, flow_rules=mark(text) if text else None)
 
     async def remove_guard(self) -> None:
         self._call("remove guard")

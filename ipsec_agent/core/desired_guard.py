@@ -6,10 +6,11 @@
 from dataclasses import replace
 
 from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.flow_rules import flow_rules
 from ipsec_agent.core.guard import Guard, exempt_links
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.lockout import Finding, lockout
-from ipsec_agent.core.model import Address, Desired, DesiredGuard
+from ipsec_agent.core.model import Address, Desired, DesiredGuard, LinkId
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.surroundings import Surroundings
@@ -28,16 +29,20 @@ def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
     """
     if config.agent.guard is GuardMode.NONE:
         return None
-    text = ruleset(guard_of(config))
-    return DesiredGuard(text, mark(text), exempt_links(placement))
+    return _wish(config, exempt_links(placement))
 
 
 def unplaced(config: Config, *, lowered: bool) -> Desired:
     """What is wanted while nobody knows where this VM stands: the guard on every link."""
     if config.agent.guard is GuardMode.NONE or lowered:
         return Desired(placed=False, guard_lowered=lowered)
-    text = ruleset(guard_of(config))
-    return Desired(placed=False, guard=DesiredGuard(text, mark(text)))
+    return Desired(placed=False, guard=_wish(config))
+
+
+def _wish(config: Config, exempt: tuple[LinkId, ...] = ()) -> DesiredGuard:
+    guard = guard_of(config)
+    text = ruleset(guard)
+    return DesiredGuard(text, mark(text), exempt, flow_rules(guard))
 
 
 def judging_all(wish: Desired) -> Desired:

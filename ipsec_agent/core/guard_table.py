@@ -62,18 +62,21 @@ ENCRYPTED_MARK = 0x40000000
 MAPPED = "::ffff:0.0.0.0/96"
 """IPv4 addresses in an IPv6 header (RFC 4291, 2.5.5.2)."""
 
+_PORTS = "udp sport 4500 udp dport 4500"
+
 COUNTED_FOR = 3600
 """Seconds after its last packet until an address is forgotten and makes room. A full set hides who
 comes next; that packets are dropped is told all the same (problems/guard_drops.py)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Family:
+class Family:
     """What differs between the IP versions.
 
     Attributes:
         ip: nft's name of the header.
         later: matches every fragment but the first.
+        fragment: matches every fragment.
         source_routes: each matches packets that name the real destination elsewhere.
         neighbours: rules that neighbour discovery needs.
         routed: matches all but what only this VM, or one bridged to it, can have sent: no list
@@ -84,6 +87,7 @@ class _Family:
     address: type[IPv4Address | IPv6Address]
     ip: str
     later: str
+    fragment: str
     source_routes: tuple[str, ...]
     neighbours: tuple[str, ...] = ()
     routed: str = ""
@@ -97,19 +101,21 @@ _DISCOVERY = (
     "nd-neighbor-advert",
     "nd-redirect",
 )
-_FAMILIES = {
-    4: _Family(
+FAMILIES = {
+    4: Family(
         4,
         IPv4Address,
         "ip",
         "ip frag-off & 0x1fff != 0",
+        "ip frag-off & 0x3fff != 0",
         ("ip option lsrr exists", "ip option ssrr exists"),
     ),
-    6: _Family(
+    6: Family(
         6,
         IPv6Address,
         "ip6",
         "frag frag-off != 0",
+        "exthdr frag exists",
         ("exthdr rt exists",),
         (
             # RFC 4861, 7.1: with hop limit 255 it cannot have crossed a router.
@@ -126,9 +132,9 @@ def ruleset(guard: Guard) -> str:
 
     It judges every link but lo, as is right at boot; `exempt_update` narrows it.
     """
-    families = [_FAMILIES[version] for version in guard.families()]
+    families = [FAMILIES[version] for version in guard.families()]
     parts = [
-        _block("set exempt", ["type iface_index . ifname"]),
+        block("set exempt", ["type iface_index . ifname"]),
         _counting("unjudged_in", "iface_index", LINKS_COUNTED),
         _counting("unjudged_out", "iface_index", LINKS_COUNTED),
         *(_counting(f"tunnel{version}", f"ipv{version}_addr", PEERS_COUNTED) for version in (4, 6)),
@@ -160,21 +166,24 @@ def exempt_update(exempt: Iterable[LinkId]) -> str:
     return f"flush set inet {GUARD_TABLE} exempt\n{add}"
 
 
-def _sets(guard: Guard, family: _Family) -> Iterable[str]:
+def _sets(guard: Guard, family: Family) -> Iterable[str]:
     kind = f"ipv{family.version}_addr"
-    ranges = (
-        f"{family.address(first)}-{family.address(last)}"
-        if first < last
-        else str(family.address(first))
-        for first, last in guard.outside(family.version)
-    )
-    yield _block(
-        f"set outside{family.version}", [f"type {kind}", "flags interval", *_elements(ranges)]
-    )
+    yield outside_set(guard, family)
     no_ipsec = _elements(map(str, guard.no_ipsec(family.version)))
-    yield _block(f"set listed{family.version}", [f"type {kind}", "flags interval", *no_ipsec])
+    yield block(f"set listed{family.version}", [f"type {kind}", "flags interval", *no_ipsec])
     for name in ("clear_in", "clear_out", "misplaced", "untranslated"):
         yield _counting(f"{name}{family.version}", kind, PEERS_COUNTED)
+
+
+def outside_set(guard: Guard, family: Family) -> str:
+    """The set of the addresses that are not encrypted."""
+    version, address = family.version, family.address
+    ranges = (
+        f"{address(first)}-{address(last)}" if first < last else str(address(first))
+        for first, last in guard.outside(version)
+    )
+    kind = f"type ipv{version}_addr"
+    return block(f"set outside{version}", [kind, "flags interval", *_elements(ranges)])
 
 
 def _elements(values: Iterable[str]) -> list[str]:
@@ -183,7 +192,7 @@ def _elements(values: Iterable[str]) -> list[str]:
 
 
 def _counting(name: str, kind: str, size: int) -> str:
-    return _block(
+    return block(
         f"set {name}",
         [
             f"type {kind}",
@@ -195,13 +204,13 @@ def _counting(name: str, kind: str, size: int) -> str:
     )
 
 
-def _hook(name: str, where: str, families: Sequence[_Family], *, marks: bool = False) -> str:
+def _hook(name: str, where: str, families: Sequence[Family], *, marks: bool = False) -> str:
     loopback, ipsec = {
         "out": ("oiftype loopback", "rt ipsec exists"),
         "in": ("iiftype loopback", "meta ipsec exists"),
     }[name]
     mark = f" meta mark set meta mark | {ENCRYPTED_MARK:#x}" if marks else ""
-    return _block(
+    return block(
         f"chain {name}",
         [
             f"type filter hook {where}; policy accept;",
@@ -216,16 +225,16 @@ def _hook(name: str, where: str, families: Sequence[_Family], *, marks: bool = F
 
 
 def _disguised(direction: str, enforce: bool) -> str:
-    return _block(
+    return block(
         f"chain disguised_{direction}",
         [f'counter {_verdict(enforce)} comment "an IPv4-mapped address or a source route"'],
     )
 
 
-def _ipsec(name: str, families: Sequence[_Family]) -> Iterable[str]:
+def _ipsec(name: str, families: Sequence[Family]) -> Iterable[str]:
     """What goes through SAs; in another mode than transport an SA's outer addresses are there."""
     sa, peer = f"ipsec {name}", {"out": "daddr", "in": "saddr"}[name]
-    yield _block(
+    yield block(
         f"chain ipsec_{name}",
         [
             f"{sa} ip {peer} >= 0.0.0.0 goto tunnel_{name}",
@@ -234,7 +243,7 @@ def _ipsec(name: str, families: Sequence[_Family]) -> Iterable[str]:
             'accept comment "through IPsec"',
         ],
     )
-    yield _block(
+    yield block(
         f"chain tunnel_{name}",
         [
             *(f"ip6 {end} {MAPPED} goto disguised_{name}" for end in _ENDS if families),
@@ -244,7 +253,7 @@ def _ipsec(name: str, families: Sequence[_Family]) -> Iterable[str]:
     )
     for it in families:
         outside, routed = f"@outside{it.version}", it.routed if name == "out" else ""
-        yield _block(
+        yield block(
             f"chain tunnel_{name}{it.version}",
             [
                 f"{it.ip} saddr {outside} {routed}accept",
@@ -261,23 +270,29 @@ def _ipsec(name: str, families: Sequence[_Family]) -> Iterable[str]:
         )
 
 
+def ike_ports() -> tuple[list[str], list[str]]:
+    """Rules that pass what forced encapsulation needs, and those that pass IKE."""
+    return (
+        [
+            f'{_PORTS} @th,64,32 != 0 accept comment "ESP in UDP"',
+            f'{_PORTS} udp length 9 @th,64,8 0xff accept comment "keeps a NAT mapping alive"',
+        ],
+        [
+            "udp sport 500 udp dport 500 accept",
+            f'{_PORTS} @th,64,32 0 accept comment "IKE behind the non-ESP marker (RFC 3948)"',
+        ],
+    )
+
+
 def _ike(force_encapsulation: bool) -> Iterable[str]:
-    ports = "udp sport 4500 udp dport 4500"
-    ike = [
-        "udp sport 500 udp dport 500 accept",
-        f'{ports} @th,64,32 0 accept comment "IKE behind the non-ESP marker (RFC 3948)"',
-    ]
-    encapsulated = [
-        f'{ports} @th,64,32 != 0 accept comment "ESP in UDP"',
-        f'{ports} udp length 9 @th,64,8 0xff accept comment "keeps a NAT mapping alive"',
-    ]
+    encapsulated, ike = ike_ports()
     own = (
-        f"{ports} meta mark & {ENCRYPTED_MARK:#x} != 0"
+        f"{_PORTS} meta mark & {ENCRYPTED_MARK:#x} != 0"
         f" meta mark set meta mark & {ENCRYPTED_MARK ^ 0xFFFFFFFF:#x}"
         ' accept comment "ESP in UDP of this VM"'
     )
-    yield _block("chain ike_in", [*(encapsulated if force_encapsulation else []), *ike])
-    yield _block(
+    yield block("chain ike_in", [*(encapsulated if force_encapsulation else []), *ike])
+    yield block(
         "chain ike_out",
         [
             # An encapsulated packet bears the user of the program that sent it, hence the order.
@@ -292,7 +307,7 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
     )
 
 
-def _judge(family: _Family, enforce: bool) -> Iterable[str]:
+def _judge(family: Family, enforce: bool) -> Iterable[str]:
     version, ip, later = family.version, family.ip, family.later
     outside = f"@outside{version}"
     elsewhere = f"{ip} daddr {outside} accept"
@@ -302,7 +317,7 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     yield from _unlisted(family, enforce)
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
     yield _clear(f"clear_in{version}", "in", f"{ip} saddr", enforce)
-    yield _block(
+    yield block(
         f"chain out{version}",
         [
             *source_routes["out"],
@@ -315,7 +330,7 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
             f"goto clear_out{version}",
         ],
     )
-    yield _block(
+    yield block(
         f"chain in{version}",
         [
             *source_routes["in"],
@@ -329,7 +344,7 @@ def _judge(family: _Family, enforce: bool) -> Iterable[str]:
     )
 
 
-def _unlisted(family: _Family, enforce: bool) -> Iterable[str]:
+def _unlisted(family: Family, enforce: bool) -> Iterable[str]:
     """What leaves from an address in no list to one that is encrypted."""
     version, ip = family.version, family.ip
     misplaced = (
@@ -337,7 +352,7 @@ def _unlisted(family: _Family, enforce: bool) -> Iterable[str]:
     )
     untranslated = f"update @untranslated{version} {{ {ip} saddr }}"
     yield _clear(f"misplaced{version}", "out", f"{ip} saddr", enforce)
-    yield _block(
+    yield block(
         f"chain unlisted{version}",
         [
             f"fib saddr type local {misplaced}",
@@ -349,7 +364,7 @@ def _unlisted(family: _Family, enforce: bool) -> Iterable[str]:
 
 def _clear(name: str, direction: str, peer: str, enforce: bool) -> str:
     link = {"out": "oif", "in": "iif"}[direction]
-    return _block(
+    return block(
         f"chain {name}",
         [
             f"{link} . {link}name @exempt update @unjudged_{direction} {{ {link} }}",
@@ -364,6 +379,7 @@ def _verdict(enforce: bool) -> str:
     return "drop" if enforce else "accept"
 
 
-def _block(head: str, lines: Iterable[str]) -> str:
+def block(head: str, lines: Iterable[str]) -> str:
+    """A set or a chain."""
     body = "".join(f"\t\t{line}\n" for line in lines)
     return f"\t{head} {{\n{body}\t}}\n"

@@ -189,11 +189,13 @@ class DesiredGuard:
         text: for `nft -f`; guard_table.py makes it.
         mark: digest of the text.
         exempt: the links that are not judged, sorted.
+        flow_rules: the table for as long as there is a flowtable; flow_rules.py makes it.
     """
 
     text: str = field(repr=False)
     mark: str
     exempt: tuple[LinkId, ...] = ()
+    flow_rules: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

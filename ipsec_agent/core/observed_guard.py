@@ -64,6 +64,9 @@ class GuardTable:
         unjudged: traffic between encrypted addresses on links that are not judged.
         flowtables: those of anybody, as `nft delete flowtable` names them; they forward connections
             past every rule.
+        flow_rules: mark of the text that has made the table beside them (flow_rules.py), "" where
+            none is known to: it was altered; None where there is none.
+        offloaded: packets that it dropped.
     """
 
     form: str
@@ -82,6 +85,8 @@ class GuardTable:
     tunnelled: tuple[ClearPeer, ...] = ()
     unjudged: tuple[ClearLink, ...] = ()
     flowtables: tuple[str, ...] = ()
+    flow_rules: str | None = None
+    offloaded: int = 0
 
     def aged(self, seconds: int) -> "GuardTable":
         """The same, some seconds after it was listed without another packet."""

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from ipsec_agent.core.drift import lost_children, missing
 from ipsec_agent.core.duplicates import endings
+from ipsec_agent.core.flow_rules import wanted_flow_rules
+from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.ike_ports import reopens
 from ipsec_agent.core.liars import Lie, lies, terminations, without
 from ipsec_agent.core.model import (
@@ -24,6 +26,7 @@ from ipsec_agent.core.peers import peers_to_do
 from ipsec_agent.core.steps import (
     ContinueCharon,
     ExemptLinks,
+    GuardFlows,
     KillCharon,
     LoadAuthority,
     LoadConnection,
@@ -63,6 +66,7 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     charon = desired.placed and not unread & {"charon", "policies", "states"}
     return (
         *(_guard(desired, observed) if guard else ()),
+        *(_flows(desired, observed) if not unread & {"guard", "network"} else ()),
         *_mtus(desired, observed),
         *(_charon(desired, observed) if charon else ()),
         *(_no_guard(desired, observed) if "guard" not in unread else ()),
@@ -77,6 +81,16 @@ def _guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     if table is None or table.mark != wish.mark:
         return (LoadGuard(wish), *save)
     return (*((ExemptLinks(wish.exempt),) if table.exempt != wish.exempt else ()), *save)
+
+
+def _flows(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+    """What the table beside flowtables needs; one that is not needed harms nobody."""
+    table = observed.guard
+    known = desired.guard is not None or desired.placed or desired.guard_lowered
+    if table is None or not known:
+        return ()
+    text = wanted_flow_rules(desired.guard, table.flowtables, observed.network.links)
+    return (GuardFlows(text),) if table.flow_rules != (mark(text) if text else None) else ()
 
 
 def _no_guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:

@@ -1,6 +1,6 @@
 """What act.py can perform, as values; `str` of one is its line in the log, without a secret."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ipsec_agent.core.model import (
     Action,
@@ -50,6 +50,16 @@ class RemoveGuard:
 
     def __str__(self) -> str:
         return "remove the guard"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFlows:
+    """Put the table in place that judges what flowtables forward; an empty text takes it away."""
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "judge what flowtables forward" if self.text else "judge flowtables no more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +256,7 @@ class DeleteState:
         return f"delete the orphan SA {self.state.source} -> {self.state.destination}"
 
 
-KernelStep = LoadGuard | ExemptLinks | SaveGuard | RemoveGuard | SetMtu
+KernelStep = LoadGuard | ExemptLinks | SaveGuard | GuardFlows | RemoveGuard | SetMtu
 
 CharonStep = (
     StartCharon

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ipsec_agent.core.flow_rules import REMOVAL
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
@@ -21,7 +22,12 @@ from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.nft_events import DATAGRAM, Change, Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
-from ipsec_agent.host.nft_listing import read_flowtables, read_form, read_table
+from ipsec_agent.host.nft_listing import (
+    read_flow_rules,
+    read_flowtables,
+    read_form,
+    read_table,
+)
 
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
@@ -56,6 +62,7 @@ class Nft:
         self._memory = memory
         self._deadline = deadline
         self._forms: dict[str, str] = _recall(memory)
+        self._flow_form: tuple[str, str] | None = None
         self._own: collections.deque[int] = collections.deque(maxlen=64)
         # nft may have done its work before we learn its process id.
         self._starting = asyncio.Lock()
@@ -114,8 +121,22 @@ class Nft:
         Raises:
             KernelError: the kernel refuses.
         """
+        # In this order: without the guard nobody looks for the other.
+        if await self._flow_rules():
+            await self.load_flow_rules("")
         text = f"table inet {GUARD_TABLE}\ndelete table inet {GUARD_TABLE}\n"
         await self._succeed("the guard's table cannot be taken away", text)
+
+    async def load_flow_rules(self, text: str) -> None:
+        """Put the table beside flowtables in the place of the old one; "" takes it away.
+
+        Raises:
+            KernelError: it does not load (Linux before 5.16 has no egress hook), and the old one
+                stays; or a link is gone.
+        """
+        await self._succeed("what flowtables forward cannot be judged", text or REMOVAL)
+        found = await self._flow_rules() if text else None
+        self._flow_form = (mark(text), found[0]) if found else None
 
     async def read(self) -> GuardTable | None:
         """The table as it is, None where there is none.
@@ -128,8 +149,15 @@ class Nft:
         status, out, complaint = await self._run("-j", "list", "table", "inet", GUARD_TABLE)
         if status == 0:
             table = read_table(out, {name: index for index, name in socket.if_nameindex()})
-            flowtables = await self._flowtables()
-            return replace(table, mark=self._mark_of(table.form), flowtables=flowtables)
+            flowtables, rules = await self._flowtables(), await self._flow_rules()
+            known, form = self._flow_form or ("", "")
+            return replace(
+                table,
+                mark=self._mark_of(table.form),
+                flowtables=flowtables,
+                flow_rules=(known if rules[0] == form else "") if rules else None,
+                offloaded=rules[1] if rules else 0,
+            )
         if _ABSENT in complaint:
             return None
         raise _refusal("the guard's table cannot be read", complaint)
@@ -142,6 +170,17 @@ class Nft:
         if status != 0:
             raise _refusal("the kernel's flowtables cannot be read", complaint)
         return read_flowtables(out)
+
+    async def _flow_rules(self) -> tuple[str, int] | None:
+        """Form and drops of the table beside flowtables, None where there is none."""
+        if not FLOWTABLES.exists():  # noqa: ASYNC240
+            return None
+        status, out, complaint = await self._run("list", "table", "netdev", GUARD_TABLE)
+        if status == 0:
+            return read_flow_rules(out)
+        if _ABSENT in complaint:
+            return None
+        raise _refusal("the table that judges what flowtables forward cannot be read", complaint)
 
     def form_of(self, text: str) -> str | None:
         """The form that the table has if it is what this text loaded, None if nobody knows.

@@ -7,6 +7,7 @@ themselves. nft writes the same form when it echoes a load (`-e`) as when it lis
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -24,6 +25,9 @@ _DROPS_OUT = (
     "disguised_out", "closed_out",
 )  # fmt: skip
 """The chains that drop, with a counter."""
+
+
+_COUNTER = re.compile(r"counter packets (\d+) bytes \d+")
 
 
 def read_form(text: str) -> str | None:
@@ -71,6 +75,18 @@ def read_flowtables(text: str) -> tuple[str, ...]:
             for kind, value in _objects(text)
             if kind == "flowtable" and value.get("dev")
         )
+
+
+def read_flow_rules(text: str) -> tuple[str, int]:
+    """Form and dropped packets of the table beside flowtables.
+
+    As text, since nft 1.0.6 does not tell the links of a chain as JSON.
+
+    Args:
+        text: what `nft list table` wrote.
+    """
+    form = hashlib.sha256(_COUNTER.sub("counter", text).encode()).hexdigest()
+    return form, sum(int(packets) for packets in _COUNTER.findall(text))
 
 
 def _table(text: str, links: Mapping[str, int]) -> GuardTable:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +14,11 @@ from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
 from ipsec_agent.core.drift import foreign, missing, orphan_states
+from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import (
     Action,
     Address,
     Desired,
-    DesiredGuard,
     Direction,
     LinkId,
     PolicySelector,
@@ -26,7 +27,9 @@ from ipsec_agent.core.observed import (
     Charon,
     ChildSa,
     IkeSa,
+    Link,
     LoadedConnection,
+    NetworkFacts,
     Observed,
     Policy,
     RememberedPeer,
@@ -41,6 +44,7 @@ from ipsec_agent.core.steps import (
     DeletePolicy,
     DeleteState,
     ExemptLinks,
+    GuardFlows,
     KillCharon,
     LoadConnection,
     LoadGuard,
@@ -150,6 +154,12 @@ def killed(machine: FakeMachine) -> None:
     machine.kill_charon_by_hand()
 
 
+def offloading(machine: FakeMachine) -> None:
+    """Somebody makes a flowtable."""
+    assert machine.table is not None
+    machine.table = replace(machine.table, flowtables=("inet fast f",))
+
+
 def whole(machine: FakeMachine) -> None:
     """No harm."""
 
@@ -165,7 +175,7 @@ def guarded(made: object) -> Desired:
     wishes,
     wishes,
     st.integers(0, 14),
-    st.sampled_from([whole, flushed, stopped, hung, killed]),
+    st.sampled_from([whole, flushed, stopped, hung, killed, offloading]),
 )
 def test_the_guard_stands_at_every_prefix(
     before: object, after: object, cut: int, harm: Callable[[FakeMachine], None]
@@ -179,6 +189,9 @@ def test_the_guard_stands_at_every_prefix(
         old, new = guarded(before), guarded(after)
         await pass_until(machine, old, 99)
         harm(machine)
+        await pass_until(machine, old, 99)
+        held = machine.table is not None and machine.table.flow_rules is not None
+        assert held is (harm is offloading)
 
         await pass_until(machine, new, cut)
 
@@ -188,6 +201,7 @@ def test_the_guard_stands_at_every_prefix(
             if wish.guard is not None
         }
         assert machine.table is not None
+        assert not held or machine.table.flow_rules is not None
         standing = tables[machine.table.mark]
         for peer in PEERS:
             if Promise.of(before).encrypts(OWN, peer) and Promise.of(after).encrypts(OWN, peer):  # type: ignore[arg-type]
@@ -217,7 +231,7 @@ def test_before_the_vm_is_placed() -> None:
 
     assert plan(unplaced(config(), lowered=False), standing) == ()
     (loading,) = plan(unplaced(config(), lowered=False), world)
-    assert loading == LoadGuard(DesiredGuard(wish.guard.text, wish.guard.mark))
+    assert loading == LoadGuard(replace(wish.guard, exempt=()))
     unguarded = config(agent=AgentConfig(guard=GuardMode.NONE))
     assert plan(unplaced(unguarded, lowered=False), standing) == ()
     assert plan(unplaced(config(), lowered=True), standing) == (RemoveGuard(),)
@@ -258,6 +272,43 @@ def test_the_guard() -> None:
     )
     assert first(right, "damaged") == (save,)
     assert first(right, saved) == ()
+
+
+def test_flowtables() -> None:
+    """What they forward is judged on the links that are, for as long as there is one."""
+    made = guarded(config())
+    assert made.guard is not None
+    wish = replace(made, guard=replace(made.guard, exempt=(LinkId(3, "docker0"),)))
+    assert wish.guard is not None
+    links = tuple(
+        Link(number, name, 1500, up=True, loopback=name == "lo")
+        for number, name in enumerate(("lo", "eth0", "docker0", "eth0.5"), 1)
+    )
+    table = GuardTable("form", wish.guard.mark, wish.guard.exempt)
+
+    def steps(desired: Desired, **more: Any) -> tuple[object, ...]:
+        seen = Observed(
+            network=NetworkFacts(links=links),
+            guard=replace(table, **more),
+            saved_guard=wish.guard.mark if wish.guard else "",
+            unreadable=(("charon", KernelError("")),),
+        )
+        return plan(desired, seen)
+
+    assert steps(wish) == ()
+    (step,) = steps(wish, flowtables=("inet fast f",))
+    assert isinstance(step, GuardFlows)
+    assert 'egress devices = { "eth0", "eth0.5" } ' in step.text
+    right = mark(step.text)
+    assert steps(wish, flowtables=("inet fast f",), flow_rules=right) == ()
+    assert steps(wish, flowtables=("inet fast f",), flow_rules="") == (step,)
+    assert steps(wish, flow_rules=right) == (GuardFlows(""),)
+    # While it is unclear where the VM stands, all links are.
+    (unclear,) = steps(unplaced(config(), lowered=False), exempt=(), flowtables=("inet fast f",))
+    assert isinstance(unclear, GuardFlows)
+    assert '"docker0"' in unclear.text
+    lowered = Desired(placed=False, guard_lowered=True)
+    assert steps(lowered, flow_rules=right) == (GuardFlows(""), RemoveGuard())
 
 
 def test_a_charon_that_answers_no_more() -> None:

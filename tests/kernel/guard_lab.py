@@ -19,9 +19,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Self
 
+from ipsec_agent.core.flow_rules import flow_rules, wanted_flow_rules
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import ruleset
-from ipsec_agent.core.model import LinkId
+from ipsec_agent.core.model import DesiredGuard, LinkId
+from ipsec_agent.core.observed import Link
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.host.nft_listing import read_table
@@ -101,6 +103,13 @@ def load(
     text = ruleset(guard)
     assert change[0] in text
     run("nft", "-f", "-", ns=ns, text=text.replace(*change) + more)
+
+
+def flow_table(*links: str, guard: Guard = GUARD) -> str:
+    """The text of the table beside flowtables, on these links."""
+    wish = DesiredGuard("", "", (), flow_rules(guard))
+    judged = [Link(number, name, 1500, up=True) for number, name in enumerate(links, 2)]
+    return wanted_flow_rules(wish, ("inet fast f",), judged)
 
 
 def table(ns: str) -> GuardTable:

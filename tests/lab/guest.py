@@ -32,7 +32,8 @@ UNFINISHED = 70
 MODULES = (
     "ansi_cprng ctr echainiv esp4 esp6 xfrm_user veth gcm seqiv ghash-generic bridge af_packet"
     " nf_tables nft_ct nft_nat nft_masq nft_chain_nat nft_xfrm nft_fib_inet nft_reject_inet"
-    " nft_flow_offload nf_flow_table_inet br_netfilter aesni_intel ghash_clmulni_intel"
+    " nft_flow_offload nf_flow_table_inet nft_fib_netdev br_netfilter 8021q aesni_intel"
+    " ghash_clmulni_intel"
 )
 
 READY = """\

@@ -4,13 +4,10 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from ipsec_agent.core.guard_table import exempt_update
-from ipsec_agent.guard_look import look
-from ipsec_agent.host.nft import Nft
 from tests.kernel.guard_lab import (
     A4,
     A6,
@@ -47,11 +44,6 @@ DNAT = (
     "table ip nat { chain pre { type nat hook prerouting priority -100;"
     f" iifname a0 udp dport 8080 dnat to {C4}:9; }}; }}"
 )
-
-FLOWTABLE = """table inet fast {
-flowtable f { hook ingress priority 0; devices = { a0, ac0 }; }
-chain forward { type filter hook forward priority 0; meta l4proto udp flow add @f; }; }
-"""
 
 
 def secure(one: str, other: str, *, encapsulated: bool = False) -> None:
@@ -182,41 +174,3 @@ def test_a_peer_that_lost_its_policies_is_not_heard(one: str, other: str) -> Non
         assert send_udp(A, one, other)
         assert arrived(at_b) is None
     assert [(str(peer.address), peer.packets) for peer in table(B).clear_in] == [(one, 1)]
-
-
-async def test_a_flowtable_is_named_and_without_it_the_guard_holds(
-    wire: Capture, tmp_path: Path
-) -> None:
-    """A connection from before the guard goes on past it, as long as there is a flowtable."""
-    run("nft", "-f", "-", ns=A, text=SNAT + "\n" + FLOWTABLE)
-    with inside(C), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.bind((C4, 7000))
-        with receiver(B, B4) as at_b:
-            at_b.settimeout(20)
-            for _ in range(4):
-                client.sendto(b"before", (B4, 9))
-                at_b.sendto(b"answer", at_b.recvfrom(99)[1])
-            load(A, more=exempt_update([link(A, "ac0")]))
-            wire.packets()
-
-            client.sendto(b"offloaded", (B4, 9))
-
-            assert len(wire.between(A4, B4)) == 1, "it bypasses the guard"
-            with inside(A):
-                found = await Nft().read()
-                notes = (await look(Nft(), None, tmp_path / "guard.nft")).notes
-            assert found is not None
-            assert found.flowtables == ("inet fast f",)
-            assert [note for note in notes if note.endswith("nft delete flowtable inet fast f")]
-
-            # As the problem's hint says; a flowtable that rules use cannot be deleted alone.
-            run("nft", "flush chain inet fast forward; delete flowtable inet fast f", ns=A)
-            for _ in range(3):
-                client.sendto(b"judged", (B4, 9))
-
-            assert not wire.between(A4, B4)
-            assert table(A).dropped_out == 3
-    with inside(A):
-        found = await Nft().read()
-    assert found is not None
-    assert found.flowtables == ()

@@ -13,9 +13,9 @@ UNLISTED = """\
 """
 
 REPAIR = "tests/charon/test_repair.py"
-DISGUISE, LINKS, PORTS, SOURCES, TABLE = (
+DISGUISE, FLOWS, LINKS, PORTS, SOURCES, TABLE = (
     f"tests/kernel/test_guard_{name}.py"
-    for name in ("disguise", "links", "ports", "sources", "table")
+    for name in ("disguise", "flows", "links", "ports", "sources", "table")
 )
 
 
@@ -31,6 +31,27 @@ class OfTest(Mutation):
 
 
 TEST_MUTATIONS = (
+    OfTest(
+        "what a flowtable sends is not judged",
+        "core/flow_rules.py",
+        '        _hook("out", f"egress devices = {_LINKS} priority 0", families),\n',
+        "",
+        f"{FLOWS}::test_a_translated_container_is_held",
+    ),
+    OfTest(
+        "what a flowtable receives is not judged",
+        "core/flow_rules.py",
+        '        _hook("in", f"ingress devices = {_LINKS} priority {_FIRST}", families),\n',
+        "",
+        f"{FLOWS}::test_a_translated_container_is_held",
+    ),
+    OfTest(
+        "a flowtable sends IKE of containers",
+        "core/flow_rules.py",
+        '("meta skuid 0 ", "fib saddr type != local ")',
+        '("",)',
+        f"{FLOWS}::test_ike_of_a_container_is_none",
+    ),
     OfTest(
         "IKE of any user passes",
         "core/guard_table.py",
@@ -48,8 +69,8 @@ TEST_MUTATIONS = (
     OfTest(
         "whatever is between the ports 4500 passes",
         "core/guard_table.py",
-        "{ports} @th,64,32 0 accept",
-        "{ports} accept",
+        "{_PORTS} @th,64,32 0 accept",
+        "{_PORTS} accept",
         f"{PORTS}::test_ports_of_ike",
     ),
     OfTest(

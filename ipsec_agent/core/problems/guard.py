@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.drift import foreign, missing
-from ipsec_agent.core.guard_table import PEERS_COUNTED
+from ipsec_agent.core.flow_rules import wanted_flow_rules
+from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Action, Address, Desired, Direction
 from ipsec_agent.core.observed import Charon, Observed
@@ -84,7 +85,7 @@ def guard_problems(
         *_misplaced(table),
         *_untranslated(desired, table),
         *_unjudged(config, placement, observed, table),
-        *_offloaded(table),
+        *_offloaded(desired, observed, table),
         *_full(table),
     )
 
@@ -280,13 +281,21 @@ def _unjudged(
     )
 
 
-def _offloaded(table: GuardTable) -> tuple[Problem, ...]:
+def _offloaded(desired: Desired, observed: Observed, table: GuardTable) -> tuple[Problem, ...]:
+    text = wanted_flow_rules(desired.guard, table.flowtables, observed.network.links)
+    held = bool(text) and table.flow_rules == mark(text)
+    happens = (
+        f"what is not encrypted then is dropped ({table.offloaded} packets by now), and these"
+        " connections break"
+        if held
+        else "they may leave in clear"
+    )
     return tuple(
         Problem(
             "flows-offloaded",
-            Severity.CRITICAL,
+            Severity.WARNING if held else Severity.CRITICAL,
             f"the flowtable {name} forwards connections of containers past IPsec and the guard;"
-            " they may leave in clear",
+            f" {happens}",
             f"nft delete flowtable {name}, and the rules with `flow add` before it; or take its"
             " devices away",
             name,

@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
-from ipsec_agent.core.guard_table import PEERS_COUNTED
+from ipsec_agent.core.flow_rules import wanted_flow_rules
+from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
 from ipsec_agent.core.model import Desired, Direction, LinkId, PolicySelector
 from ipsec_agent.core.observed import Observed, Policy
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
@@ -225,6 +226,15 @@ def test_flowtables() -> None:
     assert found.severity is Severity.CRITICAL
     assert "the flowtable inet fast f forwards connections" in found.message
     assert "nft delete flowtable inet fast f" in found.hint
+    assert "may leave in clear" in found.message
+
+    text = wanted_flow_rules(VM.desired.guard, ("inet fast f",), VM.observed.network.links)
+    assert text
+    for rules, severity in ((mark(text), Severity.WARNING), ("", Severity.CRITICAL)):
+        vm = VM.table(flowtables=("inet fast f",), flow_rules=rules, offloaded=7)
+        found = vm.problems()["flows-offloaded"]
+        assert found.severity is severity
+        assert ("is dropped (7 packets by now)" in found.message) is bool(rules)
 
 
 def test_counters_full() -> None:
