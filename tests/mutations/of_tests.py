@@ -166,8 +166,8 @@ TEST_MUTATIONS = (
     OfTest(
         "ESP in UDP of any user passes",
         "core/guard_table.py",
-        "{ports} meta mark & {ENCRYPTED_MARK:#x} != 0",
-        "{ports}",
+        "{_PORTS} meta mark & {ENCRYPTED_MARK:#x} != 0",
+        "{_PORTS}",
         f"{PORTS}::test_another_users_data_is_no_esp_in_udp",
     ),
     *(
