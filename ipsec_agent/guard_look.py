@@ -12,6 +12,7 @@ from ipsec_agent.core.desired_guard import guard_of, lockouts
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.inside import Words, find_inside
 from ipsec_agent.core.lockout import Finding
+from ipsec_agent.core.model import GUARD_TABLE
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import guard_counters
@@ -93,8 +94,11 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
     state = _state(table)
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
+    held = table is not None and table.flow_rules is not None
+    judged = f"; table netdev {GUARD_TABLE} judges them" if held else ""
     notes += [
-        f"the flowtable {name} forwards connections past the guard: nft delete flowtable {name}"
+        f"the flowtable {name} forwards connections past the guard{judged}:"
+        f" nft delete flowtable {name}"
         for name in (table.flowtables if table else ())
     ]
     return Look(state, table, current, saved, tuple(dict.fromkeys(notes)))

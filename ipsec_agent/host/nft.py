@@ -134,7 +134,11 @@ class Nft:
             KernelError: it does not load (Linux before 5.16 has no egress hook), and the old one
                 stays; or a link is gone.
         """
-        await self._succeed("what flowtables forward cannot be judged", text or REMOVAL)
+        try:
+            await self._succeed("what flowtables forward cannot be judged", text or REMOVAL)
+        except KernelError as error:
+            hint = "egress hooks need Linux 5.16, nft 1.0.1 and the module nft_fib_netdev"
+            raise KernelError(error.message, code=error.code, hint=hint) from error
         found = await self._flow_rules() if text else None
         self._flow_form = (mark(text), found[0]) if found else None
 

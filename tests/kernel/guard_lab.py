@@ -42,6 +42,12 @@ PROMISE = Promise(
 )
 GUARD = Guard(PROMISE)
 
+SNAT = (
+    "table ip nat { chain post {"
+    " type nat hook postrouting priority 100; oifname a0 masquerade; }; }"
+)
+"""A translates its container to its own address."""
+
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than usual this machine is."""
 

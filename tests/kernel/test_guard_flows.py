@@ -23,6 +23,7 @@ from tests.kernel.guard_lab import (
     GUARD,
     PLAIN4,
     PLAIN6,
+    SNAT,
     A,
     B,
     C,
@@ -43,10 +44,6 @@ from tests.lab.namespaces import inside
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 UDP = socket.IPPROTO_UDP
-SNAT = (
-    "table ip nat { chain post {"
-    " type nat hook postrouting priority 100; oifname a0 masquerade; }; }"
-)
 
 
 def judge(*links: str, forced: bool = False) -> None:

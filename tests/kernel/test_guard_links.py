@@ -17,6 +17,7 @@ from tests.kernel.guard_lab import (
     PLAIN4,
     PLAIN6,
     PROMISE,
+    SNAT,
     A,
     B,
     C,
@@ -34,10 +35,6 @@ from tests.kernel.guard_lab import (
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 IKE = bytes(4) + b"initiate" + bytes(20)
-SNAT = (
-    "table ip nat { chain post {"
-    " type nat hook postrouting priority 100; oifname a0 masquerade; }; }"
-)
 
 
 def test_a_renamed_uplink_is_judged(wire: Capture) -> None:

@@ -15,6 +15,7 @@ from tests.kernel.guard_lab import (
     B6,
     C4,
     GUARD,
+    SNAT,
     A,
     B,
     C,
@@ -36,10 +37,6 @@ PAIRS = [(A4, B4), (A6, B6)]
 FORCED = replace(GUARD, force_encapsulation=True)
 FRAGMENT = 44
 KEY = "0x" + "0102030405" * 4
-SNAT = (
-    "table ip nat { chain post {"
-    " type nat hook postrouting priority 100; oifname a0 masquerade; }; }"
-)
 DNAT = (
     "table ip nat { chain pre { type nat hook prerouting priority -100;"
     f" iifname a0 udp dport 8080 dnat to {C4}:9; }}; }}"

@@ -22,6 +22,7 @@ from tests.kernel.guard_lab import (
     C4,
     GUARD,
     SCALE,
+    SNAT,
     A,
     B,
     C,
@@ -35,7 +36,7 @@ from tests.kernel.guard_lab import (
     table,
 )
 from tests.lab.namespaces import inside
-from tests.lab.test_guard_esp import SNAT, secure
+from tests.lab.test_guard_esp import secure
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(200), pytest.mark.usefixtures("guarded")]
 
