@@ -5,6 +5,7 @@ runs on the machine's own kernel, start the agent as its users do.
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import json
@@ -15,12 +16,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from tests.lab.namespaces import inside
+
+ROOT = Path(__file__).parents[2]
 
 EVERY = 0.05
 """Seconds between two looks whether an agent has ended."""
@@ -46,14 +49,66 @@ class Running(Protocol):
         """Kill it."""
 
 
+_tree = ROOT
+
+
+class Parent:
+    """The program that forks agents, with the imports of a source tree done."""
+
+    def __init__(self, source: Path) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._program = subprocess.Popen(
+            [sys.executable, "-m", "tests.charon.agents"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Where it is started comes first of all that Python finds.
+            cwd=source,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        # At the end of its input it ends.
+        atexit.register(self._program.communicate)
+
+    def asked(self, **request: Any) -> dict[str, Any]:
+        """Its answer to a request."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        with self._one_at_a_time:
+            self._program.stdin.write(json.dumps(request) + "\n")
+            self._program.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._program.stdout.readline())
+        return answer
+
+
+parent = functools.cache(Parent)
+"""The one of a tree."""
+
+
 def prepare() -> None:
     """Begin with the imports, for the forks that come."""
-    _parent()
+    parent(_tree)
+
+
+@contextlib.contextmanager
+def of(source: Path) -> Iterator[None]:
+    """Agents that start meanwhile run the package `ipsec_agent` of another directory."""
+    global _tree  # noqa: PLW0603 - one for all nodes, as the environment of a program is
+    before, _tree = _tree, source
+    try:
+        yield
+    finally:
+        _tree = before
+
+
+def tree() -> Path:
+    """Where a program that runs the agent itself is to be started."""
+    return _tree
 
 
 def fork(netns: str, arguments: Sequence[str], log: Path) -> "Forked":
     """Fork `ipsec-agent ARGUMENTS` into a namespace; it writes to the end of a log."""
-    return Forked(_asked(netns=netns, arguments=arguments, log=str(log))["pid"])
+    of_tree = parent(_tree)
+    return Forked(of_tree, of_tree.asked(netns=netns, arguments=arguments, log=str(log))["pid"])
 
 
 class Forked:
@@ -63,14 +118,15 @@ class Forked:
         pid: its pid.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, parent: Parent, pid: int) -> None:
+        self._parent = parent
         self.pid = pid
         self._code: int | None = None
 
     def poll(self) -> int | None:
         """Its exit code, below 0 for a signal; None while it runs."""
         if self._code is None:
-            self._code = _asked(pid=self.pid)["code"]
+            self._code = self._parent.asked(pid=self.pid)["code"]
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
@@ -94,33 +150,6 @@ class Forked:
     def kill(self) -> None:
         """Kill it."""
         self.send_signal(signal.SIGKILL)
-
-
-_one_at_a_time = threading.Lock()
-
-
-@functools.cache
-def _parent() -> subprocess.Popen[str]:
-    program = subprocess.Popen(
-        [sys.executable, "-m", "tests.charon.agents"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    # At the end of its input it ends.
-    atexit.register(program.communicate)
-    return program
-
-
-def _asked(**request: Any) -> dict[str, Any]:
-    parent = _parent()
-    assert parent.stdin is not None
-    assert parent.stdout is not None
-    with _one_at_a_time:
-        parent.stdin.write(json.dumps(request) + "\n")
-        parent.stdin.flush()
-        answer: dict[str, Any] = json.loads(parent.stdout.readline())
-    return answer
 
 
 def main() -> None:

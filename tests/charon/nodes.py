@@ -136,6 +136,11 @@ class Node:
         """The agent's log."""
         return (self.directory / "agent.log").read_text()
 
+    @property
+    def charon_log(self) -> str:
+        """The log of its charon."""
+        return (self.directory / "charon.log").read_text()
+
     def agent_section(self, **more: Any) -> dict[str, Any]:
         """The node section of its config."""
         return {
@@ -159,6 +164,7 @@ class Node:
         with log.open("ab") as file:
             self.agent = subprocess.Popen(
                 self.command(*around, *AGENT, *words),
+                cwd=agents.tree(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -26,7 +26,8 @@ RATE = 1000
 LONG = 3600.0
 UDP_OUT, UDP_BACK, TCP = "udp a>b", "udp b>a", "tcp b>a"
 INSIDE_UDP, INSIDE_TCP = "udp a's container>b's", "tcp b's container>a's"
-SECOND, FLOATING = "tcp b>a, second link", "udp b>floating address"
+SECOND, SECOND_OUT = "tcp b>a, second link", "udp a>b, second link"
+FLOATING = "udp b>floating address"
 TOWARDS_A = {UDP_BACK, TCP, INSIDE_TCP, SECOND, FLOATING}
 """The floods that VM b begins; of the others VM a is the sender."""
 
@@ -68,6 +69,10 @@ class Setting:
         text = f"10.9.{nic}.{number}" if self.version == 4 else f"fd09::{nic}:{number:x}"
         return str(ip_address(text))
 
+    def gateway(self, nic: int = 0) -> str:
+        """Where a default route leads to, which is nobody."""
+        return self.address(254, nic)
+
     @property
     def subnet(self) -> str:
         """What is encrypted."""
@@ -90,7 +95,8 @@ BARE = Setting("bare", (UDP_OUT, TCP))
 CONTAINERS = Setting("containers", (INSIDE_UDP, INSIDE_TCP), containers=True)
 TRACKED = Setting("connections tracked", (UDP_BACK, TCP), containers=True)
 IPV6 = Setting("IPv6", (UDP_OUT, TCP), version=6)
-TWO_NICS = Setting("two NICs", (UDP_OUT, FLOATING, SECOND), nics=2)
+TWO_NICS = Setting("two NICs", (UDP_OUT, FLOATING, SECOND, SECOND_OUT), nics=2)
+"""Both NICs have an encrypted address, and one of them has the default route."""
 
 
 @dataclass
@@ -102,6 +108,7 @@ class Bed:
         floods: by the name of the flow.
         held: sockets that a fault keeps open until it is over.
         told: the agent of VM a has been told to take another config.
+        ended: the CHILD_SAs of VM a, by number, that a fault ends.
     """
 
     setting: Setting
@@ -112,6 +119,7 @@ class Bed:
     floods: dict[str, Flood]
     held: list[socket.socket] = field(default_factory=list)
     told: bool = False
+    ended: set[int] = field(default_factory=set)
 
     @property
     def a(self) -> Node:
@@ -209,6 +217,8 @@ def bed(setting: Setting, directory: Path) -> Iterator[Bed]:
                 inner[number] = stack.enter_context(container(node, number))
         if setting.nics > 1:
             ip("addr", "add", setting.floating, "dev", "eth0", netns=nodes[0].name)
+            for node in nodes:
+                ip("route", "add", "default", "via", setting.gateway(), netns=node.name)
         kernel = stack.enter_context(Kernel(nodes[0].name))
         events = stack.enter_context(Events(nodes[0].name))
         tables = stack.enter_context(TableEvents(nodes[0].name))
@@ -232,10 +242,13 @@ def _flood(
         return start(inner[1][0], inner[2][0], b, listen=inner[2][1])
     if name == INSIDE_TCP:
         return start(inner[2][0], inner[1][0], a, listen=inner[1][1])
-    if name == UDP_OUT:
-        return start(one, other, b, port=9001)
-    if name == SECOND:
-        return start(other, one, setting.address(1, 1), port=9003)
     if name == FLOATING:
         return start(other, one, setting.floating, port=9004, also=others)
-    return start(other, one, a, port=9002)
+    ends, address, port = {
+        UDP_OUT: ((one, other), b, 9001),
+        UDP_BACK: ((other, one), a, 9002),
+        TCP: ((other, one), a, 9002),
+        SECOND: ((other, one), setting.address(1, 1), 9003),
+        SECOND_OUT: ((one, other), setting.address(2, 1), 9006),
+    }[name]
+    return start(*ends, address, port=port)

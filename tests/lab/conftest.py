@@ -7,9 +7,8 @@ import pytest
 
 from tests.charon import agents
 from tests.charon.nodes import SCALE, Node, network, until
-from tests.lab.bed import Setting, enforces
+from tests.lab.bed import enforces
 from tests.lab.deployment import C, configure, start
-from tests.lab.faults import Fault
 from tests.lab.matrix import Figures, table
 
 
@@ -59,20 +58,3 @@ def pytest_terminal_summary(
     if figures:
         terminalreporter.section("the fault matrix")
         terminalreporter.write_line(table(figures))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the rows of the matrix that a setting does not have."""
-    absent = []
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        found = callspec.params if callspec is not None else {}
-        setting, fault = found.get("laid"), found.get("fault")
-        if not isinstance(setting, Setting) or not isinstance(fault, Fault):
-            continue
-        if setting.nics < fault.nics or (setting.containers and not fault.nat):
-            absent.append(item)
-    if absent:
-        config.hook.pytest_deselected(items=absent)
-        items[:] = [item for item in items if item not in absent]

@@ -75,14 +75,20 @@ def start(nodes: Sequence[Node]) -> None:
         node.settled()
 
 
-def double(node: Node, own: str, peer: str) -> None:
-    """Have charon negotiate one more CHILD_SA with a peer, as where both VMs begin at once."""
+def double(node: Node, own: str, peer: str, **child: str) -> None:
+    """Have charon negotiate one more CHILD_SA with a peer, as where both VMs begin at once.
+
+    Args:
+        child: further settings of the CHILD_SA, as swanctl.conf(5) has them.
+    """
     config = load_config(node.config)
     address = ip_address(own)
     one = renewal(desired(config, Placement(address, (address,))), (address, ip_address(peer)))
     assert one is not None
+    message = renewal_message(one)
+    message[one.name]["children"][one.children[0].name] |= child
     with charon_of(node) as session:
-        session.load_conn(renewal_message(one))
+        session.load_conn(message)
         try:
             list(session.initiate({"child": one.name, "ike": one.name, "timeout": "60000"}))
         finally:

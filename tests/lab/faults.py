@@ -17,7 +17,7 @@ from ipsec_agent.host.control_client import ask
 from tests.certificates import ec_key
 from tests.charon.nodes import DEADLINE, OTHER_CHARON, SCALE, Node, ip, until
 from tests.charon.wedge import wedge
-from tests.lab.bed import FLOATING, Bed
+from tests.lab.bed import BARE, FLOATING, Bed, Setting
 from tests.lab.namespaces import inside
 from tests.lab.questions import RECENT, Question
 from tests.lab.truth import traps
@@ -45,6 +45,14 @@ AGENT_START = 4.0
 """Seconds from the agent's start until charon runs and has the traps."""
 
 
+REMOVED = frozenset({"XfrmOutStateInvalid", "XfrmInStateInvalid"})
+"""A packet found an SA that was removed before it was through (xfrm_output.c, xfrm_input.c)."""
+
+NEGOTIATED = REMOVED | {"XfrmOutNoStates", "XfrmInNoStates", "XfrmAcquireError"}
+"""Beside that: packets to a peer wait for an SA, one that is not there any more is still sent on,
+and one is sent on before the VM that asked for it has installed it (strongSwan, child_create.c)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Something that happens to VM a.
@@ -60,6 +68,9 @@ class Fault:
         slow: deadlines that do not grow with the slowness of the lab.
         nat: also where packets are translated, which a flush of all nftables rules would end.
         nics: links that VM a must have for it.
+        moves: counters of /proc/net/xfrm_stat that it may move, on either VM.
+        shown: the settings in which it runs without --long: elsewhere it tells nothing more.
+        racing: datagrams that the kernel may refuse, as an SA ends while they pass through it.
     """
 
     name: str
@@ -73,6 +84,13 @@ class Fault:
     slow: float = 0.0
     nat: bool = True
     nics: int = 1
+    moves: frozenset[str] = frozenset()
+    shown: tuple[Setting, ...] = (BARE,)
+    racing: int = 0
+
+    def fits(self, setting: Setting) -> bool:
+        """Whether it can happen there."""
+        return setting.nics >= self.nics and (self.nat or not setting.containers)
 
 
 # Policies and tables -------------------------------------------------------------------------
@@ -123,9 +141,9 @@ def flush_states(bed: Bed) -> None:
     ip("xfrm", "state", "flush", netns=bed.a.name)
 
 
-def nft(bed: Bed, *words: str) -> str:
-    """Run nft(8) on VM a."""
-    with inside(bed.a.name):
+def nft(node: Node, *words: str) -> str:
+    """Run nft(8) on a VM."""
+    with inside(node.name):
         program = subprocess.Popen(["nft", *words], stdout=subprocess.PIPE, text=True)
     said, _ = program.communicate(timeout=DEADLINE)
     assert program.returncode == 0, words
@@ -134,21 +152,21 @@ def nft(bed: Bed, *words: str) -> str:
 
 def flush_ruleset(bed: Bed) -> None:
     """`nft flush ruleset`, as every firewall script begins."""
-    nft(bed, "flush", "ruleset")
+    nft(bed.a, "flush", "ruleset")
 
 
 def alter_table(bed: Bed) -> None:
     """Another program deletes the rule that drops what VM a would send in clear."""
     chain = f"clear_out{bed.setting.version}"
-    rules = nft(bed, "-a", "list", "chain", "inet", "ipsec_agent", chain)
+    rules = nft(bed.a, "-a", "list", "chain", "inet", "ipsec_agent", chain)
     handle = re.search(r" drop .*# handle (\d+)", rules)
     assert handle is not None, rules
-    nft(bed, "delete", "rule", "inet", "ipsec_agent", chain, "handle", handle[1])
+    nft(bed.a, "delete", "rule", "inet", "ipsec_agent", chain, "handle", handle[1])
 
 
 def delete_table(bed: Bed) -> None:
     """Another program deletes the guard."""
-    nft(bed, "delete", "table", "inet", "ipsec_agent")
+    nft(bed.a, "delete", "table", "inet", "ipsec_agent")
 
 
 # charon --------------------------------------------------------------------------------------
@@ -260,7 +278,35 @@ def blink_link(bed: Bed, nic: int = 0) -> float:
     if bed.setting.version == 6:
         # The kernel takes IPv6 addresses away with the link; whoever manages it gives them back.
         ip("addr", "replace", plain(bed.one, bed), "dev", "eth0", "nodad", netns=bed.a.name)
+    if not nic and bed.setting.nics > 1:
+        # It took the default route with it.
+        _default_route(bed, "replace", nic)
     return time.monotonic()
+
+
+def add_default_route(bed: Bed) -> None:
+    """A second default route appears, on the second link."""
+    _default_route(bed, "add", 1, "metric", "100")
+
+
+def drop_default_route(bed: Bed) -> None:
+    """It goes."""
+    _default_route(bed, "del", 1, "metric", "100")
+
+
+def move_default_route(bed: Bed) -> None:
+    """The default route moves to the second link."""
+    _default_route(bed, "replace", 1)
+
+
+def move_default_route_back(bed: Bed) -> None:
+    """It moves back."""
+    _default_route(bed, "replace", 0)
+
+
+def _default_route(bed: Bed, verb: str, nic: int, *more: str) -> None:
+    gateway = bed.setting.gateway(nic)
+    ip("route", verb, "default", "via", gateway, "dev", f"eth{nic}", *more, netns=bed.a.name)
 
 
 def change_mtu(bed: Bed, nic: int = 0) -> None:

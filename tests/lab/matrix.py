@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,30 +12,37 @@ from tests.lab.faults import FLOWS_AGAIN, Fault
 from tests.lab.floods import Flood
 from tests.lab.judge import assert_only_esp
 from tests.lab.traffic import Flow
-from tests.lab.truth import Watch
+from tests.lab.truth import Watch, dropped
 from tests.lab.wire import Capture
 
 FACTOR = min(SCALE, 5.0)
 """What the limits of a real machine are multiplied by in a slower lab."""
 
-WINDOW = 2.5
+WINDOW = 1.6
 """Seconds that a row lasts at least."""
 
 LEAST = 0.3
 """Part of the floods' rate that must have been tried, where the machine is busy otherwise, too."""
 
-TRIED = 1.25
+TRIED = 0.8
 """Seconds at its rate: so often each flood must have tried within the window, which is open as long
 as that takes."""
 
 REST = 0.7
 """Seconds of the window after all that happens in it."""
 
+TRIES = 3
+"""Tries of which the one in the middle holds a limit: the noise of a machine adds to a time."""
+
 PATIENCE = 10.0
 """Seconds beyond its limit in which a row is still watched, so that it can say how long it took."""
 
 SLOWER = 1.0 if SCALE == 1 else 1.3
 """For limits that mostly are a wait of fixed length."""
+
+
+Moved = tuple[Counter[str], Counter[str]]
+"""What the counters of /proc/net/xfrm_stat rose by, on VM a and on its peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class Figures:
         pause: the longest time, in seconds, in which nothing of one flood arrived.
         healed: seconds until it was; None where nothing was to heal.
         limit: seconds for that, here.
+        moved: what the kernels' counters say.
     """
 
     setting: str
@@ -61,6 +70,7 @@ class Figures:
     pause: float
     healed: float | None
     limit: float
+    moved: Moved
 
 
 class TooSlowError(AssertionError):
@@ -121,11 +131,12 @@ def row(
     Raises:
         TooSlowError: healed, but not in time; or the floods were far slower than they should be.
         AssertionError: clear packets, or a capture that is no judge; not healed; lost packets where
-            none may be; or a flood that never arrives again.
+            none may be; a counter that may not move; or a flood that never arrives again.
     """
     if settle:
         bed.settle()
-    bed.told = False
+    bed.told, bed.ended = False, set()
+    before = (dropped(bed.a.name), dropped(bed.b.name))
     running = {
         name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
     }
@@ -136,18 +147,35 @@ def row(
     ):
         tried = int(TRIED * bed.setting.rate * len(running))
         healing, flows = _happened(bed, fault, running, patience, tried)
-        figures = _figures(bed, capture, flows, healing)
+        moved = (dropped(bed.a.name) - before[0], dropped(bed.b.name) - before[1])
+        figures = _figures(bed, capture, flows, healing, moved)
         report(figures)
         ends = (bed.a.name, bed.one, bed.other)
         assert_only_esp(capture, *ends, *flows, at_least=tried, esp=esp, further=bed.further)
         assert capture.clear() == {}, f"clear: {capture.clear()}"
     if fault.lossless:
-        _nothing_lost(flows)
+        _nothing_lost(flows, fault.racing)
     healing.judge()
+    _expected(fault, bed, figures.moved)
     bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
     least = int(LEAST * bed.setting.rate * len(flows) * figures.seconds)
     if figures.sends < least:
         raise TooSlowError(f"only {figures.sends} of {least} attempts in {figures.seconds:.1f} s")
+
+
+def median_row(
+    bed: Bed, fault: Fault, report: Callable[[Figures], object] = lambda _figures: None
+) -> None:
+    """A row whose limits hold at the first try, or at the two further ones, and so in the median.
+
+    Raises:
+        TooSlowError, AssertionError: as `row`; what is no matter of time fails at the first try.
+    """
+    try:
+        row(bed, fault, report)
+    except TooSlowError:
+        for _ in range(TRIES - 1):
+            row(bed, fault, report)
 
 
 @contextlib.contextmanager
@@ -186,10 +214,12 @@ def _happened(
     return healing, flows
 
 
-def _nothing_lost(flows: Sequence[Flow]) -> None:
+def _nothing_lost(flows: Sequence[Flow], racing: int) -> None:
     # EPERM: the guard caught what no policy encrypted at that moment.
     barred = [flow.refused.get("EPERM", 0) for flow in flows]
     assert sum(barred) == 0, f"the guard refused {barred}"
+    overtaken = [flow.refused.get("EINVAL", 0) for flow in flows]
+    assert sum(overtaken) <= racing, f"the kernel refused {overtaken}"
     assert sum(flow.lost for flow in flows) == 0, f"lost: {[flow.lost for flow in flows]}"
 
 
@@ -216,7 +246,16 @@ def _watched(bed: Bed, fault: Fault, patience: float) -> Healing:
     )
 
 
-def _figures(bed: Bed, capture: Capture, flows: Sequence[Flow], it: Healing) -> Figures:
+def _expected(fault: Fault, bed: Bed, moved: Moved) -> None:
+    """Only counters that this fault moves have moved."""
+    for node, rose in zip((bed.a, bed.b), moved, strict=True):
+        odd = {name: count for name, count in rose.items() if name not in fault.moves}
+        assert not odd, f"{node.name}: /proc/net/xfrm_stat rose, and not by this: {odd}"
+
+
+def _figures(
+    bed: Bed, capture: Capture, flows: Sequence[Flow], it: Healing, moved: Moved
+) -> Figures:
     return Figures(
         setting=bed.setting.name,
         name=it.name,
@@ -228,6 +267,7 @@ def _figures(bed: Bed, capture: Capture, flows: Sequence[Flow], it: Healing) -> 
         pause=max(flow.longest_pause for flow in flows),
         healed=it.took,
         limit=it.limit,
+        moved=moved,
     )
 
 
@@ -236,7 +276,7 @@ def table(figures: list[Figures]) -> str:
     wide = max(len(one.name) for one in figures)
     lines = [
         f"{'':{wide}}  clear  sends (refused)   in s    lost  pause  healed  limit"
-        f" (a real machine's, times {FACTOR:g})"
+        f" (a real machine's, times {FACTOR:g})  xfrm_stat: a's | its peer's"
     ]
     setting = ""
     for one in figures:
@@ -248,6 +288,14 @@ def table(figures: list[Figures]) -> str:
         healed += f"{one.limit:8.1f}" if one.limit else "       -"
         lines.append(
             f"{one.name:{wide}}  {one.clear:5}  {one.sends:6}{refused:>9} {one.seconds:6.1f}"
-            f" {one.lost:7} {one.pause:6.2f}   {healed}"
+            f" {one.lost:7} {one.pause:6.2f}   {healed}  {_shown(one.moved)}"
         )
     return "\n".join(lines)
+
+
+def _shown(moved: Moved) -> str:
+    return " | ".join(
+        ", ".join(f"{name.removeprefix('Xfrm')} {count}" for name, count in sorted(rose.items()))
+        or "-"
+        for rose in moved
+    )

@@ -14,8 +14,9 @@ from tests.lab.truth import (
     DELETE_POLICY,
     NEW_POLICY,
     alive,
-    children,
+    child_sas,
     guard_table,
+    sas,
     stopped,
     traps,
 )
@@ -58,7 +59,8 @@ def no_lost_children(bed: Bed) -> Question:
     """The kernel has the SAs of every CHILD_SA that charon believes in."""
 
     def whole() -> bool:
-        believed = {spi for spis in children(bed.a).values() for spi in spis}
+        children = [spis for sa in sas(bed.a) for spis in sa.children.values()]
+        believed = {spi for spis in children for spi in spis}
         return believed <= bed.kernel.spis()
 
     return whole
@@ -110,6 +112,19 @@ def policies_replaced(bed: Bed) -> Question:
             if entry.direction == 1 and not entry.of_hosts and kind in seen:
                 seen[kind] += 1
         return not bed.told or (all(seen.values()) and bool(bed.traps()))
+
+    return whole
+
+
+def sas_replaced(bed: Bed) -> Question:
+    """Once SAs end: VM a has CHILD_SAs, none of those that end, and every flood arrives."""
+    flows = arrives(bed)
+
+    def whole() -> bool:
+        if not bed.ended:
+            return True
+        now = child_sas(bed.a)
+        return bool(now) and not now & bed.ended and bool(flows())
 
     return whole
 

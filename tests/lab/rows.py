@@ -1,9 +1,14 @@
-"""The rows of the fault matrix: what happens, what heals it, and how soon."""
+"""The rows of the fault matrix: what happens, what heals it, and how soon.
+
+What runs with --long only is shown on the machine's own kernel, too (charon/test_repair.py and
+test_agent.py), or goes as another row does.
+"""
 
 import signal
 from functools import partial
 
-from tests.lab import faults
+from tests.lab import faults, rekeys
+from tests.lab.bed import BARE, CONTAINERS, TWO_NICS
 from tests.lab.faults import (
     AGENT_START,
     BY_EVENT,
@@ -13,6 +18,8 @@ from tests.lab.faults import (
     KILLED,
     LOST,
     MISSED,
+    NEGOTIATED,
+    REMOVED,
     STARTING,
     STOPPED,
     Fault,
@@ -27,29 +34,71 @@ from tests.lab.questions import (
     policies_replaced,
     policies_there,
     same_charon,
+    sas_replaced,
     table_there,
 )
 
+EVERYWHERE = (BARE, CONTAINERS, TWO_NICS)
+"""Settings in which what holds differs: a container's packets have no trap of their own, and the
+second NIC's leave by a link that nobody else uses."""
+
+TRANSLATED = (BARE, CONTAINERS)
+"""Settings that differ where masquerade loses the address that it gives."""
+
+RACING = 1
+"""Datagrams that charon's rekeying may cost. It has the kernel use the new SA and removes the old
+one at once (child_rekey.c, child_delete.c: install_outbound, remove_outbound; only of inbound SAs
+does delete_rekeyed_delay tell), and a packet that had found the old one, and is not encrypted yet,
+is refused: EINVAL, XfrmOutStateInvalid (net/xfrm/xfrm_output.c)."""
+
 ROWS = (
     Fault("a policy deleted", faults.delete_trap, policies_there),
-    Fault("an SA's policy and its trap deleted", faults.delete_sas_policies, policies_there),
+    Fault(
+        "an SA's policy and its trap deleted",
+        faults.delete_sas_policies,
+        policies_there,
+        moves=NEGOTIATED,
+    ),
     Fault("a policy made optional", faults.weaken_trap, policies_there),
-    Fault("a policy made to block", faults.block_trap, policies_there),
-    Fault("ip xfrm policy flush", faults.flush_policies, policies_there),
-    Fault("ip xfrm state flush", faults.flush_states, no_lost_children, LOST),
+    Fault("a policy made to block", faults.block_trap, policies_there, shown=()),
+    Fault(
+        "ip xfrm policy flush",
+        faults.flush_policies,
+        policies_there,
+        shown=EVERYWHERE,
+        moves=NEGOTIATED,
+    ),
+    Fault("ip xfrm state flush", faults.flush_states, no_lost_children, LOST, moves=NEGOTIATED),
     Fault("nft flush ruleset", faults.flush_ruleset, table_there, nat=False),
     Fault("a rule of the guard deleted", faults.alter_table, table_there),
-    Fault("the guard's table deleted", faults.delete_table, table_there),
+    Fault("the guard's table deleted", faults.delete_table, table_there, shown=EVERYWHERE),
     Fault("swanctl --load-all with nothing", faults.load_nothing, policies_there),
-    Fault("charon killed", faults.kill_charon, charon_loaded, KILLED),
+    Fault(
+        "charon killed",
+        faults.kill_charon,
+        charon_loaded,
+        KILLED,
+        shown=EVERYWHERE,
+        moves=NEGOTIATED,
+    ),
     Fault("charon stopped by a signal", faults.stop_charon, charon_runs, STOPPED),
-    Fault("charon wedged", faults.wedge_charon, charon_loaded, KILLED, slow=MISSED),
+    Fault(
+        "charon wedged",
+        faults.wedge_charon,
+        charon_loaded,
+        KILLED,
+        slow=MISSED,
+        shown=(),
+        moves=NEGOTIATED,
+    ),
     Fault(
         "charon's socket removed",
         faults.remove_socket,
         charon_loaded,
         KILLED,
         slow=STARTING,
+        shown=(),
+        moves=NEGOTIATED,
     ),
     Fault(
         "an address added",
@@ -57,14 +106,16 @@ ROWS = (
         partial(address_guarded, 11),
         undo=faults.drop_address,
     ),
-    Fault("an address gone and back", faults.blink_address, arrives, FLOWS_AGAIN),
+    Fault("an address gone and back", faults.blink_address, arrives, FLOWS_AGAIN, shown=TRANSLATED),
     Fault(
         "the address changed",
         faults.change_address,
         partial(address_guarded, 21),
         undo=faults.change_back,
+        shown=TRANSLATED,
+        moves=NEGOTIATED,
     ),
-    Fault("the link down and up", faults.blink_link, arrives, FLOWS_AGAIN),
+    Fault("the link down and up", faults.blink_link, arrives, FLOWS_AGAIN, shown=TRANSLATED),
     Fault("the MTU changed", faults.change_mtu, same_charon, calm=True, lossless=True),
     *(
         Fault(
@@ -73,21 +124,44 @@ ROWS = (
             same_charon,
             calm=True,
             lossless=True,
+            shown=(),
         )
         for how, number in (("killed", signal.SIGKILL), ("ended", signal.SIGTERM))
     ),
-    Fault("policies flushed, the agent stopped", faults.flush_while_held, policies_there),
+    Fault(
+        "policies flushed, the agent stopped",
+        faults.flush_while_held,
+        policies_there,
+        moves=NEGOTIATED,
+    ),
     *(
-        Fault(name, do, policies_replaced, CHANGED, undo=faults.first_config, lossless=True)
-        for name, do in (
-            ("other proposals", faults.other_proposals),
-            ("other subnets", faults.other_subnets),
-            ("another certificate", faults.other_certificate),
+        Fault(
+            name,
+            do,
+            policies_replaced,
+            CHANGED,
+            undo=faults.first_config,
+            lossless=True,
+            shown=shown,
+        )
+        for name, do, shown in (
+            ("other proposals", faults.other_proposals, (BARE,)),
+            ("other subnets", faults.other_subnets, (BARE,)),
+            ("another certificate", faults.other_certificate, ()),
         )
     ),
-    Fault("stop, another charon, and start", faults.upgrade, charon_loaded, AGENT_START),
+    Fault(
+        "stop, another charon, and start",
+        faults.upgrade,
+        charon_loaded,
+        AGENT_START,
+        shown=EVERYWHERE,
+        moves=NEGOTIATED,
+    ),
     *(
-        Fault(f"second link: {name}", partial(do, nic=1), question, limit, nics=2)
+        Fault(
+            f"second link: {name}", partial(do, nic=1), question, limit, nics=2, shown=(TWO_NICS,)
+        )
         for name, do, question, limit in (
             ("a policy deleted", faults.delete_trap, policies_there, BY_EVENT),
             ("its address gone and back", faults.blink_address, arrives, FLOWS_AGAIN),
@@ -101,6 +175,31 @@ ROWS = (
         calm=True,
         lossless=True,
         nics=2,
+        shown=(),
+    ),
+    *(
+        Fault(
+            name,
+            do,
+            same_charon,
+            undo=undo,
+            calm=True,
+            lossless=True,
+            nics=2,
+            shown=(TWO_NICS,),
+        )
+        for name, do, undo in (
+            (
+                "a default route, too, on the second link",
+                faults.add_default_route,
+                faults.drop_default_route,
+            ),
+            (
+                "the default route moves to it",
+                faults.move_default_route,
+                faults.move_default_route_back,
+            ),
+        )
     ),
     Fault(
         "a floating address moves",
@@ -109,8 +208,38 @@ ROWS = (
         FLOWS_AGAIN,
         undo=faults.bring_floating_back,
         nics=2,
+        shown=(TWO_NICS,),
+        moves=NEGOTIATED,
     ),
-    Fault("crash, peers remembered", faults.crash, arrives_at_a, LOST, crash=True),
+    *(
+        Fault(name, do, same_charon, calm=True, lossless=True, racing=RACING, moves=REMOVED)
+        for name, do in (
+            ("CHILD_SA rekeyed", rekeys.rekey_children),
+            ("CHILD_SA rekeyed by both", rekeys.rekey_children_of_both),
+            ("IKE_SA rekeyed", rekeys.rekey_ike),
+            ("IKE_SA rekeyed by both", rekeys.rekey_ike_of_both),
+        )
+    ),
+    Fault(
+        "a rekey while the link bounces",
+        rekeys.rekey_while_the_link_bounces,
+        sas_replaced,
+        FLOWS_AGAIN,
+        moves=NEGOTIATED,
+    ),
+    Fault(
+        "the peer ends its SAs",
+        rekeys.peer_ends_children,
+        sas_replaced,
+        FLOWS_AGAIN,
+        moves=NEGOTIATED,
+    ),
+    Fault(
+        "an SA's life ends", rekeys.outlive_children, sas_replaced, FLOWS_AGAIN, moves=NEGOTIATED
+    ),
+    Fault(
+        "crash, peers remembered", faults.crash, arrives_at_a, LOST, crash=True, moves=NEGOTIATED
+    ),
     Fault(
         "crash, peers forgotten",
         faults.crash_and_forget,
@@ -118,5 +247,7 @@ ROWS = (
         0.0,
         crash=True,
         slow=DPD,
+        shown=(),
+        moves=NEGOTIATED,
     ),
 )

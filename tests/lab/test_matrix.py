@@ -1,9 +1,9 @@
 """Whatever happens to a VM under floods: no packet in clear, and healed in time."""
 
-import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,25 +11,30 @@ from ipsec_agent.host.control_client import ask
 from tests.charon.nodes import SCALE
 from tests.lab.bed import BARE, CONTAINERS, IPV6, TRACKED, TWO_NICS, Bed, Setting, bed
 from tests.lab.faults import Fault, change_address, delete_sas_policies, flush_policies
-from tests.lab.matrix import Figures, TooSlowError, row
+from tests.lab.matrix import Figures, median_row, row
 from tests.lab.rows import ROWS
 
 pytestmark = pytest.mark.timeout(300)
 
-TRIES = 5
+SETTINGS = (BARE, CONTAINERS, TWO_NICS, TRACKED, IPV6)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(BARE, marks=pytest.mark.esp),
-        pytest.param(CONTAINERS, marks=pytest.mark.esp),
-        pytest.param(TRACKED, marks=pytest.mark.long),
-        pytest.param(IPV6, marks=pytest.mark.long),
-        pytest.param(TWO_NICS, marks=pytest.mark.long),
-    ],
-    ids=lambda setting: setting.name,
-)
+def table(faults: Sequence[Fault]) -> list[Any]:
+    """Rows in every setting that has them; those that tell no more than another are long."""
+    return [
+        pytest.param(
+            setting,
+            fault,
+            marks=pytest.mark.esp if setting in fault.shown else pytest.mark.long,
+            id=f"{setting.name}: {fault.name}",
+        )
+        for setting in SETTINGS
+        for fault in faults
+        if fault.fits(setting)
+    ]
+
+
+@pytest.fixture(scope="module")
 def laid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """A bed for each setting."""
     setting: Setting = request.param
@@ -37,18 +42,10 @@ def laid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield ready
 
 
-@pytest.mark.parametrize("fault", ROWS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(("laid", "fault"), table(ROWS), indirect=["laid"])
 def test_row(laid: Bed, fault: Fault, matrix_figures: list[Figures]) -> None:
-    """One row of the matrix.
-
-    The noise of a machine only ever adds to a time, so that the best of some tries counts for the
-    limit. What is clear, lost or never healed fails at once.
-    """
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(TooSlowError):
-            row(laid, fault, matrix_figures.append)
-            return
-    row(laid, fault, matrix_figures.append)
+    """One row of the matrix."""
+    median_row(laid, fault, matrix_figures.append)
 
 
 FLUSH = next(fault for fault in ROWS if fault.do is flush_policies)
@@ -57,7 +54,7 @@ LEAKING = tuple(
 )
 
 
-@pytest.mark.parametrize("fault", LEAKING, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(("laid", "fault"), table(LEAKING), indirect=["laid"])
 def test_without_the_guard_the_judge_convicts(laid: Bed, fault: Fault) -> None:
     """The same, with the guard taken down: clear packets on the wire, and the row says so."""
     control = str(laid.a.run_dir / "control.sock")
@@ -70,7 +67,8 @@ def test_without_the_guard_the_judge_convicts(laid: Bed, fault: Fault) -> None:
         ask(control, "guard-up", deadline=10 * SCALE)
 
 
-def test_without_repair_the_row_fails(laid: Bed) -> None:
+@pytest.mark.parametrize(("laid", "fault"), table([FLUSH]), indirect=["laid"])
+def test_without_repair_the_row_fails(laid: Bed, fault: Fault) -> None:
     """The same flush, with an agent that does nothing: nothing is clear, and nothing heals."""
     laid.settle()
     agent = laid.a.agent
@@ -78,6 +76,6 @@ def test_without_repair_the_row_fails(laid: Bed) -> None:
     agent.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(AssertionError, match="is not healed"):
-            row(laid, replace(FLUSH, limit=0.1), settle=False, patience=2.0, esp=1)
+            row(laid, replace(fault, limit=0.1), settle=False, patience=2.0, esp=1)
     finally:
         agent.send_signal(signal.SIGCONT)

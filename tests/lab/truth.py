@@ -7,6 +7,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,16 @@ def _policy(body: bytes) -> Entry:
     return Entry(body[:SELECTOR], direction, priority, bool(action), tuple(templates))
 
 
+def dropped(netns: str) -> Counter[str]:
+    """What the kernel counts of packets that IPsec dropped in a namespace, by the counter's name.
+
+    The names are those of Documentation/networking/xfrm_proc.rst.
+    """
+    with inside(netns):
+        text = Path("/proc/thread-self/net/xfrm_stat").read_text()
+    return Counter({name: int(count) for name, count in map(str.split, text.splitlines())})
+
+
 def guard_table(netns: str) -> str:
     """The guard's table without what packets change in it; empty where there is none."""
     with inside(netns):
@@ -250,21 +261,49 @@ def traps(node: Node) -> set[str]:
     return set()
 
 
-def children(node: Node) -> dict[int, set[int]]:
-    """The SPIs of every CHILD_SA that charon has installed, by its number.
+@dataclass(frozen=True, slots=True)
+class Sa:
+    """An IKE_SA as charon tells of it.
+
+    Attributes:
+        number: charon's own.
+        children: the SPIs of every CHILD_SA that it has installed, by its number.
+    """
+
+    number: int
+    established: bool
+    children: dict[int, set[int]]
+
+
+def sas(node: Node) -> list[Sa]:
+    """charon's IKE_SAs.
 
     Raises:
         OSError: charon does not answer.
     """
-    found: dict[int, set[int]] = {}
     with charon_of(node) as session:
-        for entry in session.list_sas({"noblock": "yes"}):
-            for sa in entry.values():
-                for child in sa.get("child-sas", {}).values():
-                    if child["state"] == b"INSTALLED":
-                        spis = {int(child["spi-in"], 16), int(child["spi-out"], 16)}
-                        found[int(child["uniqueid"])] = spis
-    return found
+        return [
+            Sa(
+                int(sa["uniqueid"]),
+                sa["state"] == b"ESTABLISHED",
+                {
+                    int(child["uniqueid"]): {int(child["spi-in"], 16), int(child["spi-out"], 16)}
+                    for child in sa.get("child-sas", {}).values()
+                    if child["state"] == b"INSTALLED"
+                },
+            )
+            for entry in session.list_sas({"noblock": "yes"})
+            for sa in entry.values()
+        ]
+
+
+def child_sas(node: Node) -> set[int]:
+    """The numbers of the CHILD_SAs that are in force.
+
+    Raises:
+        OSError: charon does not answer.
+    """
+    return {child for sa in sas(node) if sa.established for child in sa.children}
 
 
 def stopped(pid: int) -> bool:
