@@ -59,7 +59,7 @@ class EspReading:
         return self._known or EspAbility(pending=True)
 
     def outdated(self) -> None:
-        """A success stands no more: charon could not install an SA."""
+        """A success stands no more: charon could not install an SA, or a peer could not."""
         if isinstance(self._known, EspAbility) and not self._known.failed:
             self._tried = -GOOD_LASTS
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ipsec_agent.core.charon_log import Said, kernel_refuses
+from ipsec_agent.core.charon_log import Said, doubts_kernel
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.esp import DummySa, EspAbility, dummy_sas
 from ipsec_agent.core.inside import Words, find_inside
@@ -103,7 +103,7 @@ class Machine(CharonHost, KernelHost):
         """Wake the loop at every event of charon, the kernel and the links, for ever."""
 
         def noted(said: Said) -> None:
-            if kernel_refuses(said):
+            if doubts_kernel(said):
                 self._esp.outdated()
             heard(said)
 

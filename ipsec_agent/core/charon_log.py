@@ -100,10 +100,16 @@ def explain(said: Said) -> Explanation | None:
     return None
 
 
-def kernel_refuses(said: Said) -> bool:
-    """Whether the kernel did not take an SA or a policy of charon's."""
-    found = explain(said) if said.group == "KNL" else None
-    return found is not None and found.code == "kernel-refuses"
+def doubts_kernel(said: Said) -> bool:
+    """Whether a line may mean that this kernel can do ESP no more.
+
+    It did not take an SA or a policy; or a peer refuses the proposal, as one does whose kernel has
+    lost ESP: so may have this one, which as the initiator is not asked then.
+    """
+    if said.group == "KNL":
+        found = explain(said)
+        return found is not None and found.code == "kernel-refuses"
+    return "NO_PROPOSAL_CHOSEN" in said.text
 
 
 def counterpart(said: Said) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipsec_agent.core.charon_log import Said, counterpart, explain
+from ipsec_agent.core.charon_log import Said, counterpart, doubts_kernel, explain
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,17 @@ def test_counterpart(line: str, peer: str) -> None:
     """The lines with which an IKE_SA begins tell its peer; each is about a numbered one."""
     assert counterpart(Said("IKE", 0, line, 5)) == peer
     assert counterpart(Said("IKE", 0, line)) == ""
+
+
+@pytest.mark.parametrize(
+    ("group", "line", "doubted"),
+    [
+        ("KNL", "unable to add SAD entry with SPI cb117de0 (FAILED)", True),
+        ("IKE", "received NO_PROPOSAL_CHOSEN notify, no CHILD_SA built", True),
+        ("KNL", "creating acquire job for policy", False),
+        ("IKE", "received TS_UNACCEPTABLE notify, no CHILD_SA built", False),
+    ],
+)
+def test_doubts_of_the_kernel(group: str, line: str, *, doubted: bool) -> None:
+    """An SA that was not installed, here or at a peer, has ESP tried again."""
+    assert doubts_kernel(Said(group, 1, line)) is doubted

@@ -67,7 +67,7 @@ def problem(node: Node) -> dict[str, Any]:
 def pair(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
     """Two VMs that encrypt, and look only seldom where no event tells."""
     with network(tmp_path, 2, "pf") as nodes:
-        configure(nodes, [], interval=60)
+        configure(nodes, [], interval=300)
         start(nodes)
         yield nodes[0], nodes[1]
 
