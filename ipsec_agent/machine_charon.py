@@ -25,15 +25,15 @@ from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.process import (
-    busy_time,
+    Work,
     continue_charon,
     find_charon,
     is_well,
     kill_charon,
     note_pid,
     stop_charon,
-    wants_to_run,
     watch_death,
+    work,
 )
 from ipsec_agent.host.systemd import charon_unit, stop_unit
 
@@ -75,23 +75,23 @@ class _Silence:
     missed: int = 0
     idle: int = 0
     seconds: float = 0.0
-    glimpse: tuple[float, float] | None = None
+    glimpse: tuple[float, Work] | None = None
 
     def watch(self, process: CharonProcess) -> None:
         """Begin to watch whether it works; to look costs more than to ask one that is well."""
         if self.glimpse is None:
-            self.glimpse = (time.monotonic(), busy_time(process.pid))
+            self.glimpse = (time.monotonic(), work(process.pid))
 
     def missed_deadline(self, process: CharonProcess, took: float) -> None:
         """Count a deadline that took so many seconds by the clock."""
-        now, busy = time.monotonic(), busy_time(process.pid)
-        since, before = self.glimpse or (now, busy)
-        works = busy - before > WORKING * (now - since) or wants_to_run(process.pid)
+        now, done = time.monotonic(), work(process.pid)
+        since, before = self.glimpse or (now, done)
+        works = now > since and done.since(before, now - since, WORKING)
         self.missed += 1
         self.idle = 0 if works else self.idle + 1
         # One in which this process hardly ran counts no more than two.
         self.seconds += min(took, 2 * VICI_DEADLINE)
-        self.glimpse = (now, busy)
+        self.glimpse = (now, done)
 
 
 class CharonHost:

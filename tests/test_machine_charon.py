@@ -49,7 +49,7 @@ def serve(channel):
 threading.Thread(target=work, daemon=True).start()
 with socket.socket(socket.AF_UNIX) as listener:
     listener.bind(path)
-    listener.listen(16)
+    listener.listen(128)
     while True:
         threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """

@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -205,23 +206,41 @@ def _state(stat: Path) -> str:
         return "X"
 
 
-def wants_to_run(pid: int) -> bool:
-    """Whether any of its threads runs now, or waits for a CPU."""
-    return any(_state(path) == "R" for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the threads of a process have done so far, as /proc/<pid>/task/*/schedstat tells it.
 
-
-def busy_time(pid: int) -> float:
-    """Seconds for which its threads have run or waited for a CPU, together; 0 once it has ended.
-
-    A thread that waits for anything else adds nothing; one that waits for a CPU adds that once it
-    has got one. Source: /proc/<pid>/schedstat, in nanoseconds, as the kernel's
-    Documentation/scheduler/sched-stats.rst describes it.
+    Attributes:
+        busy: seconds for which they have run or waited for a CPU, together. A thread that waits for
+            anything else adds nothing; one that waits for a CPU adds that once it has got one.
+        waiting: the threads that are ready to run, each with its schedstat: while that does not
+            change, the thread has got no CPU.
     """
-    total = 0
-    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+
+    busy: float = 0.0
+    waiting: frozenset[tuple[str, str]] = frozenset()
+
+    def since(self, before: "Work", seconds: float, threads: float) -> bool:
+        """Whether so many threads on average ran, or waited for a CPU, since an earlier look.
+
+        To be ready at both looks alone says nothing: whoever asks a process wakes it.
+        """
+        return self.busy - before.busy > threads * seconds or bool(self.waiting & before.waiting)
+
+
+def work(pid: int) -> Work:
+    """What a process has done so far; nothing once it has ended.
+
+    Source: nanoseconds and fields as the kernel's Documentation/scheduler/sched-stats.rst has them.
+    """
+    busy, waiting = 0, set()
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
         with contextlib.suppress(OSError):
-            total += sum(map(int, path.read_text().split()[:2]))
-    return total / 1e9
+            told = (thread / "schedstat").read_text()
+            busy += sum(map(int, told.split()[:2]))
+            if _state(thread / "stat") == "R":
+                waiting.add((thread.name, told))
+    return Work(busy / 1e9, frozenset(waiting))
 
 
 @contextlib.contextmanager
