@@ -27,6 +27,7 @@ from tests.kernel.guard_lab import (
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(200), pytest.mark.usefixtures("guarded")]
 
+ESP = 50
 KEY = "0x" + "0102030405" * 4
 SECRET, OTHER_SECRET = b"meant for others", b"sealed, and in no tunnel"
 
@@ -74,7 +75,8 @@ def establish(way: Way) -> None:
         # In transport mode an SA has the addresses of the packet that it gets.
         tunnelled = "transport" != mode or "tunnel" in way.modes[:number]
         between = hosts if tunnelled else ends
-        selector = f" sel {ends}" if mode == "beet" else ""
+        # Without one the kernel takes an SA to be for packets of its own addresses' family.
+        selector = "" if mode == "transport" else f" sel {ends}"
         states.append(
             f"xfrm state add {between} proto esp spi {0x1000 + number} reqid {number + 7}"
             f" mode {mode} aead rfc4106(gcm(aes)) {KEY} 128{selector}"
@@ -115,7 +117,8 @@ def test_nothing_passes_but_one_sa_in_transport_mode(wire: Capture, way: Way) ->
         assert not sent(way)
         assert arrived(at_b) is None
 
-    assert len(wire.between(*way.outer)) == 2
+    # What B's kernel takes out of a tunnel comes by the same link once more.
+    assert len([seen for seen in wire.between(*way.outer) if seen.protocol == ESP]) == 2
     assert (table(A).dropped_out, table(B).dropped_in) == (1, 1)
     if "transport" not in way.modes or way.modes[0] == "tunnel":
         for ns, peer in ((A, way.outer[1]), (B, way.outer[0])):
