@@ -254,8 +254,8 @@ def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
             Severity.WARNING,
             f"packets of {_counted(senders)} leave for encrypted addresses in clear, as these"
             " senders are in no ipsec subnet",
-            "translate them to this VM's address (masquerade), or add their subnet to ipsec_subnets"
-            " of every VM",
+            "translate them to this VM's address (masquerade); where they shall speak clear, list"
+            " their subnet in no_ipsec_subnets of every VM",
         ),
     )
 
