@@ -80,8 +80,11 @@ class _Judgement:
         self._namespaces = {one.number: one for one in network.namespaces}
         self._ports: dict[int, list[Link]] = {}
         self._ends: dict[int, list[Link]] = {}
+        self._above: dict[int, list[Link]] = {}
         for link in network.links:
             self._ports.setdefault(link.master, []).append(link)
+            if link.kind in STACKED and link.namespace is None:
+                self._above.setdefault(link.lower, []).append(link)
             if link.kind == VETH and link.namespace is not None:
                 self._ends.setdefault(link.namespace, []).append(link)
         self._carrying = frozenset(_stacked_elsewhere(network))
@@ -194,9 +197,13 @@ class _Judgement:
     def _returns(self, end: Link, inside: dict[int, str]) -> bool:
         """Whether what comes in by this end is judged before it leaves the VM.
 
-        That of a bridge is switched to its other ports, past our IP layer.
+        That of a bridge is switched to its other ports, past our IP layer, and so is that of a
+        link that stands on it (a macvlan may be a port of a bridge with a way out).
         """
-        return not end.master or end.master in inside
+        return (not end.master or end.master in inside) and all(
+            not above.kind.endswith("tap") and self._returns(above, inside)
+            for above in self._above.get(end.index, ())
+        )
 
     def _encrypted_below(self, tunnel: Link, inside: dict[int, str]) -> str:
         """Why the outer packets of a tunnel are judged; "" where they may not be."""

@@ -275,17 +275,18 @@ class Nft:
                 hint="apt install nftables, or set agent.guard: none",
             )
         async with self._starting:
-            process = await asyncio.create_subprocess_exec(
-                *around,
-                program,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "LC_ALL": "C"},
-                pass_fds=() if keep is None else (keep,),
-                start_new_session=True,
-            )
+            with _starting(program):
+                process = await asyncio.create_subprocess_exec(
+                    *around,
+                    program,
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env={**os.environ, "LC_ALL": "C"},
+                    pass_fds=() if keep is None else (keep,),
+                    start_new_session=True,
+                )
             if changing:
                 self._own.append(process.pid)
         try:
@@ -303,7 +304,23 @@ class Nft:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        return process.returncode or 0, out.decode(), complaint.decode(errors="replace")
+        return (
+            process.returncode or 0,
+            out.decode(errors="replace"),
+            complaint.decode(errors="replace"),
+        )
+
+
+@contextlib.contextmanager
+def _starting(program: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(
+            f"{program} cannot be started: {error.strerror}",
+            code=error.errno or 0,
+            hint="is it nftables' own program, and are there too many processes? it is tried again",
+        ) from error
 
 
 @contextlib.contextmanager

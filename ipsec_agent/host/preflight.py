@@ -123,7 +123,8 @@ def _modprobe_files(root: Path) -> Iterator[tuple[str, str]]:
         directory = root / place / "modprobe.d"
         with contextlib.suppress(OSError):
             for path in sorted(directory.glob("*.conf")):
-                if path.name not in seen:
+                # One that is a FIFO would never end.
+                if path.name not in seen and (path.is_file() or not path.exists()):
                     seen.add(path.name)
                     yield str(path), _text(path) or ""
 

@@ -146,14 +146,20 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
             "the program systemctl is not installed",
             hint=f"without systemd, unset {CHARON_UNIT}",
         )
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *("--no-ask-password", "--no-pager", verb, *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *("--no-ask-password", "--no-pager", verb, *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise CharonStartError(
+            f"{program} cannot be started: {error.strerror}",
+            hint="is it systemd's own program, and are there too many processes? it is tried again",
+        ) from error
     try:
         async with asyncio.timeout(deadline):
             out, complaint = await process.communicate()

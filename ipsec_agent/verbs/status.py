@@ -73,7 +73,7 @@ def text(status: dict[str, Any]) -> str:
         lines.append(f"  {problem['severity'].upper()} {problem['code']}: {problem['message']}")
         lines.append(f"    for {stands}. {problem['hint']}")
     if "charon" not in status:
-        return "\n".join(lines) + "\n"
+        return _shown(lines)
     lines += [f"address    {', '.join(status['addresses']) or 'unknown'} ({status['role']})"]
     lines += [f"  note: {note}" for note in status["notes"]]
     lines += [f"charon     {_charon(status['charon'])}"]
@@ -96,7 +96,15 @@ def text(status: dict[str, Any]) -> str:
     if counters:
         lines += ["packets that IPsec dropped, by the kernel's names"]
         lines += [f"  {name:24} {count}" for name, count in counters.items()]
-    return "\n".join(lines) + "\n"
+    return _shown(lines)
+
+
+def _shown(lines: list[str]) -> str:
+    """As one text; a program may call itself what a terminal would obey, or break a line."""
+    return "".join(
+        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line) + "\n"
+        for line in lines
+    )
 
 
 def _charon(charon: dict[str, Any] | None) -> str:

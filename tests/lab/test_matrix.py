@@ -42,7 +42,7 @@ def laid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield ready
 
 
-@pytest.mark.parametrize(("laid", "fault"), table(ROWS), indirect=["laid"])
+@pytest.mark.parametrize(("laid", "fault"), table(ROWS), indirect=["laid"], scope="module")
 def test_row(laid: Bed, fault: Fault, matrix_figures: list[Figures]) -> None:
     """One row of the matrix."""
     median_row(laid, fault, matrix_figures.append)
@@ -54,7 +54,7 @@ LEAKING = tuple(
 )
 
 
-@pytest.mark.parametrize(("laid", "fault"), table(LEAKING), indirect=["laid"])
+@pytest.mark.parametrize(("laid", "fault"), table(LEAKING), indirect=["laid"], scope="module")
 def test_without_the_guard_the_judge_convicts(laid: Bed, fault: Fault) -> None:
     """The same, with the guard taken down: clear packets on the wire, and the row says so."""
     control = str(laid.a.run_dir / "control.sock")
@@ -67,7 +67,7 @@ def test_without_the_guard_the_judge_convicts(laid: Bed, fault: Fault) -> None:
         ask(control, "guard-up", deadline=10 * SCALE)
 
 
-@pytest.mark.parametrize(("laid", "fault"), table([FLUSH]), indirect=["laid"])
+@pytest.mark.parametrize(("laid", "fault"), table([FLUSH]), indirect=["laid"], scope="module")
 def test_without_repair_the_row_fails(laid: Bed, fault: Fault) -> None:
     """The same flush, with an agent that does nothing: nothing is clear, and nothing heals."""
     laid.settle()
