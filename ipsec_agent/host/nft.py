@@ -267,13 +267,7 @@ class Nft:
         around: tuple[str, ...] = (),
         changing: bool = False,
     ) -> tuple[int, str, str]:
-        program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{PLACES}")
-        if program is None:
-            raise KernelError(
-                "the program nft is not installed",
-                code=errno.ENOENT,
-                hint="apt install nftables, or set agent.guard: none",
-            )
+        program = _program()
         async with self._starting:
             with _starting(program):
                 process = await asyncio.create_subprocess_exec(
@@ -309,6 +303,17 @@ class Nft:
             out.decode(errors="replace"),
             complaint.decode(errors="replace"),
         )
+
+
+def _program() -> str:
+    program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    if program is None:
+        raise KernelError(
+            "the program nft is not installed",
+            code=errno.ENOENT,
+            hint="apt install nftables, or set agent.guard: none",
+        )
+    return program
 
 
 @contextlib.contextmanager

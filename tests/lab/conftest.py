@@ -7,7 +7,7 @@ import pytest
 
 from tests.charon import agents
 from tests.charon.nodes import SCALE, Node, network, until
-from tests.lab.bed import enforces
+from tests.lab.bed import Setting, enforces
 from tests.lab.deployment import C, configure, start
 from tests.lab.matrix import Figures, table
 
@@ -58,3 +58,19 @@ def pytest_terminal_summary(
     if figures:
         terminalreporter.section("the fault matrix")
         terminalreporter.write_line(table(figures))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rows of one setting of the matrix follow each other, so that its bed is made once."""
+
+    def setting(item: pytest.Item) -> Setting | None:
+        callspec = getattr(item, "callspec", None)
+        found = callspec.params.get("laid") if callspec is not None else None
+        return found if isinstance(found, Setting) else None
+
+    places = [place for place, item in enumerate(items) if setting(item) is not None]
+    order = list(dict.fromkeys(setting(items[place]) for place in places))
+    rows = sorted((items[place] for place in places), key=lambda item: order.index(setting(item)))
+    for place, item in zip(places, rows, strict=True):
+        items[place] = item

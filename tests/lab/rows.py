@@ -71,14 +71,14 @@ ROWS = (
     Fault("ip xfrm state flush", faults.flush_states, no_lost_children, LOST, moves=NEGOTIATED),
     Fault("nft flush ruleset", faults.flush_ruleset, table_there, nat=False),
     Fault("a rule of the guard deleted", faults.alter_table, table_there),
-    Fault("the guard's table deleted", faults.delete_table, table_there, shown=EVERYWHERE),
+    Fault("the guard's table deleted", faults.delete_table, table_there, shown=TRANSLATED),
     Fault("swanctl --load-all with nothing", faults.load_nothing, policies_there),
     Fault(
         "charon killed",
         faults.kill_charon,
         charon_loaded,
         KILLED,
-        shown=EVERYWHERE,
+        shown=(BARE, TWO_NICS),
         moves=NEGOTIATED,
     ),
     Fault("charon stopped by a signal", faults.stop_charon, charon_runs, STOPPED),
@@ -115,7 +115,7 @@ ROWS = (
         shown=TRANSLATED,
         moves=NEGOTIATED,
     ),
-    Fault("the link down and up", faults.blink_link, arrives, FLOWS_AGAIN, shown=TRANSLATED),
+    Fault("the link down and up", faults.blink_link, arrives, FLOWS_AGAIN),
     Fault("the MTU changed", faults.change_mtu, same_charon, calm=True, lossless=True),
     *(
         Fault(
@@ -155,7 +155,6 @@ ROWS = (
         faults.upgrade,
         charon_loaded,
         AGENT_START,
-        shown=EVERYWHERE,
         moves=NEGOTIATED,
     ),
     *(
