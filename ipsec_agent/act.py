@@ -50,8 +50,8 @@ class ActingHost(Protocol):
     async def save_guard(self, guard: DesiredGuard | None) -> None:
         """Save the guard's table for the next boot; None for none."""
 
-    async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
-        """Tell the guard which links it does not judge."""
+    async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
+        """Tell the guard which links it does not judge, and the UDP ports of tunnels among them."""
 
     async def guard_flows(self, text: str) -> None:
         """Judge what flowtables forward by this table; "" takes it away."""
@@ -123,8 +123,8 @@ async def perform(step: Step, host: ActingHost) -> None:
     match step:
         case LoadGuard(guard):
             await host.load_guard(guard)
-        case ExemptLinks(links):
-            await host.exempt_links(links)
+        case ExemptLinks(links, ports):
+            await host.exempt_links(links, ports)
         case SaveGuard(guard):
             await host.save_guard(guard)
         case GuardFlows(text):

@@ -104,7 +104,7 @@ class KernelHost:
         async with self._exempting:
             exempt = self._still(guard.exempt)
             with self._table.changing():
-                await self._nft.load(guard.text, exempt_update(exempt))
+                await self._nft.load(guard.text, exempt_update(exempt, guard.overlay_ports))
             self._exempt = exempt
 
     async def saved_guard(self) -> str:
@@ -119,14 +119,14 @@ class KernelHost:
         else:
             save_guard(self._saved_guard, guard.text)
 
-    async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
-        """Tell the guard which links it does not judge."""
+    async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
+        """Tell the guard which links it does not judge, and the UDP ports of tunnels among them."""
         async with self._exempting:
-            self._put_exempt(self._still(links))
+            self._put_exempt(self._still(links), ports)
 
-    def _put_exempt(self, links: tuple[LinkId, ...]) -> None:
+    def _put_exempt(self, links: tuple[LinkId, ...], ports: tuple[int, ...] | None = None) -> None:
         with self._table.changing():
-            self._nft.exempt(links)
+            self._nft.exempt(links, ports)
         self._exempt = links
 
     def _still(self, links: tuple[LinkId, ...]) -> tuple[LinkId, ...]:

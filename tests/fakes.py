@@ -151,12 +151,18 @@ class FakeMachine:
     async def load_guard(self, guard: DesiredGuard) -> None:
         self._call("load guard")
         kept = self.table or GuardTable("")
-        self.table = replace(kept, form="form", mark=guard.mark, exempt=guard.exempt)
+        self.table = replace(
+            kept,
+            form="form",
+            mark=guard.mark,
+            exempt=guard.exempt,
+            overlay_ports=guard.overlay_ports,
+        )
 
-    async def exempt_links(self, links: tuple[LinkId, ...]) -> None:
+    async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
         self._call("exempt links")
         assert self.table is not None
-        self.table = replace(self.table, exempt=links)
+        self.table = replace(self.table, exempt=links, overlay_ports=ports)
 
     async def guard_flows(self, text: str) -> None:
         self._call("guard flows" if text else "guard no flows")

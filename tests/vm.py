@@ -79,7 +79,13 @@ def healthy_vm(settings: Config | None = None, network: NetworkFacts = NETWORK) 
     placement = place(settings.agent, Promise.of(settings), network)
     guard = desired_guard(settings, placement)
     wish = replace(desired(settings, placement), guard=guard)
-    table = None if guard is None else GuardTable("form", mark=guard.mark, exempt=guard.exempt)
+    table = (
+        None
+        if guard is None
+        else GuardTable(
+            "form", mark=guard.mark, exempt=guard.exempt, overlay_ports=guard.overlay_ports
+        )
+    )
     return Vm(
         settings,
         placement,

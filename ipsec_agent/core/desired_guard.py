@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.flow_rules import flow_rules
-from ipsec_agent.core.guard import Guard, exempt_links
+from ipsec_agent.core.guard import Guard, exempt_links, overlay_ports
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.lockout import Finding, lockout
 from ipsec_agent.core.model import Address, Desired, DesiredGuard, LinkId
@@ -29,7 +29,7 @@ def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
     """
     if config.agent.guard is GuardMode.NONE:
         return None
-    return _wish(config, exempt_links(placement))
+    return _wish(config, exempt_links(placement), overlay_ports(placement))
 
 
 def unplaced(config: Config, *, lowered: bool) -> Desired:
@@ -39,17 +39,19 @@ def unplaced(config: Config, *, lowered: bool) -> Desired:
     return Desired(placed=False, guard=_wish(config))
 
 
-def _wish(config: Config, exempt: tuple[LinkId, ...] = ()) -> DesiredGuard:
+def _wish(
+    config: Config, exempt: tuple[LinkId, ...] = (), ports: tuple[int, ...] = ()
+) -> DesiredGuard:
     guard = guard_of(config)
     text = ruleset(guard)
-    return DesiredGuard(text, mark(text), exempt, flow_rules(guard))
+    return DesiredGuard(text, mark(text), exempt, flow_rules(guard), ports)
 
 
 def judging_all(wish: Desired) -> Desired:
     """The same with the guard on every link."""
     if wish.guard is None or not wish.guard.exempt:
         return wish
-    return replace(wish, guard=replace(wish.guard, exempt=()))
+    return replace(wish, guard=replace(wish.guard, exempt=(), overlay_ports=()))
 
 
 def lockouts(

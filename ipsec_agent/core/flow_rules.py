@@ -16,7 +16,8 @@ packets do pass: the egress hook of each judged link, and its ingress hook befor
 from collections.abc import Iterable
 
 from ipsec_agent.core.guard import Guard
-from ipsec_agent.core.guard_table import FAMILIES, Family, block, ike_ports, outside_set
+from ipsec_agent.core.guard_families import FAMILIES, Family
+from ipsec_agent.core.guard_table import block, ike_ports, outside_set
 from ipsec_agent.core.model import GUARD_TABLE, DesiredGuard, LinkId
 from ipsec_agent.core.observed import Link
 

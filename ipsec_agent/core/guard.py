@@ -80,6 +80,14 @@ def exempt_links(placement: Placement) -> tuple[LinkId, ...]:
     return tuple(sorted(one.key for one in placement.inside if one.exempt))
 
 
+def overlay_ports(placement: Placement) -> tuple[int, ...]:
+    """The UDP ports of tunnels that need no judging, as their outer packets are judged there."""
+    if not placement.present:
+        return ()
+    tunnels = (one.link.tunnel for one in placement.inside if one.exempt)
+    return tuple(sorted({it.port for it in tunnels if it is not None and it.port}))
+
+
 def explain(guard: Guard) -> tuple[str, ...]:
     """What the table means, as sentences for an operator."""
     verb = "dropped" if guard.enforce else "counted, but let through (optional: true)"

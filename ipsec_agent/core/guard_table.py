@@ -29,6 +29,12 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
   otherwise. It names a link by index and name, both of which must be the packet's link's: a renamed
   one is judged at once, and so is one that was moved in from another namespace and took the index
   of one that is gone. (nft 1.0.6 takes no link's kind in a set; a group moves in with its link.)
+- vxlan and geneve ask nobody who sent a datagram. Those in `exempt` are not judged because their
+  outer packets are, so that on their ports (`overlay_ports`) only what went through IPsec reaches
+  this VM or an encrypted address, whichever link it takes and whatever its source, and nothing
+  leaves to an address that is not encrypted. No tunnel sends to itself over loopback. Nor does an
+  ordinary user's datagram leave, through IPsec or not. A tunnel's packets bear the inner sender's
+  socket (seen, Linux 6.18), and a mark, which no ordinary user can set, that tells them apart.
 - IKE of this VM is sent by root: another user's datagrams on its ports do not pass, and what has no
   socket here, but an own address, is a container's. IKE of others passes where this VM routes, not
   where it comes by a link that leads to containers only.
@@ -45,10 +51,9 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from ipsec_agent.core.guard import Guard
+from ipsec_agent.core.guard_families import FAMILIES, Family
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 
 PEERS_COUNTED = 4096
@@ -58,6 +63,10 @@ LINKS_COUNTED = 256
 
 ENCRYPTED_MARK = 0x40000000
 """The bit of the packet mark that says "IPsec has it" until the packet is seen encrypted."""
+
+INNER_MARK = 0x20000000
+"""The bit of the packet mark that says "by a link that is not judged": a tunnel's outer packet
+keeps it, and the socket of who sent the inner one."""
 
 MAPPED = "::ffff:0.0.0.0/96"
 """IPv4 addresses in an IPv6 header (RFC 4291, 2.5.5.2)."""
@@ -69,62 +78,7 @@ COUNTED_FOR = 3600
 comes next; that packets are dropped is told all the same (problems/guard_drops.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What differs between the IP versions.
-
-    Attributes:
-        ip: nft's name of the header.
-        later: matches every fragment but the first.
-        fragment: matches every fragment.
-        source_routes: each matches packets that name the real destination elsewhere.
-        neighbours: rules that neighbour discovery needs.
-        routed: matches all but what only this VM, or one bridged to it, can have sent: no list
-            holds a link-local address, and still it is the VM's own.
-    """
-
-    version: int
-    address: type[IPv4Address | IPv6Address]
-    ip: str
-    later: str
-    fragment: str
-    source_routes: tuple[str, ...]
-    neighbours: tuple[str, ...] = ()
-    routed: str = ""
-
-
 _ENDS = ("saddr", "daddr")
-_DISCOVERY = (
-    "nd-router-solicit",
-    "nd-router-advert",
-    "nd-neighbor-solicit",
-    "nd-neighbor-advert",
-    "nd-redirect",
-)
-FAMILIES = {
-    4: Family(
-        4,
-        IPv4Address,
-        "ip",
-        "ip frag-off & 0x1fff != 0",
-        "ip frag-off & 0x3fff != 0",
-        ("ip option lsrr exists", "ip option ssrr exists"),
-    ),
-    6: Family(
-        6,
-        IPv6Address,
-        "ip6",
-        "frag frag-off != 0",
-        "exthdr frag exists",
-        ("exthdr rt exists",),
-        (
-            # RFC 4861, 7.1: with hop limit 255 it cannot have crossed a router.
-            f"icmpv6 type {{ {', '.join(_DISCOVERY)} }} ip6 hoplimit 255 accept",
-        ),
-        # RFC 4291, 2.5.6: no router forwards a link-local source.
-        routed="ip6 saddr != fe80::/10 ",
-    ),
-}
 
 
 def ruleset(guard: Guard) -> str:
@@ -135,6 +89,7 @@ def ruleset(guard: Guard) -> str:
     families = [FAMILIES[version] for version in guard.families()]
     parts = [
         block("set exempt", ["type iface_index . ifname"]),
+        block("set overlay_ports", ["type inet_service"]),
         _counting("unjudged_in", "iface_index", LINKS_COUNTED),
         _counting("unjudged_out", "iface_index", LINKS_COUNTED),
         *(_counting(f"tunnel{version}", f"ipv{version}_addr", PEERS_COUNTED) for version in (4, 6)),
@@ -159,11 +114,20 @@ def mark(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def exempt_update(exempt: Iterable[LinkId]) -> str:
-    """The text that says which links are not judged, and leaves rules and counters alone."""
-    elements = ", ".join(f'{link.index} . "{link.name}"' for link in exempt)
-    add = f"add element inet {GUARD_TABLE} exempt {{ {elements} }}\n" if elements else ""
-    return f"flush set inet {GUARD_TABLE} exempt\n{add}"
+def exempt_update(exempt: Iterable[LinkId], ports: Iterable[int] = ()) -> str:
+    """The text that says which links are not judged, and leaves rules and counters alone.
+
+    Args:
+        ports: UDP ports of the tunnels among the links.
+    """
+    links = (f'{link.index} . "{link.name}"' for link in exempt)
+    return _refilled("exempt", links) + _refilled("overlay_ports", map(str, ports))
+
+
+def _refilled(name: str, values: Iterable[str]) -> str:
+    elements = ", ".join(values)
+    add = f"add element inet {GUARD_TABLE} {name} {{ {elements} }}\n" if elements else ""
+    return f"flush set inet {GUARD_TABLE} {name}\n{add}"
 
 
 def _sets(guard: Guard, family: Family) -> Iterable[str]:
@@ -214,6 +178,7 @@ def _hook(name: str, where: str, families: Sequence[Family], *, marks: bool = Fa
         f"chain {name}",
         [
             f"type filter hook {where}; policy accept;",
+            *(_overlay_senders(families, loopback) if name == "out" else ()),
             f"{loopback} accept",
             f"{ipsec}{mark} goto ipsec_{name}",
             "meta l4proto esp accept",
@@ -309,7 +274,7 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
 
 def _judge(family: Family, enforce: bool) -> Iterable[str]:
     version, ip, later = family.version, family.ip, family.later
-    outside = f"@outside{version}"
+    outside, overlay = f"@outside{version}", "udp dport @overlay_ports"
     elsewhere = f"{ip} daddr {outside} accept"
     source_routes = {
         way: [f"{it} goto disguised_{way}" for it in family.source_routes] for way in ("out", "in")
@@ -317,10 +282,13 @@ def _judge(family: Family, enforce: bool) -> Iterable[str]:
     yield from _unlisted(family, enforce)
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
     yield _clear(f"clear_in{version}", "in", f"{ip} saddr", enforce)
+    yield _overlay(f"out{version}", f"{ip} daddr", enforce)
+    yield _overlay(f"in{version}", f"{ip} saddr", enforce)
     yield block(
         f"chain out{version}",
         [
             *source_routes["out"],
+            f"{overlay} {ip} saddr != {outside} {ip} daddr {outside} goto overlay_out{version}",
             f"{ip} saddr {outside} {ip} daddr != {outside} jump unlisted{version}",
             f"{ip} saddr {outside} {family.routed}accept",
             elsewhere,
@@ -334,6 +302,9 @@ def _judge(family: Family, enforce: bool) -> Iterable[str]:
         f"chain in{version}",
         [
             *source_routes["in"],
+            f"{overlay} {ip} daddr != {outside} goto overlay_in{version}",
+            # Also multicast and broadcast, which a tunnel's socket receives, too.
+            f"{overlay} fib daddr type != unicast goto overlay_in{version}",
             f"{ip} saddr {outside} accept",
             elsewhere,
             f"meta l4proto udp {later} accept",
@@ -371,6 +342,28 @@ def _clear(name: str, direction: str, peer: str, enforce: bool) -> str:
             f"{link} . {link}name @exempt accept",
             f"update @{name} {{ {peer} }}",
             f'counter {_verdict(enforce)} comment "clear between encrypted addresses"',
+        ],
+    )
+
+
+def _overlay_senders(families: Sequence[Family], loopback: str) -> Iterable[str]:
+    """What programs send to a tunnel's port, here or, perhaps through IPsec, at a peer."""
+    if families:
+        yield (f"meta skuid != 0 oif . oifname @exempt meta mark set meta mark | {INNER_MARK:#x}")
+    for sender in (loopback, f"meta skuid != 0 meta mark & {INNER_MARK:#x} == 0"):
+        for it in families:
+            yield (
+                f"udp dport @overlay_ports {sender} meta nfproto ipv{it.version}"
+                f" goto overlay_out{it.version}"
+            )
+
+
+def _overlay(way: str, peer: str, enforce: bool) -> str:
+    return block(
+        f"chain overlay_{way}",
+        [
+            f"update @clear_{way} {{ {peer} }}",
+            f'counter {_verdict(enforce)} comment "clear on the port of a tunnel"',
         ],
     )
 

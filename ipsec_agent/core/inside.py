@@ -22,6 +22,12 @@ OVERLAYS = frozenset(
 )
 """Kinds of tunnels that the VM ends itself: what they carry leaves as packets of the VM's own."""
 
+LISTENING = frozenset({"geneve", "vxlan"})
+"""Tunnels that take what comes to their UDP port from whomever: the guard judges that port."""
+
+OPEN_ENDED = LISTENING | {"wireguard"}
+"""Tunnels of several peers. One of another kind without a far end takes it from each packet."""
+
 STACKED = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap", "vlan"})
 """Kinds that stand on another link, which may have stayed in the namespace where it was made."""
 
@@ -211,6 +217,8 @@ class _Judgement:
         if how is None or tunnel.namespace is not None:
             return ""
         if any(remote.is_multicast for remote in how.remotes):
+            return ""
+        if not (how.port if tunnel.kind in LISTENING else how.remotes or tunnel.kind in OPEN_ENDED):
             return ""
         sources = self._sources(how.source, {remote.version for remote in how.remotes}, inside)
         if not sources or not all(map(self._promise.encrypted, sources)):

@@ -190,12 +190,14 @@ class DesiredGuard:
         mark: digest of the text.
         exempt: the links that are not judged, sorted.
         flow_rules: the table for as long as there is a flowtable; flow_rules.py makes it.
+        overlay_ports: UDP ports of the tunnels among the exempt links, sorted.
     """
 
     text: str = field(repr=False)
     mark: str
     exempt: tuple[LinkId, ...] = ()
     flow_rules: str = field(default="", repr=False)
+    overlay_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

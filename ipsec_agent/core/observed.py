@@ -233,10 +233,12 @@ class Tunnel:
     Attributes:
         source: their source, None where a route chooses it.
         remotes: the far ends that are known, of all peers.
+        port: the UDP port on which it receives, 0 of a kind that has none or does not tell it.
     """
 
     source: Address | None = None
     remotes: tuple[Address, ...] = ()
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

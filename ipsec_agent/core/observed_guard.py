@@ -46,6 +46,7 @@ class GuardTable:
         form: digest of its rules and fixed sets; see host/nft_listing.py.
         mark: of the text that is known to make this form, "" where none is: it was altered.
         exempt: the links that it does not judge, sorted.
+        overlay_ports: UDP ports on which it lets nothing through but IPsec, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
         tunnelled_in: those of dropped_in that came through an SA not in transport mode.
@@ -72,6 +73,7 @@ class GuardTable:
     form: str
     mark: str = ""
     exempt: tuple[LinkId, ...] = ()
+    overlay_ports: tuple[int, ...] = ()
     dropped_in: int = 0
     dropped_out: int = 0
     tunnelled_in: int = 0

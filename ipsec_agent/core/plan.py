@@ -80,7 +80,8 @@ def _guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     save = (SaveGuard(wish),) if observed.saved_guard != wish.mark else ()
     if table is None or table.mark != wish.mark:
         return (LoadGuard(wish), *save)
-    return (*((ExemptLinks(wish.exempt),) if table.exempt != wish.exempt else ()), *save)
+    right = (table.exempt, table.overlay_ports) == (wish.exempt, wish.overlay_ports)
+    return (*(() if right else (ExemptLinks(wish.exempt, wish.overlay_ports),)), *save)
 
 
 def _flows(desired: Desired, observed: Observed) -> tuple[Step, ...]:

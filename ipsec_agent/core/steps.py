@@ -29,6 +29,7 @@ class ExemptLinks:
     """Tell the guard which links it does not judge; rules and counters stay."""
 
     links: tuple[LinkId, ...]
+    overlay_ports: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"exempt the links {', '.join(map(str, self.links)) or 'none'} from the guard"

@@ -39,6 +39,9 @@ IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 SKIP_STATS = 1 << 3
 AF_BRIDGE = 7
 NDA_DST = 1
+PORTS = {"vxlan": 15, "geneve": 5}
+"""IFLA_VXLAN_PORT and IFLA_GENEVE_PORT, in the order of the network."""
+
 VXLAN = "vxlan"
 
 # By kind: attributes with the source, with the far end, and the one that leaves both to each
@@ -160,7 +163,8 @@ def _tunnel(kind: str, data: bytes) -> Tunnel | None:
     if found.get(each_packet, b"\0") != b"\0":
         return None
     source = next(_addresses(found, sources), None)
-    return Tunnel(source, tuple(_addresses(found, remotes)))
+    port = int.from_bytes(found.get(PORTS.get(kind, 0), b""))
+    return Tunnel(source, tuple(_addresses(found, remotes)), port)
 
 
 def _addresses(found: dict[int, bytes], kinds: Iterable[int]) -> Iterator[Address]:

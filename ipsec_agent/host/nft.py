@@ -105,15 +105,17 @@ class Nft:
         """
         await self._succeed("the guard's table cannot be changed", text)
 
-    def exempt(self, links: Iterable[LinkId]) -> None:
-        """Say which links are not judged; it takes a fraction of a millisecond, so it waits.
+    def exempt(self, links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
+        """Say which links are not judged, and where only IPsec passes (`set_exempt`).
+
+        It takes a fraction of a millisecond, so it waits.
 
         Raises:
             KernelError: the kernel refuses; the table may be gone.
         """
         # The kernel names who made a transaction by its thread.
         self._own.append(threading.get_native_id())
-        set_exempt(links)
+        set_exempt(links, ports)
 
     async def delete(self) -> None:
         """Take the table away; one that is not there is no error.

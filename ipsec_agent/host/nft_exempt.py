@@ -29,22 +29,22 @@ IFNAMSIZ = 16
 AT_ONCE = 500
 """Elements in one message: an attribute holds 64 KiB."""
 
-SET_NAME = "exempt"
+LINKS, PORTS = "exempt", "overlay_ports"
 
 
-def set_exempt(links: Iterable[LinkId]) -> None:
-    """Put these links in the place of those in the guard's set, in one transaction.
+def set_exempt(links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
+    """Put these in the place of what is in the guard's sets, in one transaction.
+
+    Args:
+        links: that are not judged.
+        ports: UDP ports of the tunnels among them; None leaves those that are there.
 
     Raises:
         KernelError: the kernel refuses; there may be no guard.
     """
-    elements = [_element(link) for link in links]
-    parts = [elements[at : at + AT_ONCE] for at in range(0, len(elements), AT_ONCE)]
-    of_the_set = _text(TABLE, GUARD_TABLE) + _text(SET, SET_NAME)
-    # Without elements it empties the set.
-    messages = [(DELETE_ELEMENTS, 0, of_the_set)] + [
-        (NEW_ELEMENTS, CREATE, of_the_set + _nested(ELEMENTS, b"".join(part))) for part in parts
-    ]
+    messages = _replacement(LINKS, map(_link, links))
+    if ports is not None:
+        messages += _replacement(PORTS, (struct.pack("!H", port) for port in ports))
     try:
         _perform(messages)
     except OSError as error:
@@ -55,6 +55,17 @@ def set_exempt(links: Iterable[LinkId]) -> None:
             if error.errno == errno.EPERM
             else "the guard may have gone; it is loaded again",
         ) from error
+
+
+def _replacement(name: str, values: Iterable[bytes]) -> list[tuple[int, int, bytes]]:
+    """The messages that put these values in the place of a set's elements."""
+    elements = [_nested(ELEMENT, _nested(KEY, _attribute(VALUE, value))) for value in values]
+    parts = [elements[at : at + AT_ONCE] for at in range(0, len(elements), AT_ONCE)]
+    of_the_set = _text(TABLE, GUARD_TABLE) + _text(SET, name)
+    # Without elements it empties the set.
+    return [(DELETE_ELEMENTS, 0, of_the_set)] + [
+        (NEW_ELEMENTS, CREATE, of_the_set + _nested(ELEMENTS, b"".join(part))) for part in parts
+    ]
 
 
 def _perform(messages: list[tuple[int, int, bytes]]) -> None:
@@ -94,10 +105,9 @@ def _judge(answer: bytes, last: int) -> bool:
     return False
 
 
-def _element(link: LinkId) -> bytes:
+def _link(link: LinkId) -> bytes:
     # Each part of a concatenation fills whole registers of 4 bytes.
-    value = struct.pack("=I", link.index) + link.name.encode().ljust(IFNAMSIZ, b"\0")
-    return _nested(ELEMENT, _nested(KEY, _attribute(VALUE, value)))
+    return struct.pack("=I", link.index) + link.name.encode().ljust(IFNAMSIZ, b"\0")
 
 
 def _message(  # noqa: PLR0917 - the fields of the two headers

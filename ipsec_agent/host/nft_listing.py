@@ -19,10 +19,13 @@ from ipsec_agent.errors import KernelError
 _FIXED = ("outside4", "outside6", "listed4", "listed6")
 """The sets whose elements belong to the form. Links come and go, the rest are counters."""
 
-_DROPS_IN = ("clear_in4", "clear_in6", "tunnel_in4", "tunnel_in6", "disguised_in", "closed_in")
+_DROPS_IN = (
+    "clear_in4", "clear_in6", "tunnel_in4", "tunnel_in6", "disguised_in", "closed_in",
+    "overlay_in4", "overlay_in6",
+)  # fmt: skip
 _DROPS_OUT = (
     "clear_out4", "clear_out6", "tunnel_out4", "tunnel_out6", "misplaced4", "misplaced6",
-    "disguised_out", "closed_out",
+    "disguised_out", "overlay_out4", "overlay_out6", "closed_out",
 )  # fmt: skip
 """The chains that drop, with a counter."""
 
@@ -96,6 +99,7 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
         return GuardTable(
             form=_form(objects) or "",
             exempt=tuple(sorted(_link_ids(sets, links))),
+            overlay_ports=tuple(sorted(map(int, _elements(sets, "overlay_ports")))),
             dropped_in=_dropped(objects, _DROPS_IN),
             dropped_out=_dropped(objects, _DROPS_OUT),
             tunnelled_in=_dropped(objects, ("tunnel_in4", "tunnel_in6")),

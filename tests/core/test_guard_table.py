@@ -99,8 +99,13 @@ def test_links_are_exempt_by_index_and_name() -> None:
     assert exempt_update([LinkId(3, "docker0"), LinkId(9, "veth.1")]).splitlines() == [
         "flush set inet ipsec_agent exempt",
         'add element inet ipsec_agent exempt { 3 . "docker0", 9 . "veth.1" }',
+        "flush set inet ipsec_agent overlay_ports",
     ]
-    assert exempt_update([]) == "flush set inet ipsec_agent exempt\n"
+    assert exempt_update([], [4789, 8472]).splitlines() == [
+        "flush set inet ipsec_agent exempt",
+        "flush set inet ipsec_agent overlay_ports",
+        "add element inet ipsec_agent overlay_ports { 4789, 8472 }",
+    ]
 
 
 def test_a_single_address_is_no_range() -> None:

@@ -21,6 +21,7 @@ DOCKER0 = Link(3, "docker0", 1500, up=True, kind="bridge")
 VETH = Link(4, "veth4", 1500, up=True, kind="veth", lower=2, namespace=POD)
 INNER = Link(2, "eth0", 1500, up=True, kind="veth", lower=4, namespace=HERE)
 INNER_LO = Link(1, "lo", 65536, up=True, loopback=True)
+FAR = ip_address("10.0.0.9")
 OWN = OwnAddress(ip_address("10.0.0.1"), 24, 2)
 
 
@@ -137,13 +138,13 @@ def test_a_bridge_without_a_port() -> None:
 @pytest.mark.parametrize(
     ("tunnel", "expected"),
     [
-        (Tunnel(ip_address("10.0.0.1")), True),
-        (Tunnel(ip_address("10.0.0.1"), (ip_address("192.0.2.9"),)), True),
-        (Tunnel(), True),
-        (Tunnel(ip_address("10.0.0.2")), False),
-        (Tunnel(ip_address("192.0.2.1")), False),
-        (Tunnel(ip_address("10.0.0.1"), (ip_address("239.1.1.1"),)), False),
-        (Tunnel(None, (ip_address("fd00::9"),)), False),
+        (Tunnel(ip_address("10.0.0.1"), (FAR,), 4789), True),
+        (Tunnel(ip_address("10.0.0.1"), (ip_address("192.0.2.9"),), 4789), True),
+        (Tunnel(None, (FAR,), 4789), True),
+        (Tunnel(ip_address("10.0.0.2"), (FAR,), 4789), False),
+        (Tunnel(ip_address("192.0.2.1"), (FAR,), 4789), False),
+        (Tunnel(ip_address("10.0.0.1"), (ip_address("239.1.1.1"),), 4789), False),
+        (Tunnel(None, (ip_address("fd00::9"),), 4789), False),
         (None, False),
     ],
 )
@@ -156,9 +157,24 @@ def test_overlay(kind: str, tunnel: Tunnel | None, *, expected: bool) -> None:
     assert inside(elsewhere) == set()
 
 
+@pytest.mark.parametrize("kind", sorted(OVERLAYS))
+def test_an_overlay_whose_packets_choose_their_far_end(kind: str) -> None:
+    """A gre or ipip without a remote is judged; one of several peers by nature is not."""
+    network = facts(link(5, kind, tunnel=Tunnel(OWN.address, (), 4789)))
+
+    expected = {f"{kind}5"} if kind in {"geneve", "vxlan", "wireguard"} else set()
+    assert inside(network) == expected
+
+
+@pytest.mark.parametrize("kind", ["geneve", "vxlan"])
+def test_an_overlay_whose_port_is_not_known(kind: str) -> None:
+    """The guard cannot keep others from it."""
+    assert inside(facts(link(5, kind, tunnel=Tunnel(OWN.address, (FAR,))))) == set()
+
+
 def test_an_overlay_of_a_vm_with_an_address_that_is_not_encrypted() -> None:
     """Where a route chooses the source, all own addresses must be encrypted."""
-    open_ended = link(5, "vxlan", tunnel=Tunnel())
+    open_ended = link(5, "vxlan", tunnel=Tunnel(port=8472))
     plain = OwnAddress(ip_address("192.0.2.1"), 24, 2)
 
     assert inside(facts(open_ended, addresses=(OWN, plain))) == set()
@@ -171,7 +187,7 @@ def test_an_overlay_of_a_vm_with_an_address_that_is_not_encrypted() -> None:
 
 def test_a_bridge_of_an_overlay() -> None:
     """As some container networks have it."""
-    tunnel = Tunnel(ip_address("10.0.0.1"))
+    tunnel = Tunnel(ip_address("10.0.0.1"), port=8472)
     network = facts(link(5, "vxlan", tunnel=tunnel, master=3), DOCKER0, replace(VETH, master=3))
 
     assert inside(network) == {"vxlan5", "docker0", "veth4"}
@@ -271,7 +287,7 @@ def test_nothing_with_a_way_out_is_inside(
             master=master if master != index else 0,
             lower=lower,
             namespace=namespace,
-            tunnel=Tunnel() if kind == "vxlan" else None,
+            tunnel=Tunnel(port=8472) if kind == "vxlan" else None,
         )
         for index, (kind, master, lower, namespace) in enumerate(links, 3)
     )

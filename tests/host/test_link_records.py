@@ -29,6 +29,7 @@ def info(kind: str, *data: bytes) -> bytes:
 V4, V6 = ip_address("10.0.0.1"), ip_address("fd00::1")
 FAR4, FAR6 = ip_address("10.0.0.9"), ip_address("fd00::9")
 FLAG = b""
+PORT = 15, b"\x12\xb5"
 
 
 def test_a_link() -> None:
@@ -64,11 +65,12 @@ def test_another_namespace() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "tunnel"),
     [
-        ("vxlan", [(4, V4.packed), (2, FAR4.packed)], Tunnel(V4, (FAR4,))),
+        ("vxlan", [(4, V4.packed), (2, FAR4.packed), PORT], Tunnel(V4, (FAR4,), 4789)),
         ("vxlan", [(17, V6.packed), (16, FAR6.packed)], Tunnel(V6, (FAR6,))),
         ("vxlan", [(4, bytes(4)), (25, b"\0")], Tunnel()),
         ("vxlan", [(4, V4.packed), (25, b"\1")], None),
         ("geneve", [(2, FAR4.packed)], Tunnel(None, (FAR4,))),
+        ("geneve", [(2, FAR4.packed), (5, b"\x17\xc1")], Tunnel(None, (FAR4,), 6081)),
         ("geneve", [(7, FAR6.packed), (6, FLAG)], None),
         ("ipip", [(2, V4.packed), (3, FAR4.packed)], Tunnel(V4, (FAR4,))),
         ("ip6tnl", [(2, V6.packed), (19, FLAG)], None),

@@ -155,6 +155,7 @@ class Agent:
         assert guard is not None
         assert snapshot.observed.guard is not None
         assert snapshot.observed.guard.exempt == guard.exempt
+        assert snapshot.observed.guard.overlay_ports == guard.overlay_ports
         return snapshot
 
 

@@ -139,7 +139,7 @@ async def test_what_it_changes_itself_is_read(machine: Run, tmp_path: Path) -> N
         await it.host.load_guard(DesiredGuard(TEXT, mark(TEXT)))
         assert await it.mark() == mark(TEXT)
         assert await it.mtu("v0") == 1500
-        await it.host.exempt_links(tuple(INSIDE))
+        await it.host.exempt_links(tuple(INSIDE), (4789,))
         table = await it.host.guard()
         assert table is not None
         assert table.exempt == tuple(INSIDE)

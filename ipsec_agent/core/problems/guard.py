@@ -52,7 +52,13 @@ def guard_state(
 def _altered(table: GuardTable, desired: Desired) -> bool:
     if desired.guard is None:  # It is not known yet what should stand.
         return not table.mark
-    return table.mark != desired.guard.mark or not set(table.exempt) <= set(desired.guard.exempt)
+    wish = desired.guard
+    return (
+        table.mark != wish.mark
+        or not set(table.exempt) <= set(wish.exempt)
+        # With other links exempt its ports may be those of before.
+        or (table.exempt == wish.exempt and not set(wish.overlay_ports) <= set(table.overlay_ports))
+    )
 
 
 def guard_problems(

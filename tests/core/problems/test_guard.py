@@ -55,6 +55,10 @@ def test_exempt_links() -> None:
     assert VM.desired.guard.exempt == (docker0, veth1)
     assert state(VM.table(exempt=(docker0,))) is GuardState.UP
     assert state(VM.table(exempt=(docker0, LinkId(4, "eth1"), veth1))) is GuardState.ALTERED
+    desired = replace(VM.desired, guard=replace(VM.desired.guard, overlay_ports=(4789,)))
+    assert state(replace(VM, desired=desired)) is GuardState.ALTERED
+    further = VM.table(exempt=(docker0,))
+    assert state(replace(further, desired=desired)) is GuardState.UP, "its turn comes"
 
 
 def test_before_the_wish_is_known() -> None:

@@ -33,7 +33,7 @@ def test_a_container_with_a_way_of_its_own() -> None:
 def test_a_tunnel_to_who_is_not_encrypted() -> None:
     """The far ends that the kernel knows are judged by the lists."""
     remotes = tuple(map(ip_address, ("10.0.0.9", "192.0.2.1", "192.0.2.2")))
-    tunnel = Link(11, "flannel.1", 1400, up=True, kind="vxlan", tunnel=Tunnel(None, remotes))
+    tunnel = Link(11, "flannel.1", 1400, up=True, kind="vxlan", tunnel=Tunnel(None, remotes, 8472))
 
     found = healthy_vm(network=replace(NETWORK, links=(*LINKS, tunnel))).problems()
     (problem,) = (one for code, one in found.items() if code == "overlay-unencrypted")
@@ -41,5 +41,5 @@ def test_a_tunnel_to_who_is_not_encrypted() -> None:
         "leads to 2 of 3 far ends that are not encrypted (192.0.2.1, 192.0.2.2)" in problem.message
     )
 
-    good = replace(tunnel, tunnel=Tunnel(None, remotes[:1]))
+    good = replace(tunnel, tunnel=Tunnel(None, remotes[:1], 8472))
     assert healthy_vm(network=replace(NETWORK, links=(*LINKS, good))).problems() == {}
