@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core.guard import NEVER_A_PEER, Guard, exempt_links, explain
+from ipsec_agent.core.guard import NEVER_A_PEER, Guard, exempt_links, explain, overlay_ports
 from ipsec_agent.core.inside import Inside
 from ipsec_agent.core.model import Address, LinkId, Network
-from ipsec_agent.core.observed import Link
+from ipsec_agent.core.observed import Link, Tunnel
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 
@@ -114,3 +114,20 @@ def test_explained() -> None:
     assert "10.0.0.0/8, except 10.9.0.0/16, whatever is not IPsec is dropped" in text
     assert "ESP in UDP" in text
     assert "counted, but let through" in explain(Guard(promise, enforce=False))[0]
+
+
+def test_ports_of_tunnels_that_are_exempt() -> None:
+    """Each once, of those that are inside; none while it is unclear where this VM stands."""
+    tunnels = tuple(
+        Inside(
+            Link(20 + n, f"vx{n}", 1400, up=True, kind="vxlan", tunnel=Tunnel(port=port)),
+            "judged below",
+            exempt=exempt,
+        )
+        for n, (port, exempt) in enumerate(((8472, True), (4789, True), (8472, True), (9, False)))
+    )
+    place = replace(PLACE, inside=(*PLACE.inside, *tunnels))
+
+    assert overlay_ports(place) == (4789, 8472)
+    assert overlay_ports(replace(place, present=False)) == ()
+    assert overlay_ports(PLACE) == ()

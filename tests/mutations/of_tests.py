@@ -89,14 +89,14 @@ TEST_MUTATIONS = (
     ),
     OfTest(
         "neighbour discovery may come from afar",
-        "core/guard_table.py",
+        "core/guard_families.py",
         " }} ip6 hoplimit 255 accept",
         " }} accept",
         f"{TABLE}::test_forged_neighbour_discovery_is_dropped",
     ),
     OfTest(
         "a link-local address is nobody's",
-        "core/guard_table.py",
+        "core/guard_families.py",
         'routed="ip6 saddr != fe80::/10 "',
         'routed=""',
         f"{TABLE}::test_clear_from_a_link_local_address",
