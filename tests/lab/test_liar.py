@@ -228,6 +228,7 @@ def test_it_claims_anothers_address(laid: Bed) -> None:
     laid.forget()
 
 
+@pytest.mark.long
 def test_it_sends_anothers_address_through_its_own_sa(laid: Bed) -> None:
     """The SA is an honest one; what it brings from another address is dropped by its selector."""
     laid.load(lie=lie("transport", "dynamic"))

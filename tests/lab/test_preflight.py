@@ -108,6 +108,7 @@ def test_it_passes_and_leaves_no_trace(pair: tuple[Node, Node]) -> None:
     assert a.status()["passes"] == passes
 
 
+@pytest.mark.long
 def test_killed_in_the_middle(pair: tuple[Node, Node]) -> None:
     """What it had added is gone after its life of 2 s; until then it is nobody's SA, and neither
     its end nor itself is an event or a problem."""
@@ -132,6 +133,7 @@ def test_killed_in_the_middle(pair: tuple[Node, Node]) -> None:
     assert [peer["address"] for peer in status["peers"]] == [B]
 
 
+@pytest.mark.long
 def test_a_dummy_that_stays_is_nobodys(pair: tuple[Node, Node]) -> None:
     """Also for an agent that reads it: it is no peer, no orphan, and never deleted."""
     a, _ = pair
