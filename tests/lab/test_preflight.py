@@ -175,6 +175,7 @@ needs_guest = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 @needs_guest
 def test_what_disables_it_is_named(tmp_path: Path) -> None:
     """modprobe.d disables esp4, as platforms do since May 2026, while a healthy agent runs: the
@@ -206,6 +207,7 @@ def test_what_disables_it_is_named(tmp_path: Path) -> None:
         first_answer(a, B)
 
 
+@pytest.mark.long
 @needs_guest
 def test_every_algorithm() -> None:
     """What the guest's kernel has by modules is added as the kernel wants it, in both families, in
