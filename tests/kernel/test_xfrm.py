@@ -20,6 +20,7 @@ import pytest
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Policy
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host import own_time
 from ipsec_agent.host.netlink_wire import NetlinkWire
 from ipsec_agent.host.xfrm import Xfrm, open_xfrm
 from ipsec_agent.host.xfrm_records import XfrmEventKind
@@ -118,7 +119,11 @@ def selector(direction: Direction, source: str, destination: str, *rest: int) ->
         (
             "src 10.0.0.1/32 dst 10.0.0.0/24 dir out priority 7 tmpl proto esp mode tunnel",
             Policy(
-                selector(Direction.OUT, "10.0.0.1/32", "10.0.0.0/24"), 7, esp=False, blocks=False
+                selector(Direction.OUT, "10.0.0.1/32", "10.0.0.0/24"),
+                7,
+                esp=False,
+                blocks=False,
+                tunnel=ip_address("0.0.0.0"),
             ),
         ),
         (
@@ -402,8 +407,9 @@ async def test_ten_thousand_policies(
     assert all(policy.esp for policy in found)
 
 
-async def test_deadline(namespace: Run) -> None:
+async def test_deadline(namespace: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that takes too long ends with a KernelError; the next one is served."""
+    monkeypatch.setattr(own_time, "GRACE", 0.0)
     ip(namespace, *many_policies(2000))
     async with open_xfrm(deadline=0.005) as xfrm:
         with pytest.raises(KernelError) as caught:
