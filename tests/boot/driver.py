@@ -177,9 +177,10 @@ def reload(life: Life) -> None:
 
 
 def agent_ends(life: Life) -> None:
-    """Restarted, and hung until the watchdog sees it, and has it killed."""
+    """Restarted, killed, and hung until the watchdog sees it."""
     ways: dict[str, Callable[[str], Any]] = {
         "restart": lambda _: run("systemctl", "restart", AGENT),
+        "killed": lambda pid: run("kill", "-KILL", pid),
         "hung": lambda pid: run("kill", "-STOP", pid),
     }
     for name, how in ways.items():
