@@ -8,7 +8,7 @@ import signal
 from functools import partial
 
 from tests.lab import faults, rekeys
-from tests.lab.bed import BARE, CONTAINERS, TWO_NICS
+from tests.lab.bed import BARE
 from tests.lab.faults import (
     AGENT_START,
     BY_EVENT,
@@ -38,9 +38,6 @@ from tests.lab.questions import (
     table_there,
 )
 
-TRANSLATED = (BARE, CONTAINERS)
-"""Settings in which what holds differs: a container's packets have no trap of their own."""
-
 RACING = 1
 """Datagrams that charon's rekeying may cost. It has the kernel use the new SA and removes the old
 one at once (child_rekey.c, child_delete.c: install_outbound, remove_outbound; only of inbound SAs
@@ -62,7 +59,7 @@ ROWS = (
         "ip xfrm policy flush",
         faults.flush_policies,
         policies_there,
-        shown=TRANSLATED,
+        shown=(),
         moves=NEGOTIATED,
     ),
     Fault("ip xfrm state flush", faults.flush_states, no_lost_children, LOST, moves=NEGOTIATED),
@@ -182,7 +179,7 @@ ROWS = (
             calm=True,
             lossless=True,
             nics=2,
-            shown=(TWO_NICS,),
+            shown=(),
         )
         for name, do, undo in (
             (

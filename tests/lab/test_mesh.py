@@ -165,6 +165,7 @@ def duplicates(nodes: Sequence[Node]) -> int:
     return sum(peer["duplicates"] for node in nodes for peer in node.status()["peers"])
 
 
+@pytest.mark.long
 def test_mesh_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One packet a pair makes a full mesh; duplicates are named, and end without a lost echo."""
     count = 60
