@@ -271,7 +271,7 @@ class Nft:
     ) -> tuple[int, str, str]:
         program = _program()
         async with self._starting:
-            with _starting(program):
+            with _startable(program):
                 process = await asyncio.create_subprocess_exec(
                     *around,
                     program,
@@ -319,7 +319,7 @@ def _program() -> str:
 
 
 @contextlib.contextmanager
-def _starting(program: str) -> Iterator[None]:
+def _startable(program: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
