@@ -1,6 +1,7 @@
 """Settings that undo IPsec, with real sysctls: they do what is said of them, and are found."""
 
 import asyncio
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,16 @@ def node(tmp_path: Path) -> Iterator[Node]:
     with network(tmp_path, 2, "sw") as nodes:
         for number, each in enumerate(nodes, 1):
             ip("addr", "add", f"fd09::{number}/64", "dev", "eth0", "nodad", netns=each.name)
+        # What blocks a neighbour's packets blocks its advertisements, too.
+        known = ("lladdr", hardware(nodes[1]), "dev", "eth0", "nud", "permanent")
+        ip("neigh", "replace", IPV6[1], *known, netns=nodes[0].name)
         yield nodes[0]
+
+
+def hardware(node: Node) -> str:
+    """The address of its NIC."""
+    link = json.loads(ip("-json", "link", "show", "dev", "eth0", netns=node.name))[0]
+    return str(link["address"])
 
 
 def write(node: Node, path: str, value: int) -> None:
