@@ -68,6 +68,7 @@ class GuardTable:
         flow_rules: mark of the text that has made the table beside them (flow_rules.py), "" where
             none is known to: it was altered; None where there is none.
         offloaded: packets that it dropped.
+        reading: number of the reading: one with the same number tells nothing further.
     """
 
     form: str
@@ -89,6 +90,7 @@ class GuardTable:
     flowtables: tuple[str, ...] = ()
     flow_rules: str | None = None
     offloaded: int = 0
+    reading: int = 0
 
     def aged(self, seconds: int) -> "GuardTable":
         """The same, some seconds after it was listed without another packet."""

@@ -63,6 +63,7 @@ class Nft:
         self._deadline = deadline
         self._forms: dict[str, str] = _recall(memory)
         self._flow_form: tuple[str, str] | None = None
+        self._readings = 0
         self._own: collections.deque[int] = collections.deque(maxlen=64)
         # nft may have done its work before we learn its process id.
         self._starting = asyncio.Lock()
@@ -157,12 +158,14 @@ class Nft:
             table = read_table(out, {name: index for index, name in socket.if_nameindex()})
             flowtables, rules = await self._flowtables(), await self._flow_rules()
             known, form = self._flow_form or ("", "")
+            self._readings += 1
             return replace(
                 table,
                 mark=self._mark_of(table.form),
                 flowtables=flowtables,
                 flow_rules=(known if rules[0] == form else "") if rules else None,
                 offloaded=rules[1] if rules else 0,
+                reading=self._readings,
             )
         if _ABSENT in complaint:
             return None

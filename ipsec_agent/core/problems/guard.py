@@ -14,6 +14,7 @@ from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
+from ipsec_agent.core.words import several
 
 RECENT = 20
 """Seconds after its last packet for which a sender of clear counts as one that sends."""
@@ -276,7 +277,7 @@ def _unjudged(
             "link-not-judged",
             # Made by software, mostly for containers; a network card leads out of the VM.
             Severity.INFO if seen.link in links and links[seen.link].kind else Severity.WARNING,
-            f"{seen.packets} packets between encrypted addresses went over {seen.link} in clear,"
+            f"{several(seen.packets, 'packet')} between encrypted addresses went over {seen.link} in clear,"
             f" which the guard does not judge: {reasons.get(seen.link, 'it was inside then')}",
             f"if {seen.link} leaves this VM, write agent.uplinks:"
             f" [{', '.join((*config.agent.uplinks, seen.link))}]",
@@ -342,4 +343,4 @@ def _recent(peers: tuple[ClearPeer, ...], seconds: int) -> tuple[ClearPeer, ...]
 
 
 def _counted(peers: tuple[ClearPeer, ...]) -> str:
-    return listed(tuple(f"{peer.address} ({peer.packets} packets)" for peer in peers))
+    return listed(tuple(f"{peer.address} ({several(peer.packets, 'packet')})" for peer in peers))

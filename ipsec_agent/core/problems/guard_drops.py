@@ -1,14 +1,17 @@
 """What the guard drops without naming whom: told from the growth of its counters.
 
 A counting set has room for so many addresses. Who forges more than that, or was the last of many,
-is in none, and still its packets are dropped and counted as a whole.
+is in none, and still its packets are dropped and counted as a whole. Counters and sets are listed
+one after the other, so a packet between the two is in one and not yet in the other: only what is
+still unexplained at the next reading has no name.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.problems.problem import Problem, Severity
+from ipsec_agent.core.words import several
 
 SAID_FOR = 20.0
 """Seconds for which a rise is told after it was seen."""
@@ -28,12 +31,17 @@ class Memory:
 
     Attributes:
         table: the last reading.
+        unnamed_in: packets that the counter on the way in is ahead of the sets at that reading;
+            below 0 where the sets are ahead.
+        unnamed_out: likewise, on the way out.
         received: dropped on the way in, of senders that are in no set.
         prevented: dropped on the way out, likewise.
         disguised: dropped because of a mapped address, a source route or a routing header.
     """
 
     table: GuardTable | None = None
+    unnamed_in: int = 0
+    unnamed_out: int = 0
     received: Rise = Rise()
     prevented: Rise = Rise()
     disguised: Rise = Rise()
@@ -48,39 +56,69 @@ def watched(table: GuardTable | None, memory: Memory, now: float) -> Memory:
         now: seconds since the epoch.
     """
     before = memory.table
-    received = prevented = disguised = 0
-    if table is not None and before is not None:
-        received, prevented, disguised = _risen(before, table)
-    return Memory(
-        table or before,
-        _latest(memory.received, received, now),
-        _latest(memory.prevented, prevented, now),
-        _latest(memory.disguised, disguised, now),
+    if table is None or (before is not None and table.reading == before.reading):
+        return _after(memory, now)
+    if before is None:
+        return replace(memory, table=table)
+    if table.dropped_in < before.dropped_in or table.dropped_out < before.dropped_out:
+        # It was replaced since then, and counts from 0.
+        before, memory = GuardTable(""), replace(memory, unnamed_in=0, unnamed_out=0)
+    received, unnamed_in = _settled(memory.unnamed_in, _unnamed_in(before, table))
+    prevented, unnamed_out = _settled(memory.unnamed_out, _unnamed_out(before, table))
+    disguised = table.disguised_in - before.disguised_in
+    disguised += table.disguised_out - before.disguised_out
+    return replace(
+        _after(memory, now, received, prevented, disguised),
+        table=table,
+        unnamed_in=unnamed_in,
+        unnamed_out=unnamed_out,
     )
 
 
-def _risen(before: GuardTable, table: GuardTable) -> tuple[int, int, int]:
-    """Packets between two readings that no set names: on the way in, out, and in disguise."""
-    if table.dropped_in < before.dropped_in or table.dropped_out < before.dropped_out:
-        before = GuardTable("")  # It was replaced since then, and counts from 0.
-    disguised_in = table.disguised_in - before.disguised_in
-    disguised_out = table.disguised_out - before.disguised_out
-    received = (
+def _after(
+    memory: Memory, now: float, received: int = 0, prevented: int = 0, disguised: int = 0
+) -> Memory:
+    return replace(
+        memory,
+        received=_latest(memory.received, received, now),
+        prevented=_latest(memory.prevented, prevented, now),
+        disguised=_latest(memory.disguised, disguised, now),
+    )
+
+
+def _settled(unnamed: int, more: int) -> tuple[int, int]:
+    """What two readings agree on, and what only the last one says.
+
+    Args:
+        unnamed: by what the counter was ahead of the sets at the reading before.
+        more: by what it has got further ahead since then.
+    """
+    now = unnamed + more
+    both = max(0, min(unnamed, now)) or min(0, max(unnamed, now))
+    return both, now - both
+
+
+def _unnamed_in(before: GuardTable, table: GuardTable) -> int:
+    """Clear packets on the way in between two readings, less those that a set names."""
+    return (
         table.dropped_in
         - before.dropped_in
-        - disguised_in
+        - (table.disguised_in - before.disguised_in)
         - (table.tunnelled_in - before.tunnelled_in)
         - _named(table.clear_in, before.clear_in)
     )
-    prevented = (
+
+
+def _unnamed_out(before: GuardTable, table: GuardTable) -> int:
+    """Likewise, on the way out."""
+    return (
         table.dropped_out
         - before.dropped_out
-        - disguised_out
+        - (table.disguised_out - before.disguised_out)
         - (table.tunnelled_out - before.tunnelled_out)
         - _named(table.clear_out, before.clear_out)
         - _named(table.misplaced, before.misplaced)
     )
-    return received, prevented, disguised_in + disguised_out
 
 
 def _named(now: tuple[ClearPeer, ...], before: tuple[ClearPeer, ...]) -> int:
@@ -113,8 +151,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-received",
             Severity.WARNING,
-            f"{memory.received.packets} clear packets came from addresses that the guard has no"
-            " room to name; all were dropped",
+            f"{several(memory.received.packets, 'clear packet')} came from addresses that are not in the"
+            " guard's full list; all were dropped",
             hint,
             "unnamed",
         )
@@ -122,8 +160,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-prevented",
             Severity.WARNING,
-            f"something here would send clear: {memory.prevented.packets} packets with addresses"
-            " that the guard has no room to name; they were dropped",
+            f"the guard dropped {several(memory.prevented.packets, 'clear packet')} that something here"
+            " sent to addresses that are not in its full list",
             hint,
             "unnamed",
         )
@@ -131,7 +169,7 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-disguised",
             Severity.WARNING,
-            f"{memory.disguised.packets} packets had an IPv4 address inside an IPv6 one, a source"
+            f"{several(memory.disguised.packets, 'packet')} had an IPv4 address inside an IPv6 one, a source"
             " route or a routing header, which would lead past IPsec; they were dropped",
             "no VM needs them: find the sender with `tcpdump -n 'ip[0] > 0x45 or ip6[6] = 43 or"
             " net ::ffff:0:0/96'`",

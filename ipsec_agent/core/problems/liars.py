@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.problems.problem import Problem, Severity
+from ipsec_agent.core.words import several
 
 CODE = "peer-lies"
 
@@ -36,7 +37,9 @@ def liar_problems(found: Iterable[Lie], table: GuardTable | None) -> tuple[Probl
         said[str(lie.peer)] = f"{lie.peer} made {lie.because}; {ended}"
     for address, packets in dropped.items():
         before = said.get(str(address), f"an SA with {address} is not between two hosts only")
-        said[str(address)] = f"{before}; the guard dropped {packets} packets that it would carry"
+        said[str(address)] = (
+            f"{before}; the guard dropped {several(packets, 'packet')} that it would carry"
+        )
     return tuple(
         Problem(CODE, Severity.CRITICAL, message, _HINT.format(peer=peer), peer)
         for peer, message in said.items()

@@ -19,10 +19,14 @@ FULL = healthy_vm().table(clear_in=FORGED, dropped_in=5000, clear_out=FORGED, dr
 
 
 def played(*steps: tuple[float, Vm]) -> list[dict[str, Problem]]:
-    """The problems shown in each of some passes, at seconds after NOW, but for the full set's."""
+    """The problems shown in each of some passes, at seconds after NOW, but for the full set's.
+
+    Each pass has a reading of its own.
+    """
     memory, shown = Memory(), []
-    for seconds, vm in steps:
-        found = vm.but(time=NOW + seconds).assess(memory)
+    for number, (seconds, vm) in enumerate(steps, 1):
+        read = vm.table(reading=number) if vm.observed.guard else vm
+        found = read.but(time=NOW + seconds).assess(memory)
         memory = found.memory
         shown.append({it.code: it for it in found.problems if it.code != "guard-counters-full"})
     return shown
@@ -32,27 +36,66 @@ def test_who_is_not_named_is_told() -> None:
     """Whom the full set has no room for still makes the VM unhealthy, for as long as it sends."""
     more = FULL.table(dropped_in=5007)
 
-    first, second, third, last = played(
-        (0, FULL), (10, more), (10 + SAID_FOR - 1, more), (10 + SAID_FOR, more)
+    first, early, second, third, last = played(
+        (0, FULL), (5, more), (10, more), (10 + SAID_FOR - 1, more), (10 + SAID_FOR, more)
     )
 
-    assert (first, last) == ({}, {})
+    assert (first, early, last) == ({}, {}, {})
     assert second["clear-received"].message == (
-        "7 clear packets came from addresses that the guard has no room to name; all were dropped"
+        "7 clear packets came from addresses that are not in the guard's full list; all were"
+        " dropped"
     )
     assert not healthy(tuple(second.values()))
     assert third.keys() == {"clear-received"}
 
 
+@pytest.mark.parametrize("ahead", [1, -1])
+def test_counters_and_sets_of_different_moments_agree_later(ahead: int) -> None:
+    """A packet that is in one and not yet in the other is not one without a name."""
+    vm, peer = healthy_vm(), ClearPeer(ip_address("10.0.0.9"), 5, 500, 60)
+    seen = [(5, 5), (9, 9 + ahead), (20, 20), (31, 31 + ahead), (40, 40)]
+
+    shown = played(
+        *(
+            (10.0 * n, vm.table(clear_in=(replace(peer, packets=named),), dropped_in=count))
+            for n, (named, count) in enumerate(seen)
+        )
+    )
+
+    assert shown == [{}] * len(seen)
+
+
+def test_the_same_reading_twice_confirms_nothing() -> None:
+    """A pass may go by the reading of the one before."""
+    more = FULL.table(dropped_in=5007, reading=2)
+    memory = FULL.table(reading=1).assess().memory
+    for seconds in range(3):
+        found = more.but(time=NOW + seconds).assess(memory)
+        memory = found.memory
+
+    assert "clear-received" not in {it.code for it in found.problems}
+
+
+def test_a_difference_is_told_once() -> None:
+    """What both readings agree on is news then, and later only what came since."""
+    more = FULL.table(dropped_in=5007)
+
+    shown = played((0, FULL), (5, more), (10, more), (15, more.table(dropped_in=5009)), (20, FULL))
+    *_, last = played((0, FULL), (5, more), (10, more), (15, more), (16 + SAID_FOR, more))
+
+    assert [found.keys() for found in shown[:3]] == [set(), set(), {"clear-received"}]
+    assert last == {}
+
+
 def test_what_would_leave_is_told_where_it_lasts() -> None:
     """As with named peers: what ends within seconds was a repair."""
-    steps = [(float(10 * n), FULL.table(dropped_out=5000 + n)) for n in range(5)]
+    steps = [(float(10 * n), FULL.table(dropped_out=5000 + n)) for n in range(6)]
 
     shown = played(*steps)
 
-    assert [list(found) for found in shown[:3]] == [[], [], []]
-    assert "1 packets with addresses that the guard has no room" in (
-        shown[4]["clear-prevented"].message
+    assert [list(found) for found in shown[:4]] == [[], [], [], []]
+    assert "the guard dropped 1 clear packet that something here sent" in (
+        shown[5]["clear-prevented"].message
     )
 
 
@@ -76,7 +119,9 @@ def test_a_table_that_was_replaced_counts_from_0() -> None:
     """What it has counted since then is news, named or not."""
     fresh = healthy_vm().table(dropped_in=3)
 
-    assert "3 clear packets" in played((0, FULL), (10, fresh))[1]["clear-received"].message
+    shown = played((0, FULL), (10, fresh), (20, fresh))
+
+    assert "3 clear packets" in shown[2]["clear-received"].message
 
 
 def test_the_first_reading_is_no_news() -> None:
