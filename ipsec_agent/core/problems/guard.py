@@ -277,8 +277,9 @@ def _unjudged(
             "link-not-judged",
             # Made by software, mostly for containers; a network card leads out of the VM.
             Severity.INFO if seen.link in links and links[seen.link].kind else Severity.WARNING,
-            f"{several(seen.packets, 'packet')} between encrypted addresses went over {seen.link} in"
-            f" clear, which the guard does not judge: {reasons.get(seen.link, 'it was inside then')}",
+            f"{several(seen.packets, 'packet')} between encrypted addresses went over {seen.link}"
+            f" in clear, which the guard does not judge:"
+            f" {reasons.get(seen.link, 'it was inside then')}",
             f"if {seen.link} leaves this VM, write agent.uplinks:"
             f" [{', '.join((*config.agent.uplinks, seen.link))}]",
             seen.link,

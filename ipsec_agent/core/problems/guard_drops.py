@@ -151,8 +151,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-received",
             Severity.WARNING,
-            f"{several(memory.received.packets, 'clear packet')} came from addresses that are not in"
-            " the guard's full list; all were dropped",
+            f"{several(memory.received.packets, 'clear packet')} came from addresses that are not"
+            " in the guard's full list; all were dropped",
             hint,
             "unnamed",
         )
@@ -169,8 +169,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-disguised",
             Severity.WARNING,
-            f"{several(memory.disguised.packets, 'packet')} had an IPv4 address inside an IPv6 one, a"
-            " source route or a routing header, which would lead past IPsec; they were dropped",
+            f"{several(memory.disguised.packets, 'packet')} had an IPv4 address inside an IPv6 one,"
+            " a source route or a routing header, which would lead past IPsec; they were dropped",
             "no VM needs them: find the sender with `tcpdump -n 'ip[0] > 0x45 or ip6[6] = 43 or"
             " net ::ffff:0:0/96'`",
         )
