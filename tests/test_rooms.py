@@ -19,17 +19,21 @@ WITHIN_HOST = {
     "link_events": {"rtnetlink"},
     "link_reading": {"link_events", "link_records", "rtnetlink"},
     "link_records": {"rtnetlink", "veth"},
-    "links": {"link_events", "link_reading", "netlink_wire", "veth"},
-    "netlink_wire": {"own_time"},
+    "links": {
+        *("link_events", "link_reading", "netlink_wire", "pyroute2_parts", "rtnetlink", "veth"),
+    },
+    "netlink_wire": {"own_time", "pyroute2_parts"},
     "nft": {"nft_events", "nft_exempt", "nft_listing", "own_time"},
     "process": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
     "saved_guard": {"files"},
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time"},
-    "xfrm": {"netlink_wire", "xfrm_messages", "xfrm_records"},
+    "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_messages", "xfrm_records"},
+    "xfrm_messages": {"pyroute2_parts"},
     "xfrm_records": {"xfrm_messages"},
 }
+MAY_IMPORT_PYROUTE2 = {"host.pyroute2_parts"}
 MAY_IMPORT_AGENT = {"verbs.run"}
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 40
 
@@ -72,6 +76,8 @@ def test_arrows(path: Path) -> None:
         assert within <= WITHIN_HOST.get(mine, set())
     elif room == "errors":
         assert tops == set()
+    if name not in MAY_IMPORT_PYROUTE2:
+        assert "pyroute2" not in {item.partition(".")[0] for item in imports(path)}
     if name not in MAY_IMPORT_AGENT:
         assert "agent" not in tops
     if name != "__main__":

@@ -6,32 +6,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, AF_UNSPEC, NETLINK_ROUTE
 from typing import Any
-
-from pyroute2.iproute.linux import AsyncIPRoute
-from pyroute2.netlink.rtnl import (
-    RTM_DELROUTE,
-    RTM_GETADDR,
-    RTM_GETROUTE,
-    RTM_NEWROUTE,
-    RTNLGRP_IPV4_IFADDR,
-    RTNLGRP_IPV4_ROUTE,
-    RTNLGRP_IPV6_IFADDR,
-    RTNLGRP_IPV6_ROUTE,
-)
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress
 from ipsec_agent.host.link_events import News, open_link_events
 from ipsec_agent.host.link_reading import LinkReading, Seen
-from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
+from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, translated, watch
+from ipsec_agent.host.pyroute2_parts import AsyncNetlinkSocket, Marshal, ifaddrmsg, rtmsg
+from ipsec_agent.host.rtnetlink import (
+    IFINFO,
+    NLM_F_ACK,
+    RTM_NEWLINK,
+    ask,
+    attribute,
+    open_rtnetlink,
+)
 from ipsec_agent.host.veth import may_enter
 
-# linux/if_addr.h, linux/rtnetlink.h
+# linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 5, 7
+RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 9, 11
 IFA_F_TENTATIVE = 0x40
+IFLA_MTU = 4
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 RTNH_F_DEAD = 1
@@ -45,6 +45,18 @@ _GROUPS = (
     # A nexthop object that goes takes IPv4 routes with it, without a word about them.
     RTNLGRP_NEXTHOP,
 )
+
+
+class _RouteMarshal(Marshal):
+    """Which class reads which message type; others are read as bare headers."""
+
+    msg_map = dict.fromkeys((RTM_NEWADDR, RTM_DELADDR), ifaddrmsg) | dict.fromkeys(
+        (RTM_NEWROUTE, RTM_DELROUTE), rtmsg
+    )
+
+
+class _RouteSocket(AsyncNetlinkSocket):
+    marshal_class = _RouteMarshal
 
 
 class Links:
@@ -94,11 +106,8 @@ class Links:
         Raises:
             KernelError: refused (EINVAL where the link cannot carry it), no such link, too late.
         """
-
-        async def work(socket: Any) -> None:
-            await socket.link("set", index=index, mtu=mtu)
-
-        await self._wire.perform(f"setting the MTU of link {index} to {mtu}", work)
+        with translated(f"setting the MTU of link {index} to {mtu}"):
+            await asyncio.get_running_loop().run_in_executor(self._thread, _set_mtu, index, mtu)
 
     async def watch(
         self, wake: Callable[[], None], at_once: Callable[[], Awaitable[None]] | None = None
@@ -156,7 +165,13 @@ async def open_links(*, deadline: float = DEADLINE) -> AsyncIterator[Links]:
 def _open_socket() -> Any:
     # Strict: the kernel heeds the table of a route request. Never with a netns argument, whose
     # default flags create a missing namespace.
-    return AsyncIPRoute(strict_check=True)
+    return _RouteSocket(NETLINK_ROUTE, strict_check=True)
+
+
+def _set_mtu(index: int, mtu: int) -> None:
+    with open_rtnetlink() as channel:
+        request = IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attribute(IFLA_MTU, mtu)
+        ask(channel, RTM_NEWLINK, request, NLM_F_ACK)
 
 
 def _routes_v4() -> Any:

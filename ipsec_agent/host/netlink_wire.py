@@ -15,11 +15,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
-
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.pyroute2_parts import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NetlinkError,
+)
 
 DEADLINE = 5.0
 DUMP_ATTEMPTS = 10

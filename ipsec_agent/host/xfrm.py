@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from pyroute2.netlink import NLM_F_REQUEST, nlmsg
-from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
-
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, listening, watch
+from ipsec_agent.host.pyroute2_parts import NLM_F_REQUEST, AsyncNetlinkSocket, nlmsg
 from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind, PolicyDefault, XfrmMarshal
 from ipsec_agent.host.xfrm_records import (
     XfrmEvent,

@@ -9,8 +9,7 @@ import enum
 import struct
 from typing import ClassVar, NamedTuple
 
-from pyroute2.netlink import nla, nlmsg
-from pyroute2.netlink.marshal import Marshal
+from ipsec_agent.host.pyroute2_parts import Marshal, nla, nlmsg
 
 
 class Kind(enum.IntEnum):

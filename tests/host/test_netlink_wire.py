@@ -4,16 +4,17 @@ import asyncio
 import errno
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from pyroute2.netlink import nlmsg
-from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
 
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.netlink_wire import DUMP_ATTEMPTS, NetlinkWire, watch
+from ipsec_agent.host.pyroute2_parts import AsyncNetlinkSocket, nlmsg
 
 ERROR = 2
 DONE = 3
@@ -184,3 +185,26 @@ async def test_socket_that_cannot_be_opened() -> None:
     for caught in (request.value, listening.value):
         assert caught.code == errno.EPROTONOSUPPORT
         assert caught.hint == "load it"
+
+
+def test_imports_of_pyroute2_are_few() -> None:
+    """The parts that are used come without the rest of it, which takes longer than all of ours."""
+    script = "import sys, ipsec_agent.agent; print(*(n for n in sys.modules if 'pyroute2' in n))"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert "pyroute2.netlink.nlsocket" in loaded
+    assert not [name for name in loaded if name.startswith(("pyroute2.ndb", "pyroute2.iproute"))]
+
+
+def test_pyroute2_that_was_imported_before_is_left_as_it_is() -> None:
+    """Somebody else may need all of it in the same process."""
+    script = "import pyroute2, ipsec_agent.agent; print(pyroute2.NDB.__name__)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout == "NDB\n"
