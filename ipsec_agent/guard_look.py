@@ -2,9 +2,11 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.config import Config, GuardMode
@@ -45,8 +47,7 @@ EXIT = {State.UP: 0, State.MISSING: 3, State.ALTERED: 1, State.CLOSED: 1}
 """Exit codes, in the manner of LSB's `status`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What was found.
 
     Attributes:

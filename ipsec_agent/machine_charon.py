@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
@@ -61,8 +62,7 @@ GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
 
 
-@dataclass
-class _Silence:
+class _Silence(Struct):
     """Since charon answered last.
 
     Attributes:

@@ -4,9 +4,9 @@ import math
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from ipsec_agent import __version__
 from ipsec_agent.core.charon_log import Said, counterpart, explain
@@ -33,8 +33,7 @@ COUNTERPARTS = 4096
 STEPS_LOGGED = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """A pass that is over.
 
     Attributes:

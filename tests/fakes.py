@@ -1,7 +1,8 @@
 """A machine made of dicts: the one fake at the border of the loop, with the verbs it needs."""
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import policies

@@ -1,8 +1,9 @@
 """One pass of reading: what must be read after what, and what cannot be read."""
 
 import asyncio
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.drift import lost_children
 from ipsec_agent.core.model import Direction, PolicySelector

@@ -2,11 +2,11 @@
 
 import errno
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config

@@ -1,7 +1,8 @@
 """The status for a person."""
 
 import json
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.status import document

@@ -1,8 +1,11 @@
 """A VM as records, healthy until a test changes it; for what judges without touching."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from ipaddress import ip_address, ip_network
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
@@ -44,8 +47,7 @@ NETWORK = NetworkFacts(
 CHARON = Charon(CharonProcess(4711, BEGAN, 1 << 20, ours=True), "5.9.8")
 
 
-@dataclass(frozen=True, slots=True)
-class Vm:
+class Vm(Struct, frozen=True):
     """What a pass knows of a VM."""
 
     config: Config

@@ -6,7 +6,9 @@ a budget of its own, which refills with time.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.steps import (
     ContinueCharon,
@@ -25,8 +27,7 @@ REFILL = 5.0
 """Seconds for each further one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """What is left of each kind of repair.
 
     Attributes:

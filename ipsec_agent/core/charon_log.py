@@ -1,12 +1,12 @@
 """Which lines of charon's log explain a problem, and what to do about each."""
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Said:
+
+class Said(Struct, frozen=True):
     """A line of charon's log.
 
     Attributes:
@@ -21,8 +21,7 @@ class Said:
     ike_sa: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """A line that explains something.
 
     Attributes:

@@ -4,10 +4,12 @@ manifest/parser.py makes it from text; desired.py makes of it what should be.
 """
 
 import enum
-from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec import Struct, field
+
 from ipsec_agent.core.model import Address, Credentials, Network
+from ipsec_agent.core.terse import Terse
 
 
 class Outside(enum.StrEnum):
@@ -31,8 +33,7 @@ class MtuMode(enum.StrEnum):
     FIX = "fix"
 
 
-@dataclass(frozen=True, slots=True)
-class Subnet:
+class Subnet(Struct, frozen=True):
     """A subnet of one of the lists.
 
     Attributes:
@@ -44,8 +45,7 @@ class Subnet:
     network: Network
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateFacts:
+class CertificateFacts(Struct, frozen=True):
     """What is judged and shown of a certificate; `role` is instance, intermediate or authority.
 
     Attributes:
@@ -62,8 +62,7 @@ class CertificateFacts:
     not_after: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiryPeriods:
+class ExpiryPeriods(Struct, frozen=True):
     """Days before the end of a certificate at which the complaint grows louder."""
 
     info: int = 30
@@ -72,8 +71,7 @@ class ExpiryPeriods:
     critical: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class CharonConfig:
+class CharonConfig(Struct, frozen=True):
     """Where charon is and how it is set up.
 
     Attributes:
@@ -93,8 +91,7 @@ class CharonConfig:
     settings: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
+class AgentConfig(Struct, frozen=True):
     """The node section `agent:`.
 
     Attributes:
@@ -120,8 +117,7 @@ class AgentConfig:
     interval: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Terse, frozen=True):
     """Everything that the operator said.
 
     Attributes:
@@ -135,9 +131,11 @@ class Config:
         log_level: of charon, -1 to 4 (strongSwan's loglevel).
     """
 
+    unshown = ("certificate",)
+
     ipsec_subnets: tuple[Subnet, ...]
     no_ipsec_subnets: tuple[Subnet, ...]
-    certificate: bytes = field(repr=False)
+    certificate: bytes
     credentials: Credentials
     certificates: tuple[CertificateFacts, ...]
     prestart_timeout: float = 30.0

@@ -3,7 +3,7 @@
 `optional: true` does not relax the guard in this version.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.flow_rules import flow_rules

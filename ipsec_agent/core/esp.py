@@ -8,8 +8,10 @@ that count as part of a key).
 import enum
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import product
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config, Outside
 from ipsec_agent.core.manifest.proposals import DEFAULT_ESP
@@ -25,8 +27,7 @@ class Use(enum.Enum):
     INTEGRITY = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Algorithm:
+class Algorithm(Struct, frozen=True):
     """An algorithm of an SA.
 
     Attributes:
@@ -41,8 +42,7 @@ class Algorithm:
     icv: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DummySa:
+class DummySa(Struct, frozen=True):
     """An SA to try.
 
     Attributes:
@@ -59,8 +59,7 @@ class DummySa:
     extended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """What the kernel said to a dummy SA.
 
     Attributes:
@@ -73,8 +72,7 @@ class Trial:
     said: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class KernelEvidence:
+class KernelEvidence(Struct, frozen=True):
     """What tells why a kernel has no ESP, or lacks an algorithm.
 
     Attributes:
@@ -102,8 +100,7 @@ class KernelEvidence:
     loader: str = "/sbin/modprobe"
 
 
-@dataclass(frozen=True, slots=True)
-class EspAbility:
+class EspAbility(Struct, frozen=True):
     """Whether the kernel can do the ESP that is wanted.
 
     Attributes:

@@ -6,8 +6,9 @@ writes it down for nftables.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import collapse_addresses, ip_network
+
+from msgspec import Struct
 
 from ipsec_agent.core.model import Address, LinkId, Network
 from ipsec_agent.core.placement import Placement
@@ -29,8 +30,7 @@ NEVER_A_PEER: tuple[Network, ...] = tuple(
 multicast and neighbour discovery need them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Struct, frozen=True):
     """What the table is made from.
 
     Attributes:

@@ -1,11 +1,11 @@
 """What differs between the IP versions in the guard's rules."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Family:
+
+class Family(Struct, frozen=True):
     """What differs between the IP versions.
 
     Attributes:

@@ -4,8 +4,9 @@ The subjects have modules of their own: traffic.py and those in problems/. Which
 which, and how long one must stand, is in problems/damping.py.
 """
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from ipsec_agent.core import traffic
 from ipsec_agent.core.config import CertificateFacts, Config
@@ -40,8 +41,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """What health remembers from pass to pass."""
 
     seen: damping.Memory = ()
@@ -50,8 +50,7 @@ class Memory:
     followed: traffic.Memory = field(default_factory=traffic.Memory)
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(Struct, frozen=True):
     """How the VM is.
 
     Attributes:

@@ -6,7 +6,8 @@ new, unknown, made of hardware or stacked on another link is not, nor is what co
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipsec_agent.core.model import Address, LinkId
 from ipsec_agent.core.observed import Link, Namespace, NetworkFacts
@@ -38,8 +39,7 @@ NAMEABLE = re.compile(r"[A-Za-z0-9_.@+=~,-]+")
 """Names that nft takes as they are, none of them as a pattern."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
+class Inside(Struct, frozen=True):
     """A link that leads to this VM's own containers only.
 
     Attributes:
@@ -58,8 +58,7 @@ class Inside:
         return LinkId(self.link.index, self.link.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """What the operator says of links, by name; `uplinks` are judged, `inside` are not."""
 
     uplinks: tuple[str, ...] = ()
@@ -253,8 +252,7 @@ def is_usable(address: Address) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class OwnWay:
+class OwnWay(Struct, frozen=True):
     """A link by which a container sends past this VM's IP layer, where nothing can be judged."""
 
     namespace: Namespace

@@ -12,8 +12,10 @@ answers there; `dynamic` for the others would only take one of three ways away.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from ipaddress import ip_network
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.drift import foreign, takes_trapped
 from ipsec_agent.core.model import Address, Desired, Network
@@ -24,8 +26,7 @@ IN_PLACE = frozenset({"INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DELETING"
 """States in which a CHILD_SA has its selectors, and SAs in the kernel."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lie:
+class Lie(Struct, frozen=True):
     """What a peer has made this VM's kernel have.
 
     Attributes:

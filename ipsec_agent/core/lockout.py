@@ -5,8 +5,9 @@ nobody can mend the config.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
+
+from msgspec import Struct
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.model import Address
@@ -16,8 +17,7 @@ METADATA = (ip_address("169.254.169.254"), ip_address("fd00:ec2::254"))
 """Where AWS, GCP, Azure, OpenStack and others serve a VM's metadata; the last is AWS's for IPv6."""
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(Struct, frozen=True):
     """What an address is to this VM, and what is lost with it.
 
     Attributes:
@@ -42,8 +42,7 @@ METADATA_SERVICE = Role("IaaS metadata service", "the next boot finds no setting
 SSH_CLIENT = Role("client of this SSH session", "the session would end here", refused=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """An address inside the encrypted set that may not be able to encrypt.
 
     Attributes:

@@ -6,8 +6,11 @@ Addresses and networks are those of the standard library.
 """
 
 import enum
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from msgspec import Struct
+
+from ipsec_agent.core.terse import Terse
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -52,8 +55,7 @@ class Secret(bytes):
 # --- what should be ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficSelector:
+class TrafficSelector(Struct, frozen=True):
     """One side of a child's selector, in charon's terms.
 
     Attributes:
@@ -67,8 +69,7 @@ class TrafficSelector:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(Struct, frozen=True):
     """One child of a connection: a trap (ENCRYPT) or a shunt (PASS).
 
     Attributes:
@@ -82,8 +83,7 @@ class Child:
     reqid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IkeSettings:
+class IkeSettings(Terse, frozen=True):
     """What all connections of one config share.
 
     Attributes:
@@ -95,16 +95,17 @@ class IkeSettings:
         authorities: DER of each CA certificate that may sign a peer's.
     """
 
+    unshown = ("certificate", "authorities")
+
     ike_proposals: tuple[str, ...]
     esp_proposals: tuple[str, ...]
     force_encapsulation: bool
     dpd_delay: int
-    certificate: bytes = field(repr=False)
-    authorities: tuple[bytes, ...] = field(repr=False)
+    certificate: bytes
+    authorities: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Terse, frozen=True):
     """A connection of charon's, named `ipsec-<cidr>` or `no-ipsec-<cidr>` as operators know it.
 
     Attributes:
@@ -112,23 +113,25 @@ class Connection:
         settings: None for shunts, which negotiate nothing.
     """
 
+    unshown = ("settings",)
+
     name: str
     action: Action
     remote: Network
     children: tuple[Child, ...]
-    settings: IkeSettings | None = field(default=None, repr=False)
+    settings: IkeSettings | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Terse, frozen=True):
     """A CA certificate to trust; `name` is made from the certificate, and so identifies it."""
 
+    unshown = ("certificate",)
+
     name: str
-    certificate: bytes = field(repr=False)
+    certificate: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Terse, frozen=True):
     """What charon needs to prove who this VM is and to judge its peers.
 
     Attributes:
@@ -138,14 +141,15 @@ class Credentials:
         intermediates: DER of certificates to send along with ours.
     """
 
+    unshown = ("intermediates",)
+
     key_id: str
     private_key: Secret
     authorities: tuple[Authority, ...]
-    intermediates: tuple[bytes, ...] = field(default=(), repr=False)
+    intermediates: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PolicySelector:
+class PolicySelector(Struct, frozen=True):
     """What identifies a policy in the kernel, besides mark and if_id, which nobody here uses.
 
     Attributes:
@@ -161,8 +165,7 @@ class PolicySelector:
     destination_port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredPolicy:
+class DesiredPolicy(Struct, frozen=True):
     """A policy that the kernel must show before a connection counts as enforced."""
 
     selector: PolicySelector
@@ -170,8 +173,7 @@ class DesiredPolicy:
     connection: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class LinkId:
+class LinkId(Struct, frozen=True, order=True):
     """A link as the guard knows it: by index and name, so that one that has either is another."""
 
     index: int
@@ -181,8 +183,7 @@ class LinkId:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredGuard:
+class DesiredGuard(Terse, frozen=True):
     """The guard's table that should stand.
 
     Attributes:
@@ -193,15 +194,16 @@ class DesiredGuard:
         overlay_ports: UDP ports of the tunnels among the exempt links, sorted.
     """
 
-    text: str = field(repr=False)
+    unshown = ("text", "flow_rules")
+
+    text: str
     mark: str
     exempt: tuple[LinkId, ...] = ()
-    flow_rules: str = field(default="", repr=False)
+    flow_rules: str = ""
     overlay_ports: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Desired:
+class Desired(Struct, frozen=True):
     """Everything that should be; nothing wanted is `Desired()` and takes everything away.
 
     Attributes:

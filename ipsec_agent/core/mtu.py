@@ -8,7 +8,8 @@ suite takes is in RFC 4106 (GCM), 4309 (CCM), 7634 (ChaCha20), 3602 (AES-CBC), 3
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipsec_agent.core.manifest.proposals import DEFAULT_ESP
 from ipsec_agent.core.observed import Link, NetworkFacts
@@ -19,8 +20,7 @@ TRAILER = 2
 UDP_HEADER = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Suite:
+class Suite(Struct, frozen=True):
     """What ESP adds, in bytes.
 
     Attributes:
@@ -34,8 +34,7 @@ class Suite:
     icv: int
 
 
-@dataclass(frozen=True, slots=True)
-class Carriage:
+class Carriage(Struct, frozen=True):
     """How the packets of a VM travel.
 
     Attributes:
@@ -142,8 +141,7 @@ OVERLAYS = {"geneve": 30, "vxlan": 30}
 header: Ethernet 14, UDP 8, tunnel 8. Their packets are the VM's own, and encrypted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Misfit:
+class Misfit(Struct, frozen=True):
     """A link whose largest packets do not fit into ESP on an uplink.
 
     Attributes:

@@ -4,7 +4,8 @@ Times are seconds since the epoch.
 """
 
 import enum
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
@@ -13,8 +14,7 @@ from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.errors import AgentError
 
 
-@dataclass(frozen=True, slots=True)
-class CharonProcess:
+class CharonProcess(Struct, frozen=True):
     """A running charon.
 
     Attributes:
@@ -34,8 +34,7 @@ class CharonProcess:
     reachable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedConnection:
+class LoadedConnection(Struct, frozen=True):
     """A connection that charon lists.
 
     Attributes:
@@ -48,8 +47,7 @@ class LoadedConnection:
     children: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ChildSa:
+class ChildSa(Struct, frozen=True):
     """A CHILD_SA as charon sees it; counters as charon read them from the kernel.
 
     Attributes:
@@ -74,8 +72,7 @@ class ChildSa:
     restricted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class IkeSa:
+class IkeSa(Struct, frozen=True):
     """An IKE_SA. `age` is seconds since it was established, 0 while it is not."""
 
     unique_id: int
@@ -88,8 +85,7 @@ class IkeSa:
     children: tuple[ChildSa, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Charon:
+class Charon(Struct, frozen=True):
     """What charon says of itself in one pass.
 
     Attributes:
@@ -125,8 +121,7 @@ class SwitchKind(enum.StrEnum):
     DISABLE_POLICY = "disable_policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(Struct, frozen=True):
     """A setting that is on.
 
     Attributes:
@@ -141,8 +136,7 @@ class Switch:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class PortHolder:
+class PortHolder(Struct, frozen=True):
     """A UDP socket on one of IKE's ports that is not charon's.
 
     Attributes:
@@ -157,8 +151,7 @@ class PortHolder:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class IkePorts:
+class IkePorts(Struct, frozen=True):
     """Who has IKE's UDP ports in this network namespace.
 
     Attributes:
@@ -179,8 +172,7 @@ class IkePorts:
         return not self.others and len(self.owned) == len(IKE_PORTS) * len(self.versions) > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """A policy in the kernel.
 
     Attributes:
@@ -203,8 +195,7 @@ class Policy:
     tunnel: Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityAssociation:
+class SecurityAssociation(Struct, frozen=True):
     """An ESP SA in the kernel, SPI 0 a larval one; times are seconds since the epoch.
 
     Attributes:
@@ -226,8 +217,7 @@ class SecurityAssociation:
     between_hosts: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
+class Tunnel(Struct, frozen=True):
     """What the outer packets of a tunnel bear.
 
     Attributes:
@@ -241,8 +231,7 @@ class Tunnel:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A network interface.
 
     Attributes:
@@ -270,8 +259,7 @@ class Link:
         return self.namespace is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     """Another network namespace on this VM that a link of ours leads to, or has gone to.
 
     All numbers of namespaces are those by which ours counts them (RTM_GETNSID).
@@ -286,8 +274,7 @@ class Namespace:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnAddress:
+class OwnAddress(Struct, frozen=True):
     """An address of this VM. `prefix` is its network's length; `link` the interface's index."""
 
     address: Address
@@ -296,8 +283,7 @@ class OwnAddress:
     tentative: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkFacts:
+class NetworkFacts(Struct, frozen=True):
     """The VM's own network as read from the kernel.
 
     Attributes:
@@ -317,8 +303,7 @@ class NetworkFacts:
     number: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RememberedPeer:
+class RememberedPeer(Struct, frozen=True):
     """A peer that had an SA with this VM, as the file of peers tells.
 
     Attributes:
@@ -331,8 +316,7 @@ class RememberedPeer:
     poked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(Struct, frozen=True):
     """What an earlier charon had left in the kernel when this one was started.
 
     The kernel's times tell the same, but only by the second.
@@ -346,8 +330,7 @@ class Inherited:
     policies: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """One pass's truth. Never patched, never kept beyond the pass.
 
     Attributes:

@@ -1,13 +1,14 @@
 """The guard's table as one pass has read it."""
 
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Address, LinkId
 
 
-@dataclass(frozen=True, slots=True)
-class ClearPeer:
+class ClearPeer(Struct, frozen=True):
     """An address that the guard counts.
 
     Attributes:
@@ -20,8 +21,7 @@ class ClearPeer:
     idle: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClearLink:
+class ClearLink(Struct, frozen=True):
     """A link that the guard does not judge, with what it saw go by there.
 
     Attributes:
@@ -38,8 +38,7 @@ class ClearLink:
 Counted = TypeVar("Counted", ClearPeer, ClearLink)
 
 
-@dataclass(frozen=True, slots=True)
-class GuardTable:
+class GuardTable(Struct, frozen=True):
     """The guard's table as the kernel lists it.
 
     Attributes:

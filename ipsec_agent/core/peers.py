@@ -5,7 +5,8 @@ notices. One packet to each has charon negotiate anew at once.
 """
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipsec_agent.core.drift import missing
 from ipsec_agent.core.model import Address, Desired, Role
@@ -21,8 +22,7 @@ POKED_WITHIN = 60.0
 """Seconds after charon's start in which peers are poked; later, traffic has had its chance."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeersToDo:
+class PeersToDo(Struct, frozen=True):
     """What there is to do about the peers.
 
     Attributes:

@@ -6,8 +6,10 @@ own containers only (inside.py). What the operator says in `agent:` comes first.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from ipaddress import ip_interface
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.inside import Inside, Words, find_inside, is_usable
@@ -17,8 +19,7 @@ from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """Where the VM stands.
 
     Attributes:

@@ -5,7 +5,7 @@ guard comes first and goes last, what protects is loaded before what exempts is 
 credentials go at the end. The plan is empty when nothing is to do.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ipsec_agent.core.drift import lost_children, missing
 from ipsec_agent.core.duplicates import endings

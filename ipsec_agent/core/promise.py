@@ -6,16 +6,16 @@ for nftables.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Address, Network
 from ipsec_agent.core.ranges import BITS, holds, of_networks, range_of
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """The two lists of a config, normalised, duplicates removed, in the order as written."""
 
     ipsec: tuple[Network, ...]
@@ -72,8 +72,7 @@ class Promise:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """How packets travel between two addresses, and why."""
 
     action: Action

@@ -1,8 +1,9 @@
 """The status document: what `status --json` prints. A stable interface, versioned by `schema`."""
 
 import enum
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import foreign, missing
@@ -31,8 +32,7 @@ class State(enum.StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """All that one pass knows, for the status.
 
     Attributes:

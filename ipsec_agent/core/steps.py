@@ -1,6 +1,6 @@
 """What act.py can perform, as values; `str` of one is its line in the log, without a secret."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
 from ipsec_agent.core.model import (
     Action,
@@ -12,10 +12,10 @@ from ipsec_agent.core.model import (
     LinkId,
 )
 from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
+from ipsec_agent.core.terse import Terse
 
 
-@dataclass(frozen=True, slots=True)
-class LoadGuard:
+class LoadGuard(Struct, frozen=True):
     """Put the guard's table in place, in one transaction with the links it does not judge."""
 
     guard: DesiredGuard
@@ -24,8 +24,7 @@ class LoadGuard:
         return "load the guard"
 
 
-@dataclass(frozen=True, slots=True)
-class ExemptLinks:
+class ExemptLinks(Struct, frozen=True):
     """Tell the guard which links it does not judge; rules and counters stay."""
 
     links: tuple[LinkId, ...]
@@ -35,8 +34,7 @@ class ExemptLinks:
         return f"exempt the links {', '.join(map(str, self.links)) or 'none'} from the guard"
 
 
-@dataclass(frozen=True, slots=True)
-class SaveGuard:
+class SaveGuard(Struct, frozen=True):
     """Save the guard's table for the next boot; None for none."""
 
     guard: DesiredGuard | None
@@ -45,34 +43,32 @@ class SaveGuard:
         return "save the guard" if self.guard else "forget the saved guard"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveGuard:
+class RemoveGuard(Struct, frozen=True):
     """Take the guard's table away, because the operator wants none."""
 
     def __str__(self) -> str:
         return "remove the guard"
 
 
-@dataclass(frozen=True, slots=True)
-class GuardFlows:
+class GuardFlows(Terse, frozen=True):
     """Put the table in place that judges what flowtables forward; an empty text takes it away."""
 
-    text: str = field(repr=False)
+    unshown = ("text",)
+
+    text: str
 
     def __str__(self) -> str:
         return "judge what flowtables forward" if self.text else "judge flowtables no more"
 
 
-@dataclass(frozen=True, slots=True)
-class StartCharon:
+class StartCharon(Struct, frozen=True):
     """Start charon: none of ours runs."""
 
     def __str__(self) -> str:
         return "start charon"
 
 
-@dataclass(frozen=True, slots=True)
-class ContinueCharon:
+class ContinueCharon(Struct, frozen=True):
     """Let a charon go on that a signal has stopped."""
 
     process: CharonProcess
@@ -81,8 +77,7 @@ class ContinueCharon:
         return f"continue charon (pid {self.process.pid})"
 
 
-@dataclass(frozen=True, slots=True)
-class KillCharon:
+class KillCharon(Struct, frozen=True):
     """End a charon that answers no more, so that what it put into the kernel stays there."""
 
     process: CharonProcess
@@ -92,8 +87,7 @@ class KillCharon:
         return f"kill charon (pid {self.process.pid}): {self.because}"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadAuthority:
+class LoadAuthority(Struct, frozen=True):
     """Trust a CA."""
 
     authority: Authority
@@ -102,8 +96,7 @@ class LoadAuthority:
         return f"trust {self.authority.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadAuthority:
+class UnloadAuthority(Struct, frozen=True):
     """Trust a CA no more."""
 
     name: str
@@ -112,8 +105,7 @@ class UnloadAuthority:
         return f"trust {self.name} no more"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadKey:
+class LoadKey(Struct, frozen=True):
     """Give charon the private key and the certificates to send along."""
 
     credentials: Credentials
@@ -122,8 +114,7 @@ class LoadKey:
         return f"load key {self.credentials.key_id[:16]}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadKey:
+class UnloadKey(Struct, frozen=True):
     """Take a private key from charon."""
 
     key_id: str
@@ -132,8 +123,7 @@ class UnloadKey:
         return f"unload key {self.key_id[:16]}"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadConnection:
+class LoadConnection(Struct, frozen=True):
     """Load a connection that charon lacks, or has otherwise."""
 
     connection: Connection
@@ -143,8 +133,7 @@ class LoadConnection:
         return f"load {self.connection.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class ReinstallPolicies:
+class ReinstallPolicies(Struct, frozen=True):
     """Have charon install a child's policies anew, which it believes there and the kernel lacks."""
 
     connection: str
@@ -155,8 +144,7 @@ class ReinstallPolicies:
         return f"install the policies of {self.child} anew"
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadConnection:
+class UnloadConnection(Struct, frozen=True):
     """Unload a connection that nobody wants."""
 
     name: str
@@ -165,8 +153,7 @@ class UnloadConnection:
         return f"unload {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class TerminateSa:
+class TerminateSa(Struct, frozen=True):
     """End an IKE_SA and its CHILD_SAs, because nothing wants them.
 
     Attributes:
@@ -181,8 +168,7 @@ class TerminateSa:
         return f"terminate IKE_SA {self.unique_id}: {self.because}"
 
 
-@dataclass(frozen=True, slots=True)
-class TerminateChild:
+class TerminateChild(Struct, frozen=True):
     """End a CHILD_SA."""
 
     unique_id: int
@@ -192,8 +178,7 @@ class TerminateChild:
         return f"terminate CHILD_SA {self.unique_id}: {self.because}"
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Negotiate new SAs with a peer while those of an earlier charon still carry its traffic."""
 
     connection: Connection
@@ -202,8 +187,7 @@ class Renew:
         return f"renew the SA with {self.connection.remote}"
 
 
-@dataclass(frozen=True, slots=True)
-class Poke:
+class Poke(Struct, frozen=True):
     """Send each peer one packet, which has charon negotiate: they may hold SAs that we lost."""
 
     peers: tuple[Address, ...]
@@ -212,8 +196,7 @@ class Poke:
         return f"poke {len(self.peers)} peers"
 
 
-@dataclass(frozen=True, slots=True)
-class RememberPeers:
+class RememberPeers(Struct, frozen=True):
     """Write down the peers that have, or had, an SA with this VM."""
 
     peers: tuple[RememberedPeer, ...]
@@ -222,8 +205,7 @@ class RememberPeers:
         return f"remember {len(self.peers)} peers"
 
 
-@dataclass(frozen=True, slots=True)
-class SetMtu:
+class SetMtu(Struct, frozen=True):
     """Give a link the MTU that IPsec needs."""
 
     link: int
@@ -233,8 +215,7 @@ class SetMtu:
         return f"set the MTU of link {self.link} to {self.mtu}"
 
 
-@dataclass(frozen=True, slots=True)
-class DeletePolicy:
+class DeletePolicy(Struct, frozen=True):
     """Delete a policy of an earlier charon, which this one does not know."""
 
     policy: Policy
@@ -247,8 +228,7 @@ class DeletePolicy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteState:
+class DeleteState(Struct, frozen=True):
     """Delete an SA of an earlier charon, which nobody would ever rekey or end."""
 
     state: SecurityAssociation

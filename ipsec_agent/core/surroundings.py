@@ -1,12 +1,11 @@
 """What a VM cannot do without, as a record; host/surroundings.py reads it."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ipsec_agent.core.model import Address
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """Addresses that this VM cannot do without, as far as files and its environment tell.
 
     Attributes:

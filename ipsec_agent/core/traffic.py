@@ -5,11 +5,14 @@ only the newest reading.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
+from ipsec_agent.core.terse import Terse
 
 ONE_WAY_AFTER = 15.0
 """Seconds for which packets must go one way, and none the other, until that is suspected."""
@@ -18,8 +21,7 @@ FORGOTTEN_AFTER = 60.0
 """Seconds without any SA until a peer is forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """One direction of a peer's traffic. Times are seconds since the epoch, 0 for never.
 
     Attributes:
@@ -34,8 +36,7 @@ class Way:
     alone: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """What is known of a peer's traffic.
 
     Attributes:
@@ -63,16 +64,17 @@ Count = tuple[int, int]
 """Packets and bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Terse, frozen=True):
     """What is remembered from pass to pass.
 
     Attributes:
         counted: packets and bytes of each SA when it was last seen.
     """
 
+    unshown = ("counted",)
+
     peers: tuple[Peer, ...] = ()
-    counted: tuple[tuple[Key, Count], ...] = field(default=(), repr=False)
+    counted: tuple[tuple[Key, Count], ...] = ()
 
 
 def followed(

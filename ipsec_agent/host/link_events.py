@@ -10,7 +10,8 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import (
@@ -33,8 +34,7 @@ ROOM = 1 << 20
 SO_RCVBUFFORCE = 33
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(Struct, frozen=True):
     """What was heard at once.
 
     Attributes:

@@ -4,8 +4,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from socket import socket
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.inside import may_be_own_way
 from ipsec_agent.core.observed import Link, Namespace
@@ -23,8 +25,7 @@ ALL_ANEW = 60.0
 """Seconds after which every namespace is read again, although no event tells of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What was read; see NetworkFacts for `number`."""
 
     links: tuple[Link, ...]

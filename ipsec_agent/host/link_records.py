@@ -9,9 +9,10 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, Tunnel

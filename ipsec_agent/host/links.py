@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AF_UNSPEC, NETLINK_ROUTE
 from typing import Any
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress

@@ -11,8 +11,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
 from ipsec_agent.core.guard_table import mark

@@ -7,7 +7,8 @@ add elements to a set cause no message; a transaction ends with one that names w
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from ipsec_agent.errors import KernelError
 
@@ -30,8 +31,7 @@ _GEN_PROGRAM = 3
 _TYPE_MASK = 0x3FFF
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A transaction that touched a table, and the process that made it."""
 
     pid: int
@@ -58,8 +58,7 @@ def open_events() -> socket.socket:
     return events
 
 
-@dataclass(slots=True)
-class Transactions:
+class Transactions(Struct):
     """Puts messages together to transactions; one may span several datagrams.
 
     Attributes:
@@ -67,7 +66,7 @@ class Transactions:
     """
 
     table: str
-    _touched: bool = field(default=False, init=False)
+    _touched: bool = False
 
     def feed(self, datagram: bytes) -> Iterator[Change]:
         """The transactions that end in this datagram and touched the table, or a flowtable."""

@@ -7,10 +7,10 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from msgspec import Struct
 
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonTimeoutError
@@ -206,8 +206,7 @@ def _state(stat: Path) -> str:
         return "X"
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """What the threads of a process have done so far, as /proc/<pid>/task/*/schedstat tells it.
 
     Attributes:

@@ -8,7 +8,8 @@ import os
 import shutil
 import socket
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
 
@@ -18,8 +19,7 @@ CHARON_UNIT = "IPSEC_AGENT_CHARON_UNIT"
 PLACES = "/usr/bin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
-class UnitState:
+class UnitState(Struct, frozen=True):
     """What systemd says of a unit (org.freedesktop.systemd1(5)).
 
     Attributes:

@@ -3,9 +3,10 @@
 import enum
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
+
+from msgspec import Struct
 
 from ipsec_agent.core.esp import Algorithm, DummySa, Use
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
@@ -72,8 +73,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class XfrmEvent:
+class XfrmEvent(Struct, frozen=True):
     """One event of the kernel.
 
     Attributes:

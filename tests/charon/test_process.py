@@ -12,10 +12,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, CharonConfig, Config
 from ipsec_agent.core.observed import CharonProcess

@@ -1,11 +1,11 @@
 """From config and placement to connections and policies."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, Outside
 from ipsec_agent.core.desired import BROADCAST_NAME, desired, policies

@@ -1,8 +1,9 @@
 """From a config to the table that should stand: the same text on every VM, and its mark."""
 
 import hashlib
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, judging_all, lockouts

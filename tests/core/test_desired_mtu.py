@@ -1,6 +1,6 @@
 """Which links are given another MTU."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, MtuMode
 from ipsec_agent.core.desired import desired

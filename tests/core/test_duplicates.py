@@ -1,7 +1,8 @@
 """Two CHILD_SAs with one peer: one VM ends the one that it does not send on."""
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.duplicates import endings
 from ipsec_agent.core.observed import Charon, IkeSa, SecurityAssociation

@@ -1,9 +1,9 @@
 """Which SAs a config needs tried: families and algorithms."""
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, Outside
 from ipsec_agent.core.esp import Algorithm, DummySa, Use, dummy_sas

@@ -1,11 +1,11 @@
 """The guard judges exactly what the promise says, and only links that leave the VM."""
 
 import itertools
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard import NEVER_A_PEER, Guard, exempt_links, explain, overlay_ports
 from ipsec_agent.core.inside import Inside

@@ -1,10 +1,10 @@
 """The table's text: what an operator reads and nft loads. What it does, tests/kernel shows."""
 
 import re
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 from hypothesis import given
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update, ruleset

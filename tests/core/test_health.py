@@ -1,13 +1,13 @@
 """What is wrong with a VM: named, explained, and never called healthy where clear may pass."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import GuardMode
 from ipsec_agent.core.health import Assessment, Memory

@@ -2,11 +2,11 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.health_answer import LONGEST, PATIENCE, health_answer
 from ipsec_agent.core.problems.problem import Problem, Severity

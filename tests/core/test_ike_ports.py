@@ -1,9 +1,9 @@
 """Which sockets of others matter to charon, what is said of them, and when another start helps."""
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.ike_ports import ike_port_problems, in_the_way, reopens

@@ -1,11 +1,11 @@
 """Which links need no judging: each kind, and what takes it away."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.inside import OVERLAYS, Words, find_inside, own_ways
 from ipsec_agent.core.observed import Link, Namespace, NetworkFacts, OwnAddress, Tunnel
@@ -27,7 +27,7 @@ OWN = OwnAddress(ip_address("10.0.0.1"), 24, 2)
 
 def link(index: int, kind: str, **more: object) -> Link:
     """A link of the VM."""
-    return replace(Link(index, f"{kind or 'nic'}{index}", 1500, up=True, kind=kind), **more)  # type: ignore[arg-type]
+    return replace(Link(index, f"{kind or 'nic'}{index}", 1500, up=True, kind=kind), **more)
 
 
 def facts(*links: Link, inner: tuple[Link, ...] = (INNER,), **more: object) -> NetworkFacts:
@@ -41,7 +41,7 @@ def facts(*links: Link, inner: tuple[Link, ...] = (INNER,), **more: object) -> N
             namespaces=(Namespace(POD, (INNER_LO, *inner)),),
             number=HERE,
         ),
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 

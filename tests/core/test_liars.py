@@ -1,11 +1,11 @@
 """Peers that lie: what is no SA between two hosts ends, and nothing else does."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.liars import Lie, lies
@@ -61,7 +61,7 @@ def seen(*sas: IkeSa, **more: object) -> Observed:
     )
     return replace(
         Observed(charon=Charon(PROCESS, sas=sas), policies=TRAPPED + policies, states=states),
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 

@@ -1,10 +1,9 @@
 """What ESP costs, what fits, and which links do not."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.mtu import (
     Carriage,

@@ -1,7 +1,8 @@
 """The guard's table some seconds after it was listed."""
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 

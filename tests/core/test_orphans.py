@@ -1,7 +1,8 @@
 """What a killed charon left behind goes without a gap."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import foreign, lost_children, orphan_peers

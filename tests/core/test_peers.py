@@ -1,7 +1,8 @@
 """The peers: who is remembered, and who is poked after a crash."""
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.observed import Charon, Observed, RememberedPeer, SecurityAssociation

@@ -1,9 +1,9 @@
 """Where the VM stands: by its addresses, never by its routes."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.act import perform
 from ipsec_agent.core.config import AgentConfig, GuardMode

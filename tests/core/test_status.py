@@ -1,8 +1,9 @@
 """The status document and the one line of it."""
 
 import json
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import IkeSa, SecurityAssociation

@@ -1,6 +1,6 @@
 """charon's private strongswan.conf."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, CharonConfig, Config
 from ipsec_agent.core.strongswan_conf import render

@@ -1,7 +1,8 @@
 """A connection in VICI's words."""
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.model import Action, Connection
@@ -14,7 +15,7 @@ def connections(*own: str, **more: object) -> tuple[Connection, ...]:
     """The connections of a VM with these addresses."""
     addresses = tuple(ip_address(text) for text in own)
     settings = config(("10.0.0.0/16", "fd00::/64"), ("10.0.9.0/24",))
-    return desired(replace(settings, **more), Placement(addresses[0], addresses)).connections  # type: ignore[arg-type]
+    return desired(replace(settings, **more), Placement(addresses[0], addresses)).connections
 
 
 def test_trap() -> None:

@@ -1,11 +1,11 @@
 """Who has IKE's ports, read from a directory like /proc; tests/charon/test_ike_ports.py is real."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess, PortHolder
 from ipsec_agent.errors import KernelError

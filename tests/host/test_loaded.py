@@ -1,8 +1,9 @@
 """The record of what was loaded into charon is bound to one process."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess, Inherited
 from ipsec_agent.host.loaded import LoadedRecord

@@ -3,12 +3,12 @@
 import gzip
 import os
 import struct
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.esp import DummySa, dummy_sas
 from ipsec_agent.host.preflight import esp_ability, read_evidence

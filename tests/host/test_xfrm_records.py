@@ -1,10 +1,10 @@
 """XFRM messages to and from records: what recorded kernel messages mean."""
 
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation

@@ -3,11 +3,11 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.guard import Guard

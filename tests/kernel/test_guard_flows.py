@@ -4,10 +4,10 @@ With a flowtable it is shown in tests/lab/test_guard_flows_esp.py: not every ker
 """
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.errors import KernelError

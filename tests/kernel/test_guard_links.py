@@ -1,9 +1,9 @@
 """The guard, links that stay inside the VM, and containers behind it."""
 
-from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update

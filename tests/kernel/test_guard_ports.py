@@ -2,9 +2,9 @@
 
 import socket
 import struct
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update

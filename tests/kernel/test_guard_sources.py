@@ -1,10 +1,10 @@
 """The guard and who sends from an address in no list: free only on the link that has it."""
 
 import struct
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import exempt_update

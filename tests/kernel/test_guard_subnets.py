@@ -1,10 +1,10 @@
 """The guard and lists that nest, touch or hold everything, judged by real packets."""
 
 import socket
-from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.promise import Promise

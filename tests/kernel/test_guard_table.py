@@ -1,10 +1,10 @@
 """The guard's table judges real packets by their addresses, in both directions."""
 
 import socket
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard_table import PEERS_COUNTED
 from ipsec_agent.core.problems.guard_drops import Memory, problems, watched

@@ -11,11 +11,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Policy

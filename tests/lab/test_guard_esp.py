@@ -3,9 +3,9 @@
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard_table import exempt_update
 from tests.kernel.guard_lab import (

@@ -1,12 +1,12 @@
 """Reads the certificates and the key before charon sees them, which would load almost anything."""
 
 import math
-from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from msgspec import Struct
 
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.manifest import pem
@@ -27,8 +27,7 @@ Key = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What is wrong with a certificate or the key.
 
     Attributes:

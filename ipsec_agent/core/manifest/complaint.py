@@ -1,7 +1,8 @@
 """A complaint about the config: where it is, what is wrong, and what to write instead."""
 
 import re
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 SHOWN = 40
 """Characters of the operator's text that a complaint repeats at most."""
@@ -10,8 +11,7 @@ KEY_MATERIAL = re.compile(r"(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/=]{12,}")
 """What could be of a key's lines in a broken text; plain lower-case words are not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(Struct, frozen=True):
     """One complaint; `str` of it is the operator's line.
 
     Attributes:
@@ -35,8 +35,7 @@ class Complaint:
         return f"{where}:{warning}{key} {self.message}{remedy}"
 
 
-@dataclass(slots=True)
-class Complaints:
+class Complaints(Struct):
     """The complaints of one parse, collected."""
 
     file: str

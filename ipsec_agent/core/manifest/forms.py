@@ -1,7 +1,8 @@
 """Where the properties of ipsec stand: the rendered form, or the add-on's runtime config."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.fields import nearest
@@ -16,8 +17,7 @@ JOB = "ipsec"
 """The guide: "Do not change the name of this job"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(Struct, frozen=True):
     """The properties and the node section.
 
     Attributes:
@@ -32,8 +32,7 @@ class Located:
     path: str = "ipsec"
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(Struct, frozen=True):
     """The mapping `ipsec:` and the mapping that it stands in, which may lack it.
 
     Attributes:

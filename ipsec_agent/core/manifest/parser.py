@@ -1,9 +1,10 @@
 """From the operator's text to a Config: the one place that may refuse it, with all complaints."""
 
 import itertools
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from ipsec_agent.core.config import Config, ExpiryPeriods
 from ipsec_agent.core.manifest import certificates
@@ -40,8 +41,7 @@ PROPERTIES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(Struct, frozen=True):
     """What came of a text: the config, None where an error refuses it, and every complaint."""
 
     config: Config | None

@@ -3,15 +3,14 @@
 import base64
 import binascii
 import re
-from dataclasses import dataclass, field
 
 from ipsec_agent.core.model import Secret
+from ipsec_agent.core.terse import Terse
 
 MARK = re.compile(r"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Terse, frozen=True):
     """One block.
 
     Attributes:
@@ -20,8 +19,10 @@ class Block:
         ended: whether its END line is there.
     """
 
+    unshown = ("body",)
+
     label: str
-    body: Secret = field(repr=False)
+    body: Secret
     ended: bool
 
     @property

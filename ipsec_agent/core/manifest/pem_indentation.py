@@ -6,9 +6,11 @@ they need; a line of a private key is never shown.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from ipsec_agent.core.manifest.complaint import shown_key
+from ipsec_agent.core.terse import Terse
 
 OPENED = re.compile(
     r"(?P<dash> *(?:- +)*)(?:[\"']?(?P<key>[A-Za-z_][\w.-]{0,60})[\"']? *:)?"
@@ -24,8 +26,7 @@ MOST_BLOCKS = 100
 NEXT_VALUE = re.compile(r"\s*(?:- +)*(?:[a-z_]+ *:(?:\s|$)|- *[|>])")
 
 
-@dataclass(frozen=True, slots=True)
-class Misplaced:
+class Misplaced(Struct, frozen=True):
     """Lines of a certificate or a key that YAML does not see as one text.
 
     Attributes:
@@ -97,8 +98,7 @@ def _below(lines: list[str], opener: int) -> Misplaced | None:
     return Misplaced(key, opener + 1, first + 1, last + 1, parent + 2, message, remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(Terse, frozen=True):
     """The lines below a key or dash, and the words about them.
 
     Attributes:
@@ -107,9 +107,11 @@ class _Block:
         begin: the BEGIN marker, which is no secret.
     """
 
+    unshown = ("lines",)
+
     head: str
     first: int
-    lines: list[str] = field(repr=False)
+    lines: list[str]
     column: int
     begin: str
 

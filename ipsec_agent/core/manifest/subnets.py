@@ -1,8 +1,9 @@
 """The two lists of subnets: what may stand in them, and what one leaves of the other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+
+from msgspec import Struct
 
 from ipsec_agent.core.config import Subnet
 from ipsec_agent.core.manifest.complaint import shown
@@ -14,8 +15,7 @@ MAX_SUBNETS = 1000
 """Of each list; every subnet is a connection of charon's and policies in the kernel."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """A subnet, and where it stands."""
 
     line: int

@@ -8,12 +8,12 @@ only when the certificate is replaced.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from msgspec import Struct
 
 from ipsec_agent.core.manifest.certificate_rules import authority, is_ca, signature, usage, validity
 from ipsec_agent.core.manifest.certificates import KEY_PART, Finding, Key, name
@@ -28,8 +28,7 @@ MOST_STEPS = 500
 Path = tuple[x509.Certificate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(Struct, frozen=True):
     """All certificates of a config.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import yaml
 
 from ipsec_agent.core.manifest import pem_indentation
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.terse import Terse
 
 MAX_NODES = 20_000
 """A config has hundreds; more is an alias bomb."""
@@ -21,8 +21,7 @@ LONGEST_NUMBER = 40
 Scalar = bool | int | float | str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Terse, frozen=True):
     """A value and where it stands.
 
     Attributes:
@@ -34,10 +33,12 @@ class Entry:
         elements: the list's entries, None for other kinds.
     """
 
+    unshown = ("value",)
+
     line: int
     last: int = 0
     column: int = 0
-    value: Scalar = field(default=None, repr=False)
+    value: Scalar = None
     items: dict[str, "Entry"] | None = None
     elements: tuple["Entry", ...] | None = None
 

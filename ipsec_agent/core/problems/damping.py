@@ -1,13 +1,14 @@
 """Which problems are shown: not those that only follow from another, nor those that soon pass."""
 
 import math
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.problems.problem import Problem, Severity
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How a problem that comes and goes is calmed.
 
     Attributes:
@@ -73,8 +74,7 @@ cause itself, nor anything CRITICAL.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """A problem that stands, or stood a moment ago.
 
     Attributes:

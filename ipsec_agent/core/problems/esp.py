@@ -6,8 +6,9 @@ the SA fails with EPROTONOSUPPORT. How modprobe reads its files: modprobe.d(5).
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from ipsec_agent.core.esp import Algorithm, EspAbility, KernelEvidence, Trial
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
@@ -23,8 +24,7 @@ BOOT_LOADER = "take that out of the boot loader's configuration, and reboot"
 OTHER_KERNEL = "another kernel, or its further modules (Ubuntu: linux-modules-extra)"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A part of the kernel.
 
     Attributes:
@@ -74,8 +74,7 @@ PARTS = {
 """Option and modules of each algorithm, by its name in the kernel (linux: crypto/Kconfig)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """Why it fails, and what to do."""
 
     text: str

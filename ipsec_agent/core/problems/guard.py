@@ -2,7 +2,8 @@
 
 import enum
 from collections import Counter
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.drift import foreign, missing

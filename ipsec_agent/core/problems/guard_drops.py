@@ -7,7 +7,9 @@ still unexplained at the next reading has no name.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.problems.problem import Problem, Severity
@@ -17,16 +19,14 @@ SAID_FOR = 20.0
 """Seconds for which a rise is told after it was seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rise:
+class Rise(Struct, frozen=True):
     """Packets that a counter rose by, and when that was seen; 0 where it never did."""
 
     packets: int = 0
     seen: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """What is remembered from pass to pass.
 
     Attributes:

@@ -1,7 +1,8 @@
 """What an operator should know or do, as records: a named problem, and a log line that explains."""
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class Severity(enum.StrEnum):
@@ -13,8 +14,7 @@ class Severity(enum.StrEnum):
     CRITICAL = "critical"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Something that an operator should know or do.
 
     Attributes:
@@ -31,8 +31,7 @@ class Problem:
     since: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(Struct, frozen=True):
     """A line of charon's log that explains a problem; `peer` is "" where it names none."""
 
     code: str

@@ -7,7 +7,8 @@ deployment of this agent's has.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ipsec_agent.core.problems.problem import Problem, Severity
 
@@ -18,8 +19,7 @@ APART = 1.0
 """Seconds between two samples that are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(Struct, frozen=True):
     """What a counter means.
 
     Attributes:
@@ -32,8 +32,7 @@ class Meaning:
     most: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rise:
+class Rise(Struct, frozen=True):
     """A counter that rose: by so many packets within so many seconds."""
 
     name: str

@@ -1,11 +1,11 @@
 """Which problems are shown: none that is CRITICAL waits or hides, one that flaps is one."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.problems.damping import (
     CAUSES,

@@ -1,9 +1,9 @@
 """Why a kernel cannot do ESP: the file and line, the option, the module."""
 
 import errno
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.esp import Algorithm, DummySa, EspAbility, KernelEvidence, Trial, Use
 from ipsec_agent.core.problems.esp import esp_problems
@@ -141,7 +141,7 @@ def test_a_module_that_is_there_is_not_accused() -> None:
 )
 def test_other_causes(changes: dict[str, object], said: str) -> None:
     """Each is named, with what to do."""
-    (problem,) = found(replace(USUAL, **changes))  # type: ignore[arg-type]
+    (problem,) = found(replace(USUAL, **changes))
 
     assert said in problem.message
     assert problem.hint

@@ -1,9 +1,9 @@
 """What the guard's table and its counters tell: who sends clear, and why we would."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.flow_rules import wanted_flow_rules

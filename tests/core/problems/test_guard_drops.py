@@ -1,9 +1,9 @@
 """What the guard drops without naming whom is told from the growth of its counters."""
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.guard_table import PEERS_COUNTED
 from ipsec_agent.core.health import Memory

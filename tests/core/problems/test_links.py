@@ -1,7 +1,8 @@
 """Ways that no guard can judge are named."""
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed import Link, Namespace, Tunnel
 from ipsec_agent.core.problems.problem import Severity

@@ -1,8 +1,7 @@
 """Settings that undo IPsec: which matter, and how much."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.model import Direction
 from ipsec_agent.core.observed import Switch, SwitchKind
