@@ -41,6 +41,14 @@ def shown(unit: str, name: str) -> str:
     return run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
 
 
+def pids() -> tuple[str, str]:
+    """Of charon and the agent, "0" where there is none; each program takes a while in the guest."""
+    charon, agent = run(
+        "systemctl", "show", "--value", "--property=MainPID", CHARON, AGENT
+    ).stdout.split()
+    return charon, agent
+
+
 def status(control: str = CONTROL) -> dict[str, Any]:
     """The agent's status; empty where none answers."""
     try:
@@ -127,9 +135,10 @@ class Life:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[dict[str, Any]]:
         """A span of the VM's life; what it finds goes into the dictionary."""
+        before = next(reversed(self.phases.values()), None)
         found: dict[str, Any] = {
             "began": time.monotonic(),
-            "charon_before": shown(CHARON, "MainPID"),
+            "charon_before": before["charon_after"] if before else pids()[0],
         }
         self.phases[name] = found
         try:
@@ -139,9 +148,8 @@ class Life:
             found["failed"] = f"{type(error).__name__}: {error}; {status().get('problems')}"
         finally:
             found["ended"] = time.monotonic()
-            found["charon_after"] = shown(CHARON, "MainPID")
+            found["charon_after"], found["agent"] = pids()
             found["apparmor"] = confinement(found["charon_after"])
-            found["agent"] = shown(AGENT, "MainPID")
             found["guard"] = run("nft", "list", "table", "inet", "ipsec_agent", check=False).stdout
             self.save()
 
