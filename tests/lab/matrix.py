@@ -21,9 +21,8 @@ FACTOR = min(SCALE, 5.0)
 WINDOW = 1.6
 """Seconds that a row lasts at least."""
 
-LEAST = 25.0
-"""Attempts per second of each flood, so that no part of the window is without one. Its rate is more
-than a slow lab encrypts while the machine has other work."""
+LEAST = 0.3
+"""Part of the floods' rate that must have been tried, where the machine is busy otherwise, too."""
 
 TRIED = 0.8
 """Seconds at its rate: so often each flood must have tried within the window, which is open as long
@@ -159,7 +158,7 @@ def row(
     healing.judge()
     _expected(fault, bed, figures.moved)
     bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
-    least = int(LEAST * len(flows) * figures.seconds)
+    least = int(LEAST * bed.setting.rate * len(flows) * figures.seconds)
     if figures.sends < least:
         raise TooSlowError(f"only {figures.sends} of {least} attempts in {figures.seconds:.1f} s")
 
