@@ -69,6 +69,17 @@ def test_verify(root: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("unit", ["ipsec-agent", "ipsec-agent-charon"])
+def test_a_crash_is_followed_by_a_start(unit: str) -> None:
+    """By whatever way it ends, by a signal or the watchdog; tests/boot shows the latter for real.
+
+    Of systemd.service(5)'s table these two words hold both.
+    """
+    text = (ROOT / "systemd" / f"{unit}.service").read_text()
+
+    assert re.findall(r"^Restart=(.*)", text, re.MULTILINE)[-1:] in (["on-failure"], ["always"])
+
+
 @pytest.mark.parametrize("unit", sorted(EXPOSURE))
 def test_exposure(unit: str) -> None:
     """`systemd-analyze security` is content with each service."""

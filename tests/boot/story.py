@@ -22,7 +22,6 @@ CHARON_KILLED = ("charon-killed", "charon-killed-2", "charon-killed-3")
 
 LIMITS = {
     "boot": FACTOR * AGENT_START,
-    "killed": FACTOR * (RESTART + AGENT_START),
     "hung": WATCHDOG + FACTOR * (RESTART + AGENT_START),
     **dict.fromkeys(CHARON_KILLED, FACTOR * KILLED),
     "upgraded": FACTOR * AGENT_START,
