@@ -36,7 +36,7 @@ def test_check_bad(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     said = capsys.readouterr().err
     assert f"{good}:" in said
-    assert "'10.0.1.1/99' is no subnet" in said
+    assert "'10.0.1.1/99' is not a subnet" in said
     assert "is refused: 1 to mend" in said
 
 
@@ -80,7 +80,7 @@ def test_plan_wrong_address(good: Path, capsys: pytest.CaptureFixture[str]) -> N
     """A text that is no address is refused with an example."""
     assert main(["plan", str(good), "--address", "here"]) == 1
 
-    assert "--address: here is no IP address" in capsys.readouterr().err
+    assert "--address: here is not an IP address" in capsys.readouterr().err
 
 
 def test_status_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def _address(text: str | None, option: str) -> Address | None:
         return ip_address(text)
     except ValueError as error:
         raise AgentError(
-            f"{option}: {text} is no IP address", hint=f"write for example {option} 10.0.1.7"
+            f"{option}: {text} is not an IP address", hint=f"write, for example, {option} 10.0.1.7"
         ) from error
 
 

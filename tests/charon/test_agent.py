@@ -157,7 +157,7 @@ def test_reload(node: Node) -> None:
     refused = node.ask("reload")
 
     assert refused.returncode == 1
-    assert "no_ipsec_subnets[0]: '10.9.0.300' is no subnet" in refused.stderr
+    assert "no_ipsec_subnets[0]: '10.9.0.300' is not a subnet" in refused.stderr
     assert node.policies() == WITHOUT_SHUNT
     assert node.settled()["policies"]["desired"] == 5
 

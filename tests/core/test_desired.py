@@ -94,7 +94,7 @@ def test_names_and_order() -> None:
 
 
 def test_host_bits_and_duplicates() -> None:
-    """10.0.1.1/20 and 10.0.0.0/20 are one subnet, shown normalised."""
+    """10.0.1.1/20 and 10.0.0.0/20 are the same subnet, shown normalised."""
     wish = desired(config(("10.0.1.1/20", "10.0.0.0/20")), at("10.0.0.5"))
 
     assert names(wish) == ["ipsec-10.0.0.0/20"]

@@ -188,7 +188,7 @@ def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFi
 
     assert guard("up", config) == 1
 
-    assert "'10.77.0.0/99' is no subnet" in capsys.readouterr().err
+    assert "'10.77.0.0/99' is not a subnet" in capsys.readouterr().err
     assert not send_udp(A, A4, B4)
     code, shown = told(capsys, config)
     assert (shown["state"], shown["current"]) == ("altered", None)

@@ -81,13 +81,13 @@ def _inside(fields: Fields, uplinks: tuple[str, ...], interface: str) -> tuple[s
         if name in uplinks:
             fields.wrong(
                 "inside",
-                f"{name} is in agent.uplinks, too: a link is judged or it is not",
-                "remove it from one of them",
+                f"{name} is also in agent.uplinks",
+                "remove it from one of the two",
             )
         elif name == interface:
             fields.wrong(
                 "inside",
-                f"{name} is agent.interface, the link of this VM's address, and must be judged",
+                f"{name} is agent.interface, the link with this VM's address",
                 f"remove {name}",
             )
     return inside
@@ -95,7 +95,7 @@ def _inside(fields: Fields, uplinks: tuple[str, ...], interface: str) -> tuple[s
 
 def _link(fields: Fields, key: str, name: str) -> str:
     if len(name.encode(errors="replace")) > LONGEST_LINK or re.search(r"[\s/:]", name):
-        fields.wrong(key, "this is no name of a link", "write one that `ip link` lists")
+        fields.wrong(key, "not a valid link name", "write one that `ip link` shows")
         return ""
     return name
 
@@ -119,7 +119,7 @@ def _library_path(fields: Fields) -> str:
     text = fields.text("library_path")
     if text and not all(part.startswith("/") and part.isprintable() for part in text.split(":")):
         fields.wrong(
-            "library_path", "this is no list of absolute paths", "write library_path: /…:/…"
+            "library_path", "must be absolute paths, separated by `:`", "write library_path: /…:/…"
         )
         return ""
     return text
@@ -132,7 +132,7 @@ def _settings(fields: Fields) -> tuple[tuple[str, str], ...]:
         return ()
     path, entry = found
     if entry.items is None:
-        fields.wrong("settings", "this is no mapping", "write settings: {plugins: {…: {…: …}}}")
+        fields.wrong("settings", "must be a mapping", "write settings: {plugins: {…: {…: …}}}")
         return ()
     settings: dict[str, str] = {}
     for key, item in _flat(entry, ""):
@@ -148,15 +148,15 @@ def _settings(fields: Fields) -> tuple[tuple[str, str], ...]:
 def _wrong_setting(key: str, item: Entry, others: set[str]) -> tuple[str, str]:
     """What is wrong with a setting and what to do; nothing where it is good."""
     if key in RESERVED:
-        return "the agent decides this", RESERVED[key]
+        return "the agent sets this itself", RESERVED[key]
     if not SETTING.fullmatch(key):
-        return "this is no name of a setting", "write letters, digits, - and _"
+        return "not a valid setting name", "use only letters, digits, - and _"
     if item.value is None:
-        return "this is no single value", "write one text or number; a list as `a b c`"
+        return "must be a single value", "write one string or number; a list as `a b c`"
     if not _word(item.value).isprintable():
-        return "this holds a character that cannot be printed", "remove it"
+        return "contains an unprintable character", "remove it"
     if any(other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in others):
-        return "this is a section and a value at once", "see strongswan.conf(5)"
+        return "used as both a section and a value", "see strongswan.conf(5)"
     return "", ""
 
 

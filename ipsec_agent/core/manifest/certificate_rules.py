@@ -1,4 +1,4 @@
-"""What one certificate must be, whatever stands around it: valid, a CA, fit for IKE."""
+"""What each certificate must be by itself: valid, a CA, fit for IKE."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -44,7 +44,7 @@ def validity(
         yield Finding(
             part,
             f"the certificate {subject} is not valid before {start:%Y-%m-%d %H:%M} UTC",
-            "wait, or look whether this VM's clock is right",
+            "wait, or check this VM's clock",
             severity,
         )
 
@@ -58,15 +58,15 @@ def usage(leaf: x509.Certificate, part: str) -> Iterator[Finding]:
         ):
             yield Finding(
                 part,
-                "its key usage does not allow signatures, with which IKE proves who a VM is",
-                "make the certificate with the key usage digitalSignature",
+                "its key usage does not allow signatures, which IKE needs",
+                "issue it with key usage digitalSignature",
                 "warning",
             )
         if isinstance(value, x509.ExtendedKeyUsage) and not FOR_IKE.intersection(value):
             yield Finding(
                 part,
-                "its extended key usage names nothing that fits IKE",
-                "make the certificate without it, or with serverAuth and clientAuth",
+                "its extended key usage does not allow IKE",
+                "issue it without extended key usage, or with serverAuth and clientAuth",
                 "warning",
             )
     yield from signature(leaf, part)
@@ -82,15 +82,15 @@ def authority(part: str, ca: x509.Certificate) -> Iterator[Finding]:
     if not is_ca(ca) or not signs:
         yield Finding(
             part,
-            f"{subject} is no CA certificate",
-            "paste the certificate of the CA, which says CA:TRUE in `openssl x509 -text`",
+            f"{subject} is not a CA certificate",
+            "paste the CA's own certificate; `openssl x509 -text` shows CA:TRUE for it",
         )
     public = ca.public_key()
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < RSA_LEAST:
         yield Finding(
             part,
             f"the key of {subject} has only {public.key_size} bits",
-            "make a new CA, and rotate to it",
+            "create a new CA and rotate to it",
             "warning",
         )
 
@@ -105,6 +105,6 @@ def signature(certificate: x509.Certificate, part: str) -> Iterator[Finding]:
         yield Finding(
             part,
             f"{name(certificate.subject)} is signed with {used.name}, which can be forged",
-            "make it again with SHA-256",
+            "reissue it with SHA-256",
             "warning",
         )

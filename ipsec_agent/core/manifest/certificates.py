@@ -79,8 +79,8 @@ def _critical(certificate: x509.Certificate, part: str) -> tuple[Finding, ...]:
         Finding(
             part,
             f"{name(certificate.subject)} has the critical extension {item.oid.dotted_string},"
-            " which charon does not know",
-            "make the certificate without it",
+            " which charon does not support",
+            "issue the certificate without it",
         )
         for item in certificate.extensions
         if item.critical and isinstance(item.value, x509.UnrecognizedExtension)
@@ -89,9 +89,9 @@ def _critical(certificate: x509.Certificate, part: str) -> tuple[Finding, ...]:
 
 def _no_pem(text: str, part: str) -> Finding:
     if not text.strip():
-        return Finding(part, "this is empty", "paste the certificate, from BEGIN to END")
+        return Finding(part, "is empty", "paste the certificate, from BEGIN to END")
     return Finding(
-        part, "this is no PEM", "begin it with -----BEGIN CERTIFICATE----- on a line of its own"
+        part, "is not PEM", "start it with -----BEGIN CERTIFICATE----- on a line of its own"
     )
 
 
@@ -100,29 +100,27 @@ def _refused(block: pem.Block, part: str) -> Finding:
     if "PRIVATE KEY" in block.label:
         return Finding(
             part,
-            "this holds a private key",
-            f"remove it: the key belongs to {KEY_PART} alone, that of a CA to no VM",
+            "contains a private key",
+            f"remove it: a VM's key belongs in {KEY_PART} only, a CA's key on no VM",
         )
     if block.label != CERTIFICATE:
         return Finding(
-            part, f"this holds a {block.label}", "write only -----BEGIN CERTIFICATE----- here"
+            part, f"contains a {block.label}", "paste only -----BEGIN CERTIFICATE----- blocks here"
         )
     return _damaged(block, part, "certificate")
 
 
 def _damaged(block: pem.Block, part: str, what: str) -> Finding:
-    again = "paste the whole of it again"
+    again = "paste all of it again"
     if block.placeholder:
-        return Finding(
-            part, "this is the guide's placeholder", f"paste the real {what} in its place"
-        )
+        return Finding(part, "is still the guide's placeholder", f"replace it with the real {what}")
     if not block.ended:
         return Finding(
             part, f"the -----END {block.label}----- line is missing", f"{again}, from BEGIN to END"
         )
     if block.der() is None:
-        return Finding(part, f"the lines of this {what} are damaged", again)
-    return Finding(part, f"this {what} cannot be read", again)
+        return Finding(part, f"the {what} is damaged", again)
+    return Finding(part, f"the {what} cannot be read", again)
 
 
 def load_key(text: str) -> tuple[Key | None, tuple[Finding, ...]]:
@@ -133,20 +131,22 @@ def load_key(text: str) -> tuple[Key | None, tuple[Finding, ...]]:
         return _key(keys[0])
     if keys:
         return None, (
-            Finding(KEY_PART, f"this holds {len(keys)} keys", "leave that of instance_certificate"),
+            Finding(
+                KEY_PART, f"contains {len(keys)} keys", "keep only that of instance_certificate"
+            ),
         )
     if found:
         return None, (
             Finding(
                 KEY_PART,
-                f"this holds a {found[0].label}, not a private key",
+                f"contains a {found[0].label}, not a private key",
                 "paste the key, which begins with -----BEGIN PRIVATE KEY-----",
             ),
         )
     return None, (
         Finding(
             KEY_PART,
-            "this is no PEM" if text.strip() else "this is empty",
+            "is not PEM" if text.strip() else "is empty",
             "paste the key, from BEGIN to END",
         ),
     )
@@ -167,7 +167,7 @@ def _key(block: pem.Block) -> tuple[Key | None, tuple[Finding, ...]]:
         return None, (
             Finding(
                 KEY_PART,
-                "this is a key of OpenSSH's own kind",
+                "the key is in OpenSSH format",
                 "use the key that openssl made for the certificate",
             ),
         )
@@ -205,12 +205,12 @@ def _consistent(key: rsa.RSAPrivateNumbers) -> bool:
 
 def _fit_for_ike(key: object) -> tuple[Key | None, tuple[Finding, ...]]:
     if not isinstance(key, Key):
-        return None, (Finding(KEY_PART, "this kind of key is not for IKE", "use RSA or ECDSA"),)
+        return None, (Finding(KEY_PART, "IKE cannot use this kind of key", "use RSA or ECDSA"),)
     if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, CURVES):
         return None, (
             Finding(
                 KEY_PART,
-                f"the curve {key.curve.name} is not for IKE",
+                f"IKE cannot use the curve {key.curve.name}",
                 "use secp256r1, secp384r1 or secp521r1",
             ),
         )
@@ -219,7 +219,7 @@ def _fit_for_ike(key: object) -> tuple[Key | None, tuple[Finding, ...]]:
     small = Finding(
         KEY_PART,
         f"an RSA key of {key.key_size} bits is too small",
-        f"make one of {RSA_WANTED} or 4096 bits",
+        f"create one of {RSA_WANTED} or 4096 bits",
         "warning" if key.key_size >= RSA_LEAST else "error",
     )
     return key, (small,)

@@ -1,4 +1,4 @@
-"""Reads the certificates and the key of a config, and files what is wrong with them by line."""
+"""Reads the certificates and the key of a config, and reports what is wrong with them by line."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -17,7 +17,7 @@ MOST_CERTIFICATES = 64
 
 CA_MISSING_DASH = (
     'write "- |" on a line of its own below ca_certificates, and the certificate indented below it;'
-    " this is the add-on's error `undefined method 'each_with_index'`"
+    " the add-on reports it as `undefined method 'each_with_index'`"
 )
 
 
@@ -35,7 +35,7 @@ def read_credentials(
     if len(chain) + len(authorities) > MOST_CERTIFICATES:
         fields.wrong(
             "ca_certificates",
-            f"these are more than {MOST_CERTIFICATES} certificates",
+            f"has more than {MOST_CERTIFICATES} certificates",
             "list only the CAs that signed certificates of these VMs",
         )
         return None
@@ -74,12 +74,10 @@ def _key(fields: Fields) -> Key | None:
 def _required(fields: Fields, name: str) -> str | None:
     found = fields.entry(name)
     if found is None:
-        fields.wrong(name, "this is missing", f"write `{name}: |` and the PEM indented below it")
+        fields.wrong(name, "is missing", f"write `{name}: |` and the PEM indented below it")
         return None
     if not isinstance(found[1].value, str):
-        fields.wrong(
-            name, "this must be a text", f"write `{name}: |` and the PEM indented below it"
-        )
+        fields.wrong(name, "must be a string", f"write `{name}: |` and the PEM indented below it")
         return None
     return found[1].value
 
@@ -89,11 +87,11 @@ def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
     name = "ca_certificates"
     found = fields.entry(name)
     if found is None or found[1].elements == ():
-        fields.wrong(name, "this is missing", "list the CA that signed the certificate")
+        fields.wrong(name, "is missing", "list the CA that signed the certificate")
         return ()
     path, entry = found
     if entry.elements is None:
-        what = "this is one text, not a list" if entry.items is None else "this is no list"
+        what = "must be a list, not one string" if entry.items is None else "must be a list"
         fields.wrong(name, what, CA_MISSING_DASH)
         return ()
     read_all: list[tuple[str, x509.Certificate]] = []
@@ -103,7 +101,7 @@ def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
             fields.complaints.error(
                 item.line,
                 f"{path}[{position}]",
-                "this must be a text",
+                "must be a string",
                 'write "- |" on a line of its own, and the certificate indented below it',
             )
             continue
@@ -114,7 +112,7 @@ def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
 
 
 def _complain(fields: Fields, findings: Iterable[Finding]) -> None:
-    """Each finding at the line of its certificate or key."""
+    """Report each finding at the line of its certificate or key."""
     for finding in findings:
         name, _, item = finding.part.partition("[")
         line, path = fields.line(name), fields.path(name)

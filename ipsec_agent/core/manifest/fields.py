@@ -34,7 +34,9 @@ class Fields:
     def of(cls, entry: Entry, path: str, complaints: Complaints) -> "Fields":
         """The values of a section; a complaint where it is no mapping."""
         if entry.items is None:
-            complaints.error(entry.line, path, "this is no mapping", "write its keys below it")
+            complaints.error(
+                entry.line, path, "must be a mapping", "write its keys indented below it"
+            )
         items = {
             name: (f"{path}.{shown_key(name)}", item) for name, item in (entry.items or {}).items()
         }
@@ -72,11 +74,11 @@ class Fields:
         names = sorted(known)
         for name, (path, entry) in self._entries.items():
             if name in elsewhere:
-                remedy = "it belongs to the top level of the file: write it without indentation"
+                remedy = "move it to the top level of the file, without indentation"
             else:
                 remedy = nearest(name, names)
             if name not in names:
-                self.complaints.warn(entry.line, path, "this key is not known", remedy)
+                self.complaints.warn(entry.line, path, "unknown key", remedy)
 
     def text(self, name: str, default: str = "") -> str:
         """A text."""
@@ -85,7 +87,7 @@ class Fields:
             return default
         value = found[1].value
         if not isinstance(value, str):
-            self.wrong(name, "this must be a text", f'write {name}: "…"')
+            self.wrong(name, "must be a string", f'write {name}: "…"')
             return default
         return value
 
@@ -93,10 +95,10 @@ class Fields:
         """An absolute path."""
         text = self.text(name, default)
         if text and not (text.startswith("/") and text.isprintable()):
-            self.wrong(name, "this is no absolute path", f"write {name}: /…")
+            self.wrong(name, "must be an absolute path", f"write {name}: /…")
             return default
         if len(text) > longest:
-            self.wrong(name, f"this path is longer than {longest} characters", "shorten it")
+            self.wrong(name, f"path is longer than {longest} characters", "use a shorter one")
             return default
         return text
 
@@ -118,7 +120,7 @@ class Fields:
             kind = "whole number" if whole else "number"
             self.wrong(
                 name,
-                f"this must be a {kind} from {low:g} to {high:g}",
+                f"must be a {kind} from {low:g} to {high:g}",
                 f"write {name}: {default:g}, or leave it out",
             )
             return default
@@ -133,7 +135,7 @@ class Fields:
         if not isinstance(value, bool):
             self.wrong(
                 name,
-                "this must be true or false",
+                "must be true or false",
                 f"write {name}: true, or {name}: false, without quotes",
             )
             return False
@@ -147,7 +149,7 @@ class Fields:
         kind = type(default)
         words = [str(item.value) for item in kind]
         if found[1].value not in words:
-            self.wrong(name, f"this must be {' or '.join(words)}", f"write {name}: {default.value}")
+            self.wrong(name, f"must be {' or '.join(words)}", f"write {name}: {default.value}")
             return default
         return kind(found[1].value)
 
@@ -160,7 +162,7 @@ class Fields:
         elements = (entry,) if entry.elements is None else entry.elements
         values = [item.value for item in elements]
         if not all(isinstance(item, str) for item in values):
-            self.wrong(name, "this must be a list of texts", f"write {name}: [one, two]")
+            self.wrong(name, "must be a list of strings", f"write {name}: [one, two]")
             return ()
         return tuple(str(item) for item in values)
 
@@ -169,14 +171,14 @@ class Fields:
         text = self.text(name)
         if not text:
             return None
-        example = f"write for example {name}: 10.0.1.7"
+        example = f"write, for example, {name}: 10.0.1.7"
         try:
             address = ip_address(text)
         except ValueError:
-            self.wrong(name, f"{shown(text)} is no IP address", example)
+            self.wrong(name, f"{shown(text)} is not an IP address", example)
             return None
         if address.is_loopback or address.is_multicast or address.is_unspecified:
-            self.wrong(name, f"{address} is no address of a VM on its network", example)
+            self.wrong(name, f"{address} cannot be the address of a VM", example)
             return None
         return address
 

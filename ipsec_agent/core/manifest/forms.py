@@ -1,4 +1,4 @@
-"""Where the properties of ipsec stand: the rendered form, or the add-on's runtime config."""
+"""Where the ipsec properties are: the rendered form, or the add-on's runtime config."""
 
 from collections.abc import Iterable, Iterator
 
@@ -33,7 +33,7 @@ class Located(Struct, frozen=True):
 
 
 class _Section(Struct, frozen=True):
-    """The mapping `ipsec:` and the mapping that it stands in, which may lack it.
+    """The mapping `ipsec:` and its parent, which may lack it.
 
     Attributes:
         path: of the mapping that holds `ipsec:`, "" for the file.
@@ -44,7 +44,7 @@ class _Section(Struct, frozen=True):
     ipsec: Entry | None
 
     def path_of(self, name: str) -> str:
-        """The key path of something that stands in the holder."""
+        """The key path of an entry of the holder."""
         return f"{self.path}.{name}" if self.path else name
 
 
@@ -52,11 +52,11 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
     """Find the properties; None, with a complaint, where there are none.
 
     Args:
-        known: the names of all properties; those that stand one level too high are complained of,
-            and taken as if they stood right.
+        known: the names of all properties; those one level too high are reported, and read as if
+            they were in the right place.
     """
     if root.items is None:
-        complaints.error(root.line, "", "a config is a mapping", "begin it with `ipsec:`")
+        complaints.error(root.line, "", "the config must be a mapping", "start it with `ipsec:`")
         return None
     _unknown_top(root, known, complaints)
     sections = [*_in_addons(root, complaints), *_at_top(root, complaints)]
@@ -66,8 +66,8 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
         complaints.error(
             root.line,
             "",
-            "there are no properties of ipsec here",
-            "write them below `ipsec:`, or below `addons: … properties: ipsec:` as the guide shows",
+            "no ipsec properties found",
+            "nest them under `ipsec:`, or under `addons: … properties: ipsec:` as the guide shows",
         )
         return None
     properties: dict[str, tuple[str, Entry]] = {}
@@ -87,7 +87,9 @@ def _below(section: _Section, complaints: Complaints) -> dict[str, tuple[str, En
         return {}
     path = section.path_of("ipsec")
     if ipsec.items is None:
-        complaints.error(ipsec.line, path, "this is no mapping", "write its properties below it")
+        complaints.error(
+            ipsec.line, path, "must be a mapping", "write its properties indented below it"
+        )
         return {}
     return {name: (f"{path}.{shown_key(name)}", item) for name, item in ipsec.items.items()}
 
@@ -109,7 +111,7 @@ def _beside(
             complaints.error(
                 item.line,
                 path,
-                "this stands beside `ipsec:`, not below it",
+                "must be nested under `ipsec:`",
                 _move(item.line, item.last, deeper),
             )
         return found
@@ -118,8 +120,8 @@ def _beside(
     complaints.error(
         first,
         section.path_of(next(iter(found))),
-        "there is no `ipsec:` above the properties",
-        f"write `ipsec:` on a line of its own above this one, and {_move(first, last, 2)}",
+        "the properties must be nested under `ipsec:`",
+        f"add the line `ipsec:` above this one, and {_move(first, last, 2)}",
     )
     return found
 
@@ -145,7 +147,7 @@ def _at_top(root: Entry, complaints: Complaints) -> Iterator[_Section]:
             complaints.error(
                 entry.line,
                 name,
-                "this stands beside `addons:`, not within an add-on",
+                "must be nested under an add-on of `addons:`",
                 _move(entry.line, entry.last, 2),
             )
     ipsec = root.get("ipsec")
@@ -153,8 +155,8 @@ def _at_top(root: Entry, complaints: Complaints) -> Iterator[_Section]:
         complaints.error(
             ipsec.line,
             "ipsec",
-            "there are `addons:` and `ipsec:` in one file",
-            "leave one of them: the runtime config, or the properties of this VM",
+            "the file has both `addons:` and `ipsec:`",
+            "keep one of them: the runtime config, or the properties of this VM",
         )
 
 
@@ -165,7 +167,7 @@ def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
         return
     if addons.elements is None:
         complaints.error(
-            addons.line, "addons", "this is no list", 'write "- " before `name:` of the add-on'
+            addons.line, "addons", "must be a list", 'write "- " before `name:` of the add-on'
         )
     earlier = 0
     for position, addon in enumerate(addons.elements or (addons,)):
@@ -182,8 +184,8 @@ def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
             complaints.error(
                 addon.line,
                 path,
-                f"this add-on has the job ipsec, and so has that of line {earlier}",
-                "leave the one that is for this VM",
+                f"the job ipsec is listed twice, here and in the add-on of line {earlier}",
+                "keep the one for this VM",
             )
             continue
         earlier = addon.line
@@ -198,9 +200,8 @@ def _of_addon(addon: Entry, path: str, complaints: Complaints) -> Iterator[_Sect
         complaints.error(
             ipsec.line,
             f"{path}.ipsec",
-            "there is no `properties:` above `ipsec:`",
-            "write `properties:` on a line of its own above this one, and "
-            + _move(ipsec.line, ipsec.last, 2),
+            "must be nested under `properties:`",
+            "add the line `properties:` above this one, and " + _move(ipsec.line, ipsec.last, 2),
         )
     yield _Section(path, addon, ipsec)
     yield from _properties(addon, path)
@@ -226,7 +227,7 @@ def _without_job(addon: Entry, path: str, complaints: Complaints) -> bool:
             addon.line,
             f"{path}.jobs",
             "no job of this add-on is named ipsec",
-            "write `- name: ipsec` and `release: ipsec` below `jobs:`, and leave that name",
+            "write `- name: ipsec` and `release: ipsec` below `jobs:`; the name must stay ipsec",
         )
     return given
 
@@ -234,6 +235,4 @@ def _without_job(addon: Entry, path: str, complaints: Complaints) -> bool:
 def _unknown_top(root: Entry, known: Iterable[str], complaints: Complaints) -> None:
     for name, entry in (root.items or {}).items():
         if name not in TOP_KEYS and name not in known:
-            complaints.warn(
-                entry.line, shown_key(name), "this key is not known", nearest(name, TOP_KEYS)
-            )
+            complaints.warn(entry.line, shown_key(name), "unknown key", nearest(name, TOP_KEYS))

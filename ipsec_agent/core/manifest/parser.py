@@ -109,20 +109,20 @@ def _expiry(fields: Fields) -> ExpiryPeriods:
         if days[shorter] > days[longer]:
             fields.doubtful(
                 f"instance_certificate_{shorter}_period",
-                f"this is longer than the {longer} period of {days[longer]} days",
-                f"the {longer} never shows; write fewer days here",
+                f"longer than the {longer} period ({days[longer]} days)",
+                f"write fewer days; the {longer} would never show",
             )
     return ExpiryPeriods(**days)
 
 
 def _replaced(fields: Fields) -> None:
-    """Properties of later add-ons that mean nothing here, and what stands in their place."""
+    """Properties of later add-ons that mean nothing here, and what is used instead."""
     for name, instead in (
-        ("ike_version", "IKEv2 is always used"),
-        ("dpdaction", "a dead peer's SA is always ended, and its trap stays"),
+        ("ike_version", "remove it; IKEv2 is always used"),
+        ("dpdaction", "remove it; a dead peer's SA always ends, and its trap stays"),
     ):
         if fields.entry(name) is not None:
-            fields.doubtful(name, "this has no effect", instead)
+            fields.doubtful(name, "has no effect", instead)
 
 
 def _proposals(
@@ -135,7 +135,7 @@ def _proposals(
         wrong = fault(proposal, ike=ike)
         weak = weakness(proposal)
         if wrong:
-            fields.wrong(name, f"{shown(proposal)}: {wrong}", f"write for example {default[0]}")
+            fields.wrong(name, f"{shown(proposal)}: {wrong}", f"write, for example, {default[0]}")
         elif weak:
-            fields.doubtful(name, f"{weak} is weak", f"write for example {default[0]}")
+            fields.doubtful(name, f"{weak} is weak", f"write, for example, {default[0]}")
     return proposals or default

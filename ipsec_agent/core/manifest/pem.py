@@ -15,7 +15,7 @@ class Block(Terse, frozen=True):
 
     Attributes:
         label: such as CERTIFICATE.
-        body: what stands between BEGIN and END, which may be a key.
+        body: the text between BEGIN and END, which may be a key.
         ended: whether its END line is there.
     """
 
@@ -31,11 +31,11 @@ class Block(Terse, frozen=True):
         return "EXAMPLE" in self.label or self.says(b"EXAMPLE") or self.says(b"...")
 
     def says(self, word: bytes) -> bool:
-        """Whether a word stands in the body."""
+        """Whether the body contains a word."""
         return self.body.find(word) >= 0
 
     def der(self) -> bytes | None:
-        """The bytes that it stands for, None where the text is damaged."""
+        """The decoded bytes, None where the text is damaged."""
         try:
             return base64.b64decode(b"".join(self.body.split()), validate=True) or None
         except binascii.Error:

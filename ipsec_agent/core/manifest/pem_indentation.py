@@ -1,6 +1,6 @@
 """Certificates and keys below `|` that are not indented: the guide's own template.
 
-YAML refuses such a text without a word that helps. Here are the lines and the indentation that
+YAML's own error does not help there. This gives the lines and the indentation that
 they need; a line of a private key is never shown.
 """
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ipsec_agent.core.manifest.complaint import shown_key
 from ipsec_agent.core.terse import Terse
+from ipsec_agent.core.words import several
 
 OPENED = re.compile(
     r"(?P<dash> *(?:- +)*)(?:[\"']?(?P<key>[A-Za-z_][\w.-]{0,60})[\"']? *:)?"
@@ -27,7 +28,7 @@ NEXT_VALUE = re.compile(r"\s*(?:- +)*(?:[a-z_]+ *:(?:\s|$)|- *[|>])")
 
 
 class Misplaced(Struct, frozen=True):
-    """Lines of a certificate or a key that YAML does not see as one text.
+    """Lines of a certificate or a key that YAML does not read as one string.
 
     Attributes:
         key: the key above it, "" for an item of a list.
@@ -61,7 +62,7 @@ def misplaced(text: str) -> tuple[Misplaced, ...]:
     return tuple(found)
 
 
-def mended(text: str, blocks: Sequence[Misplaced]) -> str:
+def indented(text: str, blocks: Sequence[Misplaced]) -> str:
     """The text with these lines where they belong; no line moves to another number."""
     lines = _lines(text)
     for block in blocks:
@@ -124,28 +125,28 @@ class _Block(Terse, frozen=True):
         return f"`{' ' * self.column}{self.begin}`"
 
     def _begin_with(self, what: str) -> str:
-        return f"begin each of {self.where} with {self.column} {what}: {self.corrected}"
+        return f"start each of {self.where} with {self.column} {what}: {self.corrected}"
 
     def without_style(self) -> tuple[str, str]:
         """The message and the remedy where `|` is missing."""
         return (
-            f"there is no `|` behind `{self.head}`",
+            f"`|` is missing after `{self.head}`",
             f"write `{self.head} |`, and {self._begin_with('spaces')}",
         )
 
     def unindented(self) -> tuple[str, str]:
-        """The message and the remedy where the lines stand too far left."""
+        """The message and the remedy where the lines are not indented enough."""
         indents = {_indent(line) for line in self.lines if line.strip()}
         message = f"the text below `{self.head} |` is not indented"
         if len(indents) > 1 or -1 in indents:
             return (
                 f"{message} by the same number of spaces in each line",
-                self._begin_with("spaces and no tab"),
+                self._begin_with("spaces, not a tab"),
             )
         more = self.column - indents.pop()
         least = self.column - 1
         return (
-            f"{message}: it must begin with at least {least} space{'s' if least > 1 else ''}",
+            f"{message}: it needs at least {several(least, 'space')}",
             f"indent {self.where} by {more} more: {self.corrected}",
         )
 

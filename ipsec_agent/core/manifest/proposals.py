@@ -1,7 +1,7 @@
 """Proposals as the add-on's operators write them, checked word by word.
 
 The words are strongSwan's (src/libstrongswan/crypto/proposal/proposal_keywords_static.txt, without
-ciphers that nobody should begin to use); what may stand together is what charon 5.9.8 was seen to
+ciphers that nobody should begin to use); the combinations are those that charon 5.9.8 was seen to
 load. charon would also load ESP that encrypts nothing: `null` and `aes128gmac`.
 """
 
@@ -48,10 +48,10 @@ def fault(proposal: str, *, ike: bool) -> str:
     """What is wrong with a cleaned proposal, "" where nothing is."""
     words = proposal.split("-")
     if any(CLEAR.fullmatch(word) for word in words):
-        return "it would send the packets in clear"
+        return "it does not encrypt"
     for word in words:
         if not any(kind.fullmatch(word) for kind in KINDS):
-            return f"{shown(word)} is no algorithm that is known here"
+            return f"{shown(word)} is not a known algorithm"
     return _combination(words, ike=ike)
 
 
@@ -68,10 +68,10 @@ def _combination(words: list[str], *, ike: bool) -> str:
     )
     faults = (
         (aead and classic, "it mixes AEAD with other encryption: write two proposals"),
-        (not aead and not classic, "it names no encryption, such as aes128gcm16"),
-        (classic and not integrity, "it names no integrity algorithm, such as sha256"),
-        (ike and not exchange, "it names no key exchange, such as ecp256"),
-        (ike and not prf and not integrity, "it names no PRF, such as prfsha256"),
+        (not aead and not classic, "it has no encryption algorithm, such as aes128gcm16"),
+        (classic and not integrity, "it has no integrity algorithm, such as sha256"),
+        (ike and not exchange, "it has no key exchange, such as ecp256"),
+        (ike and not prf and not integrity, "it has no PRF, such as prfsha256"),
         (not ike and prf, "a PRF belongs to ike_proposals"),
     )
     return next((text for wrong, text in faults if wrong), "")

@@ -1,4 +1,4 @@
-"""The two lists of subnets: what may stand in them, and what one leaves of the other."""
+"""The two lists of subnets: what they may contain, and what no-ipsec leaves of ipsec."""
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
@@ -16,7 +16,7 @@ MAX_SUBNETS = 1000
 
 
 class Listed(Struct, frozen=True):
-    """A subnet, and where it stands."""
+    """A subnet and its place in the file."""
 
     line: int
     path: str
@@ -43,17 +43,15 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
     if found is None or found[1].elements == ():
         if name == IPSEC:
             fields.wrong(
-                name, "there is no subnet to encrypt", "list at least one, such as `- 10.0.0.0/20`"
+                name, "must list at least one subnet", "write, for example, `- 10.0.0.0/20`"
             )
         return ()
     path, entry = found
     if entry.elements is None:
-        fields.wrong(
-            name, "this is no list", f"write `{name}:`, and each subnet below it behind `- `"
-        )
+        fields.wrong(name, "must be a list", "write each subnet on a line of its own, after `- `")
         return ()
     if len(entry.elements) > MAX_SUBNETS:
-        fields.wrong(name, f"these are more than {MAX_SUBNETS} subnets", "write wider ones")
+        fields.wrong(name, f"has more than {MAX_SUBNETS} subnets", "use fewer, wider ones")
         return ()
     listed = []
     for position, item in enumerate(entry.elements):
@@ -66,7 +64,7 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
             fields.complaints.error(
                 item.line,
                 where,
-                f"{'this' if item.value is None else shown(item.value)} is no subnet",
+                f"{'this' if item.value is None else shown(item.value)} is not a subnet",
                 "write an address and a prefix length, such as 10.0.0.0/20",
             )
     return tuple(listed)
@@ -75,12 +73,12 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
 def _not_for_ipsec(network: Network) -> str:
     """Why no VM of a deployment can have an address of this subnet, "" where one can."""
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        return "is IPv4 written as IPv6: write it as IPv4"
+        return "is IPv4 written as IPv6; write it as IPv4"
     for named, holds in (
-        ("the loopback's", network.is_loopback),
+        ("loopback", network.is_loopback),
         ("multicast", network.is_multicast),
         ("link-local", network.is_link_local),
-        ("no address at all", network.is_unspecified and network.prefixlen > 0),
+        ("unspecified", network.is_unspecified and network.prefixlen > 0),
     ):
         if holds:
             return f"cannot be encrypted: it is {named}"
@@ -93,9 +91,9 @@ def _twice(fields: Fields, listed: Sequence[Listed]) -> None:
         network = item.subnet.network
         if network in seen:
             message = (
-                f"{seen[network]} and {item.subnet.written} are one subnet"
+                f"{seen[network]} and {item.subnet.written} are the same subnet"
                 if seen[network] != item.subnet.written
-                else f"{item.subnet.written} stands twice"
+                else f"{item.subnet.written} is listed twice"
             )
             fields.complaints.warn(item.line, item.path, message, "remove one")
         seen.setdefault(network, item.subnet.written)
@@ -116,10 +114,10 @@ def _covered(fields: Fields, ipsec: Sequence[Listed], no_ipsec: Sequence[Listed]
         fields.complaints.warn(
             whole.line if whole else fields.line(NO_IPSEC),
             whole.path if whole else fields.path(NO_IPSEC),
-            f"nothing of {network} is encrypted, as"
-            f" {whole.subnet.written + ' covers' if whole else 'these together cover'} it and"
+            f"no address of {network} is encrypted:"
+            f" {whole.subnet.written + ' covers' if whole else 'these together cover'} it, and"
             " no-ipsec always wins",
-            "narrow the no-ipsec subnet, unless you want that",
+            "narrow the no-ipsec subnet unless this is intended",
         )
 
 

@@ -32,7 +32,7 @@ class Bundle(Struct, frozen=True):
     """All certificates of a config.
 
     Attributes:
-        intermediates: what stands in instance_certificate behind the leaf.
+        intermediates: the certificates after the leaf in instance_certificate.
         authorities: each CA with its part, such as ca_certificates[0].
     """
 
@@ -46,7 +46,7 @@ class Bundle(Struct, frozen=True):
         return tuple(ca for _, ca in self.authorities if is_ca(ca) and issued(ca, ca))
 
     def part(self, certificate: x509.Certificate) -> str:
-        """Where a certificate stands."""
+        """The part that lists a certificate."""
         return next((part for part, ca in self.authorities if ca == certificate), LEAF)
 
 
@@ -125,7 +125,7 @@ def _too_long(path: Path) -> bool:
 
 
 def _no_path(bundle: Bundle) -> Finding:
-    """Why no listed CA stands behind the leaf."""
+    """Why the leaf has no chain to a listed CA."""
     top, path = bundle.leaf, {bundle.leaf}
     listed = (*(ca for _, ca in bundle.authorities), *bundle.intermediates)
     while above := next((one for one in listed if one not in path and issued(top, one)), None):
@@ -135,31 +135,31 @@ def _no_path(bundle: Bundle) -> Finding:
         if top == bundle.leaf:
             return Finding(
                 LEAF,
-                "it signed itself, so there is no CA behind it",
-                "make a CA, sign the certificate with it, and list the CA in ca_certificates",
+                "it is self-signed, so no CA vouches for it",
+                "create a CA, sign the certificate with it, and list the CA in ca_certificates",
             )
         return Finding(
             LEAF,
-            f"its chain ends at {name(top.subject)}, which is not in ca_certificates, or is no CA",
-            "list the CA itself there",
+            f"its chain ends at {name(top.subject)}, which is not a CA of ca_certificates",
+            "list the CA itself in ca_certificates",
         )
     issuer = name(top.issuer)
     if any(ca.subject == top.issuer for _, ca in bundle.authorities):
         return Finding(
             LEAF,
-            f"{issuer} of ca_certificates has another key than the CA that signed it",
-            "list the certificate of the CA that did sign it",
+            f"{issuer} in ca_certificates has another key than the CA that signed it",
+            "list the CA that signed it",
         )
     if top != bundle.leaf:
         return Finding(
             LEAF,
             f"its chain ends at {name(top.subject)}: the CA above it, {issuer}, is not in"
             " ca_certificates",
-            f"add {issuer}: charon trusts a chain only up to a CA that signed itself",
+            f"add {issuer}: charon trusts a chain only up to a self-signed CA",
         )
     return Finding(
         LEAF,
-        f"none of ca_certificates has signed it (its issuer is {issuer})",
+        f"no CA in ca_certificates signed it (its issuer is {issuer})",
         "add that CA to ca_certificates, or use a certificate that one of them signed",
     )
 
@@ -172,14 +172,14 @@ def _matching(bundle: Bundle, key: Key) -> Iterator[Finding]:
         if _public(other.public_key()) == public:
             yield Finding(
                 LEAF,
-                f"the key belongs to its certificate number {position}, not to the first",
+                f"the key belongs to certificate {position} here, not to the first",
                 "put the certificate of the key first, then its intermediates",
             )
             return
     yield Finding(
         KEY_PART,
-        "the key does not belong to instance_certificate",
-        "paste the key that the certificate was made for",
+        "the key does not match instance_certificate",
+        "paste the key that belongs to the certificate",
     )
 
 
@@ -190,13 +190,13 @@ def _public(key: object) -> bytes:
 
 
 def _repeated(bundle: Bundle) -> Iterator[Finding]:
-    """CAs that stand twice, or share a name."""
+    """CAs that are listed twice or share a name."""
     for position, (part, ca) in enumerate(bundle.authorities):
         for first, earlier in bundle.authorities[:position]:
             if earlier == ca:
                 yield Finding(
                     part,
-                    f"{name(ca.subject)} stands twice, here and in {first}",
+                    f"{name(ca.subject)} is listed twice, here and in {first}",
                     "remove one",
                     "warning",
                 )
@@ -204,19 +204,19 @@ def _repeated(bundle: Bundle) -> Iterator[Finding]:
             if earlier.subject == ca.subject and earlier.public_key() != ca.public_key():
                 yield Finding(
                     part,
-                    f"{name(ca.subject)} has the name of the CA in {first}, but another key",
-                    "give each CA a name of its own, so that a log tells which one it means",
+                    f"{name(ca.subject)} has the same name as the CA in {first}, but another key",
+                    "give each CA its own name, so that logs tell them apart",
                     "warning",
                 )
                 break
 
 
 def _aside(bundle: Bundle, used: set[x509.Certificate], now: datetime) -> Iterator[Finding]:
-    """What stands beside the way to the root."""
+    """Certificates that are not on the way to the root."""
     if bundle.leaf in (ca for _, ca in bundle.authorities):
         yield Finding(
             LEAF,
-            "it stands in ca_certificates too: when it is replaced, VMs with the old one and VMs"
+            "it is also in ca_certificates: when it is replaced, VMs with the old one and VMs"
             " with the new one will not trust each other",
             "list the CA that signed it instead",
             "warning",
@@ -229,7 +229,7 @@ def _aside(bundle: Bundle, used: set[x509.Certificate], now: datetime) -> Iterat
         if used and extra not in used and extra not in listed:
             yield Finding(
                 LEAF,
-                f"{name(extra.subject)}, behind the first certificate, is not part of its chain",
+                f"{name(extra.subject)}, after the first certificate, is not part of its chain",
                 "remove it",
                 "warning",
             )

@@ -1,4 +1,4 @@
-"""YAML as a tree of entries, each with the lines that it stands on."""
+"""YAML as a tree of entries, each with its lines."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ Scalar = bool | int | float | str | None
 
 
 class Entry(Terse, frozen=True):
-    """A value and where it stands.
+    """A value and its lines.
 
     Attributes:
         line: 1-based, of its key where it has one.
@@ -55,15 +55,15 @@ class Entry(Terse, frozen=True):
 def read(text: str, complaints: Complaints) -> Entry | None:
     """The tree of a text; None, with a complaint, where it is no YAML.
 
-    Certificates that are not indented are complained of, and read as if they were: so the rest of
-    the text is judged in the same go.
+    Certificates that are not indented are reported, and read as if they were, so that the rest of
+    the text is checked, too.
     """
     if len(text) > MAX_TEXT:
         complaints.error(
             0,
             "",
             f"the config is longer than {MAX_TEXT} characters",
-            "look whether this is the right file",
+            "check that this is the right file",
         )
         return None
     found = Complaints(complaints.file)
@@ -74,7 +74,7 @@ def read(text: str, complaints: Complaints) -> Entry | None:
             complaints.error(block.first, block.key, block.message, block.remedy)
         if misplaced:
             found = Complaints(complaints.file)
-            tree = _composed(pem_indentation.mended(text, misplaced), found)
+            tree = _composed(pem_indentation.indented(text, misplaced), found)
     complaints.found += found.found
     return tree
 
@@ -95,28 +95,28 @@ def _composed(text: str, complaints: Complaints) -> Entry | None:
         complaints.error(
             len(re.findall(r"\r\n|[\n\r\x85\u2028\u2029]", text[: error.position])) + 1,
             "",
-            "this is no YAML: it holds a character that YAML forbids",
-            f"remove the character with the number {error.character}",
+            "not valid YAML: it contains a forbidden character",
+            f"remove the character with code {error.character}",
         )
     except (_TooLargeError, RecursionError):
         complaints.error(
             0,
             "",
-            "this is nested too deeply, or has too many values, to be a config",
-            "look whether this is the right file",
+            "the file is nested too deeply or has too many values for a config",
+            "check that this is the right file",
         )
     return None
 
 
 def _explained(error: yaml.MarkedYAMLError) -> tuple[str, str]:
     """What is wrong and what to do, without anything of the text: it could be a line of a key."""
-    problem = str(error.problem or error.context or "it breaks off here")
+    problem = str(error.problem or error.context or "it ends too early")
     if "another document" in problem:
-        return "this holds a second document", "leave only one: remove the line `---`"
+        return "the file contains a second document", "keep only one: remove the line `---`"
     if "'\\t'" in problem:
-        return "this is no YAML: a tab indents the line", "write spaces instead"
+        return "not valid YAML: the line is indented with a tab", "use spaces"
     plain = re.sub(r"[^\x20-\x7e]", "?", re.sub(r"\s*'[^']*'?", "", problem))[:120]
-    return f"this is no YAML: {plain}", "compare this line's indentation with those around it"
+    return f"not valid YAML: {plain}", "check the indentation of this line and those around it"
 
 
 class _TooLargeError(Exception):
@@ -189,7 +189,7 @@ class _Converter:
                 self._complaints.error(
                     line,
                     path,
-                    f"this key stands twice, here and in line {items[name].line}",
+                    f"listed twice, here and in line {items[name].line}",
                     "remove one",
                 )
             value = self.entry(value_node, path)

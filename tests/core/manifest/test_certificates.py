@@ -66,16 +66,16 @@ def test_forms_of_pem(changed: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("  \n", "this is empty"),
-        ("MIIB", "this is no PEM"),
-        (LEAF.key_pem, "this holds a private key"),
+        ("  \n", "is empty"),
+        ("MIIB", "is not PEM"),
+        (LEAF.key_pem, "contains a private key"),
         (
             LEAF.cert_pem.replace("CERTIFICATE", "CERTIFICATE REQUEST"),
-            "this holds a CERTIFICATE REQUEST",
+            "contains a CERTIFICATE REQUEST",
         ),
         (
             "-----BEGIN CERTIFICATE-----\nMIIEMDCC\n...\n-----END CERTIFICATE-----",
-            "this is the guide's placeholder",
+            "is still the guide's placeholder",
         ),
         (
             LEAF.cert_pem.partition("-----END")[0],
@@ -83,11 +83,11 @@ def test_forms_of_pem(changed: str) -> None:
         ),
         (
             "-----BEGIN CERTIFICATE-----\nM,IE\n-----END CERTIFICATE-----",
-            "the lines of this certificate are damaged",
+            "the certificate is damaged",
         ),
         (
             "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
-            "this certificate cannot be read",
+            "the certificate cannot be read",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_unknown_critical_extension() -> None:
     harmless = make_leaf(CA, key=ec_key(9), extensions=[(strange, False)])
 
     assert [item.message for item in load_certificates(odd.cert_pem, PART)[1]] == [
-        "CN=VM has the critical extension 1.2.3.4.5, which charon does not know"
+        "CN=VM has the critical extension 1.2.3.4.5, which charon does not support"
     ]
     assert load_certificates(harmless.cert_pem, PART)[1] == ()
 
@@ -158,24 +158,24 @@ LEGACY = (
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "this is empty"),
-        ("MIIE", "this is no PEM"),
-        (LEAF.cert_pem, "this holds a CERTIFICATE, not a private key"),
-        (LEAF.key_pem * 2, "this holds 2 keys"),
+        ("", "is empty"),
+        ("MIIE", "is not PEM"),
+        (LEAF.cert_pem, "contains a CERTIFICATE, not a private key"),
+        (LEAF.key_pem * 2, "contains 2 keys"),
         (key_pem(ec_key(), b"secret"), "the key has a passphrase"),
         (LEGACY, "the key has a passphrase"),
-        (OPENSSH, "this is a key of OpenSSH's own kind"),
+        (OPENSSH, "the key is in OpenSSH format"),
         (
             "-----BEGIN EXAMPLE RSA PRIVATE KEY-----\nEX\n-----END EXAMPLE RSA PRIVATE KEY-----",
-            "this is the guide's placeholder",
+            "is still the guide's placeholder",
         ),
         (LEAF.key_pem.partition("-----END")[0], "the -----END PRIVATE KEY----- line is missing"),
-        (LEAF.key_pem.replace("M", ",", 1), "the lines of this key are damaged"),
+        (LEAF.key_pem.replace("M", ",", 1), "the key is damaged"),
         (
             "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
-            "this key cannot be read",
+            "the key cannot be read",
         ),
-        (key_pem(ec.generate_private_key(ec.SECP256K1())), "the curve secp256k1 is not for IKE"),
+        (key_pem(ec.generate_private_key(ec.SECP256K1())), "IKE cannot use the curve secp256k1"),
         (
             dsa.generate_private_key(1024)
             .private_bytes(
@@ -184,7 +184,7 @@ LEGACY = (
                 serialization.NoEncryption(),
             )
             .decode(),
-            "this kind of key is not for IKE",
+            "IKE cannot use this kind of key",
         ),
     ],
     ids=str,
@@ -208,7 +208,7 @@ def test_a_damaged_rsa_key(number: str) -> None:
     encoded = base64.encodebytes(whole.replace(right, wrong)).decode()
     text = f"-----BEGIN PRIVATE KEY-----\n{encoded}-----END PRIVATE KEY-----\n"
 
-    assert key_refused(text) == "this key cannot be read"
+    assert key_refused(text) == "the key cannot be read"
 
 
 @pytest.mark.parametrize(("bits", "severity"), [(1024, "error"), (2048, "warning")])

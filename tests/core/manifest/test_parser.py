@@ -104,9 +104,9 @@ def test_links_that_are_judged_and_links_that_are_not() -> None:
     both = good(agent={"interface": "eth0", "uplinks": ["eth1"], "inside": ["eth1", "eth0", "a b"]})
     found = read(both).complaints
     assert [complaint.message for complaint in found] == [
-        "this is no name of a link",
-        "eth1 is in agent.uplinks, too: a link is judged or it is not",
-        "eth0 is agent.interface, the link of this VM's address, and must be judged",
+        "not a valid link name",
+        "eth1 is also in agent.uplinks",
+        "eth0 is agent.interface, the link with this VM's address",
     ]
     assert all(complaint.line and complaint.key == "agent.inside" for complaint in found)
 
@@ -128,9 +128,9 @@ def test_ca_certificates_without_dash() -> None:
 
     assert "ca_certificates: |" in text
     assert complaints(text) == [
-        "addons[0].properties.ipsec.ca_certificates: this is one text, not a list; write"
+        "addons[0].properties.ipsec.ca_certificates: must be a list, not one string; write"
         ' "- |" on a line of its own below ca_certificates, and the certificate indented below it;'
-        " this is the add-on's error `undefined method 'each_with_index'`"
+        " the add-on reports it as `undefined method 'each_with_index'`"
     ]
     assert ca.cert_pem.splitlines()[1] not in str(read(text).complaints)
 
@@ -181,12 +181,12 @@ def test_template_of_the_guide() -> None:
 
     assert [str(item) for item in read(text).complaints] == [
         "ipsec.yml:16: instance_certificate: the text below `instance_certificate: |` is not"
-        " indented: it must begin with at least 7 spaces; indent lines 16 to"
+        " indented: it needs at least 7 spaces; indent lines 16 to"
         f" {key - 2} by 2 more: `        -----BEGIN CERTIFICATE-----`",
         f"ipsec.yml:{key}: instance_private_key: the text below `instance_private_key: |` is not"
-        f" indented: it must begin with at least 7 spaces; indent lines {key} to {ca - 3} by 2"
+        f" indented: it needs at least 7 spaces; indent lines {key} to {ca - 3} by 2"
         " more: `        -----BEGIN PRIVATE KEY-----`",
-        f"ipsec.yml:{ca}: the text below `- |` is not indented: it must begin with at least 7"
+        f"ipsec.yml:{ca}: the text below `- |` is not indented: it needs at least 7"
         f" spaces; indent lines {ca} to {len(lines) - 1} by 2 more:"
         " `        -----BEGIN CERTIFICATE-----`",
     ]
@@ -232,7 +232,7 @@ def test_the_guide_word_for_word() -> None:
     """Indentation and placeholders are complained of in one go, each at its line."""
     said = [(item.line, item.message.partition(":")[0]) for item in read(GUIDE).complaints]
 
-    placeholder = "this is the guide's placeholder"
+    placeholder = "is still the guide's placeholder"
     assert said == [
         (16, placeholder),
         (17, "the text below `instance_certificate"),
@@ -279,12 +279,12 @@ def test_second_sample_of_the_guide() -> None:
         text = text.replace(f"    {name}\n", textwrap.indent(pem, "    "))
     lines = [*text.splitlines(), ""]
     key, cas = lines.index("  instance_private_key: |") + 1, lines.index("  ca_certificates:") + 1
-    beside = "this stands beside `ipsec:`, not below it; indent lines"
+    beside = "must be nested under `ipsec:`; indent lines"
 
     assert [str(item) for item in read(text).complaints] == [
-        "ipsec.yml:3: jobs: this stands beside `addons:`, not within an add-on; indent lines 3 to 5"
+        "ipsec.yml:3: jobs: must be nested under an add-on of `addons:`; indent lines 3 to 5"
         " by 2 more spaces",
-        "ipsec.yml:6: properties: this stands beside `addons:`, not within an add-on; indent lines"
+        "ipsec.yml:6: properties: must be nested under an add-on of `addons:`; indent lines"
         f" 6 to {len(lines) - 1} by 2 more spaces",
         f"ipsec.yml:12: properties.instance_certificate: {beside} 12 to {key - 1} by 2 more spaces",
         f"ipsec.yml:{key}: properties.instance_private_key: {beside} {key} to {cas - 1} by 2 more"
@@ -304,8 +304,8 @@ def test_wrong_key() -> None:
     )
 
     assert complaints(text) == [
-        "ipsec.instance_private_key: the key does not belong to instance_certificate; paste the key"
-        " that the certificate was made for"
+        "ipsec.instance_private_key: the key does not match instance_certificate; paste the key"
+        " that belongs to the certificate"
     ]
 
 
@@ -327,7 +327,7 @@ def test_settings_that_the_agent_decides(key: str) -> None:
     ca = make_ca()
     (complaint,) = complaints(manifest(leaf=make_leaf(ca), cas=[ca], agent=agent))
 
-    assert complaint.startswith(f"agent.charon.settings.{key}: the agent decides this; ")
+    assert complaint.startswith(f"agent.charon.settings.{key}: the agent sets this itself; ")
 
 
 def test_not_yet_valid() -> None:
@@ -370,7 +370,7 @@ def test_unsigned() -> None:
     ca = make_ca()
     other = make_ca("Other", key=rsa_key(3072, 101))
 
-    assert "none of ca_certificates has signed it (its issuer is CN=Test CA)" in str(
+    assert "no CA in ca_certificates signed it (its issuer is CN=Test CA)" in str(
         complaints(manifest(leaf=make_leaf(ca), cas=[other]))
     )
 
@@ -398,7 +398,7 @@ def test_no_ca() -> None:
     """A CA that is none is refused."""
     fake = make_ca(is_ca=False)
 
-    assert "CN=Test CA is no CA certificate" in str(
+    assert "CN=Test CA is not a CA certificate" in str(
         complaints(manifest(leaf=make_leaf(fake), cas=[fake]))
     )
 
@@ -452,8 +452,8 @@ def test_replaced_properties() -> None:
 
     assert parsed.config is not None
     assert [item.remedy for item in parsed.complaints] == [
-        "IKEv2 is always used",
-        "a dead peer's SA is always ended, and its trap stays",
+        "remove it; IKEv2 is always used",
+        "remove it; a dead peer's SA always ends, and its trap stays",
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from ipsec_agent.core.manifest.complaint import Complaints
-from ipsec_agent.core.manifest.pem_indentation import MOST_BLOCKS, mended, misplaced
+from ipsec_agent.core.manifest.pem_indentation import MOST_BLOCKS, indented, misplaced
 from ipsec_agent.core.manifest.yaml_lines import read
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIE\nAAAA\n-----END CERTIFICATE-----"
@@ -23,33 +23,33 @@ def block(*indents: int) -> str:
     [
         (
             f"a:\n  key_x: |\n{block(2, 2, 2, 2)}  b: 1\n",
-            "the text below `key_x: |` is not indented: it must begin with at least 3 spaces",
+            "the text below `key_x: |` is not indented: it needs at least 3 spaces",
             "indent lines 3 to 6 by 2 more: `    -----BEGIN CERTIFICATE-----`",
         ),
         (
             f"a:\n- |\n{block(0, 0, 0, 0)}b: 1\n",
-            "the text below `- |` is not indented: it must begin with at least 1 space",
+            "the text below `- |` is not indented: it needs at least 1 space",
             "indent lines 3 to 6 by 2 more: `  -----BEGIN CERTIFICATE-----`",
         ),
         (
             f"a:\n  key_x: |\n{block(4, 0, 0, 0)}  b: 1\n",
             "the text below `key_x: |` is not indented by the same number of spaces in each line",
-            f"begin each of lines 3 to 6 with 4 spaces and no tab: {CORRECTED}",
+            f"start each of lines 3 to 6 with 4 spaces, not a tab: {CORRECTED}",
         ),
         (
             f"a:\n  key_x: |\n{block(6, 5, 6, 6)}  b: 1\n",
             "the text below `key_x: |` is not indented by the same number of spaces in each line",
-            f"begin each of lines 3 to 6 with 4 spaces and no tab: {CORRECTED}",
+            f"start each of lines 3 to 6 with 4 spaces, not a tab: {CORRECTED}",
         ),
         (
             "a:\n  key_x: |\n" + block(0, 0, 0, 0).replace("\n", "\n\t").rstrip("\t") + "  b: 1\n",
             "the text below `key_x: |` is not indented by the same number of spaces in each line",
-            f"begin each of lines 3 to 6 with 4 spaces and no tab: {CORRECTED}",
+            f"start each of lines 3 to 6 with 4 spaces, not a tab: {CORRECTED}",
         ),
         (
             f"a:\n  key_x: # theirs\n\n{block(2, 2, 2, 2)}  b: 1\n",
-            "there is no `|` behind `key_x:`",
-            "write `key_x: |`, and begin each of lines 4 to 7 with 4 spaces:"
+            "`|` is missing after `key_x:`",
+            "write `key_x: |`, and start each of lines 4 to 7 with 4 spaces:"
             " `    -----BEGIN CERTIFICATE-----`",
         ),
     ],
@@ -62,7 +62,7 @@ def test_misplaced(text: str, message: str, remedy: str) -> None:
     with pytest.raises(yaml.YAMLError):
         yaml.safe_load(text)
     assert [(item.message, item.remedy) for item in found] == [(message, remedy)]
-    tree = yaml.safe_load(mended(text, found))
+    tree = yaml.safe_load(indented(text, found))
     assert PEM in str(tree["a"][0] if isinstance(tree["a"], list) else tree["a"]["key_x"])
     assert "b" in tree or tree["a"]["b"] == 1
 
@@ -120,6 +120,6 @@ def test_the_rest_is_judged_too() -> None:
 
     assert tree is not None
     assert [(item.line, item.message.partition(",")[0]) for item in complaints.in_order()] == [
-        (2, "the text below `key_x: |` is not indented: it must begin with at least 1 space"),
-        (7, "this key stands twice"),
+        (2, "the text below `key_x: |` is not indented: it needs at least 1 space"),
+        (7, "listed twice"),
     ]

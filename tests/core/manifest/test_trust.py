@@ -68,14 +68,14 @@ def test_an_intermediate_alone_is_no_anchor() -> None:
 def test_a_stranger() -> None:
     """A CA that signed nothing of the chain is not enough."""
     assert said(judged(leaf(ROOT), [make_ca("Other", key=ec_key(3))])) == [
-        "error instance_certificate: none of ca_certificates has signed it (its issuer is CN=Root)"
+        "error instance_certificate: no CA in ca_certificates signed it (its issuer is CN=Root)"
     ]
 
 
 def test_another_ca_of_that_name() -> None:
     """A CA with the right name and another key did not sign it."""
     assert said(judged(leaf(ROOT), [make_ca("Root", key=ec_key(3))])) == [
-        "error instance_certificate: CN=Root of ca_certificates has another key than the CA that"
+        "error instance_certificate: CN=Root in ca_certificates has another key than the CA that"
         " signed it"
     ]
 
@@ -85,8 +85,8 @@ def test_root_only_behind_the_leaf() -> None:
     other = make_ca("Other", key=ec_key(3))
 
     assert said(judged(leaf(ROOT), [other], behind=[ROOT])) == [
-        "error instance_certificate: its chain ends at CN=Root, which is not in ca_certificates, or"
-        " is no CA"
+        "error instance_certificate: its chain ends at CN=Root, which is not a CA of"
+        " ca_certificates"
     ]
 
 
@@ -127,7 +127,7 @@ def test_an_issuer_that_is_no_ca() -> None:
     fake = make_ca("Fake", key=ec_key(3), is_ca=False)
     findings = judged(leaf(fake), [fake])
 
-    assert said(findings)[0] == "error ca_certificates[0]: CN=Fake is no CA certificate"
+    assert said(findings)[0] == "error ca_certificates[0]: CN=Fake is not a CA certificate"
     assert all(item.severity == "error" for item in findings)
 
 
@@ -136,7 +136,7 @@ def test_a_ca_that_may_not_sign() -> None:
     mute = make_ca("Mute", key=ec_key(3), extensions=[(usage(crl_sign=True), True)])
 
     assert said(judged(leaf(mute), [mute])) == [
-        "error ca_certificates[0]: CN=Mute is no CA certificate"
+        "error ca_certificates[0]: CN=Mute is not a CA certificate"
     ]
 
 
@@ -154,11 +154,11 @@ def test_self_signed() -> None:
     alone = leaf(None)
 
     assert said(judged(alone, [ROOT])) == [
-        "error instance_certificate: it signed itself, so there is no CA behind it"
+        "error instance_certificate: it is self-signed, so no CA vouches for it"
     ]
     assert said(judged(alone, [alone]))[:2] == [
-        "error ca_certificates[0]: CN=VM is no CA certificate",
-        "error instance_certificate: it signed itself, so there is no CA behind it",
+        "error ca_certificates[0]: CN=VM is not a CA certificate",
+        "error instance_certificate: it is self-signed, so no CA vouches for it",
     ]
 
 
@@ -167,7 +167,7 @@ def test_its_own_ca() -> None:
     findings = judged(ROOT, [ROOT])
 
     assert [item.severity for item in findings] == ["warning"]
-    assert "it stands in ca_certificates too" in findings[0].message
+    assert "it is also in ca_certificates" in findings[0].message
 
 
 def test_key_of_another_certificate() -> None:
@@ -177,10 +177,10 @@ def test_key_of_another_certificate() -> None:
     )
 
     assert said(trust.judge(bundle, ec_key(9), NOW))[0] == (
-        "error instance_certificate: the key belongs to its certificate number 2, not to the first"
+        "error instance_certificate: the key belongs to certificate 2 here, not to the first"
     )
     assert said(trust.judge(bundle, ec_key(8), NOW))[0] == (
-        "error instance_private_key: the key does not belong to instance_certificate"
+        "error instance_private_key: the key does not match instance_certificate"
     )
 
 
@@ -189,7 +189,7 @@ def test_an_unneeded_certificate() -> None:
     other = make_ca("Other", key=ec_key(3))
 
     assert said(judged(leaf(ROOT), [ROOT], behind=[other])) == [
-        "warning instance_certificate: CN=Other, behind the first certificate, is not part of its"
+        "warning instance_certificate: CN=Other, after the first certificate, is not part of its"
         " chain"
     ]
 
@@ -200,9 +200,9 @@ def test_twice_and_same_name() -> None:
     other = make_ca("Other", key=ec_key(4))
 
     assert said(judged(leaf(ROOT), [ROOT, other, ROOT, namesake])) == [
-        "warning ca_certificates[2]: CN=Root stands twice, here and in ca_certificates[0]",
-        "warning ca_certificates[3]: CN=Root has the name of the CA in ca_certificates[0], but"
-        " another key",
+        "warning ca_certificates[2]: CN=Root is listed twice, here and in ca_certificates[0]",
+        "warning ca_certificates[3]: CN=Root has the same name as the CA in ca_certificates[0],"
+        " but another key",
     ]
 
 
@@ -225,7 +225,7 @@ def test_usages_of_the_leaf() -> None:
 
     assert [item.message.partition(",")[0] for item in judged(limited, [ROOT])] == [
         "its key usage does not allow signatures",
-        "its extended key usage names nothing that fits IKE",
+        "its extended key usage does not allow IKE",
     ]
     assert judged(fitting, [ROOT]) == ()
 
@@ -245,5 +245,5 @@ def test_cross_signed_cas_end() -> None:
     peers = [make_ca("Peer", key=key) for _ in range(20)]
 
     assert said(judged(make_leaf(peers[0], key=ec_key(9)), [ROOT], behind=peers))[0].startswith(
-        "error instance_certificate: its chain ends at CN=Peer, which is not in ca_certificates"
+        "error instance_certificate: its chain ends at CN=Peer, which is not a CA of"
     )
