@@ -1,0 +1,189 @@
+"""README.md and docs/: what they say of the code is compared with the code."""
+
+import ast
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.cli import GUARD_ACTIONS, VERBS
+from ipsec_agent.core.charon_log import PATTERNS
+from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
+from ipsec_agent.core.manifest.parser import PROPERTIES, parse
+from ipsec_agent.core.problems.guard import GuardState
+from ipsec_agent.core.problems.xfrm_counters import MEANINGS, code
+from ipsec_agent.core.status import State, document, guard_counters
+from ipsec_agent.guard_look import Look, Saved
+from ipsec_agent.guard_look import State as LookState
+from ipsec_agent.guard_look import document as look_document
+from ipsec_agent.verbs.plan import document as plan_document
+from tests.certificates import make_ca, make_leaf
+from tests.configs import config
+from tests.core.test_status import snapshot
+from tests.manifests import manifest
+from tests.vm import healthy_vm, with_sa
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+CODE = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+def page(name: str) -> str:
+    """The text of a page of docs/."""
+    return (ROOT / "docs" / name).read_text()
+
+
+def words_of(nodes: ast.AST) -> Iterator[str]:
+    """Strings within an expression that may be a problem's code."""
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.Constant) and CODE.fullmatch(str(node.value)):
+            yield str(node.value)
+
+
+def codes_of(tree: ast.Module) -> Iterator[str]:
+    """The codes of the problems that a module makes, as written, or as given to a name."""
+    yield from handed_on(tree)
+    for first in first_arguments(tree):
+        if isinstance(first, ast.Constant):
+            yield str(first.value)
+        elif isinstance(first, ast.IfExp):
+            yield from (*words_of(first.body), *words_of(first.orelse))
+        elif isinstance(first, ast.Name):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == first.id:
+                    yield from words_of(node.value)
+        else:
+            assert ast.unparse(first) in {"line.code", "code(rise.name)"}, (
+                "teach this test its code"
+            )
+
+
+def handed_on(tree: ast.Module) -> Iterator[str]:
+    """The codes that a function takes as an argument, as its callers write them."""
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        places = [argument.arg for argument in function.args.args]
+        for first in first_arguments(function):
+            if ast.unparse(first) in places:
+                position = places.index(ast.unparse(first))
+                for call in calls:
+                    if ast.unparse(call.func) == function.name:
+                        yield from words_of(call.args[position])
+
+
+def first_arguments(tree: ast.AST) -> Iterator[ast.expr]:
+    """The first argument of each call of Problem."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem":
+            yield node.args[0]
+
+
+def test_every_problem_has_its_entry() -> None:
+    """docs/problems.md has one heading for each code that the agent can show, and no other."""
+    made = {code for _, code, _ in PATTERNS}
+    for path in (ROOT / "ipsec_agent").rglob("*.py"):
+        made |= set(codes_of(ast.parse(path.read_text())))
+    assert {"guard-missing", "ipsec-disabled", "policies-bypassed", "peer-lies"} <= made
+    headings = re.findall(r"^### `(.+)`$", page("problems.md"), flags=re.MULTILINE)
+    assert sorted(headings) == sorted({*made, "xfrm-…"})
+
+
+def test_every_entry_tells_both_sides() -> None:
+    """Each says how loud it is, what the agent does by itself and what to do."""
+    for entry in re.split(r"^### ", page("problems.md"), flags=re.MULTILINE)[1:]:
+        severity = re.match(r".*\n\*\*(info|warning|error|critical)\b", entry)
+        assert severity, entry
+        assert "\n- The agent: " in entry, entry
+        assert "\n- You" in entry, entry
+
+
+def test_every_counter_has_its_row() -> None:
+    """docs/problems.md has a row for each counter of the kernel whose meaning is known."""
+    rows = re.findall(r"^\| `(xfrm-[a-z-]+)`", page("problems.md"), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(map(code, MEANINGS))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each link within the project names a file that is there, and a heading of it."""
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text()):
+        name, _, anchor = target.partition("#")
+        other = path.parent / name if name else path
+        assert other.exists(), target
+        assert not anchor or anchor in set(anchors(other.read_text())), target
+
+
+def anchors(text: str) -> Iterator[str]:
+    """What a link may name: each heading in lower case, hyphens for spaces, no punctuation."""
+    for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def rows(text: str, heading: str) -> set[str]:
+    """The names in the first column of the table below a heading."""
+    _, _, below = text.partition(f"{heading}\n")
+    assert below, heading
+    table = re.search(r"(?:^\|.*\n)+", below, flags=re.MULTILINE)
+    assert table, heading
+    firsts = [line.split("|")[1] for line in table[0].splitlines()[2:]]
+    return {name for first in firsts for name in re.findall(r"`([^`]+)`", first)}
+
+
+def test_config_keys() -> None:
+    """docs/config.md has a row for each key that the parser knows."""
+    text = page("config.md")
+    assert rows(text, "## Properties") == PROPERTIES
+    assert rows(text, "## agent") == AGENT_KEYS
+    assert rows(text, "## agent.charon") == CHARON_KEYS
+
+
+def test_status_keys() -> None:
+    """docs/status.md has a row for each key of the document, and of its peers."""
+    text, vm = page("status.md"), with_sa(healthy_vm())
+    shown = document(snapshot(vm))
+    counters = set(guard_counters(None))
+    assert rows(text, "## `status --json`") == set(shown)
+    assert rows(text, "### peers") == set(shown["peers"][0])
+    assert rows(text, "### Counters of the guard") == counters
+    assert set(shown["guard"]) == {"mode", "state"} | counters
+    for code_of_state in (*State, *GuardState):
+        assert f"`{code_of_state}`" in text or code_of_state is State.DRAINING
+
+
+def test_guard_status_keys() -> None:
+    """docs/status.md has a row for each key of `guard status --json`."""
+    seen = look_document(Look(LookState.MISSING, None, None, Saved.MISSING, ()), Path("/x"), {})
+    assert rows(page("status.md"), "## `guard status --json`") == set(seen) - set(
+        guard_counters(None)
+    )
+    for word in (*LookState, *Saved):
+        assert f"`{word}`" in page("status.md")
+
+
+def test_plan_keys() -> None:
+    """docs/status.md has a row for each key of `plan --json`."""
+    shown = plan_document(config(), ip_address("10.0.0.5"), ip_address("10.0.0.9"))
+    assert rows(page("status.md"), "## `plan --json`") == set(shown)
+
+
+def test_verbs() -> None:
+    """docs/status.md tells the exit codes of each verb and of each action of `guard`."""
+    told = {" ".join(row.split()[:2]) for row in rows(page("status.md"), "## Exit codes")}
+    named = {word.split("[")[0].strip() for word in told}
+    wanted = {*VERBS, *(f"guard {action}" for action in GUARD_ACTIONS)} - {"guard"}
+    assert named == wanted
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", page("config.md"), re.DOTALL))
+def test_examples_of_the_agent_section(example: str) -> None:
+    """Each example of docs/config.md is accepted, beside the properties of a good config."""
+    ca = make_ca()
+    text = manifest(leaf=make_leaf(ca), cas=[ca], form="rendered") + example
+    assert parse(text, file="ipsec.yml", now=datetime.now(UTC)).complaints == ()
