@@ -31,7 +31,7 @@ WITHIN_HOST = {
     "vici_wire": {"own_time"},
     "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
-    "xfrm_records": {"xfrm_messages"},
+    "xfrm_records": {"rtnetlink", "xfrm_messages"},
 }
 MAY_IMPORT_PYROUTE2 = {"host.pyroute2_parts"}
 MAY_IMPORT_AGENT = {"verbs.run"}

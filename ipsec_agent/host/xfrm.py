@@ -11,13 +11,12 @@ from typing import Any
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, listening, watch
+from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
 from ipsec_agent.host.pyroute2_parts import NLM_F_REQUEST, AsyncNetlinkSocket, nlmsg
-from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind, PolicyDefault, XfrmMarshal
+from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind, XfrmMarshal
 from ipsec_agent.host.xfrm_records import (
-    XfrmEvent,
+    Decoded,
     default_blocks,
-    event_of,
     matters,
     policy_deletion,
     policy_of,
@@ -38,6 +37,8 @@ class Xfrm:
 
     def __init__(self, wire: NetlinkWire) -> None:
         self._wire = wire
+        self._policies = Decoded(policy_of)
+        self._states = Decoded(state_of)
 
     async def policies(self) -> tuple[Policy, ...]:
         """All policies that apply to any packet their selector names.
@@ -50,7 +51,7 @@ class Xfrm:
         """
         # A body would be read as attributes: dump requests are bare.
         found = await self._wire.dump("reading the kernel's policies", nlmsg, Kind.GET_POLICY)
-        return tuple(policy for policy in map(policy_of, found) if policy is not None)
+        return self._policies.all(found)
 
     async def states(self) -> tuple[SecurityAssociation, ...]:
         """All ESP SAs, larval ones (SPI 0) included. No key is decoded.
@@ -59,7 +60,7 @@ class Xfrm:
             KernelError: refused, too late, or the kernel has no XFRM.
         """
         found = await self._wire.dump("reading the kernel's SAs", nlmsg, Kind.GET_SA)
-        return tuple(state for state in map(state_of, found) if state is not None)
+        return self._states.all(found)
 
     async def default_blocks(self) -> tuple[Direction, ...]:
         """Where the kernel blocks packets that no policy selects; nowhere before Linux 5.15.
@@ -70,10 +71,10 @@ class Xfrm:
 
         async def ask(socket: Any) -> tuple[Direction, ...]:
             async with aclosing(
-                await socket.nlm_request(PolicyDefault(), Kind.GET_DEFAULT, NLM_F_REQUEST)
+                await socket.nlm_request(nlmsg(), Kind.GET_DEFAULT, NLM_F_REQUEST)
             ) as answer:
                 async for message in answer:
-                    return default_blocks(message)
+                    return default_blocks(message["body"])
             return ()
 
         try:
@@ -120,17 +121,6 @@ class Xfrm:
             matters=matters,
             lacking=_LACKING,
         )
-
-    @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[XfrmEvent]]:
-        """All events from the moment of entry on, with what each is about.
-
-        Raises:
-            KernelError: the kernel does not let us listen, or events were lost (ENOBUFS).
-        """
-        doing = "listening to the kernel's policies"
-        async with listening(doing, _open_socket, _GROUPS, lacking=_LACKING) as messages:
-            yield (event_of(message) async for message in messages)
 
 
 @asynccontextmanager

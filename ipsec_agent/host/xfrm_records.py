@@ -1,18 +1,20 @@
-"""XFRM messages to and from the agent's records; no socket."""
+"""XFRM messages to and from the agent's records, by `struct` (linux/xfrm.h); no socket."""
 
-import enum
+import functools
 import socket
-from collections.abc import Callable
+import struct
+import sys
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Any
-
-from msgspec import Struct
+from typing import Generic, NamedTuple, TypeVar
 
 from ipsec_agent.core.esp import Algorithm, DummySa, Use
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.host.rtnetlink import attributes
 from ipsec_agent.host.xfrm_messages import (
     Kind,
+    Message,
     NewSa,
     PolicyId,
     SaId,
@@ -43,70 +45,130 @@ IN_UDP, IKE_PORT = 2, 4500
 """UDP_ENCAP_ESPINUDP, and the port that ESP shares with IKE then."""
 
 
-class XfrmEventKind(enum.StrEnum):
-    """What happened to a policy or an SA."""
-
-    POLICY_ADDED = "policy added"
-    POLICY_UPDATED = "policy updated"
-    POLICY_DELETED = "policy deleted"
-    POLICY_EXPIRED = "policy expired"
-    POLICIES_FLUSHED = "policies flushed"
-    SA_ADDED = "sa added"
-    SA_UPDATED = "sa updated"
-    SA_DELETED = "sa deleted"
-    SA_EXPIRED = "sa expired"
-    SAS_FLUSHED = "sas flushed"
-    OTHER = "other"
+_SELECTOR = "16s16s4HHBBBxxxiI"
+_POLICY = struct.Struct(f"={_SELECTOR}64x4QIIBB6x")
+_SA = struct.Struct(f"={_SELECTOR}16sIBxxx16s64x4Q16xIHBxB7x")
 
 
-_KINDS = {
-    Kind.NEW_POLICY: XfrmEventKind.POLICY_ADDED,
-    Kind.UPDATE_POLICY: XfrmEventKind.POLICY_UPDATED,
-    Kind.DELETE_POLICY: XfrmEventKind.POLICY_DELETED,
-    Kind.POLICY_EXPIRE: XfrmEventKind.POLICY_EXPIRED,
-    Kind.FLUSH_POLICY: XfrmEventKind.POLICIES_FLUSHED,
-    Kind.NEW_SA: XfrmEventKind.SA_ADDED,
-    Kind.UPDATE_SA: XfrmEventKind.SA_UPDATED,
-    Kind.DELETE_SA: XfrmEventKind.SA_DELETED,
-    Kind.EXPIRE: XfrmEventKind.SA_EXPIRED,
-    Kind.FLUSH_SA: XfrmEventKind.SAS_FLUSHED,
-}
+class _PolicyInfo(NamedTuple):
+    """`struct xfrm_userpolicy_info`, without its limits; ports are in network order."""
+
+    to: bytes
+    by: bytes
+    to_port: int
+    to_mask: int
+    by_port: int
+    by_mask: int
+    family: int
+    to_prefix: int
+    by_prefix: int
+    upper: int
+    link: int
+    user: int
+    bytes: int
+    packets: int
+    added: int
+    used: int
+    priority: int
+    number: int
+    direction: int
+    action: int
 
 
-class XfrmEvent(Struct, frozen=True):
-    """One event of the kernel.
+class _SaInfo(NamedTuple):
+    """`struct xfrm_usersa_info`, without limits and error counters; the SPI is in network order."""
 
-    Attributes:
-        selector: of the policy, None for SAs, flushes and policies that no PolicySelector tells.
-        spi: of the SA, 0 for policies and larval SAs.
-        hard: an expiry that ended the SA.
+    to: bytes
+    by: bytes
+    to_port: int
+    to_mask: int
+    by_port: int
+    by_mask: int
+    selected: int
+    to_prefix: int
+    by_prefix: int
+    upper: int
+    link: int
+    user: int
+    destination: bytes
+    spi: int
+    protocol: int
+    source: bytes
+    bytes: int
+    packets: int
+    added: int
+    used: int
+    reqid: int
+    family: int
+    mode: int
+    flags: int
+
+
+_SA_ID = struct.Struct("=16sIHBx")
+"""`struct xfrm_usersa_id`."""
+
+ENCAP, TEMPLATES, LAST_USED, MARK, IF_ID = 4, 5, 15, 21, 31
+"""XFRMA_*: attributes. Those that carry keys are not looked at."""
+
+T = TypeVar("T")
+
+
+class Decoded(Generic[T]):
+    """What a dump's messages say; one with the same bytes as in the last dump is not read again.
+
+    Args:
+        decode: makes a record of a body, None where it is none of ours.
     """
 
-    kind: XfrmEventKind
-    selector: PolicySelector | None = None
-    spi: int = 0
-    hard: bool = False
+    def __init__(self, decode: Callable[[bytes], T | None]) -> None:
+        self._decode = decode
+        self._known: dict[bytes, T | None] = {}
+
+    def all(self, messages: Iterable[Message]) -> tuple[T, ...]:
+        """The records of a whole dump."""
+        before, now, found = self._known, {}, []
+        for message in messages:
+            body = message["body"]
+            record = now[body] = before[body] if body in before else self._decode(body)
+            if record is not None:
+                found.append(record)
+        self._known = now
+        return tuple(found)
 
 
-def policy_of(message: Any) -> Policy | None:
-    """A policy of a dump; None where no PolicySelector tells what it applies to."""
-    selector = selector_of(message)
-    if selector is None:
+def policy_of(body: bytes) -> Policy | None:
+    """A policy of a dump; None where no PolicySelector tells what it applies to.
+
+    That is where it is a socket's, or a mark, an interface or a link narrows it.
+    """
+    info = _PolicyInfo._make(_POLICY.unpack_from(body))
+    if info.direction not in _DIRECTIONS or info.link:
         return None
-    templates = unpack_templates(message.get_attr("XFRMA_TMPL") or b"")
+    found = dict(attributes(body[_POLICY.size :]))
+    if any(found.get(IF_ID, b"")) or any(found.get(MARK, b"")[4:]):
+        return None
+    templates = unpack_templates(found.get(TEMPLATES, b""))
     return Policy(
-        selector=selector,
-        priority=message["priority"],
+        selector=PolicySelector(
+            direction=Direction(info.direction),
+            source=_network(info.by, info.by_prefix, info.family),
+            destination=_network(info.to, info.to_prefix, info.family),
+            protocol=info.upper,
+            # The kernel compares (port XOR wanted) AND mask: mask 0 is any port.
+            source_port=socket.ntohs(info.by_port & info.by_mask),
+            destination_port=socket.ntohs(info.to_port & info.to_mask),
+        ),
+        priority=info.priority,
         esp=any(
             template.protocol == ESP and template.mode == MODE_TRANSPORT and not template.optional
             for template in templates
         ),
-        blocks=message["action"] == ACTION_BLOCK,
+        blocks=info.action == ACTION_BLOCK,
         optional=any(template.optional for template in templates),
         reqid=templates[0].reqid if templates else 0,
-        index=message["index"],
-        added=message["add_time"],
-        tunnel=_tunnel(selector.direction, templates),
+        index=info.number,
+        added=info.added,
+        tunnel=_tunnel(Direction(info.direction), templates),
     )
 
 
@@ -118,87 +180,61 @@ def _tunnel(direction: Direction, templates: tuple[Template, ...]) -> Address | 
     return None
 
 
-def state_of(message: Any) -> SecurityAssociation | None:
+def state_of(body: bytes) -> SecurityAssociation | None:
     """An SA of a dump, without its keys; None where it is not ESP, or a dummy."""
-    if message["proto"] != ESP or _is_dummy(message):
+    info = _SaInfo._make(_SA.unpack_from(body))
+    if info.protocol != ESP or _is_dummy(info.destination, info.spi, info.family):
         return None
-    encapsulation = message.get_attr("XFRMA_ENCAP")
-    source = _address(message["saddr"], message["family"])
-    destination = _address(message["daddr"], message["family"])
+    found = dict(attributes(body[_SA.size :]))
     return SecurityAssociation(
-        source=source,
-        destination=destination,
-        spi=message["spi"],
-        reqid=message["reqid"],
-        bytes=message["bytes"],
-        packets=message["packets"],
-        added=message["add_time"],
-        first_used=message["use_time"],
-        last_used=message.get_attr("XFRMA_LASTUSED") or 0,
-        encapsulated=encapsulation is not None and encapsulation["type"] != 0,
-        between_hosts=message["mode"] == MODE_TRANSPORT
-        and message["sel_family"] == message["family"]
-        and _network(message["sel_saddr"], message["sel_prefixlen_s"], message["family"])
-        == ip_network(source)
-        and _network(message["sel_daddr"], message["sel_prefixlen_d"], message["family"])
-        == ip_network(destination),
+        source=_address(info.source, info.family),
+        destination=_address(info.destination, info.family),
+        spi=socket.ntohl(info.spi),
+        reqid=info.reqid,
+        bytes=info.bytes,
+        packets=info.packets,
+        added=info.added,
+        first_used=info.used,
+        last_used=int.from_bytes(found.get(LAST_USED, b""), sys.byteorder),
+        encapsulated=any(found.get(ENCAP, b"")[:2]),
+        between_hosts=info.mode == MODE_TRANSPORT and _selects_its_hosts(info),
     )
 
 
-def default_blocks(message: Any) -> tuple[Direction, ...]:
-    """Where packets that no policy selects are blocked."""
+def _selects_its_hosts(info: _SaInfo) -> bool:
+    """Whether an SA's selector is exactly its own two addresses."""
+    size = _SIZE.get(info.family, 0)
+    return (
+        info.selected == info.family
+        and info.to_prefix == info.by_prefix == size * 8
+        and info.to[:size] == info.destination[:size]
+        and info.by[:size] == info.source[:size]
+    )
+
+
+def default_blocks(body: bytes) -> tuple[Direction, ...]:
+    """Where packets that no policy selects are blocked (struct xfrm_userpolicy_default)."""
+    into, forward, out = body[:3]
+    actions = {Direction.IN: into, Direction.OUT: out, Direction.FWD: forward}
     # linux/xfrm.h: XFRM_USERPOLICY_BLOCK.
-    return tuple(one for one in Direction if message[one.name.lower()] == ACTION_BLOCK)
+    return tuple(one for one in Direction if actions[one] == ACTION_BLOCK)
 
 
-def event_of(message: Any) -> XfrmEvent:
-    """What an event is about."""
-    kind = _KINDS.get(message["header"]["type"], XfrmEventKind.OTHER)
-    match kind:
-        case XfrmEventKind.POLICY_ADDED | XfrmEventKind.POLICY_UPDATED:
-            return XfrmEvent(kind, selector=selector_of(message))
-        case XfrmEventKind.POLICY_DELETED:
-            # Deleted by index, the id names no selector: the whole policy inside does.
-            return XfrmEvent(
-                kind, selector=selector_of(message.get_attr("XFRMA_POLICY") or message)
-            )
-        case XfrmEventKind.SA_ADDED | XfrmEventKind.SA_UPDATED | XfrmEventKind.SA_DELETED:
-            return XfrmEvent(kind, spi=message["spi"])
-        case XfrmEventKind.SA_EXPIRED:
-            return XfrmEvent(kind, spi=message["spi"], hard=bool(message["hard"]))
-        case _:
-            return XfrmEvent(kind)
-
-
-def matters(message: Any) -> bool:
+def matters(message: Message) -> bool:
     """Whether an event calls for a look: larval SAs come and go with every silent peer.
 
     A dummy SA never does, whoever tries with it what the kernel can do.
     """
-    kind = message["header"]["type"]
-    if kind in {Kind.EXPIRE, Kind.DELETE_SA} and _is_dummy(message):
-        return False
+    kind, body = message["header"]["type"], message["body"]
+    if kind == Kind.DELETE_SA:
+        destination, spi, family, _ = _SA_ID.unpack_from(body)
+        return not _is_dummy(destination, spi, family)
     if kind == Kind.EXPIRE:
-        return bool(message["hard"]) and message["spi"] != 0
+        # struct xfrm_user_expire: the SA, and whether it has ended by it.
+        info = _SaInfo._make(_SA.unpack_from(body))
+        ended = body[_SA.size] != 0 and info.spi != 0
+        return ended and not _is_dummy(info.destination, info.spi, info.family)
     return kind not in {Kind.NEW_SA, Kind.UPDATE_SA, Kind.ACQUIRE}
-
-
-def selector_of(message: Any) -> PolicySelector | None:
-    """A policy's selector; None where a socket, mark, interface or link narrows it."""
-    if message["dir"] not in tuple(Direction) or message["sel_ifindex"]:
-        return None
-    if message.get_attr("XFRMA_IF_ID") or (message.get_attr("XFRMA_MARK") or {}).get("mask"):
-        return None
-    family = message["sel_family"]
-    return PolicySelector(
-        direction=Direction(message["dir"]),
-        source=_network(message["sel_saddr"], message["sel_prefixlen_s"], family),
-        destination=_network(message["sel_daddr"], message["sel_prefixlen_d"], family),
-        protocol=message["sel_proto"],
-        # The kernel compares (port XOR wanted) AND mask: mask 0 is any port.
-        source_port=message["sel_sport"] & message["sel_sport_mask"],
-        destination_port=message["sel_dport"] & message["sel_dport_mask"],
-    )
 
 
 def policy_deletion(policy: Policy | PolicySelector) -> PolicyId:
@@ -253,15 +289,16 @@ def dummy_deletion(version: int) -> SaId:
     return state_deletion(_LOOPBACK[version], DUMMY_SPI)
 
 
+_DIRECTIONS = frozenset(int(one) for one in Direction)
+_SIZE = {int(socket.AF_INET): 4, int(socket.AF_INET6): 16}
+"""Bytes of an address by its family."""
+
 _LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 
 
-def _is_dummy(message: Any) -> bool:
+def _is_dummy(destination: bytes, spi: int, family: int) -> bool:
     """Whether an SA is one that only tries what the kernel can do."""
-    return (
-        message["spi"] in RESERVED_SPIS
-        and _address(message["daddr"], message["family"]).is_loopback
-    )
+    return socket.ntohl(spi) in RESERVED_SPIS and _address(destination, family).is_loopback
 
 
 def _algorithm(one: Algorithm, key: bytes) -> tuple[str, bytes]:
@@ -289,10 +326,13 @@ def _selector_fields(selector: PolicySelector) -> dict[str, int | bytes]:
     }
 
 
+# Addresses and networks are few and come again and again; to make one takes some microseconds.
+@functools.lru_cache(maxsize=8192)
 def _address(raw: bytes, family: int) -> Address:
     return IPv6Address(raw) if family == socket.AF_INET6 else IPv4Address(raw[:4])
 
 
+@functools.lru_cache(maxsize=8192)
 def _network(raw: bytes, prefix: int, family: int) -> Network:
     return ip_network((_address(raw, family), prefix), strict=False)
 

@@ -12,9 +12,11 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.esp import DummySa, dummy_sas
 from ipsec_agent.host.preflight import esp_ability, read_evidence
-from ipsec_agent.host.xfrm_messages import INFINITE, NewSa, SaExpire, SaId, SaInfo
+from ipsec_agent.host.xfrm_messages import INFINITE, Message, NewSa, SaId
 from ipsec_agent.host.xfrm_records import TIMES, dummy_deletion, dummy_sa, matters, state_of
 from tests.configs import config
+from tests.host.xfrm_made import SaExpire, SaInfo
+from tests.host.xfrm_made import sent as made
 
 HEADER = 16
 RELEASE = os.uname().release
@@ -96,16 +98,17 @@ def test_where_it_is(version: int, family: int, address: str) -> None:
     assert (gone["daddr"], gone["spi"], gone["family"]) == (raw, 255, family)
 
 
-def shown(kind: type[Any], number: int, *, spi: int = 255, address: str = "127.0.0.1") -> Any:
+def shown(kind: type[Any], number: int, *, spi: int = 255, address: str = "127.0.0.1") -> Message:
     """An SA of a dump, or an event of one."""
     message = kind()
-    message["header"]["type"] = number
     message["daddr"] = ip_address(address).packed.ljust(16, b"\0")
     message["family"] = 2 if ip_address(address).version == 4 else 10
     message["spi"], message["proto"] = spi, 50
     if kind is SaExpire:
         message["hard"] = 1
-    return message
+    if kind is not SaId:
+        message["saddr"] = message["daddr"]
+    return made(message, number)
 
 
 OTHERS = [(256, "127.0.0.1"), (255, "10.0.0.1"), (0, "127.0.0.1"), (0xC0000001, "10.0.0.1")]
@@ -115,9 +118,8 @@ OTHERS = [(256, "127.0.0.1"), (255, "10.0.0.1"), (0, "127.0.0.1"), (0xC0000001, 
 def test_it_is_no_sa_of_anybody(address: str) -> None:
     """Neither a reading of SAs nor an event of its end tells of it."""
     found = shown(SaInfo, 0x10, address=address)
-    found["saddr"] = found["daddr"]
 
-    assert state_of(found) is None
+    assert state_of(found["body"]) is None
     assert not matters(shown(SaId, 0x11, address=address))
     assert not matters(shown(SaExpire, 0x18, address=address))
 
@@ -126,9 +128,8 @@ def test_it_is_no_sa_of_anybody(address: str) -> None:
 def test_others_are_seen(spi: int, address: str) -> None:
     """Only a reserved SPI on loopback is ours."""
     found = shown(SaInfo, 0x10, spi=spi, address=address)
-    found["saddr"] = found["daddr"]
 
-    assert state_of(found) is not None
+    assert state_of(found["body"]) is not None
     assert matters(shown(SaId, 0x11, spi=spi, address=address))
     assert matters(shown(SaExpire, 0x18, spi=spi, address=address)) is (spi != 0)
 

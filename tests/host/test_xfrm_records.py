@@ -1,26 +1,16 @@
 """XFRM messages to and from records: what recorded kernel messages mean."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
-from ipsec_agent.host.xfrm_messages import (
-    PolicyId,
-    PolicyInfo,
-    SaId,
-    SaInfo,
-    Template,
-    XfrmMarshal,
-    pack_templates,
-)
+from ipsec_agent.host.xfrm_messages import Message, PolicyId, SaId, Template
 from ipsec_agent.host.xfrm_records import (
-    XfrmEvent,
-    XfrmEventKind,
-    event_of,
+    Decoded,
+    default_blocks,
     matters,
     policy_deletion,
     policy_of,
@@ -28,16 +18,11 @@ from ipsec_agent.host.xfrm_records import (
     state_of,
 )
 from tests.host import xfrm_dumps
+from tests.host.xfrm_made import PolicyInfo, SaInfo, pack_templates, read, sent
 
 OUT = PolicySelector(
     Direction.OUT, IPv4Network("10.0.0.1/32"), IPv4Network("10.0.0.0/24"), 17, 53, 99
 )
-
-
-def read(recorded: bytes) -> Any:
-    """The one message in some bytes."""
-    (message,) = XfrmMarshal().parse(recorded)
-    return message
 
 
 def made_policy(*templates: Template, **fields: int) -> Policy | None:
@@ -45,9 +30,7 @@ def made_policy(*templates: Template, **fields: int) -> Policy | None:
     message = PolicyInfo()
     message.update({"sel_family": 2, **fields})
     message["attrs"] = [("XFRMA_TMPL", pack_templates(templates))] if templates else []
-    message["header"]["type"] = 0x13
-    message.encode()
-    return policy_of(read(bytes(message.data)))
+    return policy_of(sent(message, 0x13)["body"])
 
 
 def test_trap_of_charon() -> None:
@@ -62,7 +45,7 @@ def test_trap_of_charon() -> None:
         reqid=1,
     )
 
-    found = policy_of(read(xfrm_dumps.TRAP_OUT))
+    found = policy_of(read(xfrm_dumps.TRAP_OUT)["body"])
 
     assert found is not None
     assert found.index > 0
@@ -72,7 +55,7 @@ def test_trap_of_charon() -> None:
 
 def test_trap_of_charon_ipv6() -> None:
     """An IPv6 trap has the peers' network as source, and the VM as destination, on its way in."""
-    found = policy_of(read(xfrm_dumps.TRAP_IN_V6))
+    found = policy_of(read(xfrm_dumps.TRAP_IN_V6)["body"])
 
     assert found is not None
     assert found.esp
@@ -83,7 +66,7 @@ def test_trap_of_charon_ipv6() -> None:
 
 def test_discovery_shunt() -> None:
     """A shunt for an ICMPv6 type has the type as source port, and no template."""
-    found = policy_of(read(xfrm_dumps.DISCOVERY_IN))
+    found = policy_of(read(xfrm_dumps.DISCOVERY_IN)["body"])
 
     everything = IPv6Network("::/0")
     assert found is not None
@@ -97,12 +80,12 @@ def test_discovery_shunt() -> None:
 )
 def test_narrowed_policies_are_left_out(recorded: bytes) -> None:
     """Policies of one socket, of a mark or of a link hold for other packets than they name."""
-    assert policy_of(read(recorded)) is None
+    assert policy_of(read(recorded)["body"]) is None
 
 
 def test_block() -> None:
     """A block policy blocks and requires nothing."""
-    found = policy_of(read(xfrm_dumps.BLOCK_OUT))
+    found = policy_of(read(xfrm_dumps.BLOCK_OUT)["body"])
 
     assert found is not None
     assert (found.blocks, found.esp, found.optional, found.priority) == (True, False, False, 5)
@@ -110,7 +93,7 @@ def test_block() -> None:
 
 def test_optional() -> None:
     """A policy of level use requires no ESP."""
-    found = policy_of(read(xfrm_dumps.OPTIONAL_OUT))
+    found = policy_of(read(xfrm_dumps.OPTIONAL_OUT)["body"])
 
     assert found is not None
     assert (found.esp, found.optional, found.reqid) == (False, True, 4)
@@ -147,7 +130,7 @@ def test_port_mask() -> None:
 
 def test_larval_sa() -> None:
     """An SA that waits for IKE has SPI 0."""
-    found = state_of(read(xfrm_dumps.LARVAL_SA))
+    found = state_of(read(xfrm_dumps.LARVAL_SA)["body"])
 
     assert found is not None
     assert found.added > 0
@@ -175,10 +158,8 @@ def test_sa_with_counters() -> None:
         ("XFRMA_ENCAP", {"type": 2, "sport": 4500, "dport": 4500}),
         ("XFRMA_LASTUSED", 200),
     ]
-    message["header"]["type"] = 0x10
-    message.encode()
 
-    assert state_of(read(bytes(message.data))) == SecurityAssociation(
+    assert state_of(sent(message)["body"]) == SecurityAssociation(
         source=IPv6Address("fd00::1"),
         destination=IPv6Address("fd00::2"),
         spi=0xC1234567,
@@ -210,10 +191,8 @@ def test_sa_between_its_two_hosts(changes: dict[str, int | bytes], *, between: b
     message.update(saddr=one, daddr=other, spi=0x1000, proto=50, family=2, mode=0)
     message.update(sel_saddr=one, sel_daddr=other, sel_family=2)
     message.update({"sel_prefixlen_s": 32, "sel_prefixlen_d": 32, **changes})
-    message["header"]["type"] = 0x10
-    message.encode()
 
-    found = state_of(read(bytes(message.data)))
+    found = state_of(sent(message)["body"])
 
     assert found is not None
     assert found.between_hosts is between
@@ -236,10 +215,8 @@ def test_only_esp(proto: int, *, seen: bool) -> None:
     """AH and IPComp are none of ours."""
     message = SaInfo()
     message.update(proto=proto, family=2)
-    message["header"]["type"] = 0x10
-    message.encode()
 
-    assert seen is (state_of(read(bytes(message.data))) is not None)
+    assert seen is (state_of(sent(message)["body"]) is not None)
 
 
 def test_policy_deletion_by_selector() -> None:
@@ -275,34 +252,45 @@ def test_state_deletion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "kind", "spi", "destination", "wakes"),
+    ("recorded", "wakes"),
     [
-        (xfrm_dumps.TRAP_OUT, XfrmEventKind.POLICY_ADDED, 0, "10.9.0.0/24", True),
-        (xfrm_dumps.POLICY_DELETED, XfrmEventKind.POLICY_DELETED, 0, "10.0.0.0/24", True),
-        (xfrm_dumps.POLICY_DELETED_BY_INDEX, XfrmEventKind.POLICY_DELETED, 0, "10.0.1.0/24", True),
-        (xfrm_dumps.POLICIES_FLUSHED, XfrmEventKind.POLICIES_FLUSHED, 0, None, True),
-        (xfrm_dumps.RESERVED_SA, XfrmEventKind.SA_ADDED, 0x1000, None, False),
-        (xfrm_dumps.SA_DELETED, XfrmEventKind.SA_DELETED, 0x1000, None, True),
-        (xfrm_dumps.RESERVED_SA_EXPIRED, XfrmEventKind.SA_EXPIRED, 0x1000, None, True),
-        (xfrm_dumps.LARVAL_EXPIRED, XfrmEventKind.SA_EXPIRED, 0, None, False),
+        (xfrm_dumps.TRAP_OUT, True),
+        (xfrm_dumps.POLICY_DELETED, True),
+        (xfrm_dumps.POLICY_DELETED_BY_INDEX, True),
+        (xfrm_dumps.POLICIES_FLUSHED, True),
+        (xfrm_dumps.RESERVED_SA, False),
+        (xfrm_dumps.SA_DELETED, True),
+        (xfrm_dumps.RESERVED_SA_EXPIRED, True),
+        (xfrm_dumps.LARVAL_EXPIRED, False),
     ],
 )
-def test_events(
-    recorded: bytes, kind: XfrmEventKind, spi: int, destination: str | None, *, wakes: bool
-) -> None:
-    """An event says what it is about; larval and new SAs are no reason to wake."""
-    message = read(recorded)
-
-    event = event_of(message)
-
-    assert kind == event.kind
-    assert spi == event.spi
-    assert destination == (str(event.selector.destination) if event.selector else None)
-    assert wakes is matters(message)
+def test_events(recorded: bytes, *, wakes: bool) -> None:
+    """Larval and new SAs are no reason to wake."""
+    assert wakes is matters(read(recorded))
 
 
-def test_expiry_is_hard() -> None:
-    """The end of an SA by time is a hard expiry."""
-    assert event_of(read(xfrm_dumps.RESERVED_SA_EXPIRED)) == XfrmEvent(
-        XfrmEventKind.SA_EXPIRED, spi=0x1000, hard=True
-    )
+def test_default_blocks() -> None:
+    """The kernel's order is in, forwarded, out."""
+    assert default_blocks(bytes((2, 2, 2))) == ()
+    assert default_blocks(bytes((2, 1, 2))) == (Direction.FWD,)
+    assert default_blocks(bytes((1, 2, 1))) == (Direction.IN, Direction.OUT)
+
+
+def test_what_is_the_same_is_read_once() -> None:
+    """Of the messages of a dump only those are decoded that the last dump did not have."""
+    decoded: list[bytes] = []
+
+    def decode(body: bytes) -> str | None:
+        decoded.append(body)
+        return body.decode() if body != b"none" else None
+
+    def message(text: str) -> Message:
+        return {"header": {}, "body": text.encode()}
+
+    reading = Decoded(decode)
+
+    assert reading.all(map(message, ("one", "none", "two"))) == ("one", "two")
+    assert reading.all(map(message, ("none", "two", "three", "two"))) == ("two", "three", "two")
+    assert decoded == [b"one", b"none", b"two", b"three"]
+    assert reading.all(map(message, ("one",))) == ("one",)
+    assert decoded[-1] == b"one"
