@@ -6,15 +6,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from msgspec import Struct
-
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Action, Authority, Connection, Credentials
 from ipsec_agent.core.observed import Charon, CharonProcess, IkePorts, Inherited, LoadedConnection
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
-from ipsec_agent.errors import CharonGoneError, CharonTimeoutError, ForeignCharonError, KernelError
+from ipsec_agent.errors import (
+    CharonGoneError,
+    CharonRefusedError,
+    CharonTimeoutError,
+    ForeignCharonError,
+    KernelError,
+)
 from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import (
@@ -26,7 +30,6 @@ from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.process import (
-    Work,
     continue_charon,
     find_charon,
     is_well,
@@ -34,8 +37,8 @@ from ipsec_agent.host.process import (
     note_pid,
     stop_charon,
     watch_death,
-    work,
 )
+from ipsec_agent.host.silence import Silence
 from ipsec_agent.host.systemd import charon_unit, stop_unit
 
 VICI_DEADLINE = 5.0
@@ -54,44 +57,8 @@ CREDENTIALS = "credentials"
 """Under this name the mark of the credentials stands among the connections' fingerprints; no
 connection of ours is called so."""
 
-WORKING = 0.5
-"""Threads of charon's that must on average run, or wait for a CPU, for it to count as working: one
-of a charon that is at work does all the time, and one that hangs wakes for timers and events."""
-
 GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
-
-
-class _Silence(Struct):
-    """Since charon answered last.
-
-    Attributes:
-        missed: deadlines that it let pass.
-        idle: how many of the last ones in a row it did nothing in.
-        seconds: how long they were, by the clock.
-        glimpse: when it was last looked at, and how much it had worked until then.
-    """
-
-    missed: int = 0
-    idle: int = 0
-    seconds: float = 0.0
-    glimpse: tuple[float, Work] | None = None
-
-    def watch(self, process: CharonProcess) -> None:
-        """Begin to watch whether it works; to look costs more than to ask one that is well."""
-        if self.glimpse is None:
-            self.glimpse = (time.monotonic(), work(process.pid))
-
-    def missed_deadline(self, process: CharonProcess, took: float) -> None:
-        """Count a deadline that took so many seconds by the clock."""
-        now, done = time.monotonic(), work(process.pid)
-        since, before = self.glimpse or (now, done)
-        works = now > since and done.since(before, now - since, WORKING)
-        self.missed += 1
-        self.idle = 0 if works else self.idle + 1
-        # One in which this process hardly ran counts no more than two.
-        self.seconds += min(took, 2 * VICI_DEADLINE)
-        self.glimpse = (now, done)
 
 
 class CharonHost:
@@ -108,8 +75,9 @@ class CharonHost:
         self._question: asyncio.Task[Charon] | None = None
         self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
         self._asked = 0.0
-        self._silence = _Silence()
+        self._silence = Silence()
         self._versioned: tuple[object, str] = (None, "")
+        self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
         self._wake: Callable[[], None] = lambda: None
 
     def adopt(self, config: Config) -> None:
@@ -152,14 +120,16 @@ class CharonHost:
             answer = question.result()
         except (CharonTimeoutError, TimeoutError):
             # The latter is the deadline over all its questions.
-            self._silence.missed_deadline(process, time.monotonic() - self._asked)
+            took = time.monotonic() - self._asked
+            # One in which this process hardly ran counts no more than two.
+            self._silence.missed_deadline(process, min(took, 2 * VICI_DEADLINE))
             # At once, and not only at the next tick: the second miss has it replaced.
             self._begin(process).add_done_callback(lambda _task: self._wake())
             return self._silent(process)
         except CharonGoneError:
             gone = find_charon(self._vici, self._conf) is None
             return None if gone else self._silent(process)
-        self._silence = _Silence()
+        self._silence = Silence()
         # An answer to a question of an earlier pass is no news. That pass has mended the kernel's
         # part, so a charon that is only slow may take its time now.
         return answer if fresh else await self._answer(process, VICI_DEADLINE)
@@ -182,7 +152,8 @@ class CharonHost:
     async def forget_question(self) -> None:
         """Ask no more; to be called at the end, too."""
         question, self._question = self._question, None
-        self._silence = _Silence()
+        self._silence = Silence()
+        await self._end_session()
         if question is not None:
             question.cancel()
             await asyncio.wait({question})
@@ -267,8 +238,26 @@ class CharonHost:
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[CharonClient]:
-        async with open_charon(self._vici, VICI_DEADLINE) as client:
-            yield client
+        """The session in which one step after the other is done with one charon."""
+        started = self._process.started if self._process else None
+        if self._session is None or self._session[0] != started:
+            await self._end_session()
+            async with contextlib.AsyncExitStack() as stack:
+                client = await stack.enter_async_context(open_charon(self._vici, VICI_DEADLINE))
+                self._session = (started, client, stack.pop_all())
+        try:
+            yield self._session[1]
+        except CharonRefusedError:
+            raise
+        except BaseException:
+            # Answers bear no number: whose the next one is would not be known.
+            await self._end_session()
+            raise
+
+    async def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session[2].aclose()
 
     async def load_authority(self, authority: Authority) -> None:
         """Have charon trust a CA."""

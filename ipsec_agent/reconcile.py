@@ -33,8 +33,9 @@ from ipsec_agent.observe import ReadableHost, observe
 from ipsec_agent.report import Pass, Reporter
 
 BURST, BURST_MOST = 0.05, 0.2
-"""Seconds after a wake-up in which further events join the same pass: as long as the last one took,
-within these bounds, so that a thousand peers that come at once do not keep the loop busy."""
+"""Seconds from the end of a pass to the next one: as long as it took, within these bounds. An event
+that comes later has its pass at once; those of a burst share one, so that a thousand peers that
+come together do not keep the loop busy."""
 
 ROUNDS = 4
 """Rounds of observe and act within one pass, before the rest waits for the next."""
@@ -119,13 +120,14 @@ class Reconciler:
         while True:
             began = clock()
             await self.one_pass()
-            took = clock() - began
+            ended = clock()
             try:
                 async with asyncio.timeout(self._pause()):
                     await self.wake.wait()
-                await asyncio.sleep(min(max(took, BURST), BURST_MOST))
             except TimeoutError:
                 continue
+            rest = min(max(ended - began, BURST), BURST_MOST)
+            await asyncio.sleep(max(0.0, ended + rest - clock()))
 
     @contextlib.asynccontextmanager
     async def halted(self) -> AsyncIterator[None]:

@@ -27,6 +27,7 @@ WITHIN_HOST = {
     "process": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
     "saved_guard": {"files"},
+    "silence": {"process"},
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time"},
     "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_messages", "xfrm_records"},

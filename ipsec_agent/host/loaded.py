@@ -1,6 +1,8 @@
 """What was loaded into charon, which cannot show all of it: a fingerprint of each is remembered.
 
-The memory is bound to charon's pid and start time; lost or stale, it costs one more load.
+The memory is bound to charon's pid and start time; lost or stale, it costs one more load. The file
+has all that was known once in its first line, and a line for each change since then: with hundreds
+of connections, to write it whole at each of them took as long as to load them.
 """
 
 import contextlib
@@ -9,7 +11,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from ipsec_agent.core.observed import CharonProcess, Inherited
+
+SPARE_LINES = 64
+"""Lines beyond twice the connections after which the file is written whole."""
+
+
+class _Known(Struct):
+    """What is known of one charon.
+
+    Attributes:
+        lines: of the file; 0 where it is another charon's, damaged or not there.
+    """
+
+    process: tuple[int, float]
+    connections: dict[str, str]
+    left: Inherited = Inherited()
+    lines: int = 0
 
 
 class LoadedRecord:
@@ -17,59 +37,108 @@ class LoadedRecord:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known: _Known | None = None
 
     def fingerprints(self, process: CharonProcess) -> dict[str, str]:
         """Name to fingerprint, empty where nothing is known of this charon."""
-        found = self._read(process).get("connections")
-        if not isinstance(found, dict):
-            return {}
-        return {str(name): str(mark) for name, mark in found.items()}
+        return dict(self._of(process).connections)
 
     def inherited(self, process: CharonProcess) -> Inherited:
         """What an earlier charon had left when this one was started, if anybody noted it."""
-        found: Any = self._read(process).get("inherited")
-        try:
-            spis, policies = found
-            return Inherited(frozenset(map(int, spis)), frozenset(map(int, policies)))
-        except (TypeError, ValueError):
-            return Inherited()
+        return self._of(process).left
 
     def inherit(self, process: CharonProcess, left: Inherited) -> None:
         """Note what an earlier charon left."""
-        self._write(process, self.fingerprints(process), left)
-
-    def _read(self, process: CharonProcess) -> dict[str, Any]:
-        try:
-            record = json.loads(self._path.read_text())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        if not isinstance(record, dict):
-            return {}
-        ours = (record.get("pid"), record.get("started")) == (process.pid, process.started)
-        return record if ours else {}
+        known = self._of(process)
+        known.left = left
+        self._write(known)
 
     def remember(self, process: CharonProcess, name: str, fingerprint: str) -> None:
         """Remember what a connection was loaded as."""
-        known = {**self.fingerprints(process), name: fingerprint}
-        self._write(process, known, self.inherited(process))
+        known = self._of(process)
+        known.connections[name] = fingerprint
+        self._add(known, name, fingerprint)
 
     def forget(self, process: CharonProcess, name: str) -> None:
         """Forget a connection, before it is touched."""
-        known = self.fingerprints(process)
-        if known.pop(name, None) is not None:
-            self._write(process, known, self.inherited(process))
+        known = self._of(process)
+        if known.connections.pop(name, None) is not None:
+            self._add(known, name, None)
 
-    def _write(self, process: CharonProcess, connections: dict[str, str], left: Inherited) -> None:
+    def _of(self, process: CharonProcess) -> _Known:
+        key = process.pid, process.started
+        if self._known is None or self._known.process != key:
+            self._known = _read(self._path, key)
+        return self._known
+
+    def _add(self, known: _Known, name: str, fingerprint: str | None) -> None:
+        if not 0 < known.lines <= 2 * len(known.connections) + SPARE_LINES:
+            self._write(known)
+            return
+        line = f"{json.dumps([name, fingerprint])}\n".encode()
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            try:
+                whole = os.write(descriptor, line) == len(line)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            whole = False
+        known.lines += 1
+        if not whole:
+            # One that lacks a line may call loaded what was only begun.
+            known.lines = 0
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _write(self, known: _Known) -> None:
+        pid, started = known.process
         record = {
-            "pid": process.pid,
-            "started": process.started,
-            "connections": connections,
-            "inherited": [sorted(left.spis), sorted(left.policies)],
+            "pid": pid,
+            "started": started,
+            "connections": known.connections,
+            "inherited": [sorted(known.left.spis), sorted(known.left.policies)],
         }
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        known.lines = 0
         # Lost memory costs one load; a full disk must not stop IPsec.
         with contextlib.suppress(OSError):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                json.dump(record, file)
+                file.write(json.dumps(record) + "\n")
             temporary.replace(self._path)
+            known.lines = 1
+
+
+def _read(path: Path, process: tuple[int, float]) -> _Known:
+    """What a file says of a charon; what is damaged in it, and what follows, is not known."""
+    known = _Known(process, {})
+    try:
+        first, *lines = path.read_text().splitlines() or [""]
+        record = json.loads(first)
+        if not isinstance(record, dict) or (record.get("pid"), record.get("started")) != process:
+            return known
+        connections, changes = record.get("connections"), [json.loads(line) for line in lines]
+    except (OSError, ValueError, RecursionError):
+        return known
+    if isinstance(connections, dict):
+        known.connections = {str(name): str(mark) for name, mark in connections.items()}
+    known.left = _left(record.get("inherited"))
+    for change in changes:
+        match change:
+            case [str(name), str(mark)]:
+                known.connections[name] = mark
+            case [str(name), None]:
+                known.connections.pop(name, None)
+            case _:
+                return _Known(process, {})
+    known.lines = 1 + len(changes)
+    return known
+
+
+def _left(found: Any) -> Inherited:
+    try:
+        spis, policies = found
+        return Inherited(frozenset(map(int, spis)), frozenset(map(int, policies)))
+    except (TypeError, ValueError):
+        return Inherited()

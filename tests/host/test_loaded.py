@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess, Inherited
-from ipsec_agent.host.loaded import LoadedRecord
+from ipsec_agent.host.loaded import SPARE_LINES, LoadedRecord
 
 ONE = CharonProcess(pid=1, started=10.5, memory=0, ours=True)
 LEFT = Inherited(frozenset({7, 8}), frozenset({9}))
@@ -40,9 +40,51 @@ def test_another_charon(tmp_path: Path) -> None:
 def test_damaged(tmp_path: Path) -> None:
     """Whatever else the file holds costs one more load, and no more."""
     path = tmp_path / "loaded.json"
-    for text in ("", "[]", '{"pid": 1}', '{"pid": 1, "started": 10.5, "inherited": 3}', "{"):
+    whole = '{"pid": 1, "started": 10.5, "connections": {"a": "x"}}'
+    for text in (
+        *("", "[]", '{"pid": 1}', '{"pid": 1, "started": 10.5, "inherited": 3}', "{"),
+        *(f"{whole}\n{line}" for line in ('["a", nu', "[]", "{}", "3", '["a", "y"]\n["b"')),
+    ):
         path.write_text(text)
         assert LoadedRecord(path).fingerprints(ONE) == {}
         assert LoadedRecord(path).inherited(ONE) == Inherited()
     path.write_text(json.dumps({"pid": 1, "started": 10.5, "connections": {"a": "x"}}))
     assert LoadedRecord(path).fingerprints(ONE) == {"a": "x"}
+
+
+def test_each_change_is_a_line(tmp_path: Path) -> None:
+    """And not the whole file again, until there are many more of them than connections."""
+    path = tmp_path / "loaded.json"
+    record = LoadedRecord(path)
+    for number in range(100):
+        record.remember(ONE, f"c{number}", "x" * 100)
+    whole, before = path.stat().st_ino, path.stat().st_size
+    for number in range(20):
+        record.forget(ONE, f"c{number}")
+        record.remember(ONE, f"c{number}", f"again {number}")
+
+    assert path.stat().st_ino == whole
+    assert path.stat().st_size < before + 20 * 100
+    assert LoadedRecord(path).fingerprints(ONE) == record.fingerprints(ONE)
+    assert record.fingerprints(ONE)["c7"] == "again 7"
+
+    for _ in range(200):
+        record.remember(ONE, "c0", "y")
+    assert len(path.read_text().splitlines()) <= 2 * 100 + SPARE_LINES
+    assert LoadedRecord(path).fingerprints(ONE) == record.fingerprints(ONE)
+
+
+def test_a_file_that_lacks_a_line_goes(tmp_path: Path) -> None:
+    """It would call loaded what was forgotten and perhaps half changed."""
+    path = tmp_path / "loaded.json"
+    record = LoadedRecord(path)
+    record.remember(ONE, "a", "x")
+    path.unlink()
+    path.symlink_to("/dev/full")
+
+    record.forget(ONE, "a")
+
+    assert not path.is_symlink()
+    assert record.fingerprints(ONE) == {}
+    record.remember(ONE, "a", "y")
+    assert LoadedRecord(path).fingerprints(ONE) == {"a": "y"}

@@ -52,6 +52,10 @@ NEGOTIATED = REMOVED | {"XfrmOutNoStates", "XfrmInNoStates", "XfrmAcquireError"}
 """Beside that: packets to a peer wait for an SA, one that is not there any more is still sent on,
 and one is sent on before the VM that asked for it has installed it (strongSwan, child_create.c)."""
 
+ORPHANED = NEGOTIATED | {"XfrmInTmplMismatch"}
+"""And the SAs of a charon that died go on, with a reqid that the traps of the next one do not ask
+for (xfrm_policy.c: __xfrm_policy_check)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

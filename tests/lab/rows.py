@@ -19,6 +19,7 @@ from tests.lab.faults import (
     LOST,
     MISSED,
     NEGOTIATED,
+    ORPHANED,
     REMOVED,
     STARTING,
     STOPPED,
@@ -73,7 +74,7 @@ ROWS = (
         charon_loaded,
         KILLED,
         shown=(BARE,),
-        moves=NEGOTIATED,
+        moves=ORPHANED,
     ),
     Fault("charon stopped by a signal", faults.stop_charon, charon_runs, STOPPED),
     Fault(
@@ -83,7 +84,7 @@ ROWS = (
         KILLED,
         slow=MISSED,
         shown=(),
-        moves=NEGOTIATED,
+        moves=ORPHANED,
     ),
     Fault(
         "charon's socket removed",
@@ -92,7 +93,7 @@ ROWS = (
         KILLED,
         slow=STARTING,
         shown=(),
-        moves=NEGOTIATED,
+        moves=ORPHANED,
     ),
     Fault(
         "an address added",
@@ -151,7 +152,7 @@ ROWS = (
         faults.upgrade,
         charon_loaded,
         AGENT_START,
-        moves=NEGOTIATED,
+        moves=ORPHANED,
     ),
     *(
         Fault(f"second link: {name}", partial(do, nic=1), question, limit, nics=2, shown=())
