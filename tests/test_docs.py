@@ -1,7 +1,11 @@
 """README.md and docs/: what they say of the code is compared with the code."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -187,3 +191,46 @@ def test_examples_of_the_agent_section(example: str) -> None:
     ca = make_ca()
     text = manifest(leaf=make_leaf(ca), cas=[ca], form="rendered") + example
     assert parse(text, file="ipsec.yml", now=datetime.now(UTC)).complaints == ()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_readme_example(tmp_path: Path) -> None:
+    """What README.md has a newcomer type makes a config that is good and encrypts."""
+    (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-euc", script],
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": programs},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ipsec.yml is good" in done.stdout
+    assert "to 10.0.1.9: encrypt" in done.stdout
+    parsed = parse((tmp_path / "ipsec.yml").read_text(), file="ipsec.yml", now=datetime.now(UTC))
+    assert parsed.config
+    assert parsed.complaints == ()
+
+
+def test_quoted_complaint() -> None:
+    """The complaint that docs/config.md quotes is the parser's."""
+    (quoted,) = re.findall(
+        r"^    ipsec\.yml:79: properties\.(.+) …$", page("config.md"), re.MULTILINE
+    )
+    ca = make_ca()
+    text = manifest(leaf=make_leaf(ca), cas=[ca], form="rendered", ca_certificates=ca.cert_pem)
+    found = parse(text, file="ipsec.yml", now=datetime.now(UTC)).complaints
+    assert any(quoted in str(complaint) for complaint in found)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_named_files_are_there(path: Path) -> None:
+    """A file of the project that a page names is there, as is a module of the package."""
+    places = (ROOT, ROOT / "ipsec_agent", ROOT / "tests")
+    for named in re.findall(
+        r"`((?:[a-z_]+/)*[a-z_0-9]+\.py|(?:core|tests)/[a-z_/]+)`", path.read_text()
+    ):
+        assert any((place / named).exists() for place in places), named
