@@ -35,7 +35,7 @@ from tests.kernel.link_lab import (
 pytestmark = pytest.mark.kernel
 
 BOUND = 0.05 * SCALE
-"""Seconds for which a link may go on to be exempt that has just come to lead out (docs/guard.md)."""
+"""Seconds for which a link that comes to lead out may stay exempt (docs/guard.md)."""
 
 WAIT = 0.3 * SCALE
 
