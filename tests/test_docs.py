@@ -15,8 +15,10 @@ import pytest
 
 from ipsec_agent.cli import GUARD_ACTIONS, VERBS
 from ipsec_agent.core.charon_log import PATTERNS
+from ipsec_agent.core.config import AgentConfig, ExpiryPeriods
 from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
-from ipsec_agent.core.manifest.parser import PROPERTIES, parse
+from ipsec_agent.core.manifest.parser import PERIODS, PROPERTIES, parse
+from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.xfrm_counters import MEANINGS, code
 from ipsec_agent.core.status import State, document, guard_counters
@@ -146,6 +148,22 @@ def test_config_keys() -> None:
     assert rows(text, "## Properties") == PROPERTIES
     assert rows(text, "## agent") == AGENT_KEYS
     assert rows(text, "## agent.charon") == CHARON_KEYS
+
+
+def test_config_defaults() -> None:
+    """docs/config.md tells the defaults that the code has."""
+    agent, periods, text = AgentConfig(), ExpiryPeriods(), page("config.md")
+    defaults = {
+        **{key: getattr(agent, key) for key in ("outside", "guard", "mtu", "run_dir", "state_dir")},
+        "interval": f"{agent.interval:g}",
+        "log": agent.charon.log,
+        "esp_proposals": "`, `".join(DEFAULT_ESP),
+        "ike_proposals": "`, `".join(DEFAULT_IKE),
+        **{f"instance_certificate_{name}_period": getattr(periods, name) for name in PERIODS},
+    }
+    for key, default in defaults.items():
+        (row,) = re.findall(rf"^\| `{key}` \|.*$", text, re.MULTILINE)
+        assert row.split(" | ")[2].strip("`") == str(default), key
 
 
 def test_status_keys() -> None:
