@@ -38,6 +38,7 @@ from ipsec_agent.host.process import (
     stop_charon,
     watch_death,
 )
+from ipsec_agent.host.renewals import Renewals
 from ipsec_agent.host.silence import Silence
 from ipsec_agent.host.systemd import charon_unit, stop_unit
 
@@ -77,6 +78,7 @@ class CharonHost:
         self._asked = 0.0
         self._silence = Silence()
         self._versioned: tuple[object, str] = (None, "")
+        self._renewals = Renewals(self._vici, VICI_DEADLINE, self._woken)
         self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
         self._wake: Callable[[], None] = lambda: None
 
@@ -154,6 +156,7 @@ class CharonHost:
         question, self._question = self._question, None
         self._silence = Silence()
         await self._end_session()
+        await self._renewals.end()
         if question is not None:
             question.cancel()
             await asyncio.wait({question})
@@ -164,9 +167,11 @@ class CharonHost:
             own_time.timeout(VICI_DEADLINE),
         ):
             remembered = self._loaded.fingerprints(process)
+            renewing = self._renewals.under_way
             connections = tuple(
                 LoadedConnection(item.name, remembered.get(item.name, ""), item.children)
                 for item in await client.connections()
+                if item.name not in renewing
             )
             return Charon(
                 process=process,
@@ -176,6 +181,7 @@ class CharonHost:
                 keys=await client.keys(),
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=await client.sas(),
+                renewing=renewing,
             )
 
     async def _version(self, process: CharonProcess, client: CharonClient) -> str:
@@ -254,6 +260,9 @@ class CharonHost:
             await self._end_session()
             raise
 
+    def _woken(self) -> None:
+        self._wake()
+
     async def _end_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
@@ -300,12 +309,7 @@ class CharonHost:
 
     async def renew(self, connection: Connection) -> None:
         """Begin to negotiate with the one peer of a connection, which is loaded for that moment."""
-        async with self._client() as client:
-            await client.load_renewal(connection)
-            try:
-                await client.initiate(connection.children[0].name, connection.name)
-            finally:
-                await client.unload_connection(connection.name)
+        self._renewals.begin(connection)
 
     async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
         """End an IKE_SA, perhaps without waiting for the peer's answer."""

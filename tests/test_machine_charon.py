@@ -1,12 +1,7 @@
 """A charon that answers late, or not at all: how the loop learns of it."""
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,55 +17,12 @@ from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import KillCharon
 from ipsec_agent.host import own_time
 from ipsec_agent.machine_charon import CharonHost
-from tests.charon.nodes import until
 from tests.configs import config
+from tests.slow_charon import charon
 
 DEADLINE, PATIENCE = 1.0, 0.1
 OWN = ip_address("10.0.0.5")
 WISH = desired(config(), Placement(OWN, (OWN,)))
-
-PROGRAM = """
-import socket, sys, threading, time
-from vici.protocol import Message, Packet
-path, delay, busy = sys.argv[1], float(sys.argv[2]), len(sys.argv) > 3
-def work():
-    while busy:
-        pass
-def serve(channel):
-    with channel:
-        while head := channel.recv(4):
-            body = channel.recv(int.from_bytes(head, "big"))
-            time.sleep(delay)
-            if body[0] in {3, 4}:  # an event is registered, or no more
-                answer = bytes([5])
-            else:
-                answer = bytes([1]) + Message.serialize({"version": "slow"})
-            channel.sendall(len(answer).to_bytes(4, "big") + answer)
-threading.Thread(target=work, daemon=True).start()
-with socket.socket(socket.AF_UNIX) as listener:
-    listener.bind(path)
-    listener.listen(128)
-    while True:
-        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-"""
-"""Answers every request after a delay; of charon it knows no more. It may do much meanwhile."""
-
-
-@contextmanager
-def charon(directory: Path, delay: float, *, busy: bool = False) -> Iterator[None]:
-    """A program that passes for our charon."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(directory / "charon.vici"), str(delay)]
-        + ["busy"] * busy,
-        env={**os.environ, "STRONGSWAN_CONF": str(directory / "strongswan.conf")},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until((directory / "charon.vici").exists, "it listens")
-        yield
-    finally:
-        program.kill()
-        program.wait(20)
 
 
 class Loop:

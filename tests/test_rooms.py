@@ -26,6 +26,7 @@ WITHIN_HOST = {
     "nft": {"nft_events", "nft_exempt", "nft_listing", "own_time"},
     "process": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
+    "renewals": {"charon"},
     "saved_guard": {"files"},
     "silence": {"process"},
     "veth": {"rtnetlink"},

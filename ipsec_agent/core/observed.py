@@ -94,6 +94,8 @@ class Charon(Struct, frozen=True):
         missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
         idle: how many of the last ones in a row it let pass without doing anything.
         silent: seconds for which it has let deadlines pass.
+        renewing: connections of renewals that the agent is about to begin; `connections` has none
+            of them.
     """
 
     process: CharonProcess
@@ -108,6 +110,7 @@ class Charon(Struct, frozen=True):
     keys: tuple[str, ...] = ()
     credentials: str = ""
     sas: tuple[IkeSa, ...] = ()
+    renewing: frozenset[str] = frozenset()
 
 
 class SwitchKind(enum.StrEnum):

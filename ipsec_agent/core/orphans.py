@@ -40,7 +40,11 @@ def orphan_steps(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     }
     kept = {frozenset(pair) for pair in waiting}
     return (
-        *(Renew(made) for pair, made in waiting.items() if not _under_way(charon, pair)),
+        *(
+            Renew(made)
+            for pair, made in waiting.items()
+            if made.name not in charon.renewing and not _under_way(charon, pair)
+        ),
         *(
             DeletePolicy(policy)
             for policy in orphans(desired, observed)

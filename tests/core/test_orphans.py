@@ -96,6 +96,17 @@ def test_one_renewal_at_a_time() -> None:
     assert orphan_steps(WISH, world(ike_sa(1))) == ()
 
 
+def test_a_renewal_that_is_about_to_begin() -> None:
+    """It is not asked for twice while charon has not begun it."""
+    (step,) = orphan_steps(WISH, world())
+    assert isinstance(step, Renew)
+    seen = world()
+    assert seen.charon is not None
+    begun = replace(seen.charon, renewing=frozenset({step.connection.name}))
+
+    assert orphan_steps(WISH, replace(seen, charon=begun)) == ()
+
+
 def test_renewed() -> None:
     """Once a new CHILD_SA stands, which has taken the policies over, only the old SAs go."""
     steps = orphan_steps(WISH, world(ike_sa(1, child_sa(1, 77))))

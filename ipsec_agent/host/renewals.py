@@ -1,0 +1,64 @@
+"""Renewals of SAs in the background: some at once, so that no other repair waits for them."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from ipsec_agent.core.model import Connection
+from ipsec_agent.host.charon import open_charon
+
+AT_ONCE = 8
+"""As many as charon has threads to spare for; each takes three of its answers."""
+
+
+class Renewals:
+    """Those that have begun, by the name of their connection.
+
+    Args:
+        vici: path of charon's socket.
+        deadline: seconds for each of charon's answers.
+        ended: is called whenever one has been handed over to charon, or has failed.
+    """
+
+    def __init__(self, vici: Path, deadline: float, ended: Callable[[], None]) -> None:
+        self._vici = vici
+        self._deadline = deadline
+        self._ended = ended
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        """The names of the connections, each of which charon may have for a moment."""
+        return frozenset(name for name, task in self._tasks.items() if not task.done())
+
+    def begin(self, connection: Connection) -> None:
+        """Negotiate with the one peer of a connection, unless that has begun.
+
+        Raises:
+            CharonError: the last attempt with it failed; this call begins none.
+        """
+        task = self._tasks.pop(connection.name, None)
+        if task is not None and not task.done():
+            self._tasks[connection.name] = task
+            return
+        if task is not None:
+            task.result()
+        task = asyncio.create_task(self._renew(connection), name=connection.name)
+        self._tasks[connection.name] = task
+        task.add_done_callback(lambda _task: self._ended())
+
+    async def end(self) -> None:
+        """Begin none any more, and give up what is under way."""
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _renew(self, connection: Connection) -> None:
+        async with self._turn, open_charon(self._vici, self._deadline) as client:
+            await client.load_renewal(connection)
+            try:
+                await client.initiate(connection.children[0].name, connection.name)
+            finally:
+                await client.unload_connection(connection.name)
