@@ -286,6 +286,22 @@ def test_line_is_over() -> None:
     assert codes(with_sa(VM, age=15)) == set()
 
 
+def test_a_silent_peer_that_another_negotiation_reached() -> None:
+    """Both VMs began at once: the attempt that lost gives up when the other's SA is there."""
+    lines = (line("peer-silent", ago=5),)
+    older = SecurityAssociation(PEER, OWN, 8, 1, added=int(NOW - 20))
+
+    def codes(vm: Vm) -> set[str]:
+        first = vm.but(states=(older,)).assess(lines=lines)
+        later = vm.but(states=(older,), time=NOW + 60).assess(first.memory, lines=lines)
+        return {it.code for it in later.problems} - {"peer-one-way"}
+
+    assert codes(with_sa(VM)) == set()
+    assert codes(with_sa(VM, "10.0.0.66")) == {"peer-silent"}
+    assert codes(with_sa(VM, state="DELETING")) == {"peer-silent"}
+    assert codes(VM) == {"peer-silent"}
+
+
 def test_line_of_a_trap() -> None:
     """That a trap was not installed is over once the kernel has every policy."""
     lines = (line("trap-not-installed", peer=""),)

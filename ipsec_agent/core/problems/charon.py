@@ -5,13 +5,15 @@ from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
 
+SILENT = "peer-silent"
+
 PEER_CODES = frozenset(
     {
         "peer-refuses-us",
         "peer-not-trusted",
         "peer-certificate-invalid",
         "peer-not-configured",
-        "peer-silent",
+        SILENT,
         "proposals-differ",
         "selectors-differ",
     }
@@ -71,9 +73,11 @@ def explained(
     """The problems, and one for each peer and cause that charon's log names.
 
     What a line complains of may be over: with a peer, once an SA is there that is younger; of a
-    trap, once no policy is missing; of the key, once charon has it.
+    silent peer, once any SA is there; of a trap, once no policy is missing; of the key, once charon
+    has it.
     """
     latest = {(line.code, line.peer): line for line in lines}
+    newest = _newest(observed) if latest else {}
     return (
         *problems,
         *(
@@ -85,12 +89,12 @@ def explained(
                 line.peer,
             )
             for line in latest.values()
-            if not _over(line, desired, observed)
+            if not _over(line, desired, observed, newest)
         ),
     )
 
 
-def _over(line: LogLine, desired: Desired, observed: Observed) -> bool:
+def _over(line: LogLine, desired: Desired, observed: Observed, newest: dict[str, int]) -> bool:
     charon = observed.charon
     if line.code == "trap-not-installed":
         return not missing(desired, observed.policies)
@@ -98,12 +102,22 @@ def _over(line: LogLine, desired: Desired, observed: Observed) -> bool:
         return False
     if line.code == "own-key-missing":
         return desired.credentials is not None and desired.credentials.key_id in charon.keys
+    if line.code == SILENT:
+        # charon ends the IKE_SA that it gives up, with its children: this is another one's, and
+        # where both VMs began at once it may be the older one.
+        return line.peer in newest
+    # Whole seconds.
+    return line.code in PEER_CODES and newest.get(line.peer, 0) + 1 > line.time
+
+
+def _newest(observed: Observed) -> dict[str, int]:
+    """When the newest SA with each peer was added, by the peer's address."""
+    # Not charon's age, which counts from the beginning of the negotiation.
     added = {state.spi: state.added for state in observed.states}
-    return line.code in PEER_CODES and any(
-        str(sa.remote) == line.peer
-        and child.state == "INSTALLED"
-        # Not charon's age, which counts from the beginning of the negotiation. Whole seconds.
-        and added.get(child.spi_in, 0) + 1 > line.time
-        for sa in charon.sas
-        for child in sa.children
-    )
+    found: dict[str, int] = {}
+    for sa in observed.charon.sas if observed.charon else ():
+        for child in sa.children:
+            if child.state == "INSTALLED":
+                peer = str(sa.remote)
+                found[peer] = max(found.get(peer, 0), added.get(child.spi_in, 0))
+    return found
