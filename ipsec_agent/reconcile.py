@@ -6,14 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import structlog
-from msgspec.structs import replace
 
 from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.desired import desired
-from ipsec_agent.core.desired_guard import desired_guard, judging_all, unplaced
-from ipsec_agent.core.desired_mtu import mtus_to_fix
+from ipsec_agent.core.desired_guard import judging_all, unplaced
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.placement import Placement, place, steady
@@ -22,6 +20,7 @@ from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.core.steps import Step
 from ipsec_agent.core.surroundings import Surroundings
+from ipsec_agent.core.wish import wish
 from ipsec_agent.errors import (
     AgentError,
     CharonGoneError,
@@ -90,6 +89,7 @@ class Reconciler:
         self._placement: Placement | None = None
         self._placed_by: tuple[Config, NetworkFacts] | None = None
         self._desired = unplaced(config, lowered=False)
+        self._wished_by: tuple[Config, NetworkFacts, bool] | None = None
         self._failures: dict[str, AgentError] = {}
         self._retry = RETRY_FIRST
         self._begun = self._ended = 0
@@ -164,27 +164,28 @@ class Reconciler:
         self._failures = {}
         done: list[str] = []
         told: dict[Lie, None] = {}
-        observed = await observe(self._host)
-        self._budget = self._budget.at(observed.time)
+        drift = Drift(self._desired, await observe(self._host))
+        self._budget = self._budget.at(drift.observed.time)
         for _ in range(ROUNDS):
-            self._decide(observed)
+            self._decide(drift.observed)
+            drift = Drift(self._desired, drift.observed)
             # What is ended in this pass is not there any more when it reports.
-            told |= dict.fromkeys(lies(self._desired, observed))
-            steps = plan(self._desired, observed)
+            told |= dict.fromkeys(lies(drift))
+            steps = plan(drift)
             affordable = self._budget.allowed(steps)
             if self._settled:
                 self._budget = self._budget.spent(affordable)
             if not affordable:
                 break
             going_on = await self._act(affordable, done)
-            observed = await observe(self._host)
+            drift = Drift(self._desired, await observe(self._host))
             if not going_on:
                 break
         # What a new config asked for had this pass; from now on it is repair.
         self._settled = True
-        failed = self._failures or observed.unreadable
+        failed = self._failures or drift.observed.unreadable
         self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
-        return await self._report(observed, done, tuple(told))
+        return await self._report(drift, done, tuple(told))
 
     def _decide(self, observed: Observed) -> None:
         """Work out what should be; where that cannot be known now, the last wish stands.
@@ -199,15 +200,15 @@ class Reconciler:
         self._failures.pop("placement", None)
         try:
             placement = self._place(network)
-            guard = None if self.guard_lowered else desired_guard(config, placement)
-            wish = desired(config, placement, guarded=guard is not None)
+            by = config, network, self.guard_lowered
+            if by != self._wished_by:
+                self._desired = wish(config, placement, network, lowered=self.guard_lowered)
+                self._wished_by = by
         except ConfigError as error:
             self._failures["placement"] = error
             # Which links lead out is told by what this VM's own addresses are.
             self._desired = judging_all(self._desired)
-            return
-        mtus = mtus_to_fix(config, placement, wish, network)
-        self._desired = replace(wish, guard=guard, guard_lowered=self.guard_lowered, mtus=mtus)
+            self._wished_by = None
 
     def _place(self, network: NetworkFacts) -> Placement:
         """Where this VM stands; worked out again only where the links or the config are others.
@@ -216,7 +217,7 @@ class Reconciler:
             ConfigError: that is not clear.
         """
         config, by = self.config, self._placed_by
-        if self._placement is None or by is None or by[0] is not config or by[1] is not network:
+        if self._placement is None or by != (config, network):
             promise = Promise.of(config)
             found = place(config.agent, promise, network)
             self._placement = steady(found, self._placement, promise, network)
@@ -240,14 +241,13 @@ class Reconciler:
                     return False
         return len(done) > before
 
-    async def _report(self, observed: Observed, done: list[str], told: tuple[Lie, ...]) -> Snapshot:
+    async def _report(self, drift: Drift, done: list[str], told: tuple[Lie, ...]) -> Snapshot:
         self.snapshot = self.reporter.report(
             Pass(
                 number=self._begun,
                 config=self.config,
                 placement=self._placement,
-                desired=self._desired,
-                observed=observed,
+                drift=drift,
                 failures=tuple(self._failures.items()),
                 done=tuple(done),
                 lies=told,

@@ -12,11 +12,9 @@ from ipsec_agent import __version__
 from ipsec_agent.core.charon_log import Said, counterpart, explain
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import lockouts
-from ipsec_agent.core.drift import missing
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import Lie
-from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
@@ -46,8 +44,7 @@ class Pass(Struct, frozen=True):
     number: int
     config: Config
     placement: Placement | None
-    desired: Desired
-    observed: Observed
+    drift: Drift
     failures: tuple[tuple[str, AgentError], ...]
     done: tuple[str, ...]
     lies: tuple[Lie, ...]
@@ -90,7 +87,7 @@ class Reporter:
 
     def report(self, ended: Pass) -> Snapshot:
         """Judge a pass, log what is new, and make the snapshot."""
-        observed = ended.observed
+        observed = ended.drift.observed
         if observed.charon is not None:
             known = [sa for sa in observed.charon.sas if not sa.remote.is_unspecified]
             self._remember({sa.unique_id: str(sa.remote) for sa in known})
@@ -102,8 +99,7 @@ class Reporter:
         snapshot = Snapshot(
             config=ended.config,
             placement=ended.placement,
-            desired=ended.desired,
-            observed=observed,
+            drift=ended.drift,
             problems=problems,
             state=_state(started=self._started, problems=problems),
             pid=os.getpid(),
@@ -125,13 +121,12 @@ class Reporter:
             del self._counterparts[number]
 
     def _assess(self, ended: Pass) -> Assessment:
-        observed = ended.observed
+        observed = ended.drift.observed
         addresses = tuple(own.address for own in observed.network.addresses)
         return assess(
             ended.config,
             ended.placement,
-            ended.desired,
-            observed,
+            ended.drift,
             self._memory,
             failures=(
                 *(_failure(what, error) for what, error in ended.failures),
@@ -160,14 +155,14 @@ class Reporter:
 
 def _stands(ended: Pass) -> bool:
     """Whether IPsec is enforced. What else failed is a problem, and keeps nobody waiting."""
-    desired, observed = ended.desired, ended.observed
+    desired, observed = ended.drift.desired, ended.drift.observed
     unread = {name for name, _ in observed.unreadable}
     guard = observed.guard.mark if observed.guard else ""
     return (
         desired.placed
         and "placement" not in dict(ended.failures)
         and not unread & {"charon", "policies", "guard", "network"}
-        and not missing(desired, observed.policies)
+        and not ended.drift.missing
         and (desired.guard is None or desired.guard.mark == guard)
     )
 

@@ -11,6 +11,7 @@ from ipsec_agent import machine_charon
 from ipsec_agent.core import plan as machine_plan
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.desired import desired
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
@@ -90,7 +91,7 @@ async def test_one_that_works_for_too_long(
     silent = [one.silent for one in loop.seen if one is not None]
     assert 11 * 0.2 <= silent[-1] <= took
     assert silent == sorted(silent)
-    planned = [plan(WISH, Observed(one)) for one in loop.seen]
+    planned = [plan(Drift(WISH, Observed(one))) for one in loop.seen]
     assert [bool(steps) for steps in planned] == [seconds >= 2.0 for seconds in silent]
     assert [type(step) for step in planned[-1]] == [KillCharon]
     assert planned[2] == ()

@@ -5,8 +5,8 @@ from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.drift import lost_children
-from ipsec_agent.core.model import Direction, PolicySelector
+from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.model import Desired, Direction, PolicySelector
 from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.observe import observe
@@ -45,9 +45,9 @@ async def test_a_slow_negotiation_is_not_lost() -> None:
     seen = await observe(Negotiating(network("10.0.0.5")))
 
     assert seen.charon is not None
-    assert lost_children(seen) == ()
-    assert lost_children(replace(seen, policies=())) == (CHILD,)
-    assert lost_children(replace(seen, states=())) == (CHILD,)
+    assert Drift(Desired(), seen).lost_children == ()
+    assert Drift(Desired(), replace(seen, policies=())).lost_children == (CHILD,)
+    assert Drift(Desired(), replace(seen, states=())).lost_children == (CHILD,)
 
 
 async def test_what_cannot_be_read() -> None:

@@ -214,6 +214,25 @@ async def test_idle_pass_touches_nothing() -> None:
     assert len(machine.calls) == before
 
 
+async def test_what_has_not_changed_is_not_worked_out_again() -> None:
+    """The wish of a pass is that of the one before, until the config or a link is another."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    first = (await loop.one_pass()).desired
+    machine.facts = replace(machine.facts)
+
+    assert (await loop.one_pass()).desired is first
+
+    loop.adopt(replace(CONFIGS[0], esp_proposals=("aes256gcm16",)))
+    other = (await loop.one_pass()).desired
+    assert other.connections != first.connections
+    pair = (Link(here, f"v{here}", 1400, up=True, kind="veth", lower=7 - here) for here in (3, 4))
+    machine.facts = replace(machine.facts, links=(*machine.facts.links, *pair))
+    assert (await loop.one_pass()).desired.guard != other.guard
+    loop.lower_guard(lowered=True)
+    assert (await loop.one_pass()).desired.guard is None
+
+
 async def test_charon_that_does_not_start() -> None:
     """It is a problem with charon's own words, and the state stays `starting`."""
     machine = FakeMachine(network("10.0.0.5"))

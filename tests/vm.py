@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import (
@@ -67,7 +68,11 @@ class Vm(Struct, frozen=True):
     def assess(self, memory: Memory | None = None, **more: Any) -> Assessment:
         """What health says of it."""
         return assess(
-            self.config, self.placement, self.desired, self.observed, memory or Memory(), **more
+            self.config,
+            self.placement,
+            Drift(self.desired, self.observed),
+            memory or Memory(),
+            **more,
         )
 
     def problems(self, **more: Any) -> dict[str, Problem]:

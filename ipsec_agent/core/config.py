@@ -117,7 +117,7 @@ class AgentConfig(Struct, frozen=True):
     interval: float = 10.0
 
 
-class Config(Terse, frozen=True):
+class Config(Terse, frozen=True, dict=True):
     """Everything that the operator said.
 
     Attributes:

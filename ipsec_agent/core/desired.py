@@ -20,6 +20,7 @@ from ipsec_agent.core.model import (
 )
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.ranges import BITS
 from ipsec_agent.errors import ConfigError
 
 DPD_DELAY = 5
@@ -81,7 +82,7 @@ def policies(connection: Connection) -> tuple[DesiredPolicy, ...]:
         else (Direction.OUT, Direction.IN, Direction.FWD)
     )
     return tuple(
-        DesiredPolicy(_selector(child, direction), connection.action, connection.name)
+        DesiredPolicy(_selector(child, direction), connection.action, connection.name, child.name)
         for child in connection.children
         for direction in directions
     )
@@ -114,8 +115,9 @@ def _refuse_outside(config: Config, lists: Promise, address: Address) -> None:
 def _shunts(lists: Promise) -> tuple[Connection, ...]:
     """PASS shunts. Their local side is any address, so that they outlive every change of ours."""
     return tuple(
-        _shunt(f"no-ipsec-{network}", network, (_child(_any(network), network),))
+        _shunt(name, network, (_child(_any(network), network, name),))
         for network in lists.no_ipsec
+        for name in (f"no-ipsec-{network}",)
     )
 
 
@@ -169,29 +171,34 @@ def _traps(
         authorities=tuple(ca.certificate for ca in config.credentials.authorities),
     )
     found = []
-    covered = frozenset(lists.covered())
+    covered = frozenset(lists.covered)
+    hosts = {
+        version: tuple((_host(own), str(own)) for own in encrypting if own.version == version)
+        for version in BITS
+    }
     for network in lists.ipsec:
-        own = tuple(address for address in encrypting if address.version == network.version)
+        own = hosts[network.version]
         if not own or network in covered:
             continue
-        name = f"ipsec-{network}"
+        written = str(network)
+        name, remote = f"ipsec-{written}", TrafficSelector(network)
         children = tuple(
             Child(
                 # charon compares children without their names (child_cfg.c: equals): a name that
                 # passed from one address to another would take the trap of either with it.
                 name=f"{name}-{address}",
                 action=Action.ENCRYPT,
-                local=TrafficSelector(_host(address)),
-                remote=TrafficSelector(network),
-                reqid=_reqid(address, network),
+                local=TrafficSelector(host),
+                remote=remote,
+                reqid=_reqid(address, written),
             )
-            for address in own
+            for host, address in own
         )
         found.append(Connection(name, Action.ENCRYPT, network, children, settings))
     return tuple(found)
 
 
-def _reqid(own: Address, network: Network) -> int:
+def _reqid(own: str, network: str) -> int:
     """The number that ties a trap and the SAs with each of its peers together, whoever began them.
 
     Left to charon, an SA that the peer began has another number than one that the trap asked for.
@@ -207,9 +214,9 @@ def _shunt(name: str, remote: Network, children: tuple[Child, ...]) -> Connectio
     return Connection(name, Action.PASS, remote, children)
 
 
-def _child(local: Network, remote: Network, name: str = "") -> Child:
+def _child(local: Network, remote: Network, name: str) -> Child:
     return Child(
-        name=name or f"no-ipsec-{remote}",
+        name=name,
         action=Action.PASS,
         local=TrafficSelector(local),
         remote=TrafficSelector(remote),
@@ -236,7 +243,7 @@ def _notes(lists: Promise, placement: Placement) -> tuple[str, ...]:
             notes.append(f"{address} is in neither list: it speaks clear with every VM")
     notes.extend(
         f"nothing of {network} is encrypted: no_ipsec_subnets cover all of it"
-        for network in lists.covered()
+        for network in lists.covered
     )
     families = {address.version for address in placement.addresses if lists.encrypted(address)}
     notes.extend(

@@ -6,6 +6,7 @@
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.derived import derived
 from ipsec_agent.core.flow_rules import flow_rules
 from ipsec_agent.core.guard import Guard, exempt_links, overlay_ports
 from ipsec_agent.core.guard_table import mark, ruleset
@@ -16,6 +17,7 @@ from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.surroundings import Surroundings
 
 
+@derived
 def guard_of(config: Config) -> Guard:
     """What the table of every VM with this config is made from."""
     return Guard(Promise.of(config), config.force_udp_encapsulation)
@@ -42,9 +44,14 @@ def unplaced(config: Config, *, lowered: bool) -> Desired:
 def _wish(
     config: Config, exempt: tuple[LinkId, ...] = (), ports: tuple[int, ...] = ()
 ) -> DesiredGuard:
+    return replace(_written(config), exempt=exempt, overlay_ports=ports)
+
+
+@derived
+def _written(config: Config) -> DesiredGuard:
     guard = guard_of(config)
     text = ruleset(guard)
-    return DesiredGuard(text, mark(text), exempt, flow_rules(guard), ports)
+    return DesiredGuard(text, mark(text), flow_rules=flow_rules(guard))
 
 
 def judging_all(wish: Desired) -> Desired:

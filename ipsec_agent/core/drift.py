@@ -4,169 +4,287 @@ An orphan is what an earlier charon left behind (it was killed): the charon that
 know it, so nobody would ever rekey or remove it, and an orphan PASS would let packets out in clear.
 """
 
-from collections.abc import Iterable
+from functools import cached_property
 
-from ipsec_agent.core.model import Action, Address, Desired, DesiredPolicy, Direction
+from msgspec import Struct, field
+
+from ipsec_agent.core.derived import derived
+from ipsec_agent.core.model import (
+    Action,
+    Address,
+    Desired,
+    DesiredPolicy,
+    Direction,
+    Network,
+    PolicySelector,
+)
 from ipsec_agent.core.observed import Charon, ChildSa, Observed, Policy, SecurityAssociation
+from ipsec_agent.core.ranges import BITS, Range, Ranges, joined, meets, range_of
 
 PASS_BASE, SA_BASE, TRAP_BASE = 199999, 399999, 400000
 BONUS = 512
 """charon's priorities: a base by kind, less so much for each bit of both prefixes (measured with
 5.9.8; kernel_netlink_ipsec.c: get_priority)."""
 
-PAIR = 2
-
 BONUS_PROTOCOL, BONUS_PORT = 256, 64
 
+Pair = tuple[int, int, int, int, int]
+"""Source and destination as numbers: the records of the standard library take four times as long
+to be looked up."""
 
-def missing(desired: Desired, policies: Iterable[Policy]) -> tuple[DesiredPolicy, ...]:
-    """The desired policies that the kernel does not show, or shows otherwise."""
-    installed = {policy.selector: policy for policy in policies}
-    return tuple(
-        wanted
-        for wanted in desired.policies
-        if not _enforces(installed.get(wanted.selector), wanted.action)
-    )
+Key = tuple[Pair, Direction, int, int, int]
+"""A selector, likewise."""
 
 
-def foreign(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
-    """Policies that neither the connections nor a CHILD_SA of charon's explain.
+class _Parted(Struct):
+    """The kernel's policies in one walk.
 
-    One of a CHILD_SA that charon made while the pass was reading is not foreign: charon had
-    answered before.
+    Attributes:
+        installed: those that are wanted, by selector.
+        others: all others.
+        secured: between what they require ESP.
     """
-    wanted = {policy.selector for policy in desired.policies}
-    pairs = {
-        frozenset((local, remote))
-        for child in _children(observed.charon)
-        for local in child.local
-        for remote in child.remote
-    }
-    return tuple(
-        policy
-        for policy in observed.policies
-        if policy.selector not in wanted
-        and frozenset((policy.selector.source, policy.selector.destination)) not in pairs
-        and not (policy.esp and policy.added >= int(observed.time) > 0 and _is_charons(policy))
+
+    installed: dict[Key, Policy] = field(default_factory=dict)
+    others: list[tuple[Pair, Policy]] = field(default_factory=list)
+    secured: dict[Direction, set[Pair]] = field(
+        default_factory=lambda: {direction: set() for direction in Direction}
     )
+
+
+class Drift(Struct, frozen=True, dict=True):
+    """What should be beside what one pass has read: each difference is found once, in one walk."""
+
+    desired: Desired
+    observed: Observed
+
+    @cached_property
+    def missing(self) -> tuple[DesiredPolicy, ...]:
+        """The desired policies that the kernel does not show, or shows otherwise."""
+        installed = self._parted.installed
+        return tuple(
+            policy
+            for key, wanted in _wanted(self.desired).items()
+            for policy in wanted
+            if not _enforces(installed.get(key), policy.action)
+        )
+
+    @cached_property
+    def foreign(self) -> tuple[Policy, ...]:
+        """Policies that neither the connections nor a CHILD_SA of charon's explain.
+
+        One of a CHILD_SA that charon made while the pass was reading is not foreign: charon had
+        answered before.
+        """
+        pairs, began = self._charons_pairs, int(self.observed.time)
+        return tuple(
+            policy
+            for pair, policy in self._parted.others
+            if pair not in pairs
+            and not (policy.esp and policy.added >= began > 0 and _is_charons(policy))
+        )
+
+    @cached_property
+    def orphans(self) -> tuple[Policy, ...]:
+        """Foreign policies with charon's own priorities, older than the charon that runs."""
+        charon = self._answering
+        if charon is None:
+            return ()
+        started = int(charon.process.started)
+        return tuple(
+            policy
+            for policy in self.foreign
+            if _is_charons(policy)
+            and (
+                policy.added < started
+                # One that charon has taken over keeps its index.
+                or (policy.added == started and policy.index in self.observed.inherited.policies)
+            )
+        )
+
+    @cached_property
+    def orphan_states(self) -> tuple[SecurityAssociation, ...]:
+        """SAs older than the charon that runs, which it does not list."""
+        charon = self._answering
+        if charon is None:
+            return ()
+        known = {spi for child, _ in self._children for spi in (child.spi_in, child.spi_out)}
+        inherited, started = self.observed.inherited.spis, int(charon.process.started)
+        return tuple(
+            state
+            for state in self.observed.states
+            if state.spi
+            and state.spi not in known
+            and (state.spi in inherited or state.added < started)
+        )
+
+    @cached_property
+    def orphan_peers(self) -> tuple[tuple[Address, Address], ...]:
+        """Own address and peer of each pair whose traffic runs on an earlier charon's SAs."""
+        pairs = {(state.source, state.destination) for state in self.orphan_states}
+        if not pairs:
+            return ()
+        return tuple(
+            ends
+            for policy in self.observed.policies
+            if policy.esp
+            and policy.selector.direction is Direction.OUT
+            and (ends := ends_of(policy.selector)) in pairs
+            and pair_of(policy.selector.source, policy.selector.destination)
+            not in self._charons_pairs
+        )
+
+    @cached_property
+    def lost_children(self) -> tuple[ChildSa, ...]:
+        """CHILD_SAs that charon believes in and whose SAs, or policies, the kernel lacks.
+
+        Nothing else would end them: DPD asks the IKE_SA only, and is content; and within an IKE_SA
+        charon refuses a second CHILD_SA with the same selectors (tasks/child_create.c), so that a
+        trap alone asks in vain.
+
+        SAs and policies must have been read after charon's answer (observe.py). No age is asked
+        for: charon's counts from the moment when the negotiation begins (child_sa.c: install_time).
+        """
+        if self._answering is None:
+            return ()
+        there = {state.spi for state in self.observed.states}
+        return tuple(
+            child
+            for child, pairs in self._children
+            if child.state == "INSTALLED"
+            and not (child.spi_in in there and child.spi_out in there and self._has_policies(pairs))
+        )
+
+    def _has_policies(self, pairs: tuple[Pair, ...]) -> bool:
+        """Whether the two policies between a child's hosts are there; others are not looked for."""
+        if len(pairs) != 1:
+            return True
+        version, _, near, _, far = pairs[0]
+        secured = self._parted.secured
+        return near + far < 2 * BITS[version] or (
+            pairs[0] in secured[Direction.OUT] and turned(pairs[0]) in secured[Direction.IN]
+        )
+
+    @cached_property
+    def _answering(self) -> Charon | None:
+        charon = self.observed.charon
+        return charon if charon is not None and charon.responsive else None
+
+    @cached_property
+    def _children(self) -> tuple[tuple[ChildSa, tuple[Pair, ...]], ...]:
+        """charon's CHILD_SAs, each with all pairs of its local and remote networks."""
+        charon = self.observed.charon
+        return tuple(
+            (
+                child,
+                tuple(pair_of(local, remote) for local in child.local for remote in child.remote),
+            )
+            for sa in (charon.sas if charon else ())
+            for child in sa.children
+        )
+
+    @cached_property
+    def _charons_pairs(self) -> set[Pair]:
+        """What charon's CHILD_SAs are between, both ways round."""
+        there = {pair for _, pairs in self._children for pair in pairs}
+        return there | {turned(pair) for pair in there}
+
+    @cached_property
+    def _parted(self) -> _Parted:
+        wanted = _wanted(self.desired)
+        parted = _Parted()
+        for policy in self.observed.policies:
+            selector = policy.selector
+            pair = pair_of(selector.source, selector.destination)
+            if policy.esp:
+                parted.secured[selector.direction].add(pair)
+            key = (pair, *_rest(selector))
+            if key in wanted:
+                parted.installed[key] = policy
+            else:
+                parted.others.append((pair, policy))
+        return parted
+
+
+@derived
+def _wanted(desired: Desired) -> dict[Key, list[DesiredPolicy]]:
+    """The desired policies by selector, which two connections may share."""
+    found: dict[Key, list[DesiredPolicy]] = {}
+    for policy in desired.policies:
+        selector = policy.selector
+        key = (pair_of(selector.source, selector.destination), *_rest(selector))
+        found.setdefault(key, []).append(policy)
+    return found
+
+
+def pair_of(source: Network, destination: Network) -> Pair:
+    """Two networks of one IP version as numbers."""
+    return (
+        source.version,
+        int(source.network_address),
+        source.prefixlen,
+        int(destination.network_address),
+        destination.prefixlen,
+    )
+
+
+def turned(pair: Pair) -> Pair:
+    """The pair of the way back."""
+    version, source, source_length, destination, destination_length = pair
+    return version, destination, destination_length, source, source_length
+
+
+def _rest(selector: PolicySelector) -> tuple[Direction, int, int, int]:
+    return (
+        selector.direction,
+        selector.protocol,
+        selector.source_port,
+        selector.destination_port,
+    )
+
+
+def ends_of(selector: PolicySelector) -> tuple[Address, Address]:
+    """The first addresses of both networks: the ends, where it is one between two hosts."""
+    return selector.source.network_address, selector.destination.network_address
 
 
 def takes_trapped(policy: Policy, desired: Desired) -> bool:
     """Whether a policy selects some of what one of our traps does."""
+    selector = policy.selector
+    source, destination = range_of(selector.source), range_of(selector.destination)
+    near, far = (
+        (source, destination) if selector.direction is Direction.OUT else (destination, source)
+    )
     return any(
-        wanted.action is Action.ENCRYPT
-        and wanted.selector.direction is policy.selector.direction
-        and wanted.selector.source.overlaps(policy.selector.source)
-        and wanted.selector.destination.overlaps(policy.selector.destination)
-        for wanted in desired.policies
+        own[0] <= near[1] and near[0] <= own[1] and meets(remotes, far)
+        for own, remotes in _trapped(desired).get((selector.direction, selector.source.version), ())
     )
 
 
-def _children(charon: Charon | None) -> tuple[ChildSa, ...]:
-    return tuple(child for sa in charon.sas for child in sa.children) if charon else ()
+@derived
+def _trapped(desired: Desired) -> dict[tuple[Direction, int], tuple[tuple[Range, Ranges], ...]]:
+    """What traps select, by direction and IP version: each own network with all its remote ones.
+
+    A VM has few own addresses, however many subnets its traps lead to.
+    """
+    found: dict[tuple[Direction, int], dict[Range, list[Range]]] = {}
+    for wanted in desired.policies:
+        if wanted.action is Action.ENCRYPT:
+            selector = wanted.selector
+            ends = range_of(selector.source), range_of(selector.destination)
+            near, far = ends if selector.direction is Direction.OUT else ends[::-1]
+            key = selector.direction, selector.source.version
+            found.setdefault(key, {}).setdefault(near, []).append(far)
+    return {
+        key: tuple((near, joined(remotes)) for near, remotes in by_own.items())
+        for key, by_own in found.items()
+    }
 
 
 def _enforces(policy: Policy | None, action: Action) -> bool:
     if policy is None or policy.blocks:
         return False
     return policy.esp if action is Action.ENCRYPT else not policy.esp
-
-
-def orphans(desired: Desired, observed: Observed) -> tuple[Policy, ...]:
-    """Foreign policies with charon's own priorities that are older than the charon that runs."""
-    charon = observed.charon
-    if charon is None or not charon.responsive:
-        return ()
-    return tuple(
-        policy
-        for policy in foreign(desired, observed)
-        if _is_charons(policy)
-        and (
-            policy.added < int(charon.process.started)
-            # One that charon has taken over keeps its index.
-            or (
-                policy.added == int(charon.process.started)
-                and policy.index in observed.inherited.policies
-            )
-        )
-    )
-
-
-def orphan_states(observed: Observed) -> tuple[SecurityAssociation, ...]:
-    """SAs older than the charon that runs, which it does not list."""
-    charon = observed.charon
-    if charon is None or not charon.responsive:
-        return ()
-    known = {spi for child in _children(charon) for spi in (child.spi_in, child.spi_out)}
-    return tuple(
-        state
-        for state in observed.states
-        if state.spi
-        and state.spi not in known
-        and (state.spi in observed.inherited.spis or state.added < int(charon.process.started))
-    )
-
-
-def lost_children(observed: Observed) -> tuple[ChildSa, ...]:
-    """CHILD_SAs that charon believes in and whose SAs, or policies, the kernel lacks.
-
-    Nothing else would end them: DPD asks the IKE_SA only, and is content; and within an IKE_SA
-    charon refuses a second CHILD_SA with the same selectors (tasks/child_create.c), so that a trap
-    alone asks in vain.
-
-    SAs and policies must have been read after charon's answer (observe.py). No age is asked for:
-    charon's counts from the moment when the negotiation begins (child_sa.c: install_time).
-    """
-    charon = observed.charon
-    if charon is None or not charon.responsive:
-        return ()
-    there = {state.spi for state in observed.states}
-    return tuple(
-        child
-        for child in _children(charon)
-        if child.state == "INSTALLED"
-        and (
-            not {child.spi_in, child.spi_out} <= there
-            or not _has_policies(child, observed.policies)
-        )
-    )
-
-
-def _has_policies(child: ChildSa, policies: Iterable[Policy]) -> bool:
-    """Whether the two policies between its hosts are there; others are not looked for."""
-    hosts = (*child.local, *child.remote)
-    if len(hosts) != PAIR or any(network.num_addresses > 1 for network in hosts):
-        return True
-    local, remote = hosts
-    wanted = {(Direction.OUT, local, remote), (Direction.IN, remote, local)}
-    return wanted <= {
-        (policy.selector.direction, policy.selector.source, policy.selector.destination)
-        for policy in policies
-        if policy.esp
-    }
-
-
-def orphan_peers(observed: Observed) -> tuple[tuple[Address, Address], ...]:
-    """Own address and peer of each pair whose traffic still runs on an earlier charon's SAs."""
-    charon = observed.charon
-    if charon is None or not charon.responsive:
-        return ()
-    renewed = {
-        (local, remote)
-        for child in _children(charon)
-        for local in child.local
-        for remote in child.remote
-    }
-    pairs = {(state.source, state.destination) for state in orphan_states(observed)}
-    return tuple(
-        (policy.selector.source.network_address, policy.selector.destination.network_address)
-        for policy in observed.policies
-        if policy.esp
-        and policy.selector.direction is Direction.OUT
-        and (policy.selector.source, policy.selector.destination) not in renewed
-        and (policy.selector.source.network_address, policy.selector.destination.network_address)
-        in pairs
-    )
 
 
 def _is_charons(policy: Policy) -> bool:

@@ -5,15 +5,23 @@ of charon's, so that one and the same table stands on every VM of a deployment. 
 writes it down for nftables.
 """
 
-from collections.abc import Iterable
-from ipaddress import collapse_addresses, ip_network
+from functools import cached_property
+from ipaddress import ip_network
 
 from msgspec import Struct
 
 from ipsec_agent.core.model import Address, LinkId, Network
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
-from ipsec_agent.core.ranges import BITS, Ranges, complement, joined, of_networks
+from ipsec_agent.core.ranges import (
+    BITS,
+    Ranges,
+    complement,
+    holds,
+    joined,
+    networks_of,
+    of_networks,
+)
 
 NEVER_A_PEER: tuple[Network, ...] = tuple(
     ip_network(text)
@@ -30,7 +38,7 @@ NEVER_A_PEER: tuple[Network, ...] = tuple(
 multicast and neighbour discovery need them."""
 
 
-class Guard(Struct, frozen=True):
+class Guard(Struct, frozen=True, dict=True):
     """What the table is made from.
 
     Attributes:
@@ -45,8 +53,7 @@ class Guard(Struct, frozen=True):
     def judges(self, source: Address, destination: Address) -> bool:
         """Whether the table drops a clear packet between these addresses, none link-local."""
         return source.version == destination.version and not any(
-            first <= int(address) <= last
-            for first, last in self.outside(source.version)
+            holds(self.outside(source.version), (int(address), int(address)))
             for address in (source, destination)
         )
 
@@ -60,17 +67,24 @@ class Guard(Struct, frozen=True):
 
     def outside(self, version: int) -> Ranges:
         """The addresses that are not encrypted."""
-        encrypted = of_networks(self.promise.ipsec, version)
-        return joined(
-            (
-                *of_networks((*self.promise.no_ipsec, *NEVER_A_PEER), version),
-                *complement(encrypted, version),
+        return self._outside[version]
+
+    @cached_property
+    def _outside(self) -> dict[int, Ranges]:
+        exempt = (*self.promise.no_ipsec, *NEVER_A_PEER)
+        return {
+            version: joined(
+                (
+                    *of_networks(exempt, version),
+                    *complement(of_networks(self.promise.ipsec, version), version),
+                )
             )
-        )
+            for version in BITS
+        }
 
     def no_ipsec(self, version: int) -> tuple[Network, ...]:
         """The no-ipsec subnets of an IP version, none inside another."""
-        return tuple(_collapsed(self.promise.no_ipsec, version))
+        return tuple(networks_of(of_networks(self.promise.no_ipsec, version), version))
 
 
 def exempt_links(placement: Placement) -> tuple[LinkId, ...]:
@@ -109,9 +123,3 @@ def explain(guard: Guard) -> tuple[str, ...]:
             " them while it is unclear where this VM stands"
         ),
     )
-
-
-def _collapsed(networks: tuple[Network, ...], version: int) -> Iterable[Network]:
-    # mypy cannot see that these are of one family.
-    same = [network for network in networks if network.version == version]
-    return collapse_addresses(same)  # type: ignore[type-var]

@@ -10,11 +10,10 @@ from msgspec import Struct, field
 
 from ipsec_agent.core import traffic
 from ipsec_agent.core.config import CertificateFacts, Config
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.ike_ports import ike_port_problems
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
-from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems import damping, guard_drops, xfrm_counters
 from ipsec_agent.core.problems.charon import charon_problems, explained
@@ -67,8 +66,7 @@ class Assessment(Struct, frozen=True):
 def assess(
     config: Config,
     placement: Placement | None,
-    desired: Desired,
-    observed: Observed,
+    drift: Drift,
     memory: Memory,
     *,
     failures: tuple[Problem, ...] = (),
@@ -87,6 +85,7 @@ def assess(
         lowered: an operator has taken the guard down, and the agent leaves it so.
         lies: what peers had made in the course of the pass.
     """
+    desired, observed = drift.desired, drift.observed
     now = observed.time
     rises, counters = xfrm_counters.watched(observed.counters, memory.counters, now)
     drops = guard_drops.watched(observed.guard, memory.drops, now)
@@ -95,13 +94,13 @@ def assess(
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
     found = (
         *failures,
-        *judge(config, placement, desired, observed, lockouts=lockouts, lowered=lowered),
+        *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
         *guard_drops.problems(drops),
         *liar_problems(lies, observed.guard),
         *traffic.one_way(followed.peers),
         *xfrm_counters.problems(rises),
     )
-    shown, seen = damping.damped(explained(found, lines, desired, observed), memory.seen, now)
+    shown, seen = damping.damped(explained(found, lines, drift), memory.seen, now)
     return Assessment(
         damping.uncovered(shown), followed.peers, Memory(seen, counters, drops, followed)
     )
@@ -110,19 +109,19 @@ def assess(
 def judge(
     config: Config,
     placement: Placement | None,
-    desired: Desired,
-    observed: Observed,
+    drift: Drift,
     *,
     lockouts: tuple[Finding, ...] = (),
     lowered: bool = False,
 ) -> tuple[Problem, ...]:
     """Every problem that one pass shows by itself, without a memory of others."""
+    desired, observed = drift.desired, drift.observed
     return (
         *charon_problems(desired, observed),
         *ike_port_problems(desired, observed),
         *esp_problems(observed.esp),
-        *policy_problems(desired, observed),
-        *guard_problems(config, placement, desired, observed, lowered=lowered),
+        *policy_problems(drift),
+        *guard_problems(config, placement, drift, lowered=lowered),
         *unreadable(observed),
         *network_problems(placement),
         *link_problems(Promise.of(config), placement, observed.network),

@@ -12,13 +12,13 @@ answers there; `dynamic` for the others would only take one of three ways away.
 """
 
 from collections.abc import Iterable
-from ipaddress import ip_network
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ipsec_agent.core.drift import foreign, takes_trapped
-from ipsec_agent.core.model import Address, Desired, Network
+from ipsec_agent.core.derived import derived
+from ipsec_agent.core.drift import Drift, takes_trapped
+from ipsec_agent.core.model import Address, Network
 from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, Observed
 from ipsec_agent.core.steps import TerminateSa
 
@@ -42,9 +42,10 @@ class Lie(Struct, frozen=True):
     selectors: frozenset[frozenset[Network]] = frozenset()
 
 
-def lies(desired: Desired, observed: Observed) -> tuple[Lie, ...]:
+@derived
+def lies(drift: Drift) -> tuple[Lie, ...]:
     """Everything between encrypted addresses that is not an SA between two hosts."""
-    return (*_negotiated(observed), *_unknown(desired, observed))
+    return (*_negotiated(drift.observed), *_unknown(drift))
 
 
 def terminations(found: Iterable[Lie]) -> tuple[TerminateSa, ...]:
@@ -97,32 +98,39 @@ def _negotiated(observed: Observed) -> tuple[Lie, ...]:
 
 def _false(sa: IkeSa, child: ChildSa, broad: set[tuple[Address, int]]) -> str:
     """What is wrong with a CHILD_SA; "" for an honest one."""
-    remote = ", ".join(map(str, child.remote))
     if not child.transport:
-        return f"an SA that is not in transport mode, for {remote}"
-    if set(child.local) != {ip_network(sa.local)} or set(child.remote) != {ip_network(sa.remote)}:
-        return f"an SA for {remote}"
+        return f"an SA that is not in transport mode, for {_shown(child)}"
+    if not (_is_only(child.local, sa.local) and _is_only(child.remote, sa.remote)):
+        return f"an SA for {_shown(child)}"
     if child.restricted:
         return "an SA for one protocol or port only"
-    if broad & {(sa.local, child.spi_in), (sa.remote, child.spi_out)}:
-        return f"an SA for {remote} that the kernel has with a wider selector"
+    if broad and broad & {(sa.local, child.spi_in), (sa.remote, child.spi_out)}:
+        return f"an SA for {_shown(child)} that the kernel has with a wider selector"
     return ""
 
 
-def _unknown(desired: Desired, observed: Observed) -> tuple[Lie, ...]:
+def _is_only(networks: tuple[Network, ...], host: Address) -> bool:
+    """Whether the selectors of one side are this host and nothing else."""
+    for network in networks:
+        if network.network_address != host or network.prefixlen < host.max_prefixlen:
+            return False
+    return bool(networks)
+
+
+def _shown(child: ChildSa) -> str:
+    return ", ".join(map(str, child.remote))
+
+
+def _unknown(drift: Drift) -> tuple[Lie, ...]:
     """Tunnels in the kernel that charon does not know, for what one of our traps selects.
 
     Nobody but root of this VM can have made them, or an earlier charon, whose are removed with all
     else that it left (orphans.py).
     """
-    tunnels = [policy for policy in observed.policies if policy.tunnel is not None]
-    if not tunnels:
-        return ()
-    strange = foreign(desired, replace(observed, policies=tuple(tunnels)))
     found = {
         policy.tunnel: f"a policy in tunnel mode for {policy.selector.source} to"
         f" {policy.selector.destination}, which charon does not know"
-        for policy in strange
-        if policy.tunnel is not None and takes_trapped(policy, desired)
+        for policy in drift.foreign
+        if policy.tunnel is not None and takes_trapped(policy, drift.desired)
     }
     return tuple(Lie(peer, because) for peer, because in found.items())

@@ -83,7 +83,7 @@ class Child(Struct, frozen=True):
     reqid: int = 0
 
 
-class IkeSettings(Terse, frozen=True):
+class IkeSettings(Terse, frozen=True, dict=True):
     """What all connections of one config share.
 
     Attributes:
@@ -166,11 +166,12 @@ class PolicySelector(Struct, frozen=True):
 
 
 class DesiredPolicy(Struct, frozen=True):
-    """A policy that the kernel must show before a connection counts as enforced."""
+    """A policy that the kernel must show before a connection, and a child of it, are enforced."""
 
     selector: PolicySelector
     action: Action
     connection: str
+    child: str
 
 
 class LinkId(Struct, frozen=True, order=True):
@@ -203,7 +204,7 @@ class DesiredGuard(Terse, frozen=True):
     overlay_ports: tuple[int, ...] = ()
 
 
-class Desired(Struct, frozen=True):
+class Desired(Struct, frozen=True, dict=True):
     """Everything that should be; nothing wanted is `Desired()` and takes everything away.
 
     Attributes:

@@ -8,8 +8,8 @@ import math
 
 from msgspec import Struct
 
-from ipsec_agent.core.drift import missing
-from ipsec_agent.core.model import Address, Desired, Role
+from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.model import Address, Role
 from ipsec_agent.core.observed import Charon, Observed, RememberedPeer
 
 FORGOTTEN_AFTER = 7 * 86_400.0
@@ -34,13 +34,14 @@ class PeersToDo(Struct, frozen=True):
     poke: tuple[Address, ...] = ()
 
 
-def peers_to_do(desired: Desired, observed: Observed) -> PeersToDo:
+def peers_to_do(drift: Drift) -> PeersToDo:
     """Compare the peers that have an SA with those on disk."""
+    desired, observed = drift.desired, drift.observed
     charon = observed.charon
     if charon is None or not charon.responsive or desired.role is not Role.ENCRYPT:
         return PeersToDo()
     standing = _standing(charon)
-    return PeersToDo(_remember(standing, observed), _poke(desired, standing, observed))
+    return PeersToDo(_remember(standing, observed), _poke(drift, standing))
 
 
 def _standing(charon: Charon) -> tuple[Address, ...]:
@@ -66,13 +67,12 @@ def _remember(
     return tuple(sorted(fresh, key=lambda peer: -peer.seen)[:MOST])
 
 
-def _poke(
-    desired: Desired, standing: tuple[Address, ...], observed: Observed
-) -> tuple[Address, ...]:
+def _poke(drift: Drift, standing: tuple[Address, ...]) -> tuple[Address, ...]:
+    desired, observed = drift.desired, drift.observed
     charon = observed.charon
     if charon is None or observed.time - charon.process.started > POKED_WITHIN:
         return ()
-    if missing(desired, observed.policies):
+    if drift.missing:
         # Without its trap the packet would leave in clear, or be lost.
         return ()
     known = {*standing, *(sa.remote for sa in charon.sas)}

@@ -7,19 +7,15 @@ credentials go at the end. The plan is empty when nothing is to do.
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.drift import lost_children, missing
+from ipsec_agent.core.coverage import traps
+from ipsec_agent.core.derived import derived
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.duplicates import endings
 from ipsec_agent.core.flow_rules import wanted_flow_rules
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.ike_ports import reopens
 from ipsec_agent.core.liars import Lie, lies, terminations, without
-from ipsec_agent.core.model import (
-    Action,
-    Connection,
-    Desired,
-    Network,
-    PolicySelector,
-)
+from ipsec_agent.core.model import Action, Desired
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.orphans import orphan_steps
 from ipsec_agent.core.peers import peers_to_do
@@ -59,8 +55,9 @@ STARTING = 3.0
 """Seconds of age in which a charon may be without its VICI socket."""
 
 
-def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+def plan(drift: Drift) -> tuple[Step, ...]:
     """The steps from what is to what should be; none about what could not be read."""
+    desired, observed = drift.desired, drift.observed
     unread = {name for name, _ in observed.unreadable}
     guard = desired.guard is not None and not unread & {"guard", "network"}
     charon = desired.placed and not unread & {"charon", "policies", "states"}
@@ -68,7 +65,7 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
         *(_guard(desired, observed) if guard else ()),
         *(_flows(desired, observed) if not unread & {"guard", "network"} else ()),
         *_mtus(desired, observed),
-        *(_charon(desired, observed) if charon else ()),
+        *(_charon(drift) if charon else ()),
         *(_no_guard(desired, observed) if "guard" not in unread else ()),
     )
 
@@ -111,7 +108,8 @@ def _mtus(desired: Desired, observed: Observed) -> tuple[SetMtu, ...]:
     )
 
 
-def _charon(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+def _charon(drift: Drift) -> tuple[Step, ...]:
+    desired, observed = drift.desired, drift.observed
     charon = observed.charon
     if charon is None:
         return (StartCharon(),) if desired.credentials is not None else ()
@@ -120,20 +118,21 @@ def _charon(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     if reopens(desired, observed):
         because = "the IKE ports that it lacks are free now, and it opens them at its start only"
         return (KillCharon(charon.process, because),)
-    told = lies(desired, observed)
+    told = lies(drift)
     honest = without(charon, told)
+    fair = drift if honest is charon else Drift(desired, replace(observed, charon=honest))
     loads = _loads(desired, charon)
     loaded_anew = {step.connection.name for step in loads}
-    todo = peers_to_do(desired, replace(observed, charon=honest))
+    todo = peers_to_do(fair)
     return (
         *terminations(told),
         *_credentials(desired, charon),
         *loads,
-        *_reinstalls(desired, observed, loaded_anew, told),
-        *orphan_steps(desired, observed),
+        *_reinstalls(drift, loaded_anew, told),
+        *orphan_steps(drift),
         *_unloads(desired, charon),
         *_terminations(desired, honest),
-        *_lost(replace(observed, charon=honest)),
+        *_lost(fair),
         *endings(honest, observed.states),
         *((Poke(todo.poke),) if todo.poke else ()),
         *((RememberPeers(todo.remember),) if todo.remember is not None else ()),
@@ -168,54 +167,34 @@ def _credentials(desired: Desired, charon: Charon) -> tuple[Step, ...]:
 
 
 def _loads(desired: Desired, charon: Charon) -> tuple[LoadConnection, ...]:
-    """Shunts first: the operator's exceptions must work before traps can cut anyone off."""
     loaded = {connection.name: connection.fingerprint for connection in charon.connections}
-    ordered = sorted(desired.connections, key=lambda wanted: wanted.action is Action.ENCRYPT)
     return tuple(
-        LoadConnection(wanted, mark)
-        for wanted in ordered
-        if loaded.get(wanted.name) != (mark := fingerprint(wanted))
+        load for load in _all_loads(desired) if loaded.get(load.connection.name) != load.fingerprint
     )
 
 
+@derived
+def _all_loads(desired: Desired) -> tuple[LoadConnection, ...]:
+    """Shunts first: the operator's exceptions must work before traps can cut anyone off."""
+    ordered = sorted(desired.connections, key=lambda wanted: wanted.action is Action.ENCRYPT)
+    return tuple(LoadConnection(wanted, fingerprint(wanted)) for wanted in ordered)
+
+
 def _reinstalls(
-    desired: Desired, observed: Observed, loaded_anew: set[str], told: tuple[Lie, ...]
+    drift: Drift, loaded_anew: set[str], told: tuple[Lie, ...]
 ) -> tuple[ReinstallPolicies, ...]:
     """charon believes these policies there; somebody else took them away.
 
     Where an SA that a peer lied about has taken their place, charon puts them back with its end.
     """
     taken = {pair for lie in told for pair in lie.selectors}
-    lacking = {
-        (policy.connection, policy.selector)
-        for policy in missing(desired, observed.policies)
-        if frozenset((policy.selector.source, policy.selector.destination)) not in taken
-    }
-    if not lacking:
-        return ()
-    return tuple(
-        ReinstallPolicies(connection.name, child, connection.action)
-        for connection in desired.connections
-        if connection.name not in loaded_anew
-        for child in _children_lacking(connection, desired, lacking)
+    lacking = (
+        ReinstallPolicies(policy.connection, policy.child, policy.action)
+        for policy in drift.missing
+        if policy.connection not in loaded_anew
+        and frozenset((policy.selector.source, policy.selector.destination)) not in taken
     )
-
-
-def _children_lacking(
-    connection: Connection, desired: Desired, lacking: set[tuple[str, PolicySelector]]
-) -> tuple[str, ...]:
-    names = []
-    for child in connection.children:
-        ends = {child.local.network, child.remote.network}
-        if any(
-            (policy.connection, policy.selector) in lacking
-            for policy in desired.policies
-            if policy.connection == connection.name
-            and {policy.selector.source, policy.selector.destination} == ends
-            and policy.selector.source_port in {0, child.local.port}
-        ):
-            names.append(child.name)
-    return tuple(names)
+    return tuple(dict.fromkeys(lacking))
 
 
 def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
@@ -228,35 +207,19 @@ def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
 
 def _terminations(desired: Desired, charon: Charon) -> tuple[TerminateSa, ...]:
     """SAs with peers that no connection covers any more."""
-    covered = [
-        (child.local.network, child.remote.network)
-        for connection in desired.connections
-        if connection.action is Action.ENCRYPT
-        for child in connection.children
-    ]
+    trapped = traps(desired)
     return tuple(
         TerminateSa(sa.unique_id, f"no connection encrypts with {sa.remote} any more")
         for sa in charon.sas
         if sa.children
-        and not any(
-            _inside(child.local, near) and _inside(child.remote, far)
-            for child in sa.children
-            for near, far in covered
-        )
+        and not any(trapped.covers(child.local, child.remote) for child in sa.children)
     )
 
 
-def _inside(selectors: tuple[Network, ...], network: Network) -> bool:
-    return all(
-        selector.version == network.version and network.supernet_of(selector)  # type: ignore[arg-type] # versions are equal
-        for selector in selectors
-    )
-
-
-def _lost(observed: Observed) -> tuple[TerminateChild, ...]:
+def _lost(drift: Drift) -> tuple[TerminateChild, ...]:
     return tuple(
         TerminateChild(child.unique_id, "the kernel has lost its SAs or policies")
-        for child in lost_children(observed)
+        for child in drift.lost_children
     )
 
 

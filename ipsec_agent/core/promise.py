@@ -5,29 +5,26 @@ subnet, so it is symmetric by its form. desired.py and guard.py only spell it ou
 for nftables.
 """
 
-from collections.abc import Iterable
-from typing import Self
+from functools import cached_property
 
 from msgspec import Struct
 
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.derived import derived
 from ipsec_agent.core.model import Action, Address, Network
-from ipsec_agent.core.ranges import BITS, holds, of_networks, range_of
+from ipsec_agent.core.ranges import BITS, Subnets, holds, of_networks, range_of
 
 
-class Promise(Struct, frozen=True):
+class Promise(Struct, frozen=True, dict=True):
     """The two lists of a config, normalised, duplicates removed, in the order as written."""
 
     ipsec: tuple[Network, ...]
     no_ipsec: tuple[Network, ...]
 
-    @classmethod
-    def of(cls, config: Config) -> Self:
+    @staticmethod
+    def of(config: Config) -> "Promise":
         """The two lists of a config."""
-        return cls(
-            tuple(dict.fromkeys(subnet.network for subnet in config.ipsec_subnets)),
-            tuple(dict.fromkeys(subnet.network for subnet in config.no_ipsec_subnets)),
-        )
+        return _promise(config)
 
     def encrypted(self, address: Address) -> bool:
         """Whether a VM with this address encrypts."""
@@ -43,18 +40,27 @@ class Promise(Struct, frozen=True):
 
     def ipsec_subnet(self, address: Address) -> Network | None:
         """The narrowest ipsec subnet that holds the address."""
-        return narrowest(address, self.ipsec)
+        return self._ipsec.narrowest(address)
 
     def no_ipsec_subnet(self, address: Address) -> Network | None:
         """The narrowest no-ipsec subnet that holds the address."""
-        return narrowest(address, self.no_ipsec)
+        return self._no_ipsec.narrowest(address)
 
+    @cached_property
     def covered(self) -> tuple[Network, ...]:
         """The ipsec subnets of which the no-ipsec subnets leave nothing to encrypt."""
         exempt = {version: of_networks(self.no_ipsec, version) for version in BITS}
         return tuple(
             network for network in self.ipsec if holds(exempt[network.version], range_of(network))
         )
+
+    @cached_property
+    def _ipsec(self) -> Subnets:
+        return Subnets(self.ipsec)
+
+    @cached_property
+    def _no_ipsec(self) -> Subnets:
+        return Subnets(self.no_ipsec)
 
     def flow(self, one: Address, other: Address) -> "Flow":
         """How packets from one address to another travel, and why."""
@@ -79,7 +85,9 @@ class Flow(Struct, frozen=True):
     because: str
 
 
-def narrowest(address: Address, networks: Iterable[Network]) -> Network | None:
-    """The network with the longest prefix that holds the address, None without one."""
-    holding = [network for network in networks if address in network]
-    return max(holding, key=lambda network: network.prefixlen, default=None)
+@derived
+def _promise(config: Config) -> Promise:
+    return Promise(
+        tuple(dict.fromkeys(subnet.network for subnet in config.ipsec_subnets)),
+        tuple(dict.fromkeys(subnet.network for subnet in config.no_ipsec_subnets)),
+    )

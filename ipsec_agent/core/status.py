@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.drift import foreign, missing
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import days_left
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import required
@@ -42,8 +42,7 @@ class Snapshot(Struct, frozen=True):
 
     config: Config
     placement: Placement | None
-    desired: Desired
-    observed: Observed
+    drift: Drift
     problems: tuple[Problem, ...]
     state: State
     pid: int
@@ -51,6 +50,16 @@ class Snapshot(Struct, frozen=True):
     passes: int
     traffic: tuple[Peer, ...] = ()
     guard_lowered: bool = False
+
+    @property
+    def desired(self) -> Desired:
+        """What should be."""
+        return self.drift.desired
+
+    @property
+    def observed(self) -> Observed:
+        """What the pass has read."""
+        return self.drift.observed
 
     @property
     def healthy(self) -> bool:
@@ -66,6 +75,7 @@ class Snapshot(Struct, frozen=True):
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot as JSON's types."""
     desired, observed = snapshot.desired, snapshot.observed
+    missing, foreign = snapshot.drift.missing, snapshot.drift.foreign
     return {
         "schema": SCHEMA,
         "version": snapshot.version,
@@ -84,9 +94,9 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "peers": peer_entries(desired, observed, snapshot.traffic),
         "policies": {
             "desired": len(desired.policies),
-            "installed": len(desired.policies) - len(missing(desired, observed.policies)),
-            "missing": [_selector(p.selector) for p in missing(desired, observed.policies)],
-            "foreign": [_selector(p.selector) for p in foreign(desired, observed)],
+            "installed": len(desired.policies) - len(missing),
+            "missing": [_selector(p.selector) for p in missing],
+            "foreign": [_selector(p.selector) for p in foreign],
         },
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
@@ -107,7 +117,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 def sentence(snapshot: Snapshot) -> str:
     """How the VM is, in one line; for systemd's STATUS (sd_notify(3)) and the log."""
     desired, problems = snapshot.desired, loudest_first(snapshot.problems)
-    installed = len(desired.policies) - len(missing(desired, snapshot.observed.policies))
+    installed = len(desired.policies) - len(snapshot.drift.missing)
     if snapshot.healthy:
         with_sa = sum(peer.there == snapshot.observed.time for peer in snapshot.traffic)
         return (
@@ -146,9 +156,7 @@ def _charon(charon: Charon | None) -> dict[str, Any] | None:
 def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
     charon = snapshot.observed.charon
     loaded = {item.name for item in charon.connections} if charon else set()
-    lacking = {
-        policy.connection for policy in missing(snapshot.desired, snapshot.observed.policies)
-    }
+    lacking = {policy.connection for policy in snapshot.drift.missing}
     return [
         {
             "name": connection.name,

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from ipsec_agent.core.derived import derived
 from ipsec_agent.core.model import (
     Action,
     Child,
@@ -27,7 +28,14 @@ takes up to 4,096 (XFRMA_REPLAY_ESN_MAX in linux/xfrm.h); an SA has a bit for ea
 
 def connection_message(connection: Connection) -> dict[str, Any]:
     """What load-conn is given: dicts, lists, text and bytes only."""
-    body: dict[str, Any] = {
+    body = _own_part(connection)
+    if connection.settings is not None:
+        body |= _negotiation(connection.settings)
+    return {connection.name: body}
+
+
+def _own_part(connection: Connection) -> dict[str, Any]:
+    return {
         "version": "2",
         "local_addrs": [_anywhere(connection)],
         "remote_addrs": _peers(connection),
@@ -35,9 +43,6 @@ def connection_message(connection: Connection) -> dict[str, Any]:
             child.name: _child(child, connection.settings) for child in connection.children
         },
     }
-    if connection.settings is not None:
-        body |= _negotiation(connection.settings)
-    return {connection.name: body}
 
 
 def renewal_message(connection: Connection) -> dict[str, Any]:
@@ -60,7 +65,19 @@ def renewal_message(connection: Connection) -> dict[str, Any]:
 
 def fingerprint(connection: Connection) -> str:
     """SHA-256, hex, of the message: what charon was given, certificates included."""
-    return hashlib.sha256(repr(connection_message(connection)).encode()).hexdigest()
+    settings = connection.settings
+    parts = (
+        connection.name,
+        _own_part(connection),
+        _digest(settings) if settings is not None else "",
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@derived
+def _digest(settings: IkeSettings) -> str:
+    """Of what all connections of a config share, and which is most of it."""
+    return hashlib.sha256(repr(_negotiation(settings)).encode()).hexdigest()
 
 
 def credentials_mark(credentials: Credentials) -> str:

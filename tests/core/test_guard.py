@@ -78,7 +78,7 @@ def test_families_are_those_with_something_to_encrypt(promise: Promise) -> None:
 
     for version in (4, 6):
         subnets = [network for network in promise.ipsec if network.version == version]
-        if set(subnets) <= set(promise.covered()):
+        if set(subnets) <= set(promise.covered):
             assert version not in families
         else:
             assert version in families

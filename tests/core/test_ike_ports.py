@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.ike_ports import ike_port_problems, in_the_way, reopens
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, IkePorts, Observed, PortHolder
@@ -60,7 +61,7 @@ def test_taken(address: str) -> None:
     assert problem.severity is Severity.CRITICAL
     assert problem.message.startswith("UDP 500 is held by pid 812 (racoon)")
     assert not reopens(V4, observed)
-    assert not any(isinstance(step, KillCharon) for step in plan(V4, observed))
+    assert not any(isinstance(step, KillCharon) for step in plan(Drift(V4, observed)))
 
 
 def test_taken_without_charon() -> None:
@@ -97,7 +98,7 @@ def test_free_again() -> None:
     """charon is started again, if somebody had the port since it began; else that helps nothing."""
     free = seen(NO_V4)
 
-    assert [type(step) for step in plan(V4, free)] == [KillCharon]
+    assert [type(step) for step in plan(Drift(V4, free))] == [KillCharon]
     assert [code for code, _ in said(V4, free)] == ["ike-port-closed"] * 2
     never = seen(NO_V4, contested=False)
     assert not reopens(V4, never)

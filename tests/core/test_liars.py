@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.model import Direction, Network, PolicySelector
 from ipsec_agent.core.observed import (
@@ -83,8 +84,8 @@ def test_whatever_is_not_between_two_hosts_is_ended_at_once(child: ChildSa) -> N
     for state in ("INSTALLED", "UPDATING", "REKEYING", "REKEYED", "DELETING"):
         observed = seen(ike_sa(7, HONEST, replace(child, unique_id=2, state=state)))
 
-        (lie,) = lies(WISH, observed)
-        ended = [step for step in plan(WISH, observed) if isinstance(step, TerminateSa)]
+        (lie,) = lies(Drift(WISH, observed))
+        ended = [step for step in plan(Drift(WISH, observed)) if isinstance(step, TerminateSa)]
 
         assert (lie.peer, lie.ike_sa) == (PEER, 7)
         assert ended == [TerminateSa(7, f"10.0.0.9 made {lie.because}", at_once=True)]
@@ -94,7 +95,7 @@ def test_an_sa_in_the_making_is_no_lie() -> None:
     """It has no selectors yet."""
     for state in ("CREATED", "ROUTED", "INSTALLING"):
         young = replace(HONEST, state=state, local=(), remote=())
-        assert lies(WISH, seen(ike_sa(1, young))) == ()
+        assert lies(Drift(WISH, seen(ike_sa(1, young)))) == ()
 
 
 def test_honest_sas_stay() -> None:
@@ -104,11 +105,11 @@ def test_honest_sas_stay() -> None:
         ike_sa(1, HONEST), ike_sa(2, child_sa(2, 200, peer=OTHER, age=1), peer=OTHER), liar
     )
 
-    steps = plan(WISH, observed)
+    steps = plan(Drift(WISH, observed))
 
     assert [step.unique_id for step in steps if isinstance(step, TerminateSa)] == [3]
     assert not [step for step in steps if isinstance(step, TerminateChild)]
-    assert "(and 99 more)" in lies(WISH, observed)[0].because
+    assert "(and 99 more)" in lies(Drift(WISH, observed))[0].because
 
 
 def test_the_kernel_has_it_wider_than_charon_says() -> None:
@@ -116,12 +117,12 @@ def test_the_kernel_has_it_wider_than_charon_says() -> None:
     observed = seen(ike_sa(1, HONEST))
     wide = tuple(replace(state, between_hosts=False) for state in observed.states)
 
-    assert lies(WISH, observed) == ()
-    (lie,) = lies(WISH, replace(observed, states=wide))
+    assert lies(Drift(WISH, observed)) == ()
+    (lie,) = lies(Drift(WISH, replace(observed, states=wide)))
     assert (lie.ike_sa, "wider selector" in lie.because) == (1, True)
     # What a liar calls an SA of its own is no reason to end another's.
     elsewhere = tuple(replace(state, destination=OTHER) for state in wide)
-    assert lies(WISH, replace(observed, states=(*observed.states, *elsewhere))) == ()
+    assert lies(Drift(WISH, replace(observed, states=(*observed.states, *elsewhere)))) == ()
 
 
 def test_an_honest_duplicate_is_not_ended_for_a_lie() -> None:
@@ -132,7 +133,7 @@ def test_an_honest_duplicate_is_not_ended_for_a_lie() -> None:
         replace(state, last_used=99 if state.spi == 200 else 1) for state in observed.states
     )
 
-    steps = plan(WISH, replace(observed, states=busy))
+    steps = plan(Drift(WISH, replace(observed, states=busy)))
 
     assert [step.unique_id for step in steps if isinstance(step, TerminateSa)] == [2]
 
@@ -143,8 +144,8 @@ def test_a_trap_that_a_lie_has_taken_is_not_installed_again() -> None:
     own, subnet = ip_network(OWN), WISH.connections[-1].remote
     false = replace(HONEST, transport=False, local=(own,), remote=(subnet,))
 
-    with_lie = plan(WISH, seen(ike_sa(1, false), policies=taken))
-    without = plan(WISH, seen(policies=taken))
+    with_lie = plan(Drift(WISH, seen(ike_sa(1, false), policies=taken)))
+    without = plan(Drift(WISH, seen(policies=taken)))
 
     for steps, repaired in ((with_lie, False), (without, True)):
         # What is loaded anew is installed with that.
@@ -178,10 +179,10 @@ def test_a_tunnel_that_charon_does_not_know(policy: Policy, *, told: bool) -> No
     for other addresses is none of ours."""
     observed = seen(policies=(*TRAPPED, policy))
 
-    found = lies(WISH, observed)
+    found = lies(Drift(WISH, observed))
 
     assert [(lie.peer, lie.ike_sa) for lie in found] == ([(PEER, None)] if told else [])
-    assert not [step for step in plan(WISH, observed) if isinstance(step, DeletePolicy)]
+    assert not [step for step in plan(Drift(WISH, observed)) if isinstance(step, DeletePolicy)]
 
 
 def test_a_tunnel_that_an_earlier_charon_left_is_removed() -> None:
@@ -189,7 +190,7 @@ def test_a_tunnel_that_an_earlier_charon_left_is_removed() -> None:
     priority = 399999 - 512 * (32 + 24)
     left = replace(tunnel("10.0.0.5/32", "10.0.0.0/24"), priority=priority, added=int(BORN) - 9)
 
-    steps = plan(WISH, seen(policies=(*TRAPPED, left)))
+    steps = plan(Drift(WISH, seen(policies=(*TRAPPED, left))))
 
     assert DeletePolicy(left) in steps
 
@@ -217,7 +218,7 @@ def test_only_the_two_hosts_in_transport_mode_are_honest(
         and (set(local), set(remote)) == ({ip_network(OWN)}, {ip_network(PEER)})
     )
 
-    assert bool(lies(WISH, seen(ike_sa(1, child)))) is not honest
+    assert bool(lies(Drift(WISH, seen(ike_sa(1, child))))) is not honest
 
 
 def test_the_problem_names_the_peer_and_what_was_dropped() -> None:

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
-from ipsec_agent.core.drift import foreign, lost_children, orphan_peers
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import (
     Charon,
@@ -76,8 +76,8 @@ def world(*sas: IkeSa, peer: Address = PEER, age: float = 1.0) -> Observed:
 
 def test_a_peer_is_renewed_before_its_orphans_go() -> None:
     """Nothing is deleted while only the orphans carry the peer's traffic."""
-    assert orphan_peers(world()) == ((OWN, PEER),)
-    (step,) = orphan_steps(WISH, world())
+    assert Drift(WISH, world()).orphan_peers == ((OWN, PEER),)
+    (step,) = orphan_steps(Drift(WISH, world()))
 
     assert isinstance(step, Renew)
     message = renewal_message(step.connection)["ipsec-renew-10.0.0.9"]
@@ -93,30 +93,30 @@ def test_a_peer_is_renewed_before_its_orphans_go() -> None:
 
 def test_one_renewal_at_a_time() -> None:
     """While IKE with the peer is under way, it is waited for."""
-    assert orphan_steps(WISH, world(ike_sa(1))) == ()
+    assert orphan_steps(Drift(WISH, world(ike_sa(1)))) == ()
 
 
 def test_a_renewal_that_is_about_to_begin() -> None:
     """It is not asked for twice while charon has not begun it."""
-    (step,) = orphan_steps(WISH, world())
+    (step,) = orphan_steps(Drift(WISH, world()))
     assert isinstance(step, Renew)
     seen = world()
     assert seen.charon is not None
     begun = replace(seen.charon, renewing=frozenset({step.connection.name}))
 
-    assert orphan_steps(WISH, replace(seen, charon=begun)) == ()
+    assert orphan_steps(Drift(WISH, replace(seen, charon=begun))) == ()
 
 
 def test_renewed() -> None:
     """Once a new CHILD_SA stands, which has taken the policies over, only the old SAs go."""
-    steps = orphan_steps(WISH, world(ike_sa(1, child_sa(1, 77))))
+    steps = orphan_steps(Drift(WISH, world(ike_sa(1, child_sa(1, 77)))))
 
     assert [type(step) for step in steps] == [DeleteState, DeleteState]
 
 
 def test_a_peer_that_does_not_answer() -> None:
     """After 20 seconds its orphans go; the trap asks for an SA when it is wanted."""
-    steps = orphan_steps(WISH, world(age=21.0))
+    steps = orphan_steps(Drift(WISH, world(age=21.0)))
 
     assert (
         sorted(type(step).__name__ for step in steps) == ["DeletePolicy"] * 2 + ["DeleteState"] * 2
@@ -125,7 +125,7 @@ def test_a_peer_that_does_not_answer() -> None:
 
 def test_a_peer_that_speaks_clear_now() -> None:
     """Orphans with a peer that the config exempts go at once."""
-    steps = orphan_steps(WISH, world(peer=OTHER))
+    steps = orphan_steps(Drift(WISH, world(peer=OTHER)))
 
     assert {type(step) for step in steps} == {DeletePolicy, DeleteState}
 
@@ -140,9 +140,9 @@ def test_orphans_of_the_same_second() -> None:
         time=BORN + 21,
     )
 
-    assert orphan_steps(WISH, observed) == ()
+    assert orphan_steps(Drift(WISH, observed)) == ()
     noted = replace(observed, inherited=Inherited(frozenset({7, 8}), frozenset({9})))
-    assert len(orphan_steps(WISH, noted)) == 4
+    assert len(orphan_steps(Drift(WISH, noted))) == 4
 
 
 def test_lost_children() -> None:
@@ -150,9 +150,10 @@ def test_lost_children() -> None:
     seen = world(ike_sa(1, child_sa(3, 77)))
     both = tuple(SecurityAssociation(OWN, PEER, spi, 2) for spi in (77, 78))
 
-    assert [child.unique_id for child in lost_children(seen)] == [3]
-    assert [child.unique_id for child in lost_children(replace(seen, states=both[:1]))] == [3]
-    assert lost_children(replace(seen, states=both)) == ()
+    assert [child.unique_id for child in Drift(WISH, seen).lost_children] == [3]
+    half = Drift(WISH, replace(seen, states=both[:1]))
+    assert [child.unique_id for child in half.lost_children] == [3]
+    assert Drift(WISH, replace(seen, states=both)).lost_children == ()
 
 
 def test_lost_policies() -> None:
@@ -162,8 +163,9 @@ def test_lost_policies() -> None:
     whole = replace(seen, states=states)
 
     for kept in (whole.policies[:1], whole.policies[1:], ()):
-        assert [child.unique_id for child in lost_children(replace(whole, policies=kept))] == [3]
-    assert lost_children(whole) == ()
+        half = Drift(WISH, replace(whole, policies=kept))
+        assert [child.unique_id for child in half.lost_children] == [3]
+    assert Drift(WISH, whole).lost_children == ()
 
 
 def test_an_sa_made_during_the_pass_is_not_foreign() -> None:
@@ -171,7 +173,7 @@ def test_an_sa_made_during_the_pass_is_not_foreign() -> None:
     young = tuple(replace(one, added=int(BORN) + 60) for one in left(OTHER)[0])
     seen = Observed(Charon(PROCESS), young, time=BORN + 60.9)
 
-    assert foreign(WISH, seen) == ()
-    assert foreign(WISH, replace(seen, time=BORN + 61)) == young
+    assert Drift(WISH, seen).foreign == ()
+    assert Drift(WISH, replace(seen, time=BORN + 61)).foreign == young
     passes = tuple(replace(one, esp=False) for one in young)
-    assert foreign(WISH, replace(seen, policies=passes)) == passes
+    assert Drift(WISH, replace(seen, policies=passes)).foreign == passes

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.observed import Charon, Observed, RememberedPeer, SecurityAssociation
 from ipsec_agent.core.peers import FORGOTTEN_AFTER, PeersToDo, peers_to_do
 from ipsec_agent.core.placement import Placement
@@ -24,7 +25,7 @@ def test_a_new_peer_is_written_down() -> None:
     recent = RememberedPeer(ip_address("10.0.0.2"), NOW - 1000)
     charon = Charon(PROCESS, sas=(ike_sa(1, child_sa(1, 7)),))
 
-    todo = peers_to_do(WISH, replace(WORLD, charon=charon, remembered=(old, recent)))
+    todo = peers_to_do(Drift(WISH, replace(WORLD, charon=charon, remembered=(old, recent))))
 
     assert todo.remember == (RememberedPeer(PEER, NOW), recent)
 
@@ -33,7 +34,9 @@ def test_one_that_is_known_costs_no_writing() -> None:
     """The file is left alone while nothing changes."""
     charon = Charon(PROCESS, sas=(ike_sa(1, child_sa(1, 7)),))
 
-    assert peers_to_do(WISH, replace(WORLD, charon=charon, remembered=(KNOWN,))) == PeersToDo()
+    assert (
+        peers_to_do(Drift(WISH, replace(WORLD, charon=charon, remembered=(KNOWN,)))) == PeersToDo()
+    )
 
 
 def test_poked_once() -> None:
@@ -41,9 +44,9 @@ def test_poked_once() -> None:
     poked = replace(KNOWN, poked=True)
     world = replace(WORLD, remembered=(KNOWN,))
 
-    assert peers_to_do(WISH, world).poke == (PEER,)
-    assert peers_to_do(WISH, replace(world, remembered=(poked,))).poke == ()
-    assert peers_to_do(WISH, replace(world, time=BORN + 61)).poke == ()
+    assert peers_to_do(Drift(WISH, world)).poke == (PEER,)
+    assert peers_to_do(Drift(WISH, replace(world, remembered=(poked,)))).poke == ()
+    assert peers_to_do(Drift(WISH, replace(world, time=BORN + 61))).poke == ()
 
 
 def test_not_poked() -> None:
@@ -52,14 +55,16 @@ def test_not_poked() -> None:
     under_way = Charon(PROCESS, sas=(ike_sa(1),))
     orphan = SecurityAssociation(OWN, PEER, 7, 1)
 
-    assert peers_to_do(WISH, replace(world, policies=())).poke == ()
-    assert peers_to_do(WISH, replace(world, charon=under_way)).poke == ()
-    assert peers_to_do(WISH, replace(world, states=(orphan,))).poke == ()
-    assert peers_to_do(WISH, replace(world, states=(replace(orphan, spi=0),))).poke == (PEER,)
+    assert peers_to_do(Drift(WISH, replace(world, policies=()))).poke == ()
+    assert peers_to_do(Drift(WISH, replace(world, charon=under_way))).poke == ()
+    assert peers_to_do(Drift(WISH, replace(world, states=(orphan,)))).poke == ()
+    assert peers_to_do(Drift(WISH, replace(world, states=(replace(orphan, spi=0),)))).poke == (
+        PEER,
+    )
 
 
 def test_nobody_is_poked_from_a_clear_vm() -> None:
     """A VM that speaks clear has no SAs to renew."""
     clear = desired(config(no_ipsec=("10.0.0.5/32",)), Placement(OWN, (OWN,)))
 
-    assert peers_to_do(clear, replace(WORLD, remembered=(KNOWN,))) == PeersToDo()
+    assert peers_to_do(Drift(clear, replace(WORLD, remembered=(KNOWN,)))) == PeersToDo()

@@ -13,7 +13,7 @@ from ipsec_agent.act import perform
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
-from ipsec_agent.core.drift import foreign, missing, orphan_states
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import (
     Action,
@@ -96,7 +96,7 @@ def protects(policies: tuple[Policy, ...], peer: Address) -> bool:
 
 async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Policy, ...]:
     """Perform a plan's first steps and return the policies then."""
-    for step in plan(wish, await observe(machine))[:cut]:
+    for step in plan(Drift(wish, await observe(machine)))[:cut]:
         await perform(step, machine)
     return await machine.policies()
 
@@ -217,7 +217,7 @@ def test_another_intermediate() -> None:
     assert wish.credentials is not None
     renewed = replace(wish, credentials=replace(wish.credentials, intermediates=(b"new",)))
 
-    steps = plan(renewed, loaded_world(wish))
+    steps = plan(Drift(renewed, loaded_world(wish)))
 
     assert [type(step) for step in steps] == [LoadKey]
 
@@ -229,12 +229,12 @@ def test_before_the_vm_is_placed() -> None:
     world = replace(loaded_world(wish), saved_guard=wish.guard.mark)
     standing = replace(world, guard=GuardTable("form", wish.guard.mark))
 
-    assert plan(unplaced(config(), lowered=False), standing) == ()
-    (loading,) = plan(unplaced(config(), lowered=False), world)
+    assert plan(Drift(unplaced(config(), lowered=False), standing)) == ()
+    (loading,) = plan(Drift(unplaced(config(), lowered=False), world))
     assert loading == LoadGuard(replace(wish.guard, exempt=()))
     unguarded = config(agent=AgentConfig(guard=GuardMode.NONE))
-    assert plan(unplaced(unguarded, lowered=False), standing) == ()
-    assert plan(unplaced(config(), lowered=True), standing) == (RemoveGuard(),)
+    assert plan(Drift(unplaced(unguarded, lowered=False), standing)) == ()
+    assert plan(Drift(unplaced(config(), lowered=True), standing)) == (RemoveGuard(),)
 
 
 def test_the_guard_goes_last() -> None:
@@ -245,9 +245,9 @@ def test_the_guard_goes_last() -> None:
     world = Observed(None, guard=table, saved_guard=wish.guard.mark)
     unguarded = replace(wish, guard=None)
 
-    assert plan(unguarded, world) == (StartCharon(), RemoveGuard(), SaveGuard(None))
+    assert plan(Drift(unguarded, world)) == (StartCharon(), RemoveGuard(), SaveGuard(None))
     lowered = replace(unguarded, guard_lowered=True)
-    assert plan(lowered, world) == (StartCharon(), RemoveGuard())
+    assert plan(Drift(lowered, world)) == (StartCharon(), RemoveGuard())
 
 
 def test_the_guard() -> None:
@@ -261,7 +261,7 @@ def test_the_guard() -> None:
     charon = Charon(process, responsive=False)
 
     def first(table: GuardTable | None, kept: str) -> tuple[object, ...]:
-        steps = plan(wish, Observed(charon, guard=table, saved_guard=kept))
+        steps = plan(Drift(wish, Observed(charon, guard=table, saved_guard=kept)))
         assert steps[-1] == ContinueCharon(process)
         return steps[:-1]
 
@@ -294,7 +294,7 @@ def test_flowtables() -> None:
             saved_guard=wish.guard.mark if wish.guard else "",
             unreadable=(("charon", KernelError("")),),
         )
-        return plan(desired, seen)
+        return plan(Drift(desired, seen))
 
     assert steps(wish) == ()
     (step,) = steps(wish, flowtables=("inet fast f",))
@@ -318,7 +318,7 @@ def test_a_charon_that_answers_no_more() -> None:
     lost = replace(PROCESS, reachable=False)
 
     def steps(charon: Charon, age: float = 100.0) -> tuple[object, ...]:
-        return plan(wish, Observed(charon, time=PROCESS.started + age))
+        return plan(Drift(wish, Observed(charon, time=PROCESS.started + age)))
 
     assert steps(Charon(PROCESS, responsive=False)) == ()
     assert steps(Charon(PROCESS, responsive=False, missed=1, idle=1)) == ()
@@ -338,9 +338,9 @@ def test_what_could_not_be_read() -> None:
     error = KernelError("no answer")
     load, save = LoadGuard(wish.guard), SaveGuard(wish.guard)
 
-    assert plan(wish, Observed(unreadable=(("guard", error),))) == (StartCharon(),)
+    assert plan(Drift(wish, Observed(unreadable=(("guard", error),)))) == (StartCharon(),)
     for name in ("charon", "policies", "states"):
-        assert plan(wish, Observed(unreadable=((name, error),))) == (load, save)
+        assert plan(Drift(wish, Observed(unreadable=((name, error),)))) == (load, save)
 
 
 @settings(max_examples=100, deadline=None)
@@ -358,7 +358,7 @@ def test_converges(before: object, after: object) -> None:
         # Two connections may share a selector that the fake's unload takes from both.
         await pass_until(machine, new, 99)
 
-        assert plan(new, await observe(machine)) == ()
+        assert plan(Drift(new, await observe(machine))) == ()
         assert {item.name for item in seen.charon.connections} == {  # type: ignore[union-attr]
             connection.name for connection in new.connections
         }
@@ -409,28 +409,32 @@ def test_nothing_to_do() -> None:
     """A wish that has come true needs no step."""
     wish = desired(config(no_ipsec=("10.0.9.0/24",)), HERE)
 
-    assert plan(wish, loaded_world(wish)) == ()
-    assert missing(wish, loaded_world(wish).policies) == ()
+    assert plan(Drift(wish, loaded_world(wish))) == ()
+    assert Drift(wish, loaded_world(wish)).missing == ()
 
 
 def test_no_charon() -> None:
     """Without charon the only step is to start it, and none where nothing is wanted."""
-    assert plan(desired(config(), HERE), Observed()) == (StartCharon(),)
-    assert plan(Desired(), Observed()) == ()
+    assert plan(Drift(desired(config(), HERE), Observed())) == (StartCharon(),)
+    assert plan(Drift(Desired(), Observed())) == ()
 
 
 def test_unresponsive() -> None:
     """A charon that does not answer is asked nothing."""
     wish = desired(config(), HERE)
 
-    assert plan(wish, Observed(Charon(PROCESS, responsive=False))) == ()
+    assert plan(Drift(wish, Observed(Charon(PROCESS, responsive=False)))) == ()
 
 
 def test_shunts_are_loaded_first() -> None:
     """The operator's exceptions stand before the first trap."""
     wish = desired(config(no_ipsec=("10.0.9.0/24",)), HERE)
 
-    loads = [step for step in plan(wish, Observed(Charon(PROCESS))) if type(step) is LoadConnection]
+    loads = [
+        step
+        for step in plan(Drift(wish, Observed(Charon(PROCESS))))
+        if type(step) is LoadConnection
+    ]
 
     assert [step.connection.action for step in loads] == [Action.PASS, Action.ENCRYPT]
 
@@ -451,7 +455,7 @@ def test_fingerprint_lost() -> None:
         world.policies,
     )
 
-    assert [str(step) for step in plan(wish, forgotten)] == ["load ipsec-10.0.0.0/16"]
+    assert [str(step) for step in plan(Drift(wish, forgotten))] == ["load ipsec-10.0.0.0/16"]
 
 
 def test_policy_taken_away() -> None:
@@ -462,7 +466,7 @@ def test_policy_taken_away() -> None:
         policy for policy in world.policies if policy.selector.direction is not Direction.IN
     )
 
-    steps = plan(wish, Observed(world.charon, without_in))
+    steps = plan(Drift(wish, Observed(world.charon, without_in)))
 
     assert steps == (
         ReinstallPolicies("ipsec-10.0.0.0/16", "ipsec-10.0.0.0/16-10.0.0.5", Action.ENCRYPT),
@@ -478,7 +482,7 @@ def test_policy_blunted() -> None:
         for policy in world.policies
     )
 
-    assert len(missing(wish, blunt)) == 2
+    assert len(Drift(wish, Observed(policies=blunt)).missing) == 2
 
 
 def test_unwanted_connection() -> None:
@@ -498,7 +502,7 @@ def test_unwanted_connection() -> None:
         credentials=world.charon.credentials,
     )
 
-    assert plan(wish, Observed(more, world.policies)) == (
+    assert plan(Drift(wish, Observed(more, world.policies))) == (
         UnloadConnection("no-ipsec-10.8.0.0/16"),
         UnloadConnection("ipsec-10.7.0.0/16"),
     )
@@ -529,8 +533,8 @@ def test_sa_of_a_removed_subnet() -> None:
     """An SA with a peer that no connection covers is ended; one with a covered peer stays."""
     wish = desired(config(), HERE)
 
-    assert plan(wish, loaded_world(wish, sas=(sa_with("10.0.0.9"),))) == ()
-    steps = plan(wish, loaded_world(wish, sas=(sa_with("10.7.0.9"),)))
+    assert plan(Drift(wish, loaded_world(wish, sas=(sa_with("10.0.0.9"),)))) == ()
+    steps = plan(Drift(wish, loaded_world(wish, sas=(sa_with("10.7.0.9"),))))
     assert [type(step) for step in steps] == [TerminateSa]
 
 
@@ -544,7 +548,7 @@ def test_foreign() -> None:
     )
     world = loaded_world(wish, sas=(sa_with("10.0.0.9"),))
 
-    found = foreign(wish, Observed(world.charon, (*world.policies, of_sa, strange)))
+    found = Drift(wish, Observed(world.charon, (*world.policies, of_sa, strange))).foreign
 
     assert found == (strange,)
 
@@ -564,5 +568,5 @@ def test_orphans_of_a_killed_charon() -> None:
     world = loaded_world(wish)
     seen = Observed(world.charon, (*world.policies, left, strange), (old, young))
 
-    assert plan(wish, seen) == (DeletePolicy(left), DeleteState(old))
-    assert orphan_states(Observed(None, (), (old,))) == ()
+    assert plan(Drift(wish, seen)) == (DeletePolicy(left), DeleteState(old))
+    assert Drift(wish, Observed(None, (), (old,))).orphan_states == ()

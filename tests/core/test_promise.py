@@ -49,7 +49,7 @@ def test_covered_literally(lists: Promise) -> None:
         if all(any(address in exempt for exempt in lists.no_ipsec) for address in network)
     )
 
-    assert expected == lists.covered()
+    assert expected == lists.covered
 
 
 def test_no_ipsec_wins_over_a_narrower_ipsec_subnet() -> None:
@@ -71,7 +71,7 @@ def test_covered() -> None:
         (ip_network("10.0.0.0/25"), ip_network("10.0.0.128/25")),
     )
 
-    assert lists.covered() == (ip_network("10.0.0.0/24"),)
+    assert lists.covered == (ip_network("10.0.0.0/24"),)
 
 
 def test_neither_list() -> None:

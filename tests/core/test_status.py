@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import IkeSa, SecurityAssociation
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer
@@ -21,8 +22,7 @@ def snapshot(vm: Vm, memory: Memory | None = None, *, lowered: bool = False) -> 
     return Snapshot(
         config=vm.config,
         placement=vm.placement,
-        desired=vm.desired,
-        observed=vm.observed,
+        drift=Drift(vm.desired, vm.observed),
         problems=assessment.problems,
         state=State.DEGRADED if assessment.problems else State.RUNNING,
         pid=1,

@@ -78,7 +78,7 @@ ROW_MUTATIONS = (
     OfRow(
         "charon's SAs are believed",
         "core/drift.py",
-        "not {child.spi_in, child.spi_out} <= there",
+        "not (child.spi_in in there and child.spi_out in there and self._has_policies(pairs))",
         "False",
         "ip xfrm state flush",
         UNHEALED,
@@ -86,7 +86,7 @@ ROW_MUTATIONS = (
     OfRow(
         "policies that charon believes in are not installed again",
         "core/plan.py",
-        "        *_reinstalls(desired, observed, loaded_anew, told),\n",
+        "        *_reinstalls(drift, loaded_anew, told),\n",
         "",
         "ip xfrm policy flush",
         UNHEALED,
@@ -118,8 +118,8 @@ ROW_MUTATIONS = (
     OfRow(
         "a connection that changed is as good as loaded",
         "core/plan.py",
-        "if loaded.get(wanted.name) != (mark := fingerprint(wanted))",
-        "if (mark := fingerprint(wanted)) and wanted.name not in loaded",
+        "if loaded.get(load.connection.name) != load.fingerprint",
+        "if load.connection.name not in loaded",
         "other proposals",
         UNHEALED,
     ),
@@ -134,8 +134,8 @@ ROW_MUTATIONS = (
     OfRow(
         "only the first address has traps",
         "core/desired.py",
-        "for address in encrypting if address.version == network.version)\n",
-        "for address in encrypting[:1])\n",
+        "for own in encrypting if own.version == version)\n",
+        "for own in encrypting[:1])\n",
         "a floating address moves",
         UNHEALED + "|" + SILENT,
         TWO_NICS,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.flow_rules import flow_rules
 from ipsec_agent.core.guard_table import exempt_update, mark, ruleset
 from ipsec_agent.core.model import Desired, DesiredGuard
@@ -118,7 +119,8 @@ async def test_a_connection_from_before_is_held(below: Capture) -> None:
             async with open_links() as links:
                 network = await links.facts()
             read = await nft.read()
-        found = plan(wish, Observed(guard=read, network=network, saved_guard=mark(text)))
+        seen = Observed(guard=read, network=network, saved_guard=mark(text))
+        found = plan(Drift(wish, seen))
         assert all(isinstance(step, GuardFlows) for step in found)
         for step in found:
             assert isinstance(step, GuardFlows)

@@ -197,7 +197,7 @@ TEST_MUTATIONS = (
             (
                 "policies that charon believes in are not installed again",
                 "core/plan.py",
-                "        *_reinstalls(desired, observed, loaded_anew, told),\n",
+                "        *_reinstalls(drift, loaded_anew, told),\n",
                 "",
                 "test_policies[flushed]",
             ),
@@ -218,8 +218,8 @@ TEST_MUTATIONS = (
             (
                 "only the first address has traps",
                 "core/desired.py",
-                "for address in encrypting if address.version == network.version)\n",
-                "for address in encrypting[:1])\n",
+                "for own in encrypting if own.version == version)\n",
+                "for own in encrypting[:1])\n",
                 "test_address_changed",
             ),
         )

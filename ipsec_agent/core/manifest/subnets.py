@@ -1,7 +1,7 @@
 """The two lists of subnets: what they may contain, and what no-ipsec leaves of ipsec."""
 
-from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from collections.abc import Sequence
+from ipaddress import IPv6Network, ip_network
 
 from msgspec import Struct
 
@@ -9,6 +9,8 @@ from ipsec_agent.core.config import Subnet
 from ipsec_agent.core.manifest.complaint import shown
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.model import Network
+from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.ranges import Subnets
 
 IPSEC, NO_IPSEC = "ipsec_subnets", "no_ipsec_subnets"
 MAX_SUBNETS = 1000
@@ -101,16 +103,12 @@ def _twice(fields: Fields, listed: Sequence[Listed]) -> None:
 
 def _covered(fields: Fields, ipsec: Sequence[Listed], no_ipsec: Sequence[Listed]) -> None:
     """Warn of ipsec subnets of which the no-ipsec subnets leave nothing."""
-    exempt = [item.subnet.network for item in no_ipsec]
-    joined = {
-        *collapse_addresses(one for one in exempt if isinstance(one, IPv4Network)),
-        *collapse_addresses(one for one in exempt if isinstance(one, IPv6Network)),
-    }
-    for network in dict.fromkeys(item.subnet.network for item in ipsec):
-        if joined.isdisjoint(_wider(network)):
-            continue
-        wider = set(_wider(network))
-        whole = next((item for item in no_ipsec if item.subnet.network in wider), None)
+    written = {item.subnet.network: item for item in reversed(no_ipsec)}
+    exempt = Subnets(written)
+    wanted = dict.fromkeys(item.subnet.network for item in ipsec)
+    for network in Promise(tuple(wanted), tuple(written)).covered:
+        holding = next(exempt.around(network), None)
+        whole = written[holding] if holding is not None else None
         fields.complaints.warn(
             whole.line if whole else fields.line(NO_IPSEC),
             whole.path if whole else fields.path(NO_IPSEC),
@@ -119,8 +117,3 @@ def _covered(fields: Fields, ipsec: Sequence[Listed], no_ipsec: Sequence[Listed]
             " no-ipsec always wins",
             "narrow the no-ipsec subnet unless this is intended",
         )
-
-
-def _wider(network: Network) -> Iterator[Network]:
-    """The network and every one that holds it."""
-    return (network.supernet(new_prefix=length) for length in range(network.prefixlen + 1))

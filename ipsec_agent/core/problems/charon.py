@@ -1,6 +1,6 @@
 """charon's part of health: does it run and answer, and what does its log explain."""
 
-from ipsec_agent.core.drift import missing
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
@@ -67,8 +67,7 @@ def _unresponsive(charon: Charon) -> Problem:
 def explained(
     problems: tuple[Problem, ...],
     lines: tuple[LogLine, ...],
-    desired: Desired,
-    observed: Observed,
+    drift: Drift,
 ) -> tuple[Problem, ...]:
     """The problems, and one for each peer and cause that charon's log names.
 
@@ -77,7 +76,7 @@ def explained(
     has it.
     """
     latest = {(line.code, line.peer): line for line in lines}
-    newest = _newest(observed) if latest else {}
+    newest = _newest(drift.observed) if latest else {}
     return (
         *problems,
         *(
@@ -89,15 +88,15 @@ def explained(
                 line.peer,
             )
             for line in latest.values()
-            if not _over(line, desired, observed, newest)
+            if not _over(line, drift, newest)
         ),
     )
 
 
-def _over(line: LogLine, desired: Desired, observed: Observed, newest: dict[str, int]) -> bool:
-    charon = observed.charon
+def _over(line: LogLine, drift: Drift, newest: dict[str, int]) -> bool:
+    desired, charon = drift.desired, drift.observed.charon
     if line.code == "trap-not-installed":
-        return not missing(desired, observed.policies)
+        return not drift.missing
     if charon is None:
         return False
     if line.code == "own-key-missing":

@@ -6,15 +6,18 @@ from collections import Counter
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config, GuardMode
-from ipsec_agent.core.drift import foreign, missing
+from ipsec_agent.core.coverage import traps
+from ipsec_agent.core.derived import derived
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.flow_rules import wanted_flow_rules
 from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
 from ipsec_agent.core.lockout import Finding
-from ipsec_agent.core.model import Action, Address, Desired, Direction
+from ipsec_agent.core.model import Action, Address, Desired, Direction, Network
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
+from ipsec_agent.core.ranges import Subnets
 from ipsec_agent.core.words import several
 
 RECENT = 20
@@ -66,12 +69,12 @@ def _altered(table: GuardTable, desired: Desired) -> bool:
 def guard_problems(
     config: Config,
     placement: Placement | None,
-    desired: Desired,
-    observed: Observed,
+    drift: Drift,
     *,
     lowered: bool,
 ) -> tuple[Problem, ...]:
     """Everything that the guard, or that it is not there, tells."""
+    desired, observed = drift.desired, drift.observed
     state = guard_state(config, desired, observed, lowered=lowered)
     standing = (_STANDING[state],) if state in _STANDING else ()
     for name, error in observed.unreadable:
@@ -89,7 +92,7 @@ def guard_problems(
     return (
         *standing,
         *_received(table),
-        *_prevented(placement, desired, observed, table),
+        *_prevented(placement, drift, table),
         *_misplaced(table),
         *_untranslated(desired, table),
         *_unjudged(config, placement, observed, table),
@@ -165,16 +168,14 @@ def _received(table: GuardTable) -> tuple[Problem, ...]:
     )
 
 
-def _prevented(
-    placement: Placement | None, desired: Desired, observed: Observed, table: GuardTable
-) -> tuple[Problem, ...]:
+def _prevented(placement: Placement | None, drift: Drift, table: GuardTable) -> tuple[Problem, ...]:
     """One problem for each cause, however many peers it concerns."""
     # A broadcast address is nobody's, and the guard drops what is sent there.
     broadcasts = placement.broadcasts if placement else ()
     causes: dict[tuple[str, str], list[ClearPeer]] = {}
     for peer in _recent(table.clear_out, RECENT):
         if peer.address not in broadcasts:
-            causes.setdefault(_cause(peer.address, desired, observed), []).append(peer)
+            causes.setdefault(_cause(peer.address, drift), []).append(peer)
     return tuple(
         Problem(
             "clear-prevented",
@@ -188,35 +189,24 @@ def _prevented(
     )
 
 
-def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, str]:
+def _cause(peer: Address, drift: Drift) -> tuple[str, str]:
     """Why no policy has made ESP of what goes to a peer, and what to do."""
+    charon = drift.observed.charon
     mends = "the agent mends it by itself"
-    if desired.credentials is not None and observed.charon is None:
+    if drift.desired.credentials is not None and charon is None:
         return "charon does not run", mends
-    if observed.charon is not None and not observed.charon.responsive:
+    if charon is not None and not charon.responsive:
         return "charon does not answer", mends
-    lacking = [
-        policy.connection
-        for policy in missing(desired, observed.policies)
-        if policy.action is Action.ENCRYPT and peer in policy.selector.destination
-    ]
-    if lacking:
-        return f"the trap of {lacking[0]} is missing", mends
-    if any(
-        not policy.esp
-        and not policy.blocks
-        and policy.selector.direction is Direction.OUT
-        and peer in policy.selector.destination
-        for policy in foreign(desired, observed)
-    ):
+    untrapped, names = _untrapped(drift)
+    subnet = untrapped.narrowest(peer)
+    if subnet is not None:
+        return f"the trap of {names[subnet]} is missing", mends
+    if _bypassed(drift).narrowest(peer) is not None:
         return (
             "a policy that is not ours lets it through",
             "see the problem policies-bypassed",
         )
-    if not any(
-        connection.action is Action.ENCRYPT and peer in connection.remote
-        for connection in desired.connections
-    ):
+    if not traps(drift.desired).leads_to(peer):
         return (
             "none of our connections leads there",
             "has this VM an encrypting address of that IP version? see the notes of the status",
@@ -228,6 +218,27 @@ def _cause(peer: Address, desired: Desired, observed: Observed) -> tuple[str, st
             " leads to this VM's own containers only; list an own address that shall speak clear,"
             " such as a virtual one on lo, in no_ipsec_subnets"
         ),
+    )
+
+
+@derived
+def _untrapped(drift: Drift) -> tuple[Subnets, dict[Network, str]]:
+    """Where traps are missing, and the connection of each."""
+    lacking = {
+        policy.selector.destination: policy.connection
+        for policy in drift.missing
+        if policy.action is Action.ENCRYPT and policy.selector.direction is Direction.OUT
+    }
+    return Subnets(lacking), lacking
+
+
+@derived
+def _bypassed(drift: Drift) -> Subnets:
+    """Where foreign policies let out in clear."""
+    return Subnets(
+        policy.selector.destination
+        for policy in drift.foreign
+        if policy.selector.direction is Direction.OUT and not policy.esp and not policy.blocks
     )
 
 
@@ -345,4 +356,4 @@ def _recent(peers: tuple[ClearPeer, ...], seconds: int) -> tuple[ClearPeer, ...]
 
 
 def _counted(peers: tuple[ClearPeer, ...]) -> str:
-    return listed(tuple(f"{peer.address} ({several(peer.packets, 'packet')})" for peer in peers))
+    return listed(peers, say=lambda peer: f"{peer.address} ({several(peer.packets, 'packet')})")

@@ -1,6 +1,8 @@
 """The kernel's part of health: its policies, the VM's address and links, what cannot be read."""
 
-from ipsec_agent.core.drift import foreign, missing, takes_trapped
+from collections.abc import Sequence
+
+from ipsec_agent.core.drift import Drift, takes_trapped
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed, Policy
 from ipsec_agent.core.placement import Placement
@@ -13,13 +15,14 @@ TOLD_ELSEWHERE = frozenset({"guard", "policies"})
 """What is a problem of its own where it cannot be read."""
 
 
-def policy_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
+def policy_problems(drift: Drift) -> tuple[Problem, ...]:
     """Whether the kernel has our policies, and none that undermine them."""
-    strange = foreign(desired, observed)
-    bypasses = tuple(policy for policy in strange if _bypasses(policy, desired))
-    others = tuple(policy for policy in strange if policy not in bypasses)
+    bypasses: list[Policy] = []
+    others: list[Policy] = []
+    for policy in drift.foreign:
+        (bypasses if _bypasses(policy, drift.desired) else others).append(policy)
     return (
-        *_missing(desired, observed),
+        *_missing(drift),
         *_strange(
             bypasses,
             "policies-bypassed",
@@ -30,8 +33,9 @@ def policy_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]
     )
 
 
-def _missing(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
-    error = dict(observed.unreadable).get("policies")
+def _missing(drift: Drift) -> tuple[Problem, ...]:
+    desired, lacking = drift.desired, drift.missing
+    error = dict(drift.observed.unreadable).get("policies")
     if error is not None:
         return (
             Problem(
@@ -41,7 +45,6 @@ def _missing(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
                 error.hint,
             ),
         )
-    lacking = missing(desired, observed.policies)
     if not lacking:
         return ()
     names = tuple(sorted({policy.connection for policy in lacking}))
@@ -58,7 +61,7 @@ def _missing(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
 
 
 def _strange(
-    policies: tuple[Policy, ...], code: str, severity: Severity, what: str
+    policies: Sequence[Policy], code: str, severity: Severity, what: str
 ) -> tuple[Problem, ...]:
     if not policies:
         return ()

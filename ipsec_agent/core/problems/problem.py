@@ -1,8 +1,12 @@
 """What an operator should know or do, as records: a named problem, and a log line that explains."""
 
 import enum
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
+
+T = TypeVar("T")
 
 
 class Severity(enum.StrEnum):
@@ -58,7 +62,11 @@ def loudest_first(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     return tuple(sorted(problems, key=lambda problem: -loudness.index(problem.severity)))
 
 
-def listed(items: tuple[str, ...], most: int = 3) -> str:
-    """The first few of many, and how many more there are."""
+def listed(items: Sequence[T], most: int = 3, say: Callable[[T], str] = str) -> str:
+    """The first few of many, and how many more there are.
+
+    Args:
+        say: makes a text of each that is shown.
+    """
     rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
+    return ", ".join(map(say, items[:most])) + rest
