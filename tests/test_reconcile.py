@@ -244,7 +244,7 @@ async def test_charon_that_does_not_start() -> None:
     assert snapshot.state is State.STARTING
     assert [problem.message for problem in snapshot.problems[:2]] == [
         "did not come up",
-        "charon does not run; no new SA can be negotiated",
+        "charon is not running; no new SA can be negotiated",
     ]
 
 

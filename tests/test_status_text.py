@@ -37,8 +37,8 @@ def test_problem() -> None:
     problems = VM.but(charon=None).assess(memory).problems
     shown = text(document(replace(snapshot(VM.but(charon=None)), problems=problems)))
 
-    assert "  CRITICAL charon-down: charon does not run; no new SA can be negotiated\n" in shown
-    assert "    for 5 min. the agent starts it again by itself" in shown
+    assert "  CRITICAL charon-down: charon is not running; no new SA can be negotiated\n" in shown
+    assert "    for 5 min. the agent restarts it" in shown
 
 
 def test_guard_is_loud() -> None:

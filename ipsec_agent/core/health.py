@@ -1,7 +1,7 @@
 """Desired, observed and the time: what is wrong with this VM, and what of it is shown.
 
 The subjects have modules of their own: traffic.py and those in problems/. Which problem hides
-which, and how long one must stand, is in problems/damping.py.
+which, and how long one must last, is in problems/damping.py.
 """
 
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.problems.switches import switch_problems
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.words import several
 
 __all__ = [
     "Assessment",
@@ -146,8 +147,8 @@ def _certificates(config: Config, now: float) -> tuple[Problem, ...]:
                 "certificate-expired" if expired else "certificate-expires",
                 severity,
                 f"the {facts.role} certificate {facts.subject} "
-                + ("has expired" if expired else f"expires in {left:.0f} days"),
-                "rotate it: new handshakes fail once it has expired, though established SAs go on",
+                + ("has expired" if expired else f"expires in {several(round(left), 'day')}"),
+                "rotate it: new handshakes fail once it has expired, established SAs continue",
                 f"{facts.role} {facts.serial}",
             )
         )
@@ -178,7 +179,7 @@ def _optional(config: Config) -> tuple[Problem, ...]:
         Problem(
             "optional-ignored",
             Severity.WARNING,
-            "optional: true is asked for, but this version always enforces IPsec",
-            "peers without IPsec are unreachable until they have it, or are in no_ipsec_subnets",
+            "optional: true has no effect: this version always enforces IPsec",
+            "peers without IPsec are unreachable until they run it or are in no_ipsec_subnets",
         ),
     )

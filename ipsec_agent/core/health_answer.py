@@ -31,7 +31,7 @@ def health_answer(config: Config, snapshot: Snapshot | None, since: float) -> di
     worst = next(iter(loudest_first(snapshot.problems)), None) if snapshot else None
     state = snapshot.state if snapshot else State.STARTING
     if not alive:
-        because = f"no pass has ended for {since:.0f} s"
+        because = f"no pass has finished for {since:.0f} s"
     else:
         because = f"{worst.code}: {worst.message}" if worst else ""
     return _cut(

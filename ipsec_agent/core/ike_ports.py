@@ -67,13 +67,13 @@ def ike_port_problems(desired: Desired, observed: Observed) -> Iterator[Problem]
         return
     holders = in_the_way(desired, observed)
     for port, pid, name in sorted({(one.port, one.pid, one.name) for one in holders}):
-        who = f"pid {pid} ({name})" if pid else "a process that cannot be seen from here"
+        who = f"pid {pid} ({name})" if pid else "a process that the agent cannot see"
         yield Problem(
             "ike-port-taken",
             Severity.CRITICAL,
-            f"UDP {port} is held by {who}, so that charon cannot negotiate",
+            f"UDP {port} is in use by {who}, so charon cannot negotiate",
             f"stop that program; `ss -lunp sport = :{port}` shows its sockets. Once the port is"
-            " free, the agent starts charon again by itself",
+            " free, the agent restarts charon",
             f"{port} {pid}",
         )
     if holders:
@@ -82,8 +82,8 @@ def ike_port_problems(desired: Desired, observed: Observed) -> Iterator[Problem]
         yield Problem(
             "ike-port-closed",
             Severity.CRITICAL,
-            f"charon has not opened UDP {port} for IPv{family}, so that it cannot negotiate",
-            "where somebody held the port, the agent starts charon again by itself; else its log"
-            " says why (`could not open IPv… socket`)",
+            f"charon has not opened UDP {port} for IPv{family}, so it cannot negotiate",
+            "if another program had the port, the agent restarts charon; otherwise see charon's"
+            " log (`could not open IPv… socket`)",
             f"{port} IPv{family}",
         )

@@ -1,7 +1,7 @@
 """Which addresses this VM would cut itself off from, and the line of config that prevents it.
 
 Some are a warning: they may run ipsec-agent, too, or lose little. Some are a refusal: without them
-nobody can mend the config.
+nobody can correct the config.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ class Role(Struct, frozen=True):
     """What an address is to this VM, and what is lost with it.
 
     Attributes:
-        refused: without it the VM cannot be reached or mended.
+        refused: without it the VM cannot be reached or repaired.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Role(Struct, frozen=True):
 
 GATEWAY = Role(
     "default gateway",
-    "traffic to itself and its ICMP errors are lost, and path MTU discovery through it with them",
+    "packets to it, its ICMP errors and path MTU discovery through it are lost",
 )
 NAME_SERVER = Role("DNS server", "lookups fail unless it runs ipsec-agent, too")
-DHCP_SERVER = Role("DHCP server", "a lease is renewed only by broadcast, when it has almost ended")
+DHCP_SERVER = Role("DHCP server", "leases are renewed only by broadcast, shortly before they end")
 DIRECTOR = Role(
     "BOSH director", "BOSH cannot reach this VM, nor deploy another config", refused=True
 )
@@ -59,7 +59,7 @@ class Finding(Struct, frozen=True):
     @property
     def hint(self) -> str:
         """What to do about it."""
-        return f"add to no_ipsec_subnets the line `{self.line}`"
+        return f"add the line `{self.line}` below no_ipsec_subnets"
 
 
 def lockout(

@@ -18,6 +18,7 @@ from ipsec_agent.core.problems.mtu import carriage
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer
+from ipsec_agent.core.words import several
 
 SCHEMA = 1
 
@@ -68,7 +69,7 @@ class Snapshot(Struct, frozen=True):
 
     @property
     def guard_state(self) -> GuardState:
-        """Whether the guard stands."""
+        """Whether the guard is up."""
         return guard_state(self.config, self.desired, self.observed, lowered=self.guard_lowered)
 
 
@@ -122,7 +123,7 @@ def sentence(snapshot: Snapshot) -> str:
         with_sa = sum(peer.there == snapshot.observed.time for peer in snapshot.traffic)
         return (
             f"{snapshot.state.value}, healthy: {installed} of {len(desired.policies)} policies,"
-            f" guard {snapshot.guard_state.value}, SAs with {with_sa} peers"
+            f" guard {snapshot.guard_state.value}, SAs with {several(with_sa, 'peer')}"
         )
     if not problems:
         return f"{snapshot.state.value}: {installed} of {len(desired.policies)} policies"
@@ -178,7 +179,7 @@ def _guard(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def guard_counters(table: GuardTable | None) -> dict[str, Any]:
-    """What the guard counts, as JSON's types; zeroes where it does not stand."""
+    """What the guard counts, as JSON's types; zeroes where there is no table."""
     table = table or GuardTable("")
     return {
         "dropped_in": table.dropped_in,

@@ -162,7 +162,7 @@ def one_way(peers: Iterable[Peer]) -> tuple[Problem, ...]:
         Problem(
             "peer-one-way",
             Severity.INFO,
-            f"for {ONE_WAY_AFTER:.0f} s or more packets {says.format(listed(tuple(names[way])))}",
+            f"{says.format(listed(tuple(names[way])))} for at least {ONE_WAY_AFTER:.0f} s",
             hint,
             way,
         )
@@ -173,17 +173,17 @@ def one_way(peers: Iterable[Peer]) -> tuple[Problem, ...]:
 
 _SAYS = {
     "out": (
-        "go out to {}, and none comes back",
+        "packets go out to {} but none have come back",
         (
-            "natural for jobs that only send, such as syslog; else look whether protocol 50 (or UDP"
-            " 4500, where encapsulated) reaches this VM, and whether the peer's kernel has the SA"
+            "normal for jobs that only send, such as syslog; otherwise check that protocol 50 (or"
+            " UDP 4500, where encapsulated) reaches this VM, and that the peer's kernel has the SA"
         ),
     ),
     "in": (
-        "come in from {}, and none goes back",
+        "packets come in from {} but none have gone back",
         (
-            "natural for jobs that only listen; else look whether a route or a firewall of this VM"
-            " holds the answers back"
+            "normal for jobs that only listen; otherwise check whether a route or a firewall of"
+            " this VM blocks the answers"
         ),
     ),
 }

@@ -314,7 +314,7 @@ def test_without_nftables(node: Node) -> None:
 
 def test_a_config_that_locks_out(node: Node) -> None:
     """It is refused at the start and by a reload, before anything is touched; --force insists."""
-    line = "add to no_ipsec_subnets the line `- 169.254.169.254/32`"
+    line = "add the line `- 169.254.169.254/32` below no_ipsec_subnets"
     configure(node, ipsec=["0.0.0.0/0"], no_ipsec=[])
     code, said = node.run_and_fail()
     assert code == 1

@@ -50,7 +50,7 @@ def problems(node: Node, code: str) -> list[dict[str, Any]]:
 
 def taken(node: Node, pid: int, port: int) -> list[dict[str, Any]]:
     """What is said of a port that this program has."""
-    says = f"UDP {port} is held by pid {pid} (python"
+    says = f"UDP {port} is in use by pid {pid} (python"
     return [one for one in problems(node, "ike-port-taken") if one["message"].startswith(says)]
 
 

@@ -129,7 +129,7 @@ def test_check_machine_of_a_config_that_locks_out(node: Node) -> None:
 
     assert done.returncode == 1
     assert "error: 169.254.169.254 (IaaS metadata service) is inside" in done.stderr
-    assert "add to no_ipsec_subnets the line `- 169.254.169.254/32`" in done.stderr
+    assert "add the line `- 169.254.169.254/32` below no_ipsec_subnets" in done.stderr
 
 
 def test_check_machine_without_root(node: Node) -> None:

@@ -258,7 +258,7 @@ async def test_hung(place: Place) -> None:
 
 
 async def test_continued(place: Place) -> None:
-    """A glance shows that a signal has stopped it; continued, it answers again."""
+    """A glance shows that a signal stopped it; continued, it answers again."""
     found = await place.start()
     assert is_well(found, place.vici)
     os.kill(found.pid, signal.SIGSTOP)

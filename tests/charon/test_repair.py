@@ -246,7 +246,7 @@ def test_charon_starved(node: Node) -> None:
         stack.enter_context(starved(pid))
     with stack:
         ask_charon(node)
-        until(lambda: "it works, but let 3 deadlines pass" in unresponsive(node), "it is said", 40)
+        until(lambda: "busy: 3 requests timed out" in unresponsive(node), "it is said", 40)
 
     assert node.settled()["charon"]["pid"] == pid
     assert unresponsive(node) == ""

@@ -52,11 +52,11 @@ def test_charon_down() -> None:
 @pytest.mark.parametrize(
     ("charon", "severity", "says"),
     [
-        (replace(CHARON, missed=1, idle=1), CRITICAL, "it hangs, and let 1 deadlines pass"),
+        (replace(CHARON, missed=1, idle=1), CRITICAL, "hung: 1 request timed out"),
         (
             replace(CHARON, process=replace(CHARON.process, stopped=True)),
             CRITICAL,
-            "a signal has stopped it",
+            "a signal stopped it",
         ),
         (
             replace(CHARON, process=replace(CHARON.process, reachable=False)),
@@ -89,7 +89,7 @@ def test_policies_missing() -> None:
 
     assert found.severity is CRITICAL
     assert found.message == (
-        "5 of 5 policies are not in the kernel (ipsec-10.0.0.0/16, no-ipsec-broadcast)"
+        "the kernel lacks 5 of 5 policies (ipsec-10.0.0.0/16, no-ipsec-broadcast)"
     )
 
 
@@ -144,10 +144,9 @@ def test_mtu() -> None:
     assert first.problems == ()
     assert (found.code, found.severity, found.subject) == ("mtu-too-large", INFO, "docker0")
     assert found.message == (
-        "docker0 has an MTU of 1460, and packets of 1458 bytes at the most fit into ESP on eth0"
-        " (MTU 1500)"
+        "docker0 has MTU 1460, but only packets of up to 1458 bytes fit into ESP on eth0 (MTU 1500)"
     )
-    assert found.hint.startswith("`ip link set dev docker0 mtu 1458`")
+    assert found.hint.startswith("run `ip link set dev docker0 mtu 1458`")
     assert healthy_vm(network=network).assess().memory.seen == ()
     clear = healthy_vm(config(no_ipsec=("10.0.0.5/32",), force_udp_encapsulation=True), network)
     assert clear.assess().memory.seen == ()
@@ -208,7 +207,7 @@ def test_advice() -> None:
     shown = VM.assess(lockouts=(finding,)).problems
 
     assert [(it.code, it.severity, it.hint) for it in shown] == [
-        ("lockout-risk", WARNING, "add to no_ipsec_subnets the line `- 10.0.0.9/32`")
+        ("lockout-risk", WARNING, "add the line `- 10.0.0.9/32` below no_ipsec_subnets")
     ]
     assert healthy(shown)
     assert with_sa(VM).assess(lockouts=(finding,)).problems == ()

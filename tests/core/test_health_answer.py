@@ -47,7 +47,7 @@ def test_hung_loop(found: Snapshot | None) -> None:
     assert '"alive": true' in answer(found, LIMIT)
     late = answer(found, LIMIT + 1)
     assert '"alive": false, "healthy": false' in late
-    assert f"no pass has ended for {LIMIT + 1:.0f} s" in late
+    assert f"no pass has finished for {LIMIT + 1:.0f} s" in late
 
 
 def test_loudest_is_named() -> None:

@@ -59,7 +59,7 @@ def test_taken(address: str) -> None:
     (problem,) = ike_port_problems(V4, observed)
     assert problem.code == "ike-port-taken"
     assert problem.severity is Severity.CRITICAL
-    assert problem.message.startswith("UDP 500 is held by pid 812 (racoon)")
+    assert problem.message.startswith("UDP 500 is in use by pid 812 (racoon)")
     assert not reopens(V4, observed)
     assert not any(isinstance(step, KillCharon) for step in plan(Drift(V4, observed)))
 
@@ -76,7 +76,7 @@ def test_one_that_cannot_be_seen() -> None:
     """Its process is in a namespace of its own."""
     ((_, message),) = said(V4, seen(NO_V4, holder("0.0.0.0", pid=0)))
 
-    assert "a process that cannot be seen from here" in message
+    assert "a process that the agent cannot see" in message
 
 
 def test_each_holder_once() -> None:

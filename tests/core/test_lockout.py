@@ -47,7 +47,7 @@ def test_each_need(
     (finding,) = lockout(guard("10.0.0.0/16"), OWN, needed, surroundings)
 
     assert (finding.roles, finding.refused) == ((role,), refused)
-    assert finding.hint == "add to no_ipsec_subnets the line `- 10.0.0.1/32`"
+    assert finding.hint == "add the line `- 10.0.0.1/32` below no_ipsec_subnets"
     assert f"10.0.0.1 ({role}) is inside the encrypted set" in finding.message
     mended = guard("10.0.0.0/16", clear=("10.0.0.1/32",))
     assert lockout(mended, OWN, needed, surroundings) == ()

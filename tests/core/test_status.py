@@ -197,10 +197,10 @@ def test_sentence() -> None:
     bad = snapshot(VM.but(charon=None, policies=()).table(clear_in=(ClearPeer(PEER, 1, 1, 0),)))
 
     assert sentence(snapshot(with_sa(VM).but(states=states(1, 1)))) == (
-        "running, healthy: 5 of 5 policies, guard up, SAs with 1 peers"
+        "running, healthy: 5 of 5 policies, guard up, SAs with 1 peer"
     )
     assert sentence(bad) == (
-        "degraded: charon-down: charon does not run; no new SA can be negotiated (and 2 more)"
+        "degraded: charon-down: charon is not running; no new SA can be negotiated (and 2 more)"
     )
     assert sentence(replace(bad, problems=bad.problems[::-1])).startswith("degraded: policies-miss")
     assert sentence(replace(bad, problems=(), state=State.STARTING)) == "starting: 0 of 5 policies"

@@ -217,7 +217,7 @@ def test_a_gateway_inside_is_a_warning(config: Path, capsys: pytest.CaptureFixtu
 
     said = capsys.readouterr()
     assert "warning: 10.77.0.9 (default gateway) is inside the encrypted set" in said.err
-    assert "add to no_ipsec_subnets the line `- 10.77.0.9/32`" in said.err
+    assert "add the line `- 10.77.0.9/32` below no_ipsec_subnets" in said.err
     (finding,) = json.loads(said.out)["findings"]
     assert (finding["line"], finding["refused"]) == ("- 10.77.0.9/32", False)
 
@@ -246,7 +246,7 @@ def test_the_operators_own_session_is_a_refusal(config: Path) -> None:
 
     assert refused.returncode == 1
     assert "REFUSED: 10.77.0.44 (client of this SSH session)" in refused.stderr
-    assert "add to no_ipsec_subnets the line `- 10.77.0.44/32`" in refused.stderr
+    assert "add the line `- 10.77.0.44/32` below no_ipsec_subnets" in refused.stderr
     assert "the guard would cut this VM off" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert send_udp(A, A4, B4)

@@ -4,6 +4,7 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
+from ipsec_agent.core.words import several
 
 SILENT = "peer-silent"
 
@@ -18,7 +19,7 @@ PEER_CODES = frozenset(
         "selectors-differ",
     }
 )
-"""What is settled with a peer once a new SA with it stands."""
+"""What a new SA with the peer settles."""
 
 
 def charon_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
@@ -30,8 +31,8 @@ def charon_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]
             Problem(
                 "charon-down",
                 Severity.CRITICAL,
-                "charon does not run; no new SA can be negotiated",
-                "the agent starts it again by itself; see charon's log for why it ended",
+                "charon is not running; no new SA can be negotiated",
+                "the agent restarts it; see charon's log for why it ended",
             ),
         )
     if observed.charon.responsive:
@@ -42,20 +43,20 @@ def charon_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]
 def _unresponsive(charon: Charon) -> Problem:
     waiting = False
     if charon.process.stopped:
-        how, hint = "a signal has stopped it", "the agent continues it by itself (kill -CONT)"
+        how, hint = "a signal stopped it", "the agent resumes it (kill -CONT)"
     elif not charon.process.reachable:
-        how, hint = "its socket is gone", "the agent replaces it by itself"
+        how, hint = "its socket is gone", "the agent replaces it"
     elif charon.missed and not charon.idle:
-        how = f"it works, but let {charon.missed} deadlines pass"
+        how = f"busy: {several(charon.missed, 'request')} timed out"
         hint, waiting = (
-            "wait: the agent replaces it after a minute; is the machine overloaded?",
+            "wait; the agent replaces it after a minute. Check whether this machine is overloaded",
             True,
         )
     elif charon.missed:
-        how = f"it hangs, and let {charon.missed} deadlines pass"
-        hint = "the agent replaces it by itself after the second one"
+        how = f"hung: {several(charon.missed, 'request')} timed out"
+        hint = "the agent replaces it after the second timeout"
     else:
-        how, hint, waiting = "its first answer is awaited", "wait; see charon's log", True
+        how, hint, waiting = "it has not answered yet", "wait; see charon's log", True
     return Problem(
         "charon-unresponsive",
         Severity.WARNING if waiting else Severity.CRITICAL,

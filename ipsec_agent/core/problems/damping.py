@@ -12,8 +12,8 @@ class Patience(Struct, frozen=True):
     """How a problem that comes and goes is calmed.
 
     Attributes:
-        after: seconds that it must stand until it is shown.
-        kept: seconds for which it counts as standing after it was last seen.
+        after: seconds that it must last before it is shown.
+        kept: seconds for which it is shown after it was last seen.
     """
 
     after: float = 0.0
@@ -41,7 +41,7 @@ PATIENCE = {
     "policies-foreign": Patience(after=30),
 }
 """By code. What is not here is shown at once and gone at once: a policy or a guard that is missing,
-a peer that sends clear. A CRITICAL problem is shown at once, whatever stands here."""
+a peer that sends clear. A CRITICAL problem is shown at once, whatever this table says."""
 
 COUNTER = Patience(after=40, kept=60)
 """Of the kernel's counters: their rise is seen for 30 s (xfrm_counters.py: WINDOW), so what only
@@ -75,10 +75,10 @@ cause itself, nor anything CRITICAL.
 
 
 class Seen(Struct, frozen=True):
-    """A problem that stands, or stood a moment ago.
+    """A problem that is there, or was a moment ago.
 
     Attributes:
-        problem: as last seen, with the time since which it stands.
+        problem: as last seen, with the time since when it is there.
         last: when it was last seen, seconds since the epoch.
         shown: it was shown before, and stays so until it is gone.
     """
@@ -95,12 +95,12 @@ Memory = tuple[Seen, ...]
 def damped(
     problems: tuple[Problem, ...], memory: Memory, now: float
 ) -> tuple[tuple[Problem, ...], Memory]:
-    """The problems to show, each with the time since which it stands, and the next memory.
+    """The problems to show, each with its time of beginning, and the next memory.
 
     Args:
         problems: what this pass sees.
         memory: from the pass before; () at first.
-        now: seconds since the epoch. Where the clock was set back, waits begin anew.
+        now: seconds since the epoch. Where the clock was set back, waits start over.
     """
     before = {_key(seen.problem): seen for seen in memory}
     current = {_key(problem): problem for problem in problems}
@@ -134,12 +134,12 @@ def _turn(seen: Seen, now: float) -> float:
 
 def uncovered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """The problems without those that another one of them explains."""
-    standing = {problem.code for problem in problems if problem.severity is not Severity.INFO}
+    present = {problem.code for problem in problems if problem.severity is not Severity.INFO}
     return tuple(
         problem
         for problem in problems
         if problem.severity is Severity.CRITICAL
-        or not CAUSES.get(problem.code, frozenset()) & standing
+        or not CAUSES.get(problem.code, frozenset()) & present
     )
 
 

@@ -19,9 +19,9 @@ ABSENT_ALGORITHM = frozenset({errno.ENOSYS, errno.ENOENT})
 """What the kernel says where an algorithm is missing (xfrm_user.c: attach_aead and its like), or a
 part that ESP needs with it (esp4.c: esp_init_aead)."""
 
-SECONDS = "a running agent sees it by itself within seconds"
-BOOT_LOADER = "take that out of the boot loader's configuration, and reboot"
-OTHER_KERNEL = "another kernel, or its further modules (Ubuntu: linux-modules-extra)"
+SECONDS = "a running agent notices within seconds"
+BOOT_LOADER = "remove that from the boot loader's configuration and reboot"
+OTHER_KERNEL = "another kernel, or its extra modules (Ubuntu: linux-modules-extra)"
 
 
 class Part(Struct, frozen=True):
@@ -88,9 +88,9 @@ def esp_problems(ability: EspAbility) -> tuple[Problem, ...]:
             Problem(
                 CODE,
                 Severity.CRITICAL,
-                "whether this kernel can do ESP is not known yet: adding an SA takes its time",
-                "wait; if this stays, a module that the kernel loads for it hangs: see"
-                " `journalctl -k`, and `ps` for a modprobe",
+                "it is not known yet whether this kernel can do ESP: adding a test SA takes long",
+                "wait; if this persists, loading a kernel module hangs: see `journalctl -k`,"
+                " and look for modprobe in `ps`",
             ),
         )
     found: dict[tuple[str, Cause], list[Trial]] = {}
@@ -140,7 +140,7 @@ def _algorithm(trial: Trial, evidence: KernelEvidence) -> Cause:
     return next(
         (cause for cause in causes if cause is not None),
         Cause(
-            f"the kernel lacks {names}, or a part that this needs, and no file says why",
+            f"the kernel lacks {names}, or something that it needs, and no file says why",
             f"see `journalctl -k`, or {_without(trial.sa.words)}",
         ),
     )
@@ -153,14 +153,14 @@ def _part_of(one: Algorithm) -> Part:
 
 
 def _without(words: str) -> str:
-    return f"take {words} out of esp_proposals, on every VM"
+    return f"remove {words} from esp_proposals on every VM"
 
 
 def _unexplained(part: Part) -> Cause:
     module = part.modules[0]
     return Cause(
-        f"no file says what keeps the module {module} ({part.option}) away",
-        f"see what `modprobe {module}` and `ipsec-agent check --machine` say",
+        f"the module {module} ({part.option}) is not available, and no file says why",
+        f"run `modprobe {module}` and `ipsec-agent check --machine`",
     )
 
 
@@ -274,11 +274,11 @@ def _unloaded(part: Part, evidence: KernelEvidence) -> Cause | None:
     if evidence.loadable == frozenset():
         return Cause(
             f"there are no modules for the running kernel in /lib/modules/{evidence.release}",
-            "after an upgrade of the kernel reboot; else install the kernel's modules",
+            "reboot if the kernel was upgraded; otherwise install its modules",
         )
     if evidence.locked:
         return Cause(
-            f"{module} is not loaded, and the kernel loads no modules any more"
+            f"{module} is not loaded, and the kernel refuses to load modules"
             " (kernel.modules_disabled is 1)",
             f"write {module} into /etc/modules-load.d/ipsec.conf, and reboot",
         )

@@ -1,7 +1,7 @@
 """What the guard drops without naming whom: told from the growth of its counters.
 
-A counting set has room for so many addresses. Who forges more than that, or was the last of many,
-is in none, and still its packets are dropped and counted as a whole. Counters and sets are listed
+A counting set has room for a limited number of addresses. Packets of further addresses, often
+forged, are still dropped and counted in total. Counters and sets are listed
 one after the other, so a packet between the two is in one and not yet in the other: only what is
 still unexplained at the next reading has no name.
 """
@@ -144,15 +144,15 @@ def problems(memory: Memory) -> tuple[Problem, ...]:
 
 def _said(memory: Memory) -> Iterable[Problem]:
     hint = (
-        "many senders, or one that forges them, fill the list of the guard: watch with"
-        " `tcpdump -n not esp`; `ipsec-agent guard down` and `up` empty the list"
+        "many senders, or forged ones, have filled the guard's list: watch with"
+        " `tcpdump -n not esp`; `ipsec-agent guard down` and `guard up` empty it"
     )
     if memory.received.packets:
         yield Problem(
             "clear-received",
             Severity.WARNING,
-            f"{several(memory.received.packets, 'clear packet')} came from addresses that are not"
-            " in the guard's full list; all were dropped",
+            f"the guard dropped {several(memory.received.packets, 'clear packet')} from addresses"
+            " that do not fit into its full list",
             hint,
             "unnamed",
         )
@@ -160,8 +160,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-prevented",
             Severity.WARNING,
-            f"the guard dropped {several(memory.prevented.packets, 'clear packet')} that something"
-            " here sent to addresses that are not in its full list",
+            f"the guard dropped {several(memory.prevented.packets, 'clear packet')} that this VM"
+            " sent to addresses that do not fit into its full list",
             hint,
             "unnamed",
         )
@@ -169,8 +169,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
         yield Problem(
             "clear-disguised",
             Severity.WARNING,
-            f"{several(memory.disguised.packets, 'packet')} had an IPv4 address inside an IPv6 one,"
-            " a source route or a routing header, which would lead past IPsec; they were dropped",
+            f"the guard dropped {several(memory.disguised.packets, 'packet')} with an IPv4-mapped"
+            " IPv6 address, a source route or a routing header, which would bypass IPsec",
             "no VM needs them: find the sender with `tcpdump -n 'ip[0] > 0x45 or ip6[6] = 43 or"
             " net ::ffff:0:0/96'`",
         )

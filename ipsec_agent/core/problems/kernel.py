@@ -7,6 +7,7 @@ from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed, Policy
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
+from ipsec_agent.core.words import several
 
 NAMES = 5
 """Connections that a message names."""
@@ -16,7 +17,7 @@ TOLD_ELSEWHERE = frozenset({"guard", "policies"})
 
 
 def policy_problems(drift: Drift) -> tuple[Problem, ...]:
-    """Whether the kernel has our policies, and none that undermine them."""
+    """Whether the kernel has our policies, and no foreign ones that undermine them."""
     bypasses: list[Policy] = []
     others: list[Policy] = []
     for policy in drift.foreign:
@@ -27,9 +28,9 @@ def policy_problems(drift: Drift) -> tuple[Problem, ...]:
             bypasses,
             "policies-bypassed",
             Severity.ERROR,
-            "let packets past our traps in clear, as far as the guard does not drop them",
+            " that let packets bypass IPsec in clear unless the guard drops them",
         ),
-        *_strange(others, "policies-foreign", Severity.WARNING, "are not ours"),
+        *_strange(others, "policies-foreign", Severity.WARNING, ""),
     )
 
 
@@ -41,7 +42,7 @@ def _missing(drift: Drift) -> tuple[Problem, ...]:
             Problem(
                 "policies-missing",
                 Severity.CRITICAL,
-                f"whether the policies are in the kernel cannot be read: {error.message}",
+                f"cannot read the kernel's policies: {error.message}",
                 error.hint,
             ),
         )
@@ -52,10 +53,10 @@ def _missing(drift: Drift) -> tuple[Problem, ...]:
         Problem(
             "policies-missing",
             Severity.CRITICAL,
-            f"{len(lacking)} of {len(desired.policies)} policies are not in the kernel"
-            f" ({listed(names, NAMES)})",
-            "the agent installs them again by itself; if this stays, another program removes"
-            " them: watch `ip xfrm monitor policy`",
+            f"the kernel lacks {len(lacking)} of"
+            f" {several(len(desired.policies), 'policy', 'policies')} ({listed(names, NAMES)})",
+            "the agent installs them again; if this persists, another program removes them:"
+            " watch `ip xfrm monitor policy`",
         ),
     )
 
@@ -70,7 +71,8 @@ def _strange(
         Problem(
             code,
             severity,
-            f"{len(policies)} foreign policies in the kernel {what}, such as {first.source} to"
+            f"the kernel has {several(len(policies), 'foreign policy', 'foreign policies')}{what},"
+            f" such as {first.source} to"
             f" {first.destination} ({first.direction.name.lower()})",
             "find out who installed them (another IPsec program, an earlier charon), and"
             " remove them with `ip xfrm policy delete`",
@@ -93,8 +95,8 @@ def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
             "link-down",
             Severity.ERROR,
             f"the uplink {link.name} is down",
-            f"bring it up (`ip link set {link.name} up`); if it is none of the"
-            f" VM's own, write agent.inside: [{link.name}]",
+            f"bring it up (`ip link set {link.name} up`); if it leads"
+            f" to containers only, write agent.inside: [{link.name}]",
             link.name,
         )
         for link in placement.uplinks
@@ -105,7 +107,7 @@ def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
             Problem(
                 "address-missing",
                 Severity.ERROR,
-                f"this VM's address {placement.address} is on none of its links",
+                f"no link of this VM has its address {placement.address}",
                 "correct agent.address, or bring the link up",
             )
         )

@@ -13,9 +13,9 @@ RECENT = 60
 """Seconds after its last packet for which a tunnel counts as one that is used."""
 
 _HINT = (
-    "find out what runs on {peer}: it has the deployment's key and may be broken into; rotate the"
-    " certificate if so. A VPN of your own in tunnel mode works for addresses that are not"
-    " encrypted; list others in no_ipsec_subnets"
+    "find out what runs on {peer}: it has the deployment's key and may be compromised; if so,"
+    " rotate the certificate. A VPN of your own in tunnel mode works only for addresses that are"
+    " not encrypted: list them in no_ipsec_subnets"
 )
 
 
@@ -37,9 +37,7 @@ def liar_problems(found: Iterable[Lie], table: GuardTable | None) -> tuple[Probl
         said[str(lie.peer)] = f"{lie.peer} made {lie.because}; {ended}"
     for address, packets in dropped.items():
         before = said.get(str(address), f"an SA with {address} is not between two hosts only")
-        said[str(address)] = (
-            f"{before}; the guard dropped {several(packets, 'packet')} that it would carry"
-        )
+        said[str(address)] = f"{before}; the guard dropped {several(packets, 'packet')} of it"
     return tuple(
         Problem(CODE, Severity.CRITICAL, message, _HINT.format(peer=peer), peer)
         for peer, message in said.items()

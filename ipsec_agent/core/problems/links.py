@@ -1,10 +1,11 @@
-"""What no guard can judge: containers with a way of their own, tunnels to who speaks clear."""
+"""What no guard can check: containers with their own way out, tunnels to unencrypted far ends."""
 
 from ipsec_agent.core.inside import OVERLAYS, OwnWay, own_ways
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.words import several
 
 
 def link_problems(
@@ -26,9 +27,9 @@ def _own_ways(placement: Placement, network: NetworkFacts) -> tuple[Problem, ...
             "container-not-judged",
             Severity.WARNING,
             f"{_container(ways[0])} has {listed(tuple(map(_shown, ways)))} of its own: what it"
-            " sends by that does not pass this VM's IP layer and cannot be judged from here",
-            "connect it by a veth, as bridge networks do; or run IPsec in it, or see to it that"
-            " its addresses are in none of the ipsec_subnets",
+            " sends there bypasses this VM's IP layer and its guard",
+            "connect it by a veth, as bridge networks do; or run IPsec in it, or keep its"
+            " addresses out of ipsec_subnets",
             _container(ways[0]),
         )
         for ways in found.values()
@@ -37,7 +38,7 @@ def _own_ways(placement: Placement, network: NetworkFacts) -> tuple[Problem, ...
 
 def _container(way: OwnWay) -> str:
     there = way.namespace
-    return f"the container {there.name or f'in the network namespace of number {there.number}'}"
+    return f"the container {there.name or f'in network namespace {there.number}'}"
 
 
 def _shown(way: OwnWay) -> str:
@@ -58,10 +59,10 @@ def _overlays(promise: Promise, placement: Placement) -> tuple[Problem, ...]:
                 Problem(
                     "overlay-unencrypted",
                     Severity.WARNING,
-                    f"the tunnel {one.link.name} leads to {len(clear)} of {len(tunnel.remotes)} far"
-                    f" ends that are not encrypted ({listed(clear)}): what it carries there leaves"
-                    " in clear",
-                    "add them to ipsec_subnets of every VM, and take them out of no_ipsec_subnets",
+                    f"the tunnel {one.link.name} sends in clear to {len(clear)} of"
+                    f" {several(len(tunnel.remotes), 'far end')}, outside the encrypted set"
+                    f" ({listed(clear)})",
+                    "add them to ipsec_subnets of every VM, and remove them from no_ipsec_subnets",
                     one.link.name,
                 )
             )

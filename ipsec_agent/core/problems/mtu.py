@@ -25,7 +25,7 @@ def carriage(config: Config, desired: Desired) -> Carriage | None:
 def mtu_problems(
     config: Config, placement: Placement | None, desired: Desired, observed: Observed
 ) -> tuple[Problem, ...]:
-    """A problem for each link whose packets are too large, with the command that mends it."""
+    """A problem for each link whose packets are too large, with the command that corrects it."""
     how = carriage(config, desired)
     if how is None or placement is None:
         return ()
@@ -34,10 +34,10 @@ def mtu_problems(
             "mtu-too-large",
             # An idle one, as Docker's bridge without containers, loses nothing yet.
             Severity.INFO if misfit.idle else Severity.WARNING,
-            f"{misfit.link.name} has an MTU of {misfit.link.mtu}, and packets of {misfit.fits}"
-            f" bytes at the most fit into ESP on {misfit.uplink.name} (MTU {misfit.uplink.mtu})",
-            f"`{misfit.remedy}`{_first(misfit)}, and set it likewise where the link is made, such"
-            " as in the container network's own settings (the guide: 100 bytes less than the VM's);"
+            f"{misfit.link.name} has MTU {misfit.link.mtu}, but only packets of up to"
+            f" {misfit.fits} bytes fit into ESP on {misfit.uplink.name} (MTU {misfit.uplink.mtu})",
+            f"run `{misfit.remedy}`{_first(misfit)}, and set it where the link is created, such as"
+            " in the container network's settings (the guide: 100 bytes less than the VM's);"
             " or write agent.mtu: fix",
             misfit.link.name,
         )

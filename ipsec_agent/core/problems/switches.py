@@ -32,26 +32,27 @@ def switch_problems(
         yield Problem(
             "policy-default-blocks",
             Severity.ERROR,
-            f"the kernel blocks every packet that no policy selects ({listed(names)}), also those"
+            f"the kernel blocks packets that match no policy ({listed(names)}), even those"
             " with addresses outside the ipsec subnets",
-            "`ip xfrm policy setdefault in accept fwd accept out accept`, and find out who set it",
+            "run `ip xfrm policy setdefault in accept fwd accept out accept`, and find out who set"
+            " it",
         )
 
 
 def _switched_off(switch: Switch, *, guarded: bool) -> Problem:
     where = "every link" if switch.link == ALL else switch.link
     if switch.kind is SwitchKind.DISABLE_XFRM:
-        what = f"IPsec is disabled on {where}: no IPv{switch.family} packet becomes ESP there"
+        what = f"IPsec is disabled on {where}: IPv{switch.family} packets do not become ESP there"
         then = "the guard drops them" if guarded else "they leave in clear"
         code = "ipsec-disabled"
     else:
-        what = f"on {where} no IPsec policy is checked for IPv{switch.family} packets that arrive"
-        then = "the guard alone drops clear ones" if guarded else "clear ones are accepted"
+        what = f"IPsec policies are not checked for incoming IPv{switch.family} packets on {where}"
+        then = "only the guard drops clear ones" if guarded else "clear ones are accepted"
         code = "policy-check-disabled"
     return Problem(
         code,
         Severity.ERROR if guarded else Severity.CRITICAL,
         f"{what}, and {then}",
-        f"`sysctl -w {switch.path}=0`, and remove it from /etc/sysctl.d",
+        f"run `sysctl -w {switch.path}=0`, and remove it from /etc/sysctl.d",
         switch.path,
     )

@@ -23,7 +23,7 @@ class Meaning(Struct, frozen=True):
     """What a counter means.
 
     Attributes:
-        most: packets within WINDOW that are nothing to speak of.
+        most: packets within WINDOW that are normal.
     """
 
     says: str
@@ -46,19 +46,19 @@ Sample = tuple[float, tuple[tuple[str, int], ...]]
 Memory = tuple[Sample, ...]
 """The samples of the last WINDOW, and the one before it; oldest first."""
 
-PEER = "compare both VMs' `ipsec-agent status`; terminating the SA has it negotiated anew"
-MEMORY = "look at the VM's free memory and at `dmesg`"
+PEER = "compare both VMs' `ipsec-agent status`; terminate the SA to have a new one negotiated"
+MEMORY = "check the VM's free memory and `dmesg`"
 FOREIGN = "find the policy with `ip xfrm policy`, and who installed it; this agent installs none"
-WAITS = "nothing where it stops within seconds; else look at the peers that are silent"
-KERNEL = "look at `dmesg`; compare the kernel with that of a VM that works"
+WAITS = "nothing if it stops within seconds; otherwise check the silent peers"
+KERNEL = "check `dmesg`; compare the kernel with that of a VM that works"
 
 MEANINGS = {
     "XfrmInError": Meaning("decrypted packets could not be delivered, or memory is short", MEMORY),
     "XfrmInBufferError": Meaning("memory for arriving ESP is short, or ESP is nested", MEMORY),
     "XfrmInHdrError": Meaning("ESP or what was inside it has no valid header", PEER),
     "XfrmInNoStates": Meaning(
-        "a peer sends ESP under an SA that this VM has no more, as after a crash of this VM",
-        "nothing where it stops within 15 s, when the peer notices; else terminate the SA there",
+        "a peer sends ESP for an SA that this VM no longer has, as after a crash of this VM",
+        "nothing if it stops within 15 s, when the peer notices; otherwise terminate the SA there",
         most=10,
     ),
     "XfrmInStateProtoError": Meaning(
@@ -67,7 +67,7 @@ MEANINGS = {
     "XfrmInStateModeError": Meaning("ESP of another mode than transport arrives", PEER),
     "XfrmInStateSeqError": Meaning(
         "ESP arrives twice or very late: replayed, or reordered by the network",
-        "does the network duplicate packets, or deliver them seconds late?",
+        "check whether the network duplicates packets or delivers them seconds late",
         most=100,
     ),
     "XfrmInStateExpired": Meaning(
@@ -75,15 +75,15 @@ MEANINGS = {
     ),
     "XfrmInStateMismatch": Meaning(
         "ESP arrives in UDP where plain ESP was negotiated, or the other way round",
-        "compare force_udp_encapsulation of both VMs; is there a NAT in between?",
+        "compare force_udp_encapsulation of both VMs; look for a NAT in between",
     ),
     "XfrmInStateInvalid": Meaning(
         "ESP arrived under an SA that was just being deleted", WAITS, Severity.INFO
     ),
     "XfrmInTmplMismatch": Meaning(
-        "packets arrived in clear, or under another SA, that our policies want as ESP",
-        "a peer sends clear past the guard, or a path back avoids IPsec, as with a load balancer"
-        " that keeps the client's address; the guard's counters name the peer",
+        "packets arrived in clear, or under another SA, where our policies require ESP",
+        "find the peer in the guard's counters: it sends clear, or its way back avoids IPsec, as"
+        " with a load balancer that keeps the client's address",
         most=10,
     ),
     "XfrmInNoPols": Meaning(
@@ -98,10 +98,10 @@ MEANINGS = {
     ),
     "XfrmFwdHdrError": Meaning(
         "packets for a container could not be routed after decryption",
-        "a container that is gone, or memory is short: `ip route get` its address",
+        "check that the container is still there (`ip route get ADDRESS`), and free memory",
     ),
     "XfrmInStateDirError": Meaning("ESP arrives under an SA that only sends", PEER),
-    "XfrmInIptfsError": Meaning("ESP of mode IP-TFS arrives, which nobody here negotiates", PEER),
+    "XfrmInIptfsError": Meaning("ESP of mode IP-TFS arrives, which no VM negotiates", PEER),
     "XfrmOutError": Meaning("packets could not be sent as ESP", MEMORY),
     "XfrmOutBundleGenError": Meaning("no SA or route could be put together for packets", KERNEL),
     "XfrmOutBundleCheckError": Meaning("the SA for packets is no longer usable", KERNEL),
@@ -114,7 +114,7 @@ MEANINGS = {
     "XfrmOutStateProtoError": Meaning("encryption failed", KERNEL),
     "XfrmOutStateModeError": Meaning(
         "ESP did not fit into a packet, or its mode is not that of the SA",
-        "look at the MTU of the links",
+        "check the MTU of the links",
     ),
     "XfrmOutStateSeqError": Meaning(
         "an SA has used up its sequence numbers: it was not rekeyed in time",
@@ -133,7 +133,7 @@ MEANINGS = {
     "XfrmOutStateDirError": Meaning("packets were to use an SA that only receives", KERNEL),
     "XfrmOutNoQueueSpace": Meaning("packets found a full queue of mode IP-TFS", KERNEL),
 }
-UNKNOWN = Meaning("this version does not know what it means", "see xfrm_proc.rst of your kernel")
+UNKNOWN = Meaning("this version does not know this counter", "see xfrm_proc.rst of your kernel")
 
 
 def risen(

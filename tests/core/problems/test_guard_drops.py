@@ -42,8 +42,7 @@ def test_who_is_not_named_is_told() -> None:
 
     assert (first, early, last) == ({}, {}, {})
     assert second["clear-received"].message == (
-        "7 clear packets came from addresses that are not in the guard's full list; all were"
-        " dropped"
+        "the guard dropped 7 clear packets from addresses that do not fit into its full list"
     )
     assert not healthy(tuple(second.values()))
     assert third.keys() == {"clear-received"}
@@ -94,7 +93,7 @@ def test_what_would_leave_is_told_where_it_lasts() -> None:
     shown = played(*steps)
 
     assert [list(found) for found in shown[:4]] == [[], [], [], []]
-    assert "the guard dropped 1 clear packet that something here sent" in (
+    assert "the guard dropped 1 clear packet that this VM sent" in (
         shown[5]["clear-prevented"].message
     )
 
@@ -135,7 +134,7 @@ def test_disguised() -> None:
     vm = healthy_vm()
 
     shown = played((0, vm), (10, vm.table(disguised_in=2, dropped_in=2)))
-    assert "2 packets had an IPv4 address inside" in shown[1]["clear-disguised"].message
+    assert "dropped 2 packets with an IPv4-mapped IPv6" in shown[1]["clear-disguised"].message
     assert list(shown[1]) == ["clear-disguised"]
     shown = played((0, vm), (10, vm.table(disguised_out=1, dropped_out=1)))
     assert list(shown[1]) == ["clear-disguised"]

@@ -28,7 +28,7 @@ def test_a_container_with_a_way_of_its_own() -> None:
     )
     nameless = replace(NETWORK, namespaces=(CONTAINER, replace(there, name="")))
     found = healthy_vm(network=nameless).problems()["container-not-judged"]
-    assert found.message.startswith("the container in the network namespace of number 5 has")
+    assert found.message.startswith("the container in network namespace 5 has")
 
 
 def test_a_tunnel_to_who_is_not_encrypted() -> None:
@@ -39,7 +39,8 @@ def test_a_tunnel_to_who_is_not_encrypted() -> None:
     found = healthy_vm(network=replace(NETWORK, links=(*LINKS, tunnel))).problems()
     (problem,) = (one for code, one in found.items() if code == "overlay-unencrypted")
     assert (
-        "leads to 2 of 3 far ends that are not encrypted (192.0.2.1, 192.0.2.2)" in problem.message
+        "in clear to 2 of 3 far ends, outside the encrypted set (192.0.2.1, 192.0.2.2)"
+        in problem.message
     )
 
     good = replace(tunnel, tunnel=Tunnel(None, remotes[:1], 8472))

@@ -23,7 +23,7 @@ def switch(kind: SwitchKind, link: str, family: int = 4) -> Switch:
     ("kind", "code", "guarded", "open_"),
     [
         (XFRM, "ipsec-disabled", "the guard drops them", "they leave in clear"),
-        (POLICY, "policy-check-disabled", "the guard alone drops", "clear ones are accepted"),
+        (POLICY, "policy-check-disabled", "only the guard drops", "clear ones are accepted"),
     ],
 )
 def test_switched_off(kind: SwitchKind, link: str, code: str, guarded: str, open_: str) -> None:
@@ -56,5 +56,5 @@ def test_default() -> None:
 
     found = vm.problems()["policy-default-blocks"]
     assert found.severity is Severity.ERROR
-    assert "no policy selects (in, out)" in found.message
+    assert "match no policy (in, out)" in found.message
     assert not healthy(vm.assess().problems)

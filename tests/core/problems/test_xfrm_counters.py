@@ -48,7 +48,7 @@ def test_problem() -> None:
     (found,) = problems((Rise("XfrmInNoStates", 120, 30),))
 
     assert (found.code, found.severity) == ("xfrm-in-no-states", Severity.WARNING)
-    assert found.message.startswith("XfrmInNoStates rose by 120 in 30 s: a peer sends ESP under")
+    assert found.message.startswith("XfrmInNoStates rose by 120 in 30 s: a peer sends ESP for")
     assert found.hint
 
 
