@@ -45,25 +45,25 @@ class ActingHost(Protocol):
     """What acting needs of the host."""
 
     async def load_guard(self, guard: DesiredGuard) -> None:
-        """Put the guard's table in place."""
+        """Load the guard's table."""
 
     async def save_guard(self, guard: DesiredGuard | None) -> None:
         """Save the guard's table for the next boot; None for none."""
 
     async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
-        """Tell the guard which links it does not judge, and the UDP ports of tunnels among them."""
+        """Tell the guard which links it does not cover, and the UDP ports of tunnels among them."""
 
     async def guard_flows(self, text: str) -> None:
-        """Judge what flowtables forward by this table; "" takes it away."""
+        """Filter what flowtables forward with this table; "" removes it."""
 
     async def remove_guard(self) -> None:
-        """Take the guard's table away."""
+        """Remove the guard's table."""
 
     async def set_mtu(self, link: int, mtu: int) -> None:
         """Set a link's MTU."""
 
     async def continue_charon(self, process: CharonProcess) -> None:
-        """Let a charon go on that a signal has stopped."""
+        """Resume a charon that a signal stopped."""
 
     async def kill_charon(self, process: CharonProcess) -> None:
         """End charon at once; what it put into the kernel stays."""
@@ -78,7 +78,7 @@ class ActingHost(Protocol):
         """Send each peer one packet."""
 
     async def remember_peers(self, peers: tuple[RememberedPeer, ...]) -> None:
-        """Write the peers down."""
+        """Save the peers on disk."""
 
     async def start_charon(self) -> None:
         """Start charon, and wait until it answers."""
@@ -93,7 +93,7 @@ class ActingHost(Protocol):
         """Load a connection, and remember its fingerprint."""
 
     async def reinstall(self, connection: str, child: str, action: Action) -> None:
-        """Have charon install a child's policies anew."""
+        """Have charon install a child's policies again."""
 
     async def unload_connection(self, name: str) -> None:
         """Unload a connection."""
@@ -108,10 +108,10 @@ class ActingHost(Protocol):
         """Delete an SA from the kernel."""
 
     async def unload_key(self, key_id: str) -> None:
-        """Take a private key away."""
+        """Remove a private key."""
 
     async def unload_authority(self, name: str) -> None:
-        """Trust a CA no more."""
+        """Remove a CA."""
 
 
 async def perform(step: Step, host: ActingHost) -> None:

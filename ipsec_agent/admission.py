@@ -1,4 +1,4 @@
-"""Whether a config may be enforced on this VM, judged before anything is touched."""
+"""Whether a config may be enforced on this VM, checked before anything is touched."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.surroundings import Surroundings
+from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.host.files import read_config
 
@@ -22,8 +23,9 @@ def load_config(path: Path) -> Config:
     """
     parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC))
     if parsed.config is None:
+        errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
         raise ConfigError(
-            f"the config {path} is refused",
+            f"the config {path} is refused: {several(errors, 'error')}",
             complaints=[str(complaint) for complaint in parsed.complaints],
             hint="nothing was changed",
         )
@@ -48,5 +50,5 @@ def refuse_lockout(config: Config, network: NetworkFacts, surroundings: Surround
     if found:
         raise StartError(
             "the config would cut this VM off: " + "; ".join(finding.message for finding in found),
-            hint="; ".join(finding.hint for finding in found) + "; or insist with --force",
+            hint="; ".join(finding.hint for finding in found) + "; or use --force",
         )

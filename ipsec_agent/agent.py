@@ -26,7 +26,7 @@ from ipsec_agent.reconcile import Reconciler
 
 
 class Stopped(Exception):  # noqa: N818 - it is how a task group is told to end, no error
-    """The agent shall end."""
+    """The agent has to end."""
 
 
 class Agent:
@@ -107,7 +107,7 @@ class Agent:
             raise StartError(
                 f"IPsec did not start within prestart_timeout ({limit:g} s)"
                 + (f": {because}" if because else ""),
-                hint="mend the cause, or allow more time with prestart_timeout",
+                hint="fix the cause, or raise prestart_timeout",
             ) from None
         notify("READY=1")
         placement = self._loop.snapshot.placement if self._loop.snapshot else None
@@ -136,9 +136,7 @@ class Agent:
                 loop.remove_signal_handler(number)
 
     def _asked_to_end(self, number: signal.Signals) -> None:
-        self._log.info(
-            "ending; charon and the traffic stay as they are", signal=signal.Signals(number).name
-        )
+        self._log.info("stopping; charon and traffic continue", signal=signal.Signals(number).name)
         self._stop.set()
         # A second one means now.
         asyncio.get_running_loop().remove_signal_handler(number)
@@ -157,7 +155,7 @@ class Agent:
                 complaints = list(error.complaints) if isinstance(error, ConfigError) else []
                 self._log.error("reload refused", message=error.message, complaints=complaints)
             finally:
-                # Before IPsec stands a reload must not release what waits for it.
+                # Before IPsec is enforced a reload must not release what waits for it.
                 if self._converged.is_set():
                     notify("READY=1")
 
@@ -167,7 +165,7 @@ class Agent:
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
             raise ConfigError(
                 "agent.run_dir and agent.vici_socket cannot change while the agent runs",
-                hint="stop the agent, change them, and start it again",
+                hint="stop the agent, change them, and start it",
             )
         # Who reloads may sit anywhere: no session of his is looked for.
         surroundings = read_surroundings({})
@@ -190,10 +188,10 @@ class Agent:
         return {}
 
     async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:
-        self._log.warning("the guard is taken down until `guard up` or the agent's next start")
+        self._log.warning("guard taken down until `guard up` or the agent's next start")
         self._loop.lower_guard(lowered=True)
         snapshot = await self._loop.passed()
-        return {"standing": snapshot.observed.guard is not None}
+        return {"guard_up": snapshot.observed.guard is not None}
 
     async def _guard_up(self, request: dict[str, Any]) -> dict[str, Any]:
         force = self._force or bool(request.get("force"))
@@ -203,10 +201,10 @@ class Agent:
             )
         self._loop.lower_guard(lowered=False)
         snapshot = await self._loop.passed()
-        return {"standing": snapshot.observed.guard is not None}
+        return {"guard_up": snapshot.observed.guard is not None}
 
     async def _end(self, _request: dict[str, Any]) -> dict[str, Any]:
-        self._log.info("stop: charon ends, then the agent")
+        self._log.info("stopping charon, then the agent")
         # A pass would take the charon that ends for one to be repaired.
         async with self._loop.halted():
             await self._machine.stop_charon(self._loop.config.stop_timeout)

@@ -13,17 +13,16 @@ from importlib import import_module
 from ipsec_agent import __version__
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
-
-DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
+from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 
 VERBS = {
-    "run": "run the daemon in the foreground; SIGTERM ends it and leaves charon and the traffic",
-    "check": "judge a config and its certificates; with --machine, also whether this VM can do it",
-    "plan": "what a VM with this address would enforce",
-    "status": "what is, from the running agent",
-    "reload": "have the running agent read its config again",
-    "stop": "end charon cleanly, then the agent",
-    "guard": "the guard, which drops what should be encrypted and is not; needs no agent",
+    "run": "run the agent in the foreground; SIGTERM ends it, charon and traffic continue",
+    "check": "check a config and its certificates; with --machine, check this VM, too",
+    "plan": "show what a VM with this address would enforce",
+    "status": "show the current state",
+    "reload": "reload the config in the running agent",
+    "stop": "stop charon cleanly, then the agent; the guard stays",
+    "guard": "load, remove or show the guard, which drops clear packets between encrypted VMs",
 }
 
 EXAMPLES = {
@@ -37,9 +36,9 @@ EXAMPLES = {
 }
 
 GUARD_ACTIONS = {
-    "up": "put it up, now and at each boot; 0 done, 1 refused",
-    "down": "take it away, until `guard up`, the agent's next start or the next boot",
-    "status": "how it is: 0 up, 1 altered, closed or of another config, 3 none stands",
+    "up": "load the guard now and at each boot; exit code 0 done, 1 refused",
+    "down": "remove the guard until `guard up`, the agent's next start or the next boot",
+    "status": "show the guard; exit code 0 up, 1 altered, closed or not of this config, 3 no table",
 }
 
 
@@ -47,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="ipsec-agent",
-        description="Makes every packet between the VMs of a deployment travel as IPsec ESP.",
+        description="Encrypt every packet between the VMs of a deployment with IPsec ESP.",
         epilog="example: ipsec-agent status",
     )
     top.add_argument("--version", action="version", version=f"ipsec-agent {__version__}")
@@ -60,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     }
     made["run"].add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
     made["run"].add_argument(
-        "--force", action="store_true", help="enforce even what would cut this VM off"
+        "--force", action="store_true", help="enforce even a config that cuts this VM off"
     )
     made["check"].add_argument(
         "file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default()
@@ -68,23 +67,25 @@ def parser() -> argparse.ArgumentParser:
     made["check"].add_argument(
         "--machine",
         action="store_true",
-        help="also try ESP and the guard's table on this VM, and look for charon and for what the"
+        help="also try ESP and the guard's table on this VM, look for charon, and check what the"
         " config would cut off; needs root, changes nothing",
     )
     _plan_arguments(made["plan"])
     for verb in ("status", "reload", "stop"):
         made[verb].add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default())
     _guard_arguments(made["guard"])
-    made["status"].add_argument("--json", action="store_true", help="the stable document")
-    made["status"].add_argument("--watch", action="store_true", help="again each second")
+    made["status"].add_argument(
+        "--json", action="store_true", help="print JSON with a stable schema"
+    )
+    made["status"].add_argument("--watch", action="store_true", help="repeat every second")
     return top
 
 
 def _plan_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
-    verb.add_argument("--address", metavar="IP", help="of the VM; agent.address where left out")
-    verb.add_argument("--to", metavar="IP", help="say how packets to this address would travel")
-    verb.add_argument("--json", action="store_true", help="the stable document")
+    verb.add_argument("--address", metavar="IP", help="address of the VM; default: agent.address")
+    verb.add_argument("--to", metavar="IP", help="show how packets to this address would travel")
+    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
 
 
 def _guard_arguments(verb: argparse.ArgumentParser) -> None:
@@ -94,14 +95,16 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
             name, help=text, description=text, epilog=f"example: ipsec-agent guard {name}"
         )
         action.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
-        action.add_argument("--json", action="store_true", help="the stable document")
+        action.add_argument("--json", action="store_true", help="print JSON with a stable schema")
         if name != "status":
             action.add_argument(
-                "--socket", metavar="PATH", help="of a running agent; default: in its run_dir"
+                "--socket",
+                metavar="PATH",
+                help="socket of a running agent; default: in the config's run_dir",
             )
         if name == "up":
             action.add_argument(
-                "--force", action="store_true", help="even if that cuts this VM off"
+                "--force", action="store_true", help="load it even if that cuts this VM off"
             )
 
 
@@ -120,11 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stderr.write(f"{complaint}\n")
         sys.stderr.write(f"ipsec-agent: {error.message}\n")
         if error.hint:
-            sys.stderr.write(f"  hint: {error.hint}\n")
+            sys.stderr.write(f"  hint: {repeatable(error.hint, chosen, DEFAULT_SOCKET)}\n")
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of a pipe went away; nothing more can be said, nor flushed at exit.
+        # The reader of a pipe is gone; nothing can be printed, nor flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

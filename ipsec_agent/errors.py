@@ -86,4 +86,4 @@ class ControlError(AgentError):
 
 
 class StartError(AgentError):
-    """This machine, or this moment, does not let the agent start."""
+    """The agent cannot start on this machine, or not now."""

@@ -16,7 +16,7 @@ MOMENT = 0.3
 """Seconds that a pass waits; a trial takes a few milliseconds."""
 
 GOOD_LASTS = 300.0
-"""Seconds for which a success stands: a module can be unloaded while no SA needs it."""
+"""Seconds for which a success counts: a module can be unloaded while no SA needs it."""
 
 
 class EspReading:
@@ -24,7 +24,7 @@ class EspReading:
 
     Args:
         trial: tries the SAs, and blocks.
-        bad_lasts: seconds for which a failure stands, asked for each time.
+        bad_lasts: seconds for which a failure counts, asked for each time.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class EspReading:
         return self._known or EspAbility(pending=True)
 
     def outdated(self) -> None:
-        """A success stands no more: charon could not install an SA, or a peer could not."""
+        """A success no longer counts: charon could not install an SA, or a peer could not."""
         if isinstance(self._known, EspAbility) and not self._known.failed:
             self._tried = -GOOD_LASTS
 

@@ -1,4 +1,4 @@
-"""How the guard is, read without an agent: the table, the saved file, and what the config wants."""
+"""The guard's state, read without an agent: the table, the saved file, and the config's wish."""
 
 import enum
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from ipsec_agent.host.surroundings import read_own_surroundings
 
 
 class State(enum.StrEnum):
-    """What stands in the kernel."""
+    """The table in the kernel."""
 
     UP = "up"
     MISSING = "missing"
@@ -51,7 +51,7 @@ class Look(Struct, frozen=True):
     """What was found.
 
     Attributes:
-        current: whether the config makes this very table, None where no config tells.
+        current: whether this is the config's table, None without a valid config.
         notes: what an operator should know or do, as sentences.
     """
 
@@ -96,10 +96,10 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
     held = table is not None and table.flow_rules is not None
-    judged = f"; table netdev {GUARD_TABLE} judges them" if held else ""
+    judged = f"; table netdev {GUARD_TABLE} filters them" if held else ""
     notes += [
-        f"the flowtable {name} forwards connections past the guard{judged}:"
-        f" nft delete flowtable {name}"
+        f"flowtable {name} forwards connections past the guard{judged}:"
+        f" run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]
     return Look(state, table, current, saved, tuple(dict.fromkeys(notes)))
@@ -117,9 +117,9 @@ async def _saved(nft: Nft, kept: str | None, path: Path, notes: list[str]) -> Sa
     else:
         await _learn(nft, kept, notes)
         if nft.form_of(kept) == "":
-            because = "it makes no table"
+            because = "it contains no table"
     if because:
-        notes.append(f"{path}: {because}; the next boot will be closed, but for SSH")
+        notes.append(f"{path}: {because}; the next boot will be closed except for SSH")
         return Saved.BROKEN
     return Saved.GOOD
 
@@ -155,25 +155,27 @@ def _notes(
 ) -> list[str]:
     notes = []
     if config is not None and wanted is None:
-        notes.append("agent.guard is none: no guard is wanted, and packets may leave in clear")
+        notes.append("agent.guard is none: packets may leave in clear")
     elif state is State.MISSING:
-        notes.append("packets may leave in clear: `ipsec-agent guard up` puts the guard up")
+        notes.append("packets may leave in clear: run `ipsec-agent guard up`")
     elif state is State.UP and current is False:
-        notes.append("the config has changed since this table was loaded: `ipsec-agent guard up`")
+        notes.append(
+            "the config has changed since this table was loaded: run `ipsec-agent guard up`"
+        )
     elif state is State.ALTERED:
-        notes.append("it is not what ipsec-agent loaded: `ipsec-agent guard up` mends it")
+        notes.append("the table is not the one that ipsec-agent loaded: run `ipsec-agent guard up`")
     elif state is State.CLOSED:
         notes.append(
-            "the saved table did not load at boot, and all but SSH is closed:"
-            " `ipsec-agent guard up` mends it"
+            "the saved table did not load at boot, so only SSH and IPsec pass:"
+            " run `ipsec-agent guard up`"
         )
     if wanted is not None and kept not in {None, wanted}:
-        notes.append("what is saved is not what the config makes: `ipsec-agent guard up` saves it")
+        notes.append("the saved table is not the config's: run `ipsec-agent guard up` to save it")
     return notes
 
 
 def reasons(config: Config | None) -> dict[str, str]:
-    """Why links need no judging, by name, as this VM's kernel tells it now; what is known."""
+    """Why links need no guard, by name, as far as this VM's kernel tells it now."""
     if config is None:
         return {}
     try:
@@ -191,16 +193,19 @@ def document(found: Look, path: Path, because: Mapping[str, str]) -> dict[str, A
     """The look as JSON's types: a stable interface, versioned by `schema`.
 
     Args:
-        because: why links need no judging, by name.
+        because: why links need no guard, by name.
     """
     exempt = found.table.exempt if found.table else ()
     return {
         "schema": 1,
         "state": found.state.value,
-        "current": found.current,
+        "matches_config": found.current,
         "exempt": [link.name for link in exempt],
         "inside": [
-            {"name": link.name, "because": because.get(link.name, "it was inside before")}
+            {
+                "name": link.name,
+                "reason": because.get(link.name, "it led to containers only before"),
+            }
             for link in exempt
         ],
         "saved": {"path": str(path), "state": found.saved.value},

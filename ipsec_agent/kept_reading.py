@@ -1,4 +1,4 @@
-"""A reading that stands until an event says that it may not: what seldom changes is read seldom."""
+"""A reading that is kept until an event: what seldom changes is read seldom."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,11 +17,11 @@ class _Kept(Struct, Generic[T], frozen=True):
 
 
 class KeptReading(Generic[T]):
-    """Reads anew after an event or after some seconds; always, while nobody listens for events.
+    """Reads again after an event or after some seconds; always, while nobody listens for events.
 
     Args:
         read: reads the truth; what it raises is handed on, and nothing is kept.
-        lasts: seconds for which a reading stands at the most, asked for each time.
+        lasts: seconds for which a reading is kept at the most, asked for each time.
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]], lasts: Callable[[], float]) -> None:

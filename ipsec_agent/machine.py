@@ -32,7 +32,7 @@ NO_NFTABLES = (errno.ENOENT, errno.EOPNOTSUPP)
 
 
 class Machine(CharonHost, KernelHost):
-    """charon, the kernel, and the memory of peers."""
+    """charon, the kernel, and the remembered peers."""
 
     def __init__(self, config: Config, xfrm: Xfrm, links: Links) -> None:
         state_dir = Path(config.agent.state_dir)
@@ -52,7 +52,7 @@ class Machine(CharonHost, KernelHost):
         self._esp_of: tuple[Config, NetworkFacts, tuple[DummySa, ...]] | None = None
 
     def _half_interval(self) -> float:
-        # So that each tick reads anew.
+        # So that each tick reads again.
         return self._config.agent.interval / 2
 
     def _inside_now(self, facts: NetworkFacts) -> frozenset[LinkId]:
@@ -79,7 +79,7 @@ class Machine(CharonHost, KernelHost):
             raise
 
     async def start_charon(self) -> None:
-        """Start charon; what an earlier one left in the kernel is written down as such."""
+        """Start charon; what an earlier one left in the kernel is recorded first."""
         left = Inherited(
             frozenset(state.spi for state in await self.states()),
             frozenset(policy.index for policy in await self.policies()),
@@ -92,7 +92,7 @@ class Machine(CharonHost, KernelHost):
         return self._peers.peers(self._process)
 
     async def remember_peers(self, peers: tuple[RememberedPeer, ...]) -> None:
-        """Write them down."""
+        """Save them on disk."""
         self._peers.write(peers)
 
     async def poke(self, peers: tuple[Address, ...]) -> None:
@@ -125,7 +125,7 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
     """
     if os.geteuid() != 0:
         raise StartError(
-            "ipsec-agent run needs root: it changes IPsec policies", hint="run it with sudo"
+            "ipsec-agent run needs root to change IPsec policies", hint="run it with sudo"
         )
     locate_program(config.agent.charon.program)
     async with open_xfrm() as xfrm, open_links() as links:

@@ -48,15 +48,15 @@ are the agent's own time (own_time.py): while it does not run itself, charon is 
 
 START_DEADLINE = 15.0
 """Seconds that a pass waits for a charon that starts, which takes a tenth of one: meanwhile nothing
-else is mended."""
+else is repaired."""
 
 PATIENCE = 1.0
-"""Seconds that a pass waits for charon's answer. One that hangs must not keep the guard and the
-links from being mended: the question goes on, and its end wakes the loop."""
+"""Seconds that a pass waits for charon's answer. One that hangs must not delay the repair of
+the guard and the links: the question goes on, and its end wakes the loop."""
 
 CREDENTIALS = "credentials"
-"""Under this name the mark of the credentials stands among the connections' fingerprints; no
-connection of ours is called so."""
+"""The name of the credentials' mark among the connections' fingerprints; no connection of ours
+has it."""
 
 GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
@@ -132,7 +132,7 @@ class CharonHost:
             gone = find_charon(self._vici, self._conf) is None
             return None if gone else self._silent(process)
         self._silence = Silence()
-        # An answer to a question of an earlier pass is no news. That pass has mended the kernel's
+        # An answer to a question of an earlier pass is no news. That pass has repaired the kernel's
         # part, so a charon that is only slow may take its time now.
         return answer if fresh else await self._answer(process, VICI_DEADLINE)
 
@@ -290,7 +290,7 @@ class CharonHost:
             self._loaded.remember(self._process, connection.name, fingerprint)
 
     async def reinstall(self, connection: str, child: str, action: Action) -> None:
-        """Have charon install a child's policies anew, whether it believes them there or not.
+        """Have charon install a child's policies again, whether it believes them there or not.
 
         A trap is replaced as a whole, a shunt is refused while it is believed there
         (trap_manager.c, shunt_manager.c: install).
@@ -322,12 +322,12 @@ class CharonHost:
             await client.terminate_child(unique_id)
 
     async def unload_key(self, key_id: str) -> None:
-        """Take a private key away."""
+        """Remove a private key."""
         async with self._client() as client:
             await client.unload_key(key_id)
 
     async def unload_authority(self, name: str) -> None:
-        """Trust a CA no more."""
+        """Remove a CA."""
         async with self._client() as client:
             await client.unload_authority(name)
 
@@ -364,6 +364,6 @@ class CharonHost:
 def foreign(process: CharonProcess, vici: Path) -> ForeignCharonError:
     """The refusal to command a charon that is not ours."""
     return ForeignCharonError(
-        f"a charon that is not ours (pid {process.pid}) owns the VICI socket {vici}",
-        hint="stop that one (systemctl disable --now strongswan), or set agent.vici_socket",
+        f"another charon (pid {process.pid}) owns the VICI socket {vici}",
+        hint="stop it (systemctl disable --now strongswan), or set agent.vici_socket",
     )

@@ -23,7 +23,7 @@ Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
 
 
 def check_machine(config: Config) -> Findings:
-    """Look at all that can be looked at, whatever the first finding is; as root."""
+    """Check everything, whatever the first finding is; as root."""
     findings = [_tried(check, config) for check in (_esp, _guard, _lockouts, _charon)]
     return (
         tuple(text for good, _ in findings for text in good),
@@ -45,12 +45,12 @@ def _esp(config: Config) -> Findings:
     if bad:
         return (), bad
     done = (f"{trial.sa.words} over IPv{trial.sa.version}" for trial in ability.trials)
-    return (f"ESP: {', '.join(done) or 'not needed, this VM speaks clear'}",), ()
+    return (f"ESP: {', '.join(done) or 'not needed, this VM does not encrypt'}",), ()
 
 
 def _guard(config: Config) -> Findings:
     if config.agent.guard is GuardMode.NONE:
-        return ("guard: not wanted (agent.guard: none)",), ()
+        return ("guard: none (agent.guard: none)",), ()
     asyncio.run(Nft().check(ruleset(guard_of(config))))
     return ("guard: its table loads",), ()
 
@@ -59,9 +59,9 @@ def _lockouts(config: Config) -> Findings:
     bad = [finding for finding in lockouts_here(config) if finding.refused]
     if bad:
         return (), tuple(
-            StartError(one.message, hint=f"{one.hint}; or insist with `run --force`") for one in bad
+            StartError(one.message, hint=f"{one.hint}; or use `run --force`") for one in bad
         )
-    return ("lock-out: nothing that this VM cannot do without is cut off",), ()
+    return ("lock-out: the config cuts off nothing that this VM needs",), ()
 
 
 def _charon(config: Config) -> Findings:

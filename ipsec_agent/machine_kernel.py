@@ -20,7 +20,7 @@ from ipsec_agent.host.xfrm_stat import stats
 from ipsec_agent.kept_reading import KeptReading
 
 TABLE_LASTS = 5.0
-"""Seconds for which a reading of the guard's table stands at the most."""
+"""Seconds for which a reading of the guard's table is kept at the most."""
 
 REWATCH = 10.0
 """Seconds until it is tried again to hear of the guard's changes."""
@@ -31,7 +31,7 @@ class KernelHost:
 
     Args:
         saved_guard: the file from which the guard is loaded at boot.
-        inside: which links need no judging.
+        inside: which links need no guard.
         lasts: seconds for which links and guard need no second look while no event tells of them.
             Packets change the guard's counters without one.
     """
@@ -96,11 +96,11 @@ class KernelHost:
         return self._switches.get()
 
     async def default_blocks(self) -> tuple[Direction, ...]:
-        """Where the kernel blocks what no policy selects."""
+        """The directions in which the kernel blocks what matches no policy."""
         return await self._xfrm.default_blocks()
 
     async def load_guard(self, guard: DesiredGuard) -> None:
-        """Put the guard's table in place."""
+        """Load the guard's table."""
         async with self._exempting:
             exempt = self._still(guard.exempt)
             with self._table.changing():
@@ -120,7 +120,7 @@ class KernelHost:
             save_guard(self._saved_guard, guard.text)
 
     async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
-        """Tell the guard which links it does not judge, and the UDP ports of tunnels among them."""
+        """Tell the guard which links it does not cover, and the UDP ports of tunnels among them."""
         async with self._exempting:
             self._put_exempt(self._still(links), ports)
 
@@ -135,10 +135,10 @@ class KernelHost:
         return links if allowed is None else tuple(link for link in links if link in allowed)
 
     async def _judge_at_once(self) -> None:
-        """Have the guard judge every link that no longer leads to containers only.
+        """Have the guard cover every link that no longer leads to containers only.
 
-        A whole pass looks at more, and later; it alone says of further links that they need no
-        judging.
+        A whole pass looks at more, and later; it alone exempts further
+        links.
         """
         self._news += 1
         allowed: frozenset[LinkId] = frozenset()
@@ -154,12 +154,12 @@ class KernelHost:
                     self._put_exempt(left)
 
     async def guard_flows(self, text: str) -> None:
-        """Judge what flowtables forward by this table; "" takes it away."""
+        """Filter what flowtables forward with this table; "" removes it."""
         with self._table.changing():
             await self._nft.load_flow_rules(text)
 
     async def remove_guard(self) -> None:
-        """Take the guard's table away."""
+        """Remove the guard's table."""
         with self._table.changing():
             await self._nft.delete()
 

@@ -109,7 +109,7 @@ class Reconciler:
         self.wake.set()
 
     def lower_guard(self, *, lowered: bool) -> None:
-        """Take the guard down, until it is told to stand again or the agent's next start."""
+        """Take the guard down, until `guard up` or the agent's next start."""
         self.guard_lowered = lowered
         self._settled = False
         self.wake.set()
@@ -188,7 +188,7 @@ class Reconciler:
         return await self._report(drift, done, tuple(told))
 
     def _decide(self, observed: Observed) -> None:
-        """Work out what should be; where that cannot be known now, the last wish stands.
+        """Work out what should be; where that cannot be known now, the last wish remains.
 
         Before the first one only the guard is wanted.
         """
@@ -206,12 +206,12 @@ class Reconciler:
                 self._wished_by = by
         except ConfigError as error:
             self._failures["placement"] = error
-            # Which links lead out is told by what this VM's own addresses are.
+            # Which links lead out depends on this VM's own addresses.
             self._desired = judging_all(self._desired)
             self._wished_by = None
 
     def _place(self, network: NetworkFacts) -> Placement:
-        """Where this VM stands; worked out again only where the links or the config are others.
+        """This VM's place; worked out again only after a change of links or config.
 
         Raises:
             ConfigError: that is not clear.

@@ -94,7 +94,7 @@ class Reporter:
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
         self._due = due(self._memory.seen, observed.time)
-        if _stands(ended):
+        if _enforced(ended):
             self._started = True
         snapshot = Snapshot(
             config=ended.config,
@@ -114,7 +114,7 @@ class Reporter:
 
     def _remember(self, counterparts: Mapping[int, str]) -> None:
         for number, peer in counterparts.items():
-            # As the newest, since charon begins anew with 1 when it is started anew.
+            # As the newest, since a new charon counts from 1 again.
             self._counterparts.pop(number, None)
             self._counterparts[number] = peer
         for number in tuple(self._counterparts)[:-COUNTERPARTS]:
@@ -150,10 +150,10 @@ class Reporter:
         now = {(problem.code, problem.subject) for problem in problems}
         for problem in self._shown:
             if (problem.code, problem.subject) not in now:
-                self._log.info("problem is gone", code=problem.code, message=problem.message)
+                self._log.info("problem solved", code=problem.code, message=problem.message)
 
 
-def _stands(ended: Pass) -> bool:
+def _enforced(ended: Pass) -> bool:
     """Whether IPsec is enforced. What else failed is a problem, and keeps nobody waiting."""
     desired, observed = ended.drift.desired, ended.drift.observed
     unread = {name for name, _ in observed.unreadable}
@@ -181,7 +181,7 @@ def _paused(kind: str) -> Problem:
     return Problem(
         "repair-paused",
         Severity.ERROR,
-        f"something undoes again and again what the agent repairs ({kind}); the agent goes slower",
+        f"another program keeps undoing the agent's repairs ({kind}); the agent repairs less often",
         "find the other program that changes IPsec or nftables on this VM, and stop it:"
         " `ip xfrm monitor`, `nft monitor`",
         kind,

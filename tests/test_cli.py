@@ -1,5 +1,6 @@
 """The command line: exit codes, words, and what a fast verb must not import."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.cli import GUARD_ACTIONS, VERBS, main
+from ipsec_agent.host.control_client import DEFAULT_SOCKET
+from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 from tests.certificates import make_ca, make_leaf
 from tests.manifests import manifest
 
@@ -37,7 +40,7 @@ def test_check_bad(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert f"{good}:" in said
     assert "'10.0.1.1/99' is not a subnet" in said
-    assert "is refused: 1 to mend" in said
+    assert "is refused: 1 error" in said
 
 
 def test_check_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,14 +59,14 @@ def test_plan_json(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert (shown["schema"], shown["address"], shown["role"]) == (1, "10.0.1.7", "encrypt")
     assert shown["connections"] == [
-        {"name": "no-ipsec-10.0.1.4/32", "remote": "10.0.1.4/32", "action": "pass"},
+        {"name": "no-ipsec-10.0.1.4/32", "remote": "10.0.1.4/32", "action": "clear"},
         {"name": "ipsec-10.0.0.0/20", "remote": "10.0.0.0/20", "action": "encrypt"},
     ]
-    assert "between two addresses of 10.0.0.0/20, except 10.0.1.4/32," in shown["guard"][0]
+    assert "between addresses of 10.0.0.0/20, except 10.0.1.4/32," in shown["guard"][0]
     assert shown["flow"] == {
         "to": "10.0.1.4",
         "action": "clear",
-        "because": "10.0.1.4 is in no_ipsec_subnets (10.0.1.4/32)",
+        "reason": "10.0.1.4 is in no_ipsec_subnets (10.0.1.4/32)",
     }
 
 
@@ -73,7 +76,7 @@ def test_plan_without_a_guard(good: Path, capsys: pytest.CaptureFixture[str]) ->
 
     assert main(["plan", str(good), "--address", "10.0.1.7"]) == 0
 
-    assert "guard: none (agent.guard: none): this VM runs unguarded" in capsys.readouterr().out
+    assert "guard: none (agent.guard: none)" in capsys.readouterr().out
 
 
 def test_plan_wrong_address(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +97,21 @@ def test_status_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_nobody_to_ask(verb: str, tmp_path: Path) -> None:
     """No agent to ask: 1."""
     assert main([verb, "--socket", str(tmp_path / "none")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "said"),
+    [
+        ({"config": "/a.yml"}, "run `ipsec-agent guard up`", "guard up --config /a.yml`"),
+        ({"config": DEFAULT_CONFIG}, "run `ipsec-agent guard up`", "guard up`"),
+        ({"socket": "/s"}, "see `ipsec-agent status`", "status --socket /s`"),
+        ({"config": "/a.yml", "socket": "/s"}, "`ipsec-agent guard status`", "--config /a.yml`"),
+        ({"socket": DEFAULT_SOCKET}, "see `ipsec-agent status`", "status`"),
+    ],
+)
+def test_commands_keep_what_was_given(given: dict[str, str], text: str, said: str) -> None:
+    """A command in a hint is about the config and the agent that the user named."""
+    assert repeatable(text, argparse.Namespace(**given), DEFAULT_SOCKET).endswith(said)
 
 
 @pytest.mark.parametrize("verb", VERBS)

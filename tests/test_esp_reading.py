@@ -49,7 +49,7 @@ def reading(kernel: Kernel, bad_lasts: float = 60) -> EspReading:
     return EspReading(kernel.trial, lambda: bad_lasts)
 
 
-async def test_success_stands(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_success_enforced(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trial for many passes, until it is old."""
     esp = reading(kernel, bad_lasts=0)
     for _ in range(5):

@@ -28,7 +28,10 @@ def test_healthy() -> None:
         "  10.0.0.9                 installed    age 20 s, in 30 packets (40 s ago),"
         " out 20 packets (40 s ago)"
     ) in shown
-    assert "  eth0         MTU 1500, packets of 1466 bytes fit" in shown
+    assert (
+        "  eth0         MTU 1500, packets of 1466 bytes fit;"
+        " guarded: it has this VM's address 10.0.0.5"
+    ) in shown
 
 
 def test_problem() -> None:
@@ -45,10 +48,12 @@ def test_guard_is_loud() -> None:
     """A guard that does not stand is in capitals; who sends clear is named, the latest first."""
     peers = tuple(ClearPeer(PEER + n, 5, 500, 200 - n) for n in range(MOST_COUNTED + 2))
 
-    assert any(line.startswith("guard      MISSING") for line in lines(VM.but(guard=None)))
+    assert any(
+        line.startswith("guard      DOWN: no table is loaded") for line in lines(VM.but(guard=None))
+    )
     shown = lines(VM.table(clear_in=peers))
     first = shown.index("guard      up, dropped 0 in, 0 out") + 1
-    assert shown[first] == ("  sent us clear: 10.0.0.20: 5 packets, the last one 3 min ago")
+    assert shown[first] == ("  clear packets from 10.0.0.20: 5 packets, last 3 min ago")
     assert shown[first + MOST_COUNTED] == "  … and 2 more; see --json"
 
 
@@ -57,7 +62,7 @@ def test_counters() -> None:
     shown = lines(VM.but(counters=(("XfrmInNoStates", 5), ("XfrmInError", 0))))
 
     assert shown[-2:] == [
-        "packets that IPsec dropped, by the kernel's names",
+        "packets dropped by IPsec (kernel counters)",
         "  XfrmInNoStates           5",
     ]
 

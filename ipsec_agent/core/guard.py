@@ -1,8 +1,8 @@
 """The guard: which packets one nftables table drops because they should be encrypted and are not.
 
 It states the promise literally and names neither an address of this VM, nor its role, nor anything
-of charon's, so that one and the same table stands on every VM of a deployment. guard_table.py
-writes it down for nftables.
+of charon's, so that every VM of a deployment has the same table. guard_table.py
+writes it for nftables.
 """
 
 from functools import cached_property
@@ -88,14 +88,14 @@ class Guard(Struct, frozen=True, dict=True):
 
 
 def exempt_links(placement: Placement) -> tuple[LinkId, ...]:
-    """The links that need no judging; none while it is unclear where this VM stands."""
+    """The links that need no guard; none while this VM's address is not known."""
     if not placement.present:
         return ()
     return tuple(sorted(one.key for one in placement.inside if one.exempt))
 
 
 def overlay_ports(placement: Placement) -> tuple[int, ...]:
-    """The UDP ports of tunnels that need no judging, as their outer packets are judged there."""
+    """The UDP ports of tunnels that need no guard, since their outer packets are guarded."""
     if not placement.present:
         return ()
     tunnels = (one.link.tunnel for one in placement.inside if one.exempt)
@@ -104,22 +104,22 @@ def overlay_ports(placement: Placement) -> tuple[int, ...]:
 
 def explain(guard: Guard) -> tuple[str, ...]:
     """What the table means, as sentences for an operator."""
-    verb = "dropped" if guard.enforce else "counted, but let through (optional: true)"
+    verb = "drops" if guard.enforce else "counts, but does not drop (optional: true),"
     encrypted = ", ".join(str(network) for network in guard.promise.ipsec) or "nothing"
     clear = ", ".join(str(network) for network in guard.promise.no_ipsec)
     port = " and ESP in UDP (port 4500)" if guard.force_encapsulation else ""
     return (
-        f"between two addresses of {encrypted}"
+        f"{verb} everything but IPsec between addresses of {encrypted}"
         + (f", except {clear}," if clear else "")
-        + f" whatever is not IPsec is {verb}, in both directions",
-        f"passes there: ESP{port}, IKE (UDP 500, and 4500 with the marker), neighbour discovery",
-        "what goes through IPsec there does so in transport mode, through one SA, or is dropped",
+        + " in both directions",
+        f"allows there: ESP{port}, IKE (UDP 500, and 4500 with the marker), neighbour discovery",
+        "drops IPsec there that is not in transport mode through one SA",
         (
-            "passes everywhere: loopback, multicast, DHCP's broadcasts, and link-local IPv6 but for"
-            " what this VM sends from such an address to an encrypted one"
+            "allows everywhere: loopback, multicast, DHCP broadcasts, and link-local IPv6 except"
+            " from this VM to an encrypted address"
         ),
         (
-            "judged is every link but those known to lead to this VM's own containers only; all of"
-            " them while it is unclear where this VM stands"
+            "covers every link except those that lead only to this VM's own containers; every"
+            " link while this VM's address is not known"
         ),
     )

@@ -20,7 +20,7 @@ PATIENCE = 60.0
 
 
 def health_answer(config: Config, snapshot: Snapshot | None, since: float) -> dict[str, Any]:
-    """`alive`, `healthy`, `state`, `worst` (a severity, or none) and `because`.
+    """`alive`, `healthy`, `state`, `worst` (a severity, or none) and `reason`.
 
     Args:
         snapshot: of the newest pass, None before the first has ended.
@@ -40,13 +40,13 @@ def health_answer(config: Config, snapshot: Snapshot | None, since: float) -> di
             "healthy": alive and snapshot is not None and snapshot.healthy,
             "state": state.value,
             "worst": worst.severity.value if worst else "none",
-            "because": because,
+            "reason": because,
         }
     )
 
 
 def _cut(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer with a reason that is short enough for the whole line."""
-    while answer["because"] and len(json.dumps({"ok": True, **answer})) >= LONGEST:
-        answer["because"] = answer["because"][:-1]
+    while answer["reason"] and len(json.dumps({"ok": True, **answer})) >= LONGEST:
+        answer["reason"] = answer["reason"][:-1]
     return answer

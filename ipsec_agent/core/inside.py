@@ -223,8 +223,8 @@ class _Judgement:
         if not sources or not all(map(self._promise.encrypted, sources)):
             return ""
         if how.source is not None:
-            return f"its packets leave from {how.source}, which is judged"
-        return "its packets leave from addresses that are all judged"
+            return f"its packets leave from {how.source}, which is encrypted"
+        return "its packets leave from addresses that are all encrypted"
 
     def _sources(
         self, source: Address | None, versions: set[int], inside: dict[int, str]

@@ -32,6 +32,11 @@ class Action(enum.StrEnum):
     ENCRYPT = "encrypt"
     PASS = "pass"  # noqa: S105 - charon's word for a shunt that lets through
 
+    @property
+    def shown(self) -> str:
+        """The operator's word: `encrypt` or `clear`."""
+        return "clear" if self is Action.PASS else self.value
+
 
 class Direction(enum.IntEnum):
     """Direction of an XFRM policy (linux/xfrm.h: XFRM_POLICY_IN, _OUT, _FWD)."""

@@ -1,4 +1,4 @@
-"""Which addresses are this VM's own in the deployment, and which of its links are judged.
+"""Which addresses are this VM's own in the deployment, and which of its links are guarded.
 
 Addresses decide, never routes: every own address has its place, whichever link bears it, so that a
 route that comes, goes or moves changes nothing. Own is what is on no link that leads to this VM's
@@ -20,7 +20,7 @@ from ipsec_agent.errors import ConfigError
 
 
 class Placement(Struct, frozen=True):
-    """Where the VM stands.
+    """This VM's addresses and links.
 
     Attributes:
         address: the main address.
@@ -29,7 +29,7 @@ class Placement(Struct, frozen=True):
             addresses, of the default routes, and those that the operator names.
         present: whether the main address is on a link now.
         broadcasts: the broadcast addresses of the networks that its addresses are in.
-        judged: the links that the guard judges; lo is none.
+        judged: the links that the guard covers, without lo.
         inside: the others, each with the reason.
     """
 
@@ -111,7 +111,7 @@ def _main(
         link = next((link for link in network.links if link.name == agent.interface), None)
         if link is None:
             raise ConfigError(
-                f"agent.interface: there is no link {agent.interface} on this VM",
+                f"agent.interface: this VM has no link {agent.interface}",
                 hint=f"its links are {_names(network.links)}",
             )
         here = tuple(one for one in own if one.link == link.index)
@@ -119,7 +119,7 @@ def _main(
     found = _in_order(promise, network, here)
     if not found:
         raise ConfigError(
-            f"there is no address {where} that could be this VM's",
+            f"no address {where} can be this VM's",
             hint="write agent.address: <this VM's address>, or start after the network is up",
         )
     return found[0].address

@@ -10,7 +10,7 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import days_left
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import required
-from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.observed import Charon, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.guard import GuardState, guard_state
@@ -162,7 +162,7 @@ def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
         {
             "name": connection.name,
             "remote": str(connection.remote),
-            "action": connection.action.value,
+            "action": connection.action.shown,
             "loaded": connection.name in loaded,
             "enforced": connection.name not in lacking,
         }
@@ -186,10 +186,10 @@ def guard_counters(table: GuardTable | None) -> dict[str, Any]:
         "dropped_out": table.dropped_out,
         "clear_in": _clear(table.clear_in),
         "clear_out": _clear(table.clear_out),
-        "misplaced": _clear(table.misplaced),
-        "untranslated": _clear(table.untranslated),
-        "tunnelled": _clear(table.tunnelled),
-        "unjudged": [
+        "wrong_source": _clear(table.misplaced),
+        "nat_bypassed": _clear(table.untranslated),
+        "wrong_mode": _clear(table.tunnelled),
+        "unguarded": [
             {"link": seen.link, "packets": seen.packets, "bytes": seen.bytes, "idle": seen.idle}
             for seen in table.unjudged
         ],
@@ -216,7 +216,7 @@ def _selector(selector: PolicySelector) -> str:
 
 
 def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The judged links; `required` is the largest packet in clear whose ESP fits, in bytes."""
+    """The guarded links; `max_packet` is the largest packet in clear whose ESP fits, in bytes."""
     placement = snapshot.placement
     judged = placement.judged if placement else ()
     if placement is None or not placement.present:
@@ -228,13 +228,31 @@ def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
             "name": link.name,
             "mtu": link.mtu,
             "up": link.up,
-            "required": required(link.mtu, how) if how else None,
+            "max_packet": required(link.mtu, how) if how else None,
+            "reason": _why_guarded(snapshot, link),
         }
         for link in judged
     ]
 
 
+def _why_guarded(snapshot: Snapshot, link: Link) -> str:
+    """Why the guard covers a link, as the end of a sentence."""
+    network = snapshot.observed.network
+    if snapshot.placement is None or not snapshot.placement.present:
+        return "this VM's address is not known"
+    if link.name in snapshot.config.agent.uplinks:
+        return "agent.uplinks names it"
+    own = snapshot.placement.addresses
+    for one in network.addresses:
+        if one.link == link.index and one.address in own:
+            return f"it has this VM's address {one.address}"
+    if link.index in network.default_links:
+        return "a default route uses it"
+    kind = link.kind or "network card"
+    return f"it is a {kind} that may lead out of this VM"
+
+
 def inside_links(placement: Placement | None) -> list[dict[str, Any]]:
-    """The links that are not judged, and why, as JSON's types."""
+    """The links that are not guarded, and why, as JSON's types."""
     inside = placement.inside if placement and placement.present else ()
-    return [{"name": one.link.name, "because": one.because} for one in inside]
+    return [{"name": one.link.name, "reason": one.because} for one in inside]

@@ -33,20 +33,20 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
             line = _line(channel)
         except (FileNotFoundError, ConnectionError) as error:
             raise NotRunningError(
-                f"no ipsec-agent runs here: nothing answers on {path}",
-                hint="start it, or name its socket with --socket",
+                f"ipsec-agent is not running: nothing answers on {path}",
+                hint="start it, or give its socket with --socket PATH",
             ) from error
         except PermissionError as error:
             raise ControlError(
-                f"you may not use {path}", hint="run this as root, or with sudo"
+                f"no permission to use {path}", hint="run this as root, or with sudo"
             ) from error
         except TimeoutError as error:
             raise ControlError(
                 f"the agent on {path} did not answer within {deadline:g} s",
-                hint="it is busy or stopped; see its log",
+                hint="it is busy or stopped by a signal; see its log",
             ) from error
         except OSError as error:
-            raise ControlError(f"{path} cannot be used: {error.strerror or error}") from error
+            raise ControlError(f"cannot use {path}: {error.strerror or error}") from error
     return _answer(line)
 
 

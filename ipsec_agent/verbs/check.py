@@ -1,4 +1,4 @@
-"""`ipsec-agent check`: judge a config and its certificates, and whether this VM can do it."""
+"""`ipsec-agent check`: check a config and its certificates, and whether this VM is ready for it."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.manifest.parser import parse
+from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.files import read_config
 
@@ -22,30 +23,28 @@ def main(arguments: argparse.Namespace) -> int:
         StartError: `--machine`, and not root.
     """
     if arguments.machine and os.geteuid() != 0:
-        raise StartError(
-            "check --machine needs root: it adds an SA for a moment", hint="run it with sudo"
-        )
+        raise StartError("check --machine needs root to add a test SA", hint="run it with sudo")
     parsed = parse(read_config(Path(arguments.file)), file=arguments.file, now=datetime.now(UTC))
     for complaint in parsed.complaints:
         sys.stderr.write(f"{complaint}\n")
     if parsed.config is None:
         errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
-        sys.stderr.write(f"ipsec-agent: {arguments.file} is refused: {errors} to mend\n")
+        sys.stderr.write(f"ipsec-agent: {arguments.file} is refused: {several(errors, 'error')}\n")
         return 1
-    sys.stdout.write(f"{arguments.file} is good\n{_summary(parsed.config)}")
+    sys.stdout.write(f"{arguments.file} is valid\n{_summary(parsed.config)}")
     return _machine(parsed.config) if arguments.machine else 0
 
 
 def _machine(config: Config) -> int:
-    """Print what this VM can do and cannot; 0 where it can do all that the config asks for."""
+    """Print what this VM can do and cannot; 0 if it can do all that the config asks for."""
     # Its imports take longer than judging a config.
     good, bad = import_module("ipsec_agent.machine_check").check_machine(config)
     for error in bad:
         sys.stderr.write(f"error: {error.message}\n  hint: {error.hint}\n")
     if bad:
-        sys.stderr.write(f"ipsec-agent: this VM cannot do it: {len(bad)} to mend\n")
+        sys.stderr.write(f"ipsec-agent: this VM is not ready: {several(len(bad), 'error')}\n")
         return 1
-    sys.stdout.write("this VM can do it\n" + "".join(f"  {text}\n" for text in good))
+    sys.stdout.write("this VM is ready\n" + "".join(f"  {text}\n" for text in good))
     return 0
 
 

@@ -1,6 +1,6 @@
 """`ipsec-agent guard up|down|status`: the guard, with neither charon nor agent.
 
-A running agent is asked to do it, since it would undo what is done behind its back.
+A running agent is asked to do it, since it would undo changes by others.
 """
 
 import argparse
@@ -17,10 +17,11 @@ from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.guard_look import EXIT, document, lockouts_here, look, reasons
-from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import NAME, save_guard
+from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.compiled import compiled
 from ipsec_agent.verbs.status import guard_lines
 
@@ -34,12 +35,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    """Put the guard up, now and at each boot; nothing is touched where that is refused."""
+    """Load the guard, now and at each boot; nothing is touched where that is refused."""
     config = compiled(arguments.config)
     if config.agent.guard is GuardMode.NONE:
         raise StartError(
-            f"agent.guard is none in {arguments.config}: no guard is wanted",
-            hint="remove that line",
+            f"{arguments.config} says agent.guard: none",
+            hint="remove that line to use the guard",
         )
     findings = lockouts_here(config)
     refused = [finding for finding in findings if finding.refused]
@@ -48,8 +49,8 @@ def _up(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"{louder}: {finding.message}\n  {finding.hint}\n")
     if refused and not arguments.force:
         raise StartError(
-            "the guard would cut this VM off, and stays as it is",
-            hint="add what is said above, or insist with --force",
+            "the guard would cut this VM off; nothing was changed",
+            hint="add the lines shown above, or use --force",
         )
     saved = Path(config.agent.state_dir) / NAME
     socket = _socket(arguments, config.agent)
@@ -57,15 +58,16 @@ def _up(arguments: argparse.Namespace) -> int:
         answer = ask(socket, "guard-up", deadline=AGENT_DEADLINE, force=arguments.force)
     except NotRunningError:
         asyncio.run(_put_up(config.agent, ruleset(guard_of(config)), saved))
-        judged = "every link but lo is judged, until an agent knows better"
+        how = "it covers every link but lo until an agent runs"
     else:
-        if not answer["standing"]:
+        if not answer["guard_up"]:
             raise StartError(
-                "the agent could not put the guard up", hint="see `ipsec-agent status`"
+                "the agent could not load the guard",
+                hint=_see_status(socket),
             )
-        judged = "the running agent keeps it up"
+        how = "the running agent keeps it up"
     shown = {"schema": 1, "state": "up", "saved": str(saved), "findings": _told(findings)}
-    _say(arguments, shown, f"the guard is up: {judged}\nthe next boot loads {saved}")
+    _say(arguments, shown, f"the guard is up: {how}\nthe next boot loads {saved}")
     return 0
 
 
@@ -81,17 +83,19 @@ async def _put_up(agent: AgentConfig, text: str, saved: Path) -> None:
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    """Take the guard away; the file stays, so that the next boot is guarded again."""
+    """Remove the guard; the file stays, so that the next boot is guarded again."""
     agent = _agent_section(arguments.config)
+    socket = _socket(arguments, agent)
     try:
-        answer = ask(_socket(arguments, agent), "guard-down", deadline=AGENT_DEADLINE)
+        answer = ask(socket, "guard-down", deadline=AGENT_DEADLINE)
     except NotRunningError:
         asyncio.run(_nft(agent).delete())
         until = "until `guard up`, the next start of the agent or the next boot"
     else:
-        if answer["standing"]:
+        if answer["guard_up"]:
             raise StartError(
-                "the agent could not take the guard down", hint="see `ipsec-agent status`"
+                "the agent could not remove the guard",
+                hint=_see_status(socket),
             )
         until = "until `guard up` or the agent's next start"
     _say(
@@ -103,19 +107,20 @@ def _down(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    """Say how the guard is; 0 up, 1 otherwise, 3 where there is none."""
+    """Show the guard; 0 up, 1 otherwise, 3 where there is none."""
     config, refusal = _config(arguments.config)
     agent = config.agent if config else AgentConfig()
     saved = Path(agent.state_dir) / NAME
     found = asyncio.run(look(_nft(agent), config, saved))
     shown = document(found, saved, reasons(config))
     if refusal is not None:
-        shown["notes"].append(f"{refusal.message}: what should stand is not known")
+        shown["notes"].append(f"{refusal.message}; the table cannot be compared with it")
     lines = guard_lines(shown)
     lines.append(f"saved      {saved}: {shown['saved']['state']}")
-    lines += [f"  not judged: {one['name']} ({one['because']})" for one in shown["inside"]]
+    lines += [f"  not guarded: {one['name']} ({one['reason']})" for one in shown["inside"]]
     lines += [f"  note: {note}" for note in shown["notes"]]
-    _say(arguments, shown, "\n".join(lines))
+    said = repeatable("\n".join(lines), arguments, _default_socket(agent))
+    _say(arguments, shown, said)
     return EXIT[found.state] or int(found.current is False)
 
 
@@ -150,7 +155,16 @@ def _agent_section(path: str) -> AgentConfig:
 
 
 def _socket(arguments: argparse.Namespace, agent: AgentConfig) -> str:
-    return arguments.socket or f"{agent.run_dir}/control.sock"
+    return arguments.socket or _default_socket(agent)
+
+
+def _see_status(socket: str) -> str:
+    given = argparse.Namespace(socket=socket)
+    return repeatable("see `ipsec-agent status`", given, DEFAULT_SOCKET)
+
+
+def _default_socket(agent: AgentConfig) -> str:
+    return f"{agent.run_dir}/control.sock"
 
 
 def _say(arguments: argparse.Namespace, shown: dict[str, Any], text: str) -> None:

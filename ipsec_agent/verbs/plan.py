@@ -10,14 +10,13 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard import explain
-from ipsec_agent.core.model import Action, Address
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import AgentError
 from ipsec_agent.verbs.compiled import compiled
 
 SCHEMA = 1
-SHOWN = {Action.ENCRYPT: "encrypt", Action.PASS: "clear"}
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -25,7 +24,9 @@ def main(arguments: argparse.Namespace) -> int:
     config = compiled(arguments.file)
     address = _address(arguments.address, "--address") or config.agent.address
     if address is None:
-        raise AgentError("the plan needs the VM's address", hint="write --address IP")
+        raise AgentError(
+            "the VM's address is missing", hint="add --address IP, or write agent.address"
+        )
     target = _address(arguments.to, "--to")
     shown = document(config, address, target)
     if arguments.json:
@@ -46,7 +47,7 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
             {
                 "name": connection.name,
                 "remote": str(connection.remote),
-                "action": connection.action.value,
+                "action": connection.action.shown,
             }
             for connection in wanted.connections
         ],
@@ -55,14 +56,14 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
     }
     if target is not None:
         flow = Promise.of(config).flow(address, target)
-        shown["flow"] = {"to": str(target), "action": SHOWN[flow.action], "because": flow.because}
+        shown["flow"] = {"to": str(target), "action": flow.action.shown, "reason": flow.because}
     return shown
 
 
 def _guard(config: Config) -> list[str]:
     """What the guard does on every VM with this config."""
     if config.agent.guard is GuardMode.NONE:
-        return ["none (agent.guard: none): this VM runs unguarded"]
+        return ["none (agent.guard: none)"]
     return list(explain(guard_of(config)))
 
 
@@ -87,5 +88,5 @@ def _text(shown: dict[str, Any]) -> str:
     lines += [f"  note: {note}" for note in shown["notes"]]
     if "flow" in shown:
         flow = shown["flow"]
-        lines.append(f"to {flow['to']}: {flow['action']}, because {flow['because']}")
+        lines.append(f"to {flow['to']}: {flow['action']}, because {flow['reason']}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""`ipsec-agent reload`: have the agent read its config again; a refused one changes nothing."""
+"""`ipsec-agent reload`: reload the config in the agent; a refused one changes nothing."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`ipsec-agent status`: what is, from the running agent. Imports little, to start at once."""
+"""`ipsec-agent status`: show the current state. Imports little, to start at once."""
 
 import argparse
 import json
@@ -6,8 +6,10 @@ import sys
 import time
 from typing import Any
 
+from ipsec_agent.core.words import several
 from ipsec_agent.errors import ControlError
-from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
+from ipsec_agent.verbs.commands import repeatable
 
 NOT_RUNNING = 3
 """LSB's exit code of `status` for a program that is not running."""
@@ -19,14 +21,23 @@ MOST_COUNTED = 10
 """Addresses of each kind that the text names."""
 
 COUNTED = {
-    "clear_in": "sent us clear:",
-    "clear_out": "we would have sent clear to",
-    "misplaced": "would have left in clear, from an address that its link does not have:",
-    "untranslated": "left untranslated, in clear:",
-    "tunnelled": "refused, not in transport mode, by SAs with",
-    "unjudged": "not judged, with clear traffic between encrypted addresses:",
+    "clear_in": "clear packets from",
+    "clear_out": "clear packets to",
+    "wrong_source": "clear packets from an address that the link does not have:",
+    "nat_bypassed": "clear packets sent without NAT by",
+    "wrong_mode": "packets of SAs that are not in transport mode, with",
+    "unguarded": "clear packets between encrypted addresses over the unguarded link",
 }
 """The guard's counters, and what each says."""
+
+GUARD_STATES = {
+    "missing": "DOWN: no table is loaded",
+    "altered": "ALTERED: the table is not the one that was loaded",
+    "closed": "CLOSED: the saved table did not load at boot",
+    "lowered": "DOWN: taken down by `ipsec-agent guard down`",
+    "none": "none (agent.guard: none)",
+}
+"""The guard's states as a person reads them; `up` is `up`."""
 
 CLEAR_SCREEN = "\x1b[H\x1b[J"
 
@@ -59,7 +70,7 @@ def _once(arguments: argparse.Namespace) -> int:
     else:
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write(CLEAR_SCREEN)
-        sys.stdout.write(text(status))
+        sys.stdout.write(repeatable(text(status), arguments, DEFAULT_SOCKET))
     sys.stdout.flush()
     return 0 if status["healthy"] else 1
 
@@ -69,9 +80,9 @@ def text(status: dict[str, Any]) -> str:
     health = "healthy" if status["healthy"] else "NOT HEALTHY"
     lines = [f"ipsec-agent {status.get('version', '')}: {status['state']}, {health}"]
     for problem in status["problems"]:
-        stands = _long(status.get("time", problem["since"]) - problem["since"])
+        lasts = _long(status.get("time", problem["since"]) - problem["since"])
         lines.append(f"  {problem['severity'].upper()} {problem['code']}: {problem['message']}")
-        lines.append(f"    for {stands}. {problem['hint']}")
+        lines.append(f"    for {lasts}. {problem['hint']}")
     if "charon" not in status:
         return _shown(lines)
     lines += [f"address    {', '.join(status['addresses']) or 'unknown'} ({status['role']})"]
@@ -91,10 +102,10 @@ def text(status: dict[str, Any]) -> str:
     ]
     lines += ["links"] + [_link(link) for link in status["links"]]
     inside = status.get("inside", [])
-    lines += [f"  {link['name']:12} not judged: {link['because']}" for link in inside]
+    lines += [f"  {link['name']:12} not guarded: {link['reason']}" for link in inside]
     counters = status.get("counters", {})
     if counters:
-        lines += ["packets that IPsec dropped, by the kernel's names"]
+        lines += ["packets dropped by IPsec (kernel counters)"]
         lines += [f"  {name:24} {count}" for name, count in counters.items()]
     return _shown(lines)
 
@@ -109,8 +120,8 @@ def _shown(lines: list[str]) -> str:
 
 def _charon(charon: dict[str, Any] | None) -> str:
     if charon is None:
-        return "does not run"
-    answers = "" if charon["responsive"] else ", does not answer"
+        return "not running"
+    answers = "" if charon["responsive"] else ", not answering"
     return f"{charon['version']}, pid {charon['pid']}, {charon['memory'] >> 20} MiB{answers}"
 
 
@@ -118,14 +129,14 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
     """The guard, and whom it counts; nothing of an agent that has none."""
     if guard is None:
         return []
-    state = guard["state"] if guard["state"] == "up" else guard["state"].upper()
+    state = GUARD_STATES.get(guard["state"], guard["state"])
     dropped = f"dropped {guard['dropped_in']} in, {guard['dropped_out']} out"
     lines = [f"guard      {state}, {dropped}"]
     for key, says in COUNTED.items():
         counted = guard.get(key, [])  # An agent of an earlier version may run.
         lines += [
-            f"  {says} {seen.get('address') or seen['link']}: {seen['packets']} packets,"
-            f" the last one {_long(seen['idle'])} ago"
+            f"  {says} {seen.get('address') or seen['link']}: {several(seen['packets'], 'packet')},"
+            f" last {_long(seen['idle'])} ago"
             for seen in sorted(counted, key=lambda seen: seen["idle"])[:MOST_COUNTED]
         ]
         if len(counted) > MOST_COUNTED:
@@ -135,8 +146,9 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
 
 def _link(link: dict[str, Any]) -> str:
     down = "" if link["up"] else ", DOWN"
-    required = f", packets of {link['required']} bytes fit" if link.get("required") else ""
-    return f"  {link['name']:12} MTU {link['mtu']}{required}{down}"
+    fits = f", packets of {link['max_packet']} bytes fit" if link.get("max_packet") else ""
+    why = f"; guarded: {link['reason']}" if link.get("reason") else ""
+    return f"  {link['name']:12} MTU {link['mtu']}{fits}{down}{why}"
 
 
 def _long(seconds: float) -> str:
@@ -153,7 +165,7 @@ def _connection(item: dict[str, Any]) -> str:
 
 
 def _peer(peer: dict[str, Any]) -> str:
-    twice = f", {peer['duplicates']} duplicate" if peer["duplicates"] else ""
+    twice = f", {several(peer['duplicates'], 'duplicate')}" if peer["duplicates"] else ""
     one_way = f", ONE WAY ({peer['one_way']} only)" if peer.get("one_way") else ""
     return (
         f"  {peer['address']:24} {peer['state']:12} age {peer['age']} s,"
@@ -164,4 +176,4 @@ def _peer(peer: dict[str, Any]) -> str:
 def _way(peer: dict[str, Any], way: str) -> str:
     idle = peer.get(f"idle_{way}")
     last = "" if idle is None else f" ({_long(idle)} ago)"
-    return f"{peer[f'packets_{way}']} packets{last}"
+    return f"{several(peer[f'packets_{way}'], 'packet')}{last}"

@@ -123,7 +123,7 @@ def test_stop_ends_charon_and_agent(node: Node) -> None:
 
     done = node.ask("stop")
 
-    assert (done.returncode, done.stdout) == (0, "charon has ended, and the agent ends\n")
+    assert (done.returncode, done.stdout) == (0, "charon has stopped, and the agent stops\n")
     assert node.agent is not None
     assert node.agent.wait(20) == 0
     assert not Path(f"/proc/{pid}").exists()
@@ -266,8 +266,8 @@ def test_foreign_charon(node: Node) -> None:
         other.wait(20)
 
     assert code == 1
-    assert "a charon that is not ours (pid " in said
-    assert "hint: stop that one" in said
+    assert "another charon (pid " in said
+    assert "hint: stop it" in said
 
 
 def test_without_charon(node: Node) -> None:

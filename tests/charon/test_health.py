@@ -31,4 +31,4 @@ def test_a_peer_that_sends_clear(tmp_path: Path) -> None:
         assert [(it["address"], it["packets"]) for it in guard["clear_in"]] == [("10.9.0.1", 5)]
         shown = guarded.ask("status")
         assert shown.returncode == 1
-        assert "sent us clear: 10.9.0.1: 5 packets" in shown.stdout
+        assert "clear packets from 10.9.0.1: 5 packets" in shown.stdout

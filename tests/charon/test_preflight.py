@@ -76,10 +76,10 @@ def test_check_machine(node: Node) -> None:
     took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert done.returncode == 1
-    assert "is good" in done.stdout, "the config itself is"
+    assert "is valid" in done.stdout, "the config itself is"
     assert "error: this kernel cannot do ESP over IPv4: the kernel " in done.stderr
     assert "was built without CONFIG_INET_ESP" in done.stderr
-    assert "ipsec-agent: this VM cannot do it: " in done.stderr
+    assert "ipsec-agent: this VM is not ready: " in done.stderr
     assert "Traceback" not in done.stderr
     assert took < 2.5
     assert node.policies() == []
@@ -97,10 +97,10 @@ def test_check_machine_of_a_clear_vm(node: Node) -> None:
     done = check(node)
 
     assert done.returncode == 0, done.stderr
-    assert "this VM can do it\n" in done.stdout
+    assert "this VM is ready\n" in done.stdout
     assert "ESP: not needed" in done.stdout
     assert "guard: its table loads" in done.stdout
-    assert "lock-out: nothing" in done.stdout
+    assert "lock-out: the config cuts off nothing" in done.stdout
     assert "charon: /usr/" in done.stdout
 
 
@@ -118,7 +118,7 @@ def test_check_machine_says_all_at_once(node: Node) -> None:
     assert done.returncode == 1
     assert "error: charon is not at /nowhere/charon" in done.stderr
     assert "error: the program nft is not installed" in done.stderr
-    assert "2 to mend" in done.stderr
+    assert "2 errors" in done.stderr
 
 
 def test_check_machine_of_a_config_that_locks_out(node: Node) -> None:

@@ -111,9 +111,9 @@ def test_explained() -> None:
 
     text = " ".join(explain(Guard(promise, force_encapsulation=True)))
 
-    assert "10.0.0.0/8, except 10.9.0.0/16, whatever is not IPsec is dropped" in text
+    assert "drops everything but IPsec between addresses of 10.0.0.0/8, except 10.9.0.0/16," in text
     assert "ESP in UDP" in text
-    assert "counted, but let through" in explain(Guard(promise, enforce=False))[0]
+    assert "counts, but does not drop" in explain(Guard(promise, enforce=False))[0]
 
 
 def test_ports_of_tunnels_that_are_exempt() -> None:

@@ -32,7 +32,7 @@ def test_good() -> None:
     """All is well: each of the three things that monit matches says so."""
     assert answer(GOOD) == (
         '{"ok": true, "alive": true, "healthy": true, "state": "running", "worst": "none",'
-        ' "because": ""}'
+        ' "reason": ""}'
     )
 
 
@@ -53,7 +53,7 @@ def test_hung_loop(found: Snapshot | None) -> None:
 def test_loudest_is_named() -> None:
     """Of several problems the loudest is told, wherever it stands."""
     said = answer(with_problems(Severity.WARNING, Severity.CRITICAL, Severity.INFO))
-    assert '"worst": "critical", "because": "code-critical: a sentence"' in said
+    assert '"worst": "critical", "reason": "code-critical: a sentence"' in said
 
 
 @given(st.sampled_from(Severity), st.text(max_size=2000))
@@ -62,7 +62,7 @@ def test_short_and_not_to_be_forged(severity: Severity, message: str) -> None:
     said = answer(with_problems(severity, message=message + '"healthy": true, "worst": "none"'))
 
     assert len(said.encode() + b"\n") <= LONGEST
-    assert '"because": "code-' in said
+    assert '"reason": "code-' in said
     assert '"healthy": true' not in said
     assert re.search('"worst": "(none|info|warning)"', said) is None or severity in {
         Severity.INFO,

@@ -219,7 +219,7 @@ def test_the_way_of_a_default_route_is_judged() -> None:
     assert inside(facts(VETH, default_links=(4,))) == set()
 
 
-def test_a_link_on_which_one_in_another_namespace_stands() -> None:
+def test_a_link_on_which_one_in_another_namespace_enforced() -> None:
     """A container's macvlan on docker0 leads to who knows where."""
     inner = (link(7, "macvlan", lower=3, namespace=HERE),)
     elsewhere = Namespace(OTHER, inner)

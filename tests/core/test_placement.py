@@ -130,7 +130,7 @@ def test_interface_absent() -> None:
     with pytest.raises(ConfigError) as caught:
         place(AgentConfig(interface="ens5"), LISTS, facts(("10.0.0.5", 2)))
 
-    assert caught.value.message == "agent.interface: there is no link ens5 on this VM"
+    assert caught.value.message == "agent.interface: this VM has no link ens5"
     assert caught.value.hint == "its links are eth0, eth1"
 
 
@@ -139,7 +139,7 @@ def test_no_address() -> None:
     with pytest.raises(ConfigError) as caught:
         place(AgentConfig(), LISTS, facts())
 
-    assert caught.value.message == "there is no address on this VM that could be this VM's"
+    assert caught.value.message == "no address on this VM can be this VM's"
 
 
 def test_address_elsewhere() -> None:

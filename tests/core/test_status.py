@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import IkeSa, SecurityAssociation
@@ -79,10 +80,10 @@ def test_guard() -> None:
         "dropped_out": 3,
         "clear_in": [{"address": "10.0.0.9", "packets": 4, "bytes": 400, "idle": 99}],
         "clear_out": [{"address": "10.0.0.66", "packets": 3, "bytes": 300, "idle": 99}],
-        "misplaced": [{"address": "10.0.0.66", "packets": 5, "bytes": 500, "idle": 99}],
-        "untranslated": [{"address": "10.0.0.66", "packets": 2, "bytes": 200, "idle": 99}],
-        "tunnelled": [{"address": "10.0.0.9", "packets": 1, "bytes": 100, "idle": 99}],
-        "unjudged": [{"link": "eth1", "packets": 1, "bytes": 100, "idle": 99}],
+        "wrong_source": [{"address": "10.0.0.66", "packets": 5, "bytes": 500, "idle": 99}],
+        "nat_bypassed": [{"address": "10.0.0.66", "packets": 2, "bytes": 200, "idle": 99}],
+        "wrong_mode": [{"address": "10.0.0.9", "packets": 1, "bytes": 100, "idle": 99}],
+        "unguarded": [{"link": "eth1", "packets": 1, "bytes": 100, "idle": 99}],
     }
     assert shown(VM.but(guard=None))["guard"]["state"] == "missing"
     assert shown(VM, lowered=True)["guard"]["state"] == "lowered"
@@ -171,22 +172,36 @@ def test_order_of_peers() -> None:
 
 
 def test_links() -> None:
-    """The judged ones, with the largest packet that fits; none is needed where all is clear."""
+    """The guarded ones, with the largest packet that fits; none is needed where all is clear."""
     clear = healthy_vm(config(no_ipsec=("10.0.0.5/32",)))
 
     assert shown(VM)["links"] == [
-        {"name": name, "mtu": 1500, "up": True, "required": 1466} for name in ("eth0", "eth1")
+        {"name": name, "mtu": 1500, "up": True, "max_packet": 1466, "reason": reason}
+        for name, reason in (
+            ("eth0", "it has this VM's address 10.0.0.5"),
+            ("eth1", "it is a network card that may lead out of this VM"),
+        )
     ]
-    assert shown(clear)["links"][0]["required"] is None
+    assert shown(clear)["links"][0]["max_packet"] is None
+
+
+def test_why_a_link_is_guarded() -> None:
+    """What the operator said comes first; then addresses, routes and the link's kind."""
+    named = healthy_vm(config(agent=AgentConfig(uplinks=("eth1",))))
+    assert shown(named)["links"][1]["reason"] == "agent.uplinks names it"
+    routed = VM.but(network=replace(VM.observed.network, default_links=(4,)))
+    assert shown(routed)["links"][1]["reason"] == "a default route uses it"
+    lost = replace(VM, placement=replace(VM.placement, present=False))
+    assert {link["reason"] for link in shown(lost)["links"]} == {"this VM's address is not known"}
 
 
 def test_inside() -> None:
     """The others, each with the reason; none while it is unclear where the VM stands."""
     assert shown(VM)["inside"] == [
-        {"name": "docker0", "because": "all ports of this bridge are inside"},
+        {"name": "docker0", "reason": "all ports of this bridge are inside"},
         {
             "name": "veth1",
-            "because": "its other end is in a container that has no other way out",
+            "reason": "its other end is in a container that has no other way out",
         },
     ]
     assert shown(replace(VM, placement=replace(VM.placement, present=False)))["inside"] == []

@@ -88,7 +88,7 @@ def test_up_and_down(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guard("up", config) == 0
 
     said = capsys.readouterr()
-    assert "the guard is up: every link but lo is judged" in said.out
+    assert "the guard is up: it covers every link but lo" in said.out
     assert f"the next boot loads {saved}" in said.out
     assert not send_udp(A, A4, B4)
     assert send_udp(A, A4, PLAIN4)
@@ -108,13 +108,13 @@ def test_status_of_each_state(config: Path, capsys: pytest.CaptureFixture[str]) 
     guard("up", config)
     send_udp(A, A4, B4)
     code, shown = told(capsys, config)
-    assert (code, shown["state"], shown["current"]) == (0, "up", True)
+    assert (code, shown["state"], shown["matches_config"]) == (0, "up", True)
     assert (shown["dropped_out"], shown["clear_out"][0]["address"]) == (1, B4)
     assert (shown["saved"]["state"], shown["notes"]) == ("good", [])
 
     run("nft", "insert rule inet ipsec_agent out4 accept")
     code, shown = told(capsys, config)
-    assert (code, shown["state"], shown["current"]) == (1, "altered", False)
+    assert (code, shown["state"], shown["matches_config"]) == (1, "altered", False)
 
     run("nft", "-f", "-", text=CLOSED)
     send_udp(A, A4, B4)
@@ -132,7 +132,7 @@ def test_a_table_loaded_at_boot_is_known(config: Path, capsys: pytest.CaptureFix
 
     code, shown = told(capsys, config)
 
-    assert (code, shown["state"], shown["current"]) == (0, "up", True)
+    assert (code, shown["state"], shown["matches_config"]) == (0, "up", True)
     assert shown["dropped_out"] == 1
     (config.parent / "state" / "guard.nft").unlink()
     code, shown = told(capsys, config)
@@ -146,7 +146,7 @@ def test_another_config(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
     code, shown = told(capsys, config)
 
-    assert (code, shown["state"], shown["current"]) == (1, "up", False)
+    assert (code, shown["state"], shown["matches_config"]) == (1, "up", False)
     assert not send_udp(A, A4, B4)
     guard("up", config)
     assert send_udp(A, A4, B4)
@@ -176,8 +176,8 @@ def test_the_text(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     said = capsys.readouterr().out
     assert "guard      up, dropped 0 in, 1 out" in said
-    assert f"we would have sent clear to {B4}: 1 packets" in said
-    assert "not judged: ac0 (its other end is in a container that has no other way out)" in said
+    assert f"clear packets to {B4}: 1 packet," in said
+    assert "not guarded: ac0 (its other end is in a container that has no other way out)" in said
 
 
 def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFi
     assert "'10.77.0.0/99' is not a subnet" in capsys.readouterr().err
     assert not send_udp(A, A4, B4)
     code, shown = told(capsys, config)
-    assert (shown["state"], shown["current"]) == ("altered", None)
+    assert (shown["state"], shown["matches_config"]) == ("altered", None)
     assert code == 1
     assert guard("down", config) == 0
     assert send_udp(A, A4, B4)
@@ -203,10 +203,10 @@ def test_none_is_wanted(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
     assert guard("up", config) == 1
 
-    assert "agent.guard is none" in capsys.readouterr().err
+    assert "says agent.guard: none" in capsys.readouterr().err
     code, shown = told(capsys, config)
     assert (code, shown["state"]) == (3, "missing")
-    assert "agent.guard is none: no guard is wanted" in shown["notes"][-1]
+    assert "agent.guard is none: packets may leave in clear" in shown["notes"][-1]
 
 
 def test_a_gateway_inside_is_a_warning(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +307,7 @@ class Listener:
     async def _serve(self) -> None:
         async def answer(request: dict[str, Any]) -> dict[str, Any]:
             self.asked.append(request)
-            return {"standing": self._standing}
+            return {"guard_up": self._standing}
 
         async with serve_control(self._path, {}, {"guard-up": answer, "guard-down": answer}):
             self._open.set()

@@ -101,7 +101,7 @@ def test_it_passes_and_leaves_no_trace(pair: tuple[Node, Node]) -> None:
     done = check(a)
 
     assert done.returncode == 0, done.stderr
-    assert "this VM can do it\n  ESP: aes128gcm16 over IPv4\n" in done.stdout
+    assert "this VM is ready\n  ESP: aes128gcm16 over IPv4\n" in done.stdout
     assert spis(a) == before
     assert {spi for spi in before if spi < 256} == set()
     time.sleep(SCALE)

@@ -140,7 +140,7 @@ def test_start_stop_restart(node: Node, file: str) -> None:
         monit.says(STOPPED)
         assert (alive(agent), alive(charon)) == (False, False)
         assert node.policies() == []
-        assert "ends, then the agent" in node.log
+        assert "stopping charon, then the agent" in node.log
 
         monit.ask("start", "ipsec")
         started = running(node, monit)
@@ -214,7 +214,7 @@ def test_degraded_agent_is_seen(node: Node) -> None:
 
         monit.says(RUNNING)
         assert '"worst": "critical"' in said
-        assert "charon" in said.partition('"because": ')[2]
+        assert "charon" in said.partition('"reason": ')[2]
         assert agent_pid(node) == agent
 
 
@@ -228,7 +228,7 @@ def test_kernel_without_esp_is_seen(node: Node) -> None:
     assert "10.9.0.1/32 10.9.0.0/24 out" in node.policies()
     with monit_over(node) as monit:
         monit.says(FAILS)
-        assert f'"because": "{NO_ESP}: this kernel cannot do ESP' in monit.log
+        assert f'"reason": "{NO_ESP}: this kernel cannot do ESP' in monit.log
         assert agent_pid(node) == agent
 
 
