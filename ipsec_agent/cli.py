@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _plan_arguments(made["plan"])
     for verb in ("status", "reload", "stop"):
-        made[verb].add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default())
+        made[verb].add_argument(
+            "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")
+        )
     _guard_arguments(made["guard"])
     made["status"].add_argument(
         "--json", action="store_true", help="print JSON with a stable schema"
@@ -100,7 +102,7 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--socket",
                 metavar="PATH",
-                help="socket of a running agent; default: in the config's run_dir",
+                help="control socket; default: in the config's run_dir",
             )
         if name == "up":
             action.add_argument(
@@ -108,8 +110,8 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
             )
 
 
-def _default() -> str:
-    return "default: %(default)s"
+def _default(what: str = "config file") -> str:
+    return f"{what}; default: %(default)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

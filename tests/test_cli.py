@@ -86,6 +86,13 @@ def test_plan_wrong_address(good: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "--address: here is not an IP address" in capsys.readouterr().err
 
 
+def test_plan_of_two_versions(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No packet goes from an IPv4 address to an IPv6 one, so no flow is shown."""
+    assert main(["plan", str(good), "--address", "10.0.1.7", "--to", "fd00::9"]) == 1
+
+    assert "--to: fd00::9 is IPv6, and the VM's 10.0.1.7 is IPv4" in capsys.readouterr().err
+
+
 def test_status_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No agent: 3, as LSB has it; the document says stopped."""
     assert main(["status", "--json", "--socket", str(tmp_path / "none")]) == 3

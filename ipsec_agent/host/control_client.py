@@ -33,7 +33,7 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
             line = _line(channel)
         except (FileNotFoundError, ConnectionError) as error:
             raise NotRunningError(
-                f"ipsec-agent is not running: nothing answers on {path}",
+                f"no agent is running: nothing answers on {path}",
                 hint="start it, or give its socket with --socket PATH",
             ) from error
         except PermissionError as error:

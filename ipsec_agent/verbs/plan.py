@@ -28,6 +28,11 @@ def main(arguments: argparse.Namespace) -> int:
             "the VM's address is missing", hint="add --address IP, or write agent.address"
         )
     target = _address(arguments.to, "--to")
+    if target is not None and target.version != address.version:
+        raise AgentError(
+            f"--to: {target} is IPv{target.version}, and the VM's {address} is IPv{address.version}",
+            hint=f"give an IPv{target.version} address of the VM with --address",
+        )
     shown = document(config, address, target)
     if arguments.json:
         sys.stdout.write(json.dumps(shown, indent=2) + "\n")

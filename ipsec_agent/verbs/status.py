@@ -39,6 +39,8 @@ GUARD_STATES = {
 }
 """The guard's states as a person reads them; `up` is `up`."""
 
+NO_TABLE = ("missing", "lowered", "none")
+
 CLEAR_SCREEN = "\x1b[H\x1b[J"
 
 
@@ -130,8 +132,9 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
     if guard is None:
         return []
     state = GUARD_STATES.get(guard["state"], guard["state"])
-    dropped = f"dropped {guard['dropped_in']} in, {guard['dropped_out']} out"
-    lines = [f"guard      {state}, {dropped}"]
+    lines = [f"guard      {state}"]
+    if guard["state"] not in NO_TABLE:
+        lines[0] += f", dropped {guard['dropped_in']} in, {guard['dropped_out']} out"
     for key, says in COUNTED.items():
         counted = guard.get(key, [])  # An agent of an earlier version may run.
         lines += [

@@ -157,7 +157,7 @@ async def test_another_user(tmp_path: Path) -> None:
 
 def test_nobody_there(tmp_path: Path) -> None:
     """Without an agent the caller is told so."""
-    with pytest.raises(NotRunningError, match="ipsec-agent is not running"):
+    with pytest.raises(NotRunningError, match="no agent is running"):
         ask(str(tmp_path / "none.sock"), "status")
 
 
