@@ -64,7 +64,7 @@ class EspReading:
             self._tried = -GOOD_LASTS
 
     async def watch(self, wake: Callable[[], None]) -> None:
-        """Wake when a trial that no pass waited for has ended, for ever."""
+        """Wake when a trial that no pass waited for has ended, until cancelled."""
         while True:
             await self._late.wait()
             self._late.clear()

@@ -100,7 +100,7 @@ class Machine(CharonHost, KernelHost):
         self._peers.poke(peers)
 
     async def watch(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
-        """Wake the loop at every event of charon, the kernel and the links, for ever."""
+        """Wake the loop at every event of charon, the kernel and the links, until cancelled."""
 
         def noted(said: Said) -> None:
             if doubts_kernel(said):

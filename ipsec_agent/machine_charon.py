@@ -332,7 +332,7 @@ class CharonHost:
             await client.unload_authority(name)
 
     async def watch_charon(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
-        """Wake at every event of charon's, at its death, and when it is unwell; for ever."""
+        """Wake at every event of charon's, at its death, and when it is unwell, until cancelled."""
         self._wake = wake
         async with asyncio.TaskGroup() as group:
             group.create_task(watch_charon(self._vici, wake, heard), name="charon events")

@@ -178,7 +178,7 @@ class KernelHost:
         await self._xfrm.delete_state(state.source, state.destination, state.spi)
 
     async def watch_kernel(self, wake: Callable[[], None]) -> None:
-        """Wake at every event of policies, SAs, links and the guard, for ever."""
+        """Wake at every event of policies, SAs, links and the guard, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._xfrm.watch(wake), name="xfrm events")
             group.create_task(self._watch_links(wake), name="link events")

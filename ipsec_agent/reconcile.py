@@ -115,7 +115,7 @@ class Reconciler:
         self.wake.set()
 
     async def run(self) -> None:
-        """Pass after pass, for ever."""
+        """Run passes until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
             began = clock()

@@ -226,7 +226,7 @@ class FakeMachine:
         self.loaded, self.trusted, self.held, self.sas = {}, {}, {}, {}
 
     async def load_authority(self, authority: Authority) -> None:
-        self._call(f"trust {authority.name}")
+        self._call(f"load CA {authority.name}")
         self.trusted[authority.name] = authority
 
     async def load_key(self, credentials: Credentials) -> None:

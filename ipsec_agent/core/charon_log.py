@@ -39,8 +39,8 @@ class Explanation(Struct, frozen=True):
 
 CERTIFICATES = "compare both VMs' ca_certificates and instance_certificate: `ipsec-agent check`"
 PROPOSALS = (
-    "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP says the"
-    " same, and its own status tells"
+    "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP"
+    " says the same: see `ipsec-agent status` there"
 )
 SUBNETS = "compare ipsec_subnets and no_ipsec_subnets of both VMs"
 
@@ -51,7 +51,7 @@ PATTERNS = (
     (r"subject certificate invalid", "peer-certificate-invalid", CERTIFICATES),
     (r"constraint check failed", "peer-not-trusted", CERTIFICATES),
     (r"signature validation failed", "peer-not-trusted", CERTIFICATES),
-    (r"no private key found for", "own-key-missing", "the agent loads it again by itself"),
+    (r"no private key found for", "own-key-missing", "the agent loads it again"),
     (r"received NO_PROPOSAL_CHOSEN", "proposals-differ", PROPOSALS),
     (r"no acceptable proposal found", "proposals-differ", PROPOSALS),
     (r"received proposals (inacceptable|unacceptable)", "proposals-differ", PROPOSALS),
@@ -61,7 +61,7 @@ PATTERNS = (
     (
         r"giving up after \d+ retransmits",
         "peer-silent",
-        "look whether the peer is up and UDP 500 and 4500 and protocol 50 reach it",
+        "check that the peer is up, and that UDP 500, UDP 4500 and protocol 50 reach it",
     ),
     (
         r"unable to (install|add) .*(policy|SA|SAD|SPD)",
@@ -71,7 +71,7 @@ PATTERNS = (
     (
         r"installing trap failed|unable to install .*trap",
         "trap-not-installed",
-        "the log of charon says why; the agent tries again",
+        "see charon's log; the agent tries again",
     ),
 )
 

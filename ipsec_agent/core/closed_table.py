@@ -10,7 +10,7 @@ from ipsec_agent.core.model import GUARD_TABLE
 
 CLOSED = f"""\
 # Shipped with ipsec-agent, for a boot whose saved guard does not load: nothing may leave in clear
-# or be heard but what it takes to mend this VM. `ipsec-agent guard up`, and the agent when it
+# or be heard but what it takes to repair this VM. `ipsec-agent guard up`, and the agent when it
 # starts, put the right table in its place.
 table inet {GUARD_TABLE}
 delete table inet {GUARD_TABLE}

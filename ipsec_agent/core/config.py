@@ -20,7 +20,7 @@ class Outside(enum.StrEnum):
 
 
 class GuardMode(enum.StrEnum):
-    """Whether the guard's nftables table stands behind the traps."""
+    """Whether the guard's nftables table backs the traps."""
 
     ENFORCE = "enforce"
     NONE = "none"

@@ -1,4 +1,4 @@
-"""From the config and the VM's own network to the guard that should stand, and what it would cut.
+"""From the config and the VM's own network to the guard's table, and what it would cut off.
 
 `optional: true` does not relax the guard in this version.
 """
@@ -24,7 +24,7 @@ def guard_of(config: Config) -> Guard:
 
 
 def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
-    """The table that should stand on a VM, and the links that it does not judge there.
+    """The table of a VM, and the links that it exempts there.
 
     Returns:
         None where the operator wants no guard.
@@ -35,7 +35,7 @@ def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
 
 
 def unplaced(config: Config, *, lowered: bool) -> Desired:
-    """What is wanted while nobody knows where this VM stands: the guard on every link."""
+    """What is wanted while this VM's addresses are not known: the guard on every link."""
     if config.agent.guard is GuardMode.NONE or lowered:
         return Desired(placed=False, guard_lowered=lowered)
     return Desired(placed=False, guard=_wish(config))

@@ -44,7 +44,7 @@ def flow_rules(guard: Guard) -> str:
 def wanted_flow_rules(
     guard: DesiredGuard | None, flowtables: Iterable[str], links: Iterable[Link]
 ) -> str:
-    """The table that should stand, "" where none should.
+    """The table as it should be, "" where none is needed.
 
     Args:
         flowtables: those of anybody.

@@ -30,7 +30,7 @@ OPEN_ENDED = LISTENING | {"wireguard"}
 """Tunnels of several peers. One of another kind without a far end takes it from each packet."""
 
 STACKED = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap", "vlan"})
-"""Kinds that stand on another link, which may have stayed in the namespace where it was made."""
+"""Kinds on top of another link, which may have stayed in the namespace where it was made."""
 
 WITHIN = frozenset({"bond", BRIDGE, DUMMY, "ipvlan", "macvlan", "team", "vlan", "vrf"})
 """Kinds that lead out of a container's namespace only by another link in it."""
@@ -96,7 +96,7 @@ class _Judgement:
 
     def found(self) -> tuple[Inside, ...]:
         """Containers and bridges first, as whose addresses are none of the VM's own; then tunnels
-        that stand on what is left; then bridges again, which such tunnels may be ports of."""
+        on top of what is left; then bridges again, which such tunnels may be ports of."""
         reasons = self._settled({})
         tunnels = {
             link.index: because
@@ -203,7 +203,7 @@ class _Judgement:
         """Whether what comes in by this end is judged before it leaves the VM.
 
         That of a bridge is switched to its other ports, past our IP layer, and so is that of a
-        link that stands on it (a macvlan may be a port of a bridge with a way out).
+        link on top of it (a macvlan may be a port of a bridge with a way out).
         """
         return (not end.master or end.master in inside) and all(
             not above.kind.endswith("tap") and self._returns(above, inside)
@@ -261,7 +261,7 @@ class OwnWay(Struct, frozen=True):
 
 
 def own_ways(network: NetworkFacts, inside: tuple[Inside, ...]) -> tuple[OwnWay, ...]:
-    """Links of containers that stand on a judged link of this VM, or that are hardware.
+    """Links of containers on top of a guarded link of this VM, or that are hardware.
 
     Args:
         inside: links that lead to containers only, on which a container's link is no way out.
@@ -278,7 +278,7 @@ def own_ways(network: NetworkFacts, inside: tuple[Inside, ...]) -> tuple[OwnWay,
 
 
 def may_be_own_way(link: Link, number: int | None) -> bool:
-    """Whether a link of a container is up, and is hardware or stands on one of this VM's.
+    """Whether a link of a container is up, and is hardware or on top of one of this VM's.
 
     Args:
         number: of this VM's namespace.
@@ -291,7 +291,7 @@ def _is_stacked_on_us(link: Link, number: int | None) -> bool:
 
 
 def _stacked_elsewhere(network: NetworkFacts) -> Iterator[int]:
-    """Links of this VM on which one in another namespace stands: what leads there is unknown."""
+    """Links of this VM below one in another namespace: what leads there is unknown."""
     for there in network.namespaces:
         for link in there.links:
             if _is_stacked_on_us(link, network.number):

@@ -190,7 +190,7 @@ class LinkId(Struct, frozen=True, order=True):
 
 
 class DesiredGuard(Terse, frozen=True):
-    """The guard's table that should stand.
+    """The guard's table as it should be.
 
     Attributes:
         text: for `nft -f`; guard_table.py makes it.
@@ -215,7 +215,7 @@ class Desired(Struct, frozen=True, dict=True):
     Attributes:
         role: how this VM speaks with the VMs of the deployment.
         addresses: the VM's own addresses, the main one first.
-        placed: where this VM stands is known. While it is not, only the guard is wanted, and
+        placed: this VM's addresses are known. While it is not, only the guard is wanted, and
             nothing is taken away.
         guard: None where no guard is wanted.
         guard_lowered: the operator has taken it down for now; the next boot loads it again.

@@ -158,7 +158,7 @@ class Misfit(Struct, frozen=True):
 
     @property
     def remedy(self) -> str:
-        """The command that mends it on this VM until the link is made anew."""
+        """The command that corrects it on this VM until the link is created again."""
         return f"ip link set dev {self.link.name} mtu {self.fits}"
 
 

@@ -1,7 +1,7 @@
 """The peers that had an SA with this VM: which are remembered on disk, and which are poked.
 
 A VM that comes back after a crash has lost its SAs, and its peers send on them until their DPD
-notices. One packet to each has charon negotiate anew at once.
+notices. One packet to each has charon negotiate again at once.
 """
 
 import math

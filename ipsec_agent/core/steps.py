@@ -13,6 +13,7 @@ from ipsec_agent.core.model import (
 )
 from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
 from ipsec_agent.core.terse import Terse
+from ipsec_agent.core.words import several
 
 
 class LoadGuard(Struct, frozen=True):
@@ -25,13 +26,13 @@ class LoadGuard(Struct, frozen=True):
 
 
 class ExemptLinks(Struct, frozen=True):
-    """Tell the guard which links it does not judge; rules and counters stay."""
+    """Set the links that the guard exempts; rules and counters stay."""
 
     links: tuple[LinkId, ...]
     overlay_ports: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"exempt the links {', '.join(map(str, self.links)) or 'none'} from the guard"
+        return f"set the links that the guard exempts: {', '.join(map(str, self.links)) or 'none'}"
 
 
 class SaveGuard(Struct, frozen=True):
@@ -44,21 +45,21 @@ class SaveGuard(Struct, frozen=True):
 
 
 class RemoveGuard(Struct, frozen=True):
-    """Take the guard's table away, because the operator wants none."""
+    """Remove the guard's table: the operator wants none."""
 
     def __str__(self) -> str:
         return "remove the guard"
 
 
 class GuardFlows(Terse, frozen=True):
-    """Put the table in place that judges what flowtables forward; an empty text takes it away."""
+    """Load the table that filters what flowtables forward; an empty text removes it."""
 
     unshown = ("text",)
 
     text: str
 
     def __str__(self) -> str:
-        return "judge what flowtables forward" if self.text else "judge flowtables no more"
+        return "filter flowtables" if self.text else "stop filtering flowtables"
 
 
 class StartCharon(Struct, frozen=True):
@@ -74,11 +75,11 @@ class ContinueCharon(Struct, frozen=True):
     process: CharonProcess
 
     def __str__(self) -> str:
-        return f"continue charon (pid {self.process.pid})"
+        return f"resume charon (pid {self.process.pid})"
 
 
 class KillCharon(Struct, frozen=True):
-    """End a charon that answers no more, so that what it put into the kernel stays there."""
+    """End a charon that no longer answers, so that what it put into the kernel stays there."""
 
     process: CharonProcess
     because: str
@@ -93,16 +94,16 @@ class LoadAuthority(Struct, frozen=True):
     authority: Authority
 
     def __str__(self) -> str:
-        return f"trust {self.authority.name}"
+        return f"load CA {self.authority.name}"
 
 
 class UnloadAuthority(Struct, frozen=True):
-    """Trust a CA no more."""
+    """Remove a CA."""
 
     name: str
 
     def __str__(self) -> str:
-        return f"trust {self.name} no more"
+        return f"unload CA {self.name}"
 
 
 class LoadKey(Struct, frozen=True):
@@ -134,14 +135,14 @@ class LoadConnection(Struct, frozen=True):
 
 
 class ReinstallPolicies(Struct, frozen=True):
-    """Have charon install a child's policies anew, which it believes there and the kernel lacks."""
+    """Have charon install again the policies of a child, which it takes for installed."""
 
     connection: str
     child: str
     action: Action
 
     def __str__(self) -> str:
-        return f"install the policies of {self.child} anew"
+        return f"reinstall the policies of {self.child}"
 
 
 class UnloadConnection(Struct, frozen=True):
@@ -193,7 +194,7 @@ class Poke(Struct, frozen=True):
     peers: tuple[Address, ...]
 
     def __str__(self) -> str:
-        return f"poke {len(self.peers)} peers"
+        return f"poke {several(len(self.peers), 'peer')}"
 
 
 class RememberPeers(Struct, frozen=True):
@@ -202,7 +203,7 @@ class RememberPeers(Struct, frozen=True):
     peers: tuple[RememberedPeer, ...]
 
     def __str__(self) -> str:
-        return f"remember {len(self.peers)} peers"
+        return f"remember {several(len(self.peers), 'peer')}"
 
 
 class SetMtu(Struct, frozen=True):

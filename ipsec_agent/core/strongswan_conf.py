@@ -32,7 +32,7 @@ SETTINGS: dict[str, str] = {
     "install_virtual_ip": "no",
     "process_route": "no",
     "make_before_break": "yes",
-    # Four critical jobs stand for ever; 16 more keep up with 1,000 peers that come at once.
+    # Four critical jobs never end; 16 more keep up with 1,000 peers that come at once.
     "threads": "32",
     # A data centre's round trip is below 10 ms: 1 + 1.3 + 1.7 + 2.2 s until a peer counts as dead.
     # The base must not be 1.0, which makes charon write a larval lifetime of 149 days.

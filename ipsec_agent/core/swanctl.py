@@ -138,7 +138,7 @@ def _child(child: Child, settings: IkeSettings | None) -> dict[str, Any]:
         "start_action": "trap",
     }
     if settings is not None:
-        # The trap stands on its own; a dead peer's SA only has to go.
+        # The trap stays by itself; a dead peer's SA only has to end.
         body |= {
             "dpd_action": "clear",
             "rekey_time": CHILD_REKEY,

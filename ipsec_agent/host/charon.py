@@ -84,7 +84,7 @@ class CharonClient:
         )
 
     async def unload_authority(self, name: str) -> None:
-        """Trust a CA no more."""
+        """Remove a CA."""
         await self._vici.request("unload-authority", {"name": name})
 
     async def load_key(self, credentials: Credentials) -> None:
@@ -101,10 +101,10 @@ class CharonClient:
             "load-key", {"type": "any", "data": bytes(credentials.private_key)}
         )
         if _text(answer.get("id", b"")) != credentials.key_id:
-            raise CharonRefusedError("charon names the private key otherwise than the agent does")
+            raise CharonRefusedError("charon loaded a private key with another id than expected")
 
     async def unload_key(self, key_id: str) -> None:
-        """Take a private key away."""
+        """Remove a private key."""
         await self._vici.request("unload-key", {"id": key_id})
 
     async def install(self, child: str, connection: str) -> None:

@@ -90,7 +90,7 @@ async def start_charon(
         _kill(child)
         raise CharonStartError(
             f"charon did not listen on {vici_socket} within {deadline:g} s",
-            hint="see its log, or allow more time with prestart_timeout",
+            hint="see its log, or raise prestart_timeout",
         ) from error
     except asyncio.CancelledError:
         _kill(child)
@@ -159,8 +159,8 @@ def write_environment(path: Path, lines: Iterable[str]) -> None:
     text = "".join(f'{name}="{value}"\n' for name, _, value in (it.partition("=") for it in lines))
     if any(letter in text for letter in "\\`$") or text.count('"') != 2 * text.count("\n"):
         raise CharonStartError(
-            "a path of charon's has characters that a unit cannot pass on",
-            hint="use paths of letters, digits, '/', '.', '-' and '_'",
+            "a path of charon has characters that a systemd unit cannot take",
+            hint="use only letters, digits, '/', '.', '-' and '_' in paths",
         )
     write_whole(path, text, mode=0o644)
 
@@ -180,7 +180,7 @@ def _spawn(program: str, environment: dict[str, str], output: Path) -> subproces
             )
     except OSError as error:
         raise CharonStartError(
-            f"{program} cannot be run: {error.strerror}", hint="correct agent.charon.program"
+            f"cannot run {program}: {error.strerror}", hint="correct agent.charon.program"
         ) from error
 
 
@@ -198,7 +198,7 @@ def _ended(code: int, output: Path) -> CharonStartError:
             )
     if code == INITIALISATION_FAILED:
         return CharonStartError(
-            f"charon ended at once (exit code {code}): it lacks a plugin, or may not do its work",
-            hint="apt install libstrongswan-standard-plugins (Debian); its log names what it lacks",
+            f"charon ended at once (exit code {code}): it lacks a plugin or a permission",
+            hint="apt install libstrongswan-standard-plugins (Debian); its log names it",
         )
     return CharonStartError(f"charon ended at once (exit code {code})", hint="see its log")

@@ -34,7 +34,7 @@ Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 async def serve_control(
     path: Path, reading: Mapping[str, Verb], changing: Mapping[str, Verb]
 ) -> AsyncIterator[None]:
-    """Answer requests on the socket as long as the context stands; the file goes with it.
+    """Answer requests on the socket while the context is open; the file goes with it.
 
     Args:
         reading: verbs open to all who may connect.
@@ -56,8 +56,8 @@ async def serve_control(
         listener = _listen(path)
     except OSError as error:
         raise ControlError(
-            f"the control socket {path} cannot be made: {error.strerror}",
-            hint="see agent.run_dir, and run as root",
+            f"cannot create the control socket {path}: {error.strerror}",
+            hint="run as root, or change agent.run_dir",
         ) from error
     server = await asyncio.start_unix_server(answer, sock=listener, limit=MAX_REQUEST)
     try:
@@ -95,7 +95,7 @@ async def _exchange(
         async with asyncio.timeout(DEADLINE):
             line = await reader.readline()
     except TimeoutError:
-        reply = _refusal("the request did not come in time")
+        reply = _refusal("the request came too late")
     except ValueError:
         reply = _refusal(f"the request is longer than {MAX_REQUEST} bytes")
     except ConnectionError:
@@ -127,7 +127,7 @@ async def _reply(
         return _refusal("the request is not JSON")
     verb = request.get("verb") if isinstance(request, dict) else None
     if not isinstance(verb, str) or verb not in {*reading, *changing}:
-        return _refusal("the request names no verb that this agent knows", str(verb))
+        return _refusal("the request has no verb that this agent knows", str(verb))
     if verb in changing and not _may_change(writer):
         return _refusal(f"{verb} is for root only", "run it as root, or with sudo")
     try:

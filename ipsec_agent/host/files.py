@@ -23,11 +23,11 @@ def read_config(path: Path) -> str:
             raw = file.read(MAX_CONFIG + 1)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"there is no config at {path}", hint="name it with --config FILE"
+            f"there is no config at {path}", hint="give its path with --config FILE"
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"the config {path} cannot be read: {error.strerror}", hint="run this as root"
+            f"cannot read the config {path}: {error.strerror}", hint="run this as root"
         ) from error
     if len(raw) > MAX_CONFIG:
         raise ConfigError(f"the config {path} is larger than {MAX_CONFIG} bytes")
@@ -58,7 +58,7 @@ def write_whole(path: Path, text: str, *, mode: int) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StartError(
-            f"{path} cannot be written: {error.strerror}", hint="see agent.run_dir, run as root"
+            f"cannot write {path}: {error.strerror}", hint="run as root, or change agent.run_dir"
         ) from error
 
 
@@ -72,8 +72,8 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(
-            f"the directory {path} cannot be made: {error.strerror}",
-            hint="run as root, or set agent.run_dir",
+            f"cannot create the directory {path}: {error.strerror}",
+            hint="run as root, or change agent.run_dir",
         ) from error
 
 
@@ -90,7 +90,7 @@ def only_agent(path: Path) -> Iterator[None]:
         file = path.open("a+")
     except OSError as error:
         raise StartError(
-            f"{path} cannot be opened: {error.strerror}", hint="run as root, or see agent.run_dir"
+            f"cannot open {path}: {error.strerror}", hint="run as root, or change agent.run_dir"
         ) from error
     with file:
         try:
@@ -98,8 +98,8 @@ def only_agent(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise StartError(
-                f"another ipsec-agent runs already (pid {file.read().strip() or 'unknown'})",
-                hint="`ipsec-agent status` asks it; `ipsec-agent stop` ends it",
+                f"another ipsec-agent is already running (pid {file.read().strip() or 'unknown'})",
+                hint="see `ipsec-agent status`, or stop it with `ipsec-agent stop`",
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

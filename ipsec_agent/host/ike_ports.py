@@ -36,7 +36,7 @@ class IkePortsReader:
     """Reads who has the ports, and remembers what no second look changes.
 
     Args:
-        lasts: seconds for which a reading without anything amiss stands: no event tells of sockets,
+        lasts: seconds for which a reading without a problem is kept: no event tells of sockets,
             and a name server may have thousands.
     """
 
@@ -61,7 +61,7 @@ class IkePortsReader:
         self._read = -math.inf
 
     def get(self, process: CharonProcess | None) -> IkePorts:
-        """Who has the ports now; a look in which all was well stands for a while.
+        """Who has the ports now; a look in which all was well is kept for a while.
 
         Args:
             process: charon, None where none runs.
@@ -115,7 +115,7 @@ class IkePortsReader:
                 raise KernelError(
                     f"cannot read the kernel's UDP sockets: {error.strerror}",
                     code=error.errno or 0,
-                    hint="whether charon has its ports is not known",
+                    hint="until then it is not known whether charon has its ports",
                 ) from error
             for line in lines:
                 # The port first: of many sockets few are on these.

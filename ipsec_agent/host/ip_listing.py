@@ -79,7 +79,7 @@ def _ip(*arguments: str) -> list[Any]:
         # Without IPv6 in the kernel there is nothing of it to list.
         if "-6" in arguments:
             return []
-        reason = done.stderr.decode(errors="replace").strip() or "it does not say why"
+        reason = done.stderr.decode(errors="replace").strip() or "no reason given"
         raise KernelError(f"ip {' '.join(arguments)}: {reason}")
     try:
         found = json.loads(done.stdout or "[]")
@@ -89,6 +89,4 @@ def _ip(*arguments: str) -> list[Any]:
 
 
 def _not_understood() -> KernelError:
-    return KernelError(
-        "ip lists the network in a way that is not understood", hint="see `ip -j address`"
-    )
+    return KernelError("cannot understand the output of `ip`", hint="see `ip -j address`")

@@ -101,7 +101,7 @@ def _refusals() -> Iterator[None]:
         raise KernelError(
             f"reading the links: {error.strerror or error}",
             code=error.errno or 0,
-            hint="the machine may be overloaded; it is tried again",
+            hint="the machine may be overloaded; the agent tries again",
         ) from error
 
 

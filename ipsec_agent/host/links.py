@@ -113,7 +113,7 @@ class Links:
     async def watch(
         self, wake: Callable[[], None], at_once: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Call `wake` for ever: links, addresses or default routes came, changed, went.
+        """Call `wake` until cancelled: links, addresses or default routes came, changed, went.
 
         Also at the start, after lost events, and for changes of our own.
 

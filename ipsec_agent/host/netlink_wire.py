@@ -1,6 +1,6 @@
 """One netlink connection: requests with a deadline, whole dumps, events that ring a bell.
 
-It stands on pyroute2's AsyncNetlinkSocket (0.9), and answers for what that leaves open:
+It uses pyroute2's AsyncNetlinkSocket (0.9), and handles what that leaves open:
 
 - a dump that the kernel marks as interrupted (NLM_F_DUMP_INTR) is repeated;
 - a socket is thrown away after a deadline, a cancelled request or an overflow (ENOBUFS), after
@@ -33,12 +33,12 @@ T = TypeVar("T")
 _HINTS = {
     errno.EPERM: "run as root, or with the capability CAP_NET_ADMIN",
     errno.EACCES: "run as root, or with the capability CAP_NET_ADMIN",
-    errno.ENODEV: "there is no such link; it may just have gone",
-    errno.ENOENT: "there is no such thing; it may just have gone",
-    errno.ESRCH: "there is no such thing; it may just have gone",
+    errno.ENODEV: "the link does not exist; it may just be gone",
+    errno.ENOENT: "it does not exist; it may just be gone",
+    errno.ESRCH: "it does not exist; it may just be gone",
     errno.EEXIST: "it exists already",
     errno.EBUSY: "another request is under way; try again",
-    errno.ETIMEDOUT: "the kernel or this process is overloaded; it is tried again",
+    errno.ETIMEDOUT: "the kernel or this process is overloaded; the agent tries again",
 }
 _LACKING = {
     errno.EPROTONOSUPPORT,
@@ -97,7 +97,7 @@ class NetlinkWire:
             raise KernelError(
                 f"{doing}: changed during each of {DUMP_ATTEMPTS} readings",
                 code=errno.EINTR,
-                hint="something changes it all the time; it is tried again",
+                hint="something changes it all the time; the agent tries again",
             )
 
         return await self.perform(doing, whole)
@@ -171,7 +171,7 @@ async def watch(
     matters: Callable[[Any], bool],
     lacking: str = "",
 ) -> None:
-    """Call `wake` at every event that matters, for ever.
+    """Call `wake` at every event that matters, until cancelled.
 
     It is called at the start, too, and after lost events: what happened before the ear was open
     is unknown.

@@ -83,7 +83,7 @@ class Nft:
 
         Args:
             text: the table; what `form_of` asks for later.
-            links: a change of the links that are not judged, made in the same transaction.
+            links: a change of the exempt links, made in the same transaction.
 
         Raises:
             KernelError: it does not load, and the old one stays; or nft is not installed.
@@ -100,15 +100,15 @@ class Nft:
                 self._memory.write_text(json.dumps(self._forms))
 
     async def apply(self, text: str) -> None:
-        """Change a part of the table, such as which links are not judged.
+        """Change a part of the table, such as the exempt links.
 
         Raises:
             KernelError: the kernel refuses; the table may be gone.
         """
-        await self._succeed("the guard's table cannot be changed", text)
+        await self._succeed("cannot change the guard's table", text)
 
     def exempt(self, links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
-        """Say which links are not judged, and where only IPsec passes (`set_exempt`).
+        """Set the exempt links, and the ports where only IPsec passes (`set_exempt`).
 
         It takes a fraction of a millisecond, so it waits.
 
@@ -120,7 +120,7 @@ class Nft:
         set_exempt(links, ports)
 
     async def delete(self) -> None:
-        """Take the table away; one that is not there is no error.
+        """Remove the table; a missing one is no error.
 
         Raises:
             KernelError: the kernel refuses.
@@ -129,17 +129,17 @@ class Nft:
         if await self._flow_rules():
             await self.load_flow_rules("")
         text = f"table inet {GUARD_TABLE}\ndelete table inet {GUARD_TABLE}\n"
-        await self._succeed("the guard's table cannot be taken away", text)
+        await self._succeed("cannot remove the guard's table", text)
 
     async def load_flow_rules(self, text: str) -> None:
-        """Put the table beside flowtables in the place of the old one; "" takes it away.
+        """Replace the table beside flowtables; "" removes it.
 
         Raises:
             KernelError: it does not load (Linux before 5.16 has no egress hook), and the old one
                 stays; or a link is gone.
         """
         try:
-            await self._succeed("what flowtables forward cannot be judged", text or REMOVAL)
+            await self._succeed("cannot filter what flowtables forward", text or REMOVAL)
         except KernelError as error:
             hint = "egress hooks need Linux 5.16, nft 1.0.1 and the module nft_fib_netdev"
             raise KernelError(error.message, code=error.code, hint=hint) from error
@@ -170,7 +170,7 @@ class Nft:
             )
         if _ABSENT in complaint:
             return None
-        raise _refusal("the guard's table cannot be read", complaint)
+        raise _refusal("cannot read the guard's table", complaint)
 
     async def _flowtables(self) -> tuple[str, ...]:
         # Of sysfs, which does not block.
@@ -178,7 +178,7 @@ class Nft:
             return ()
         status, out, complaint = await self._run("-j", "list", "flowtables")
         if status != 0:
-            raise _refusal("the kernel's flowtables cannot be read", complaint)
+            raise _refusal("cannot read the kernel's flowtables", complaint)
         return read_flowtables(out)
 
     async def _flow_rules(self) -> tuple[str, int] | None:
@@ -190,7 +190,7 @@ class Nft:
             return read_flow_rules(out)
         if _ABSENT in complaint:
             return None
-        raise _refusal("the table that judges what flowtables forward cannot be read", complaint)
+        raise _refusal("cannot read the table that filters flowtables", complaint)
 
     def form_of(self, text: str) -> str | None:
         """The form that the table has if it is what this text loaded, None if nobody knows.
@@ -220,11 +220,11 @@ class Nft:
             )
         # A text may load and make no table.
         if status != 0 and _ABSENT not in complaint:
-            raise _refusal("the guard's table cannot be tried in a namespace", complaint)
+            raise _refusal("cannot try the guard's table in a network namespace", complaint)
         self._forms[mark(text)] = (read_form(listed) if status == 0 else None) or ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
-        """Wake once it listens, and at every change of the table that is not our own, for ever.
+        """Wake once it listens, and at every foreign change of the table, until cancelled.
 
         A flowtable of anybody counts, too.
 
@@ -240,7 +240,7 @@ class Nft:
                     # Some were lost, and more would be until this socket is empty.
                     if error.errno != errno.ENOBUFS:
                         raise KernelError(
-                            f"the kernel tells no more of nftables: {error.strerror}",
+                            f"the kernel reports no more changes of nftables: {error.strerror}",
                             code=error.errno or 0,
                         ) from error
 
@@ -296,7 +296,7 @@ class Nft:
             raise KernelError(
                 f"nft did not answer within {self._deadline:g} s",
                 code=errno.ETIMEDOUT,
-                hint="the machine is overloaded; it is tried again",
+                hint="the machine is overloaded; the agent tries again",
             ) from error
         finally:
             if process.returncode is None:
@@ -328,9 +328,9 @@ def _startable(program: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise KernelError(
-            f"{program} cannot be started: {error.strerror}",
+            f"cannot start {program}: {error.strerror}",
             code=error.errno or 0,
-            hint="is it nftables' own program, and are there too many processes? it is tried again",
+            hint="check the program and the number of processes; the agent tries again",
         ) from error
 
 
@@ -344,17 +344,18 @@ def _as_file(text: str) -> Iterator[int]:
 
 
 def _refusal(doing: str, complaint: str) -> KernelError:
-    reason = complaint.strip().splitlines()[0] if complaint.strip() else "nft does not say why"
-    code, hint = 0, "try it by hand: nft -c -f FILE"
+    reason = complaint.strip().splitlines()[0] if complaint.strip() else "nft gave no reason"
+    code, hint = 0, "try `nft -c -f FILE` by hand"
     if "not permitted" in reason:
         code, hint = errno.EPERM, "run as root, or with the capability CAP_NET_ADMIN"
     elif "not supported" in reason or "Netlink socket" in reason:
         code = errno.EOPNOTSUPP
-        hint = "this kernel lacks nf_tables: modprobe nf_tables, or set agent.guard: none"
+        hint = "this kernel lacks nf_tables: run `modprobe nf_tables`, or set agent.guard: none"
     elif _ABSENT in reason:
         code = errno.ENOENT
         hint = (
-            "this kernel lacks a module: modprobe -a nft_fib_inet nft_xfrm, or try nft -c -f FILE"
+            "this kernel lacks a module: run `modprobe -a nft_fib_inet nft_xfrm`, or try `nft -c -f"
+            " FILE`"
         )
     return KernelError(f"{doing}: {reason}", code=code, hint=hint)
 

@@ -111,7 +111,7 @@ def _change(attributes: dict[int, bytes]) -> Change:
 
 def _refused(error: OSError) -> KernelError:
     return KernelError(
-        f"the kernel does not tell of changes in nftables: {error.strerror}",
+        f"the kernel reports no changes of nftables: {error.strerror}",
         code=error.errno or 0,
         hint="run as root; a kernel without nf_tables needs agent.guard: none",
     )

@@ -49,11 +49,11 @@ def set_exempt(links: Iterable[LinkId], ports: Iterable[int] | None = None) -> N
         _perform(messages)
     except OSError as error:
         raise KernelError(
-            f"the links that the guard does not judge cannot be changed: {error.strerror or error}",
+            f"cannot change the guard's exempt links: {error.strerror or error}",
             code=error.errno or 0,
             hint="run as root, or with the capability CAP_NET_ADMIN"
             if error.errno == errno.EPERM
-            else "the guard may have gone; it is loaded again",
+            else "the guard may be gone; the agent loads it again",
         ) from error
 
 

@@ -132,8 +132,8 @@ class _understood:  # noqa: N801 - reads as a statement
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, LookupError | ValueError | TypeError | AttributeError):
             raise KernelError(
-                f"nft lists the guard in a way that is not understood: {error}",
-                hint="nftables 0.9.6 and newer are; see `nft --version`",
+                f"cannot understand nft's listing of the guard: {error}",
+                hint="use nftables 0.9.6 or newer; see `nft --version`",
             ) from error
 
 

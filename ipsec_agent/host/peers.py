@@ -40,7 +40,7 @@ class PeerMemory:
         )
 
     def write(self, peers: Iterable[RememberedPeer]) -> None:
-        """Write the file anew."""
+        """Write the file again."""
         self._peers = tuple(peers)
         text = json.dumps({str(peer.address): int(peer.seen) for peer in self._peers})
         # As with reading: a full disk must not stop IPsec.

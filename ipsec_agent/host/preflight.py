@@ -78,11 +78,11 @@ def _opened() -> Iterator[socket.socket]:
             yield channel
     except OSError as error:
         raise KernelError(
-            f"trying whether the kernel can do ESP: {error.strerror or 'no answer in time'}",
+            f"cannot test the kernel's ESP: {error.strerror or 'no answer in time'}",
             code=error.errno or errno.ETIMEDOUT,
-            hint="this kernel has no XFRM: load xfrm_user"
+            hint="this kernel has no XFRM: run `modprobe xfrm_user`"
             if error.errno == errno.EPROTONOSUPPORT
-            else "it is tried again",
+            else "the agent tries again",
         ) from error
 
 

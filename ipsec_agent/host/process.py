@@ -36,8 +36,8 @@ def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
         pid = _recorded(conf)
         if pid is None:
             raise CharonTimeoutError(
-                f"the program that listens on {vici_socket} accepts no connection",
-                hint=f"it hangs, and is not ours: see `ss -xlp src {vici_socket}`",
+                f"the program that listens on {vici_socket} does not accept connections",
+                hint=f"it hangs and is not this agent's charon: see `ss -xlp src {vici_socket}`",
             ) from error
     if pid is not None:
         return facts(pid, conf)
@@ -262,8 +262,8 @@ async def _kill(descriptor: int, pid: int) -> None:
     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     if not await _ends_within(descriptor, KILL_DEADLINE):
         raise CharonTimeoutError(
-            f"charon (pid {pid}) does not end, not even by SIGKILL",
-            hint="it waits inside the kernel; see `dmesg`",
+            f"charon (pid {pid}) does not end, not even after SIGKILL",
+            hint="it hangs inside the kernel; see `dmesg`",
         )
 
 

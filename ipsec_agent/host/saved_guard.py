@@ -42,7 +42,7 @@ def forget_guard(path: Path) -> bool:
         return False
     except OSError as error:
         raise StartError(
-            f"the saved guard {path} cannot be removed: {error.strerror}", hint="run this as root"
+            f"cannot remove the saved guard {path}: {error.strerror}", hint="run this as root"
         ) from error
     _settle(path.parent)
     return True
@@ -60,7 +60,7 @@ def saved_guard(path: Path) -> str | None:
         return None
     except OSError as error:
         raise StartError(
-            f"the saved guard {path} cannot be read: {error.strerror}", hint="run this as root"
+            f"cannot read the saved guard {path}: {error.strerror}", hint="run this as root"
         ) from error
 
 
@@ -74,6 +74,6 @@ def _settle(directory: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise StartError(
-            f"the directory {directory} cannot be written: {error.strerror}",
-            hint="see agent.state_dir",
+            f"cannot write to the directory {directory}: {error.strerror}",
+            hint="check agent.state_dir",
         ) from error

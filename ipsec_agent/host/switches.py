@@ -28,7 +28,7 @@ class SwitchesReader:
     """Reads what is switched off.
 
     Args:
-        lasts: seconds for which a reading stands in which nothing is.
+        lasts: seconds for which a reading without any is kept.
     """
 
     def __init__(self, lasts: Callable[[], float], sysctl: Path = SYSCTL) -> None:

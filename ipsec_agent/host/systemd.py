@@ -157,8 +157,8 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
         )
     except OSError as error:
         raise CharonStartError(
-            f"{program} cannot be started: {error.strerror}",
-            hint="is it systemd's own program, and are there too many processes? it is tried again",
+            f"cannot start {program}: {error.strerror}",
+            hint="check the program and the number of processes; the agent tries again",
         ) from error
     try:
         async with asyncio.timeout(deadline):
@@ -168,7 +168,7 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
             raise
         raise CharonStartError(
             f"systemd did not answer within {deadline:g} s (systemctl {verb})",
-            hint="the machine is overloaded; it is tried again",
+            hint="the machine is overloaded; the agent tries again",
         ) from error
     finally:
         if process.returncode is None:
@@ -181,10 +181,10 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
 
 def _refusal(verb: str, unit: str, complaint: str) -> CharonStartError:
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    reason = lines[0][:300] if lines else "it does not say why"
+    reason = lines[0][:300] if lines else "no reason given"
     hint = f"see `systemctl status {unit}`"
     if "not found" in reason:
         hint = f"install the unit and run `systemctl daemon-reload`, or unset {CHARON_UNIT}"
     elif "destructive" in reason or "conflict" in reason:
-        hint = "a stop of it is under way, as at shutdown"
-    return CharonStartError(f"systemd does not {verb} {unit}: {reason}", hint=hint)
+        hint = "it is being stopped, as at shutdown"
+    return CharonStartError(f"systemd did not {verb} {unit}: {reason}", hint=hint)

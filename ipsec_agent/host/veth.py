@@ -60,7 +60,7 @@ async def lower_inner_end(index: int, mtu: int) -> None:
         mtu: bytes.
 
     Raises:
-        KernelError: no such link, its namespace is not found, or may not be entered.
+        KernelError: no such link, cannot find its network namespace, or may not be entered.
     """
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as thread:
@@ -86,7 +86,7 @@ def _lower(index: int, mtu: int) -> None:
         raise KernelError(
             f"{doing}: {os.strerror(error.errno) if error.errno else error}",
             code=error.errno or 0,
-            hint=f"set it to {mtu} where the containers' network is configured",
+            hint=f"set it to {mtu} in the container network's settings",
         ) from error
 
 
@@ -106,11 +106,11 @@ def _enter(here: socket.socket, nsid: int) -> None:
                 return
         finally:
             os.close(descriptor)
-    raise FileNotFoundError(2, "its namespace is not found")
+    raise FileNotFoundError(2, "cannot find its network namespace")
 
 
 def namespace_files() -> Iterator[Path]:
-    """Files that stand for network namespaces, each namespace once."""
+    """Files of network namespaces, each namespace once."""
     seen = set()
     named = (path for place in NAMED for path in Path(place).glob("*"))
     for path in (*named, *Path("/proc").glob("[0-9]*/ns/net")):

@@ -158,7 +158,7 @@ class ViciConnection:
         try:
             return dict(Message.deserialize(payload))
         except (DeserializationException, struct.error, UnicodeDecodeError) as error:
-            raise _gone("sent what is no VICI") from error
+            raise _gone("sent invalid VICI data") from error
 
     def _judged(self, command: str, payload: Any) -> dict[str, Any]:
         answer = self._decoded(payload)
@@ -169,7 +169,7 @@ class ViciConnection:
 
 
 def _gone(how: str = "closed the VICI connection") -> CharonGoneError:
-    return CharonGoneError(f"charon {how}", hint="the agent starts it again by itself")
+    return CharonGoneError(f"charon {how}", hint="the agent restarts it")
 
 
 @contextlib.asynccontextmanager
@@ -190,7 +190,7 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
         ) from error
     except OSError as error:
         raise CharonGoneError(
-            f"no charon answers on {path}: {error.strerror}", hint="is charon running?"
+            f"no charon answers on {path}: {error.strerror}", hint="check that charon runs"
         ) from error
     try:
         yield ViciConnection(reader, writer, deadline)

@@ -24,7 +24,7 @@ from ipsec_agent.host.xfrm_records import (
     state_of,
 )
 
-_LACKING = "this kernel has no XFRM: load xfrm_user"
+_LACKING = "this kernel has no XFRM: run `modprobe xfrm_user`"
 _GROUPS = (Group.EXPIRE, Group.SA, Group.POLICY)
 
 
@@ -78,7 +78,7 @@ class Xfrm:
             return ()
 
         try:
-            return await self._wire.perform("reading what no policy selects", ask)
+            return await self._wire.perform("reading the default policy", ask)
         except KernelError as error:
             if error.code == errno.EINVAL:
                 return ()
@@ -106,7 +106,7 @@ class Xfrm:
         await self._wire.request(doing, state_deletion(destination, spi), Kind.DELETE_SA)
 
     async def watch(self, wake: Callable[[], None]) -> None:
-        """Call `wake` for ever: policies came, changed, went; SAs went.
+        """Call `wake` until cancelled: policies came, changed, went; SAs went.
 
         Also at the start, after lost events, and for changes of our own.
 

@@ -45,7 +45,7 @@ NO_ADDRESS = bytes(16)
 
 Fields = tuple[tuple[str, str], ...]
 
-# Addresses are 16 bytes in both families; IPv4 stands in the first four.
+# Addresses are 16 bytes in both families; IPv4 uses the first four.
 SELECTOR: Fields = (
     ("sel_daddr", "16s"),
     ("sel_saddr", "16s"),

@@ -30,7 +30,8 @@ def main(arguments: argparse.Namespace) -> int:
     target = _address(arguments.to, "--to")
     if target is not None and target.version != address.version:
         raise AgentError(
-            f"--to: {target} is IPv{target.version}, and the VM's {address} is IPv{address.version}",
+            f"--to: {target} is IPv{target.version}, and the VM's {address} is"
+            f" IPv{address.version}",
             hint=f"give an IPv{target.version} address of the VM with --address",
         )
     shown = document(config, address, target)

@@ -239,7 +239,7 @@ def test_second_agent(node: Node) -> None:
     code, said = node.run_and_fail()
 
     assert code == 1
-    assert "another ipsec-agent runs already (pid " in said
+    assert "another ipsec-agent is already running (pid " in said
     assert "Traceback" not in said
 
 

@@ -312,7 +312,7 @@ async def test_foreign(place: Place) -> None:
                 caller = callers.enter_context(socket.socket(socket.AF_UNIX))
                 caller.setblocking(False)
                 caller.connect(str(place.vici))
-        with pytest.raises(CharonTimeoutError, match="accepts no connection"):
+        with pytest.raises(CharonTimeoutError, match="does not accept connections"):
             place.find()
 
 
@@ -439,7 +439,7 @@ async def test_what_cannot_be_run(place: Place) -> None:
     program.write_bytes(b"\x7fELF nonsense")
     program.chmod(0o755)
 
-    with pytest.raises(CharonStartError, match="nonsense cannot be run: Exec format error"):
+    with pytest.raises(CharonStartError, match=r"cannot run .*nonsense: Exec format error"):
         await place.run(str(program), 5)
 
 

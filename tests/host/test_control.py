@@ -95,8 +95,8 @@ async def test_refusal_carries_the_complaints(tmp_path: Path) -> None:
     ("line", "error"),
     [
         (b"hello\n", "the request is not JSON"),
-        (b"[1]\n", "the request names no verb that this agent knows"),
-        (b'{"verb": "fly"}\n', "the request names no verb that this agent knows"),
+        (b"[1]\n", "the request has no verb that this agent knows"),
+        (b'{"verb": "fly"}\n', "the request has no verb that this agent knows"),
         (b"x" * (2 * MAX_REQUEST) + b"\n", f"the request is longer than {MAX_REQUEST} bytes"),
         (b"[" * 50_000 + b"\n", "the request is not JSON"),
     ],
@@ -173,7 +173,7 @@ async def test_a_caller_that_says_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         refused = await silent
 
     assert answer["ok"] is True
-    assert refused == {"ok": False, "error": "the request did not come in time", "hint": ""}
+    assert refused == {"ok": False, "error": "the request came too late", "hint": ""}
 
 
 async def test_a_caller_that_hears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

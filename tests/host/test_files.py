@@ -58,7 +58,7 @@ def test_read_absent(tmp_path: Path) -> None:
     """A config that is absent, and one that is a directory, are told apart."""
     with pytest.raises(ConfigError, match="there is no config"):
         read_config(tmp_path / "none.yml")
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot read the config .*: Is a directory"):
         read_config(tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_write_fails(tmp_path: Path) -> None:
     path = tmp_path / "taken"
     path.mkdir()
 
-    with pytest.raises(StartError, match="taken cannot be written: Is a directory"):
+    with pytest.raises(StartError, match=r"cannot write .*taken: Is a directory"):
         write_whole(path, "new", mode=0o644)
 
     assert list(tmp_path.iterdir()) == [path]
@@ -107,7 +107,7 @@ def test_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     assert path.is_dir()
-    with pytest.raises(StartError, match="cannot be made"):
+    with pytest.raises(StartError, match="cannot create"):
         make_directory(tmp_path / "file")
 
 
@@ -117,7 +117,7 @@ def test_only_agent(tmp_path: Path) -> None:
     with only_agent(path):
         assert path.read_text() == f"{os.getpid()}\n"
         with (
-            pytest.raises(StartError, match=rf"runs already \(pid {os.getpid()}\)"),
+            pytest.raises(StartError, match=rf"is already running \(pid {os.getpid()}\)"),
             only_agent(path),
         ):
             pass
@@ -147,5 +147,5 @@ def test_only_agent_killed(tmp_path: Path) -> None:
 
 def test_only_agent_nowhere(tmp_path: Path) -> None:
     """A run directory that is not there is one sentence."""
-    with pytest.raises(StartError, match="cannot be opened"), only_agent(tmp_path / "no" / "pid"):
+    with pytest.raises(StartError, match="cannot open"), only_agent(tmp_path / "no" / "pid"):
         pass

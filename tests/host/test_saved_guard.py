@@ -49,7 +49,7 @@ def test_where_it_cannot_be_written_the_old_one_stays(tmp_path: Path) -> None:
     save_guard(path, "one")
     (tmp_path / f".guard.nft.{os.getpid()}").mkdir()
 
-    with pytest.raises(StartError, match=r"guard\.nft cannot be written: Is a directory"):
+    with pytest.raises(StartError, match=r"cannot write .*guard\.nft: Is a directory"):
         save_guard(path, "two")
 
     assert saved_guard(path) == "one"

@@ -142,7 +142,7 @@ async def test_start_waits_for_nothing_and_undoes_no_stop(systemctl: Path) -> No
         (
             f"Failed to start {UNIT}: Transaction for {UNIT}/start is destructive"
             " (poweroff.target has 'start' job queued).",
-            "a stop of it is under way",
+            "it is being stopped",
         ),
         (f"Failed to start {UNIT}: Access denied", f"systemctl status {UNIT}"),
         ("", f"systemctl status {UNIT}"),
@@ -155,9 +155,7 @@ async def test_a_refusal_is_one_sentence(systemctl: Path, said: str, hint: str) 
     with pytest.raises(CharonStartError) as caught:
         await start_unit(UNIT, deadline=5)
 
-    assert caught.value.message == (
-        f"systemd does not start {UNIT}: {said or 'it does not say why'}"
-    )
+    assert caught.value.message == (f"systemd did not start {UNIT}: {said or 'no reason given'}")
     assert hint in caught.value.hint
 
 

@@ -173,7 +173,7 @@ async def test_a_refused_one_leaves_the_old_one(
         nft = Nft()
         await nft.load(ruleset(GUARD))
         await nft.load_flow_rules(text)
-        with pytest.raises(KernelError, match="what flowtables forward cannot be judged"):
+        with pytest.raises(KernelError, match="cannot filter what flowtables forward"):
             await nft.load_flow_rules(text.replace("egress", "nowhere"))
         found = await nft.read()
     assert found is not None

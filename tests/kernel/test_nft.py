@@ -367,7 +367,7 @@ def _silent(directory: Path) -> None:
     ("install", "message", "hint"),
     [
         (_hang, "nft did not answer within 0.2 s", "overloaded"),
-        (_silent, "Operation not supported", "modprobe nf_tables, or set agent.guard: none"),
+        (_silent, "Operation not supported", "run `modprobe nf_tables`, or set agent.guard: none"),
     ],
 )
 async def test_trouble_is_said_in_one_sentence(

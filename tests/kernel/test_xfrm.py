@@ -429,12 +429,12 @@ async def test_kernel_without_xfrm(namespace: Run) -> None:
     def open_unknown() -> object:
         raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
 
-    wire = NetlinkWire(open_unknown, lacking="load xfrm_user")
+    wire = NetlinkWire(open_unknown, lacking="run `modprobe xfrm_user`")
     with pytest.raises(KernelError) as caught:
         await Xfrm(wire).policies()
 
     assert caught.value.code == errno.EPROTONOSUPPORT
-    assert caught.value.hint == "load xfrm_user"
+    assert caught.value.hint == "run `modprobe xfrm_user`"
 
 
 def test_stats(namespace: Run) -> None:

@@ -48,7 +48,7 @@ class LogLine(Struct, frozen=True):
 ADVICE = frozenset({"container-not-judged", "lockout-risk"})
 """Warnings that say nothing of how this VM's IPsec is: a default gateway inside the encrypted set
 is common, and so are containers with an address of their own on the uplink's network. A VM that has
-either is not degraded for ever."""
+either is not degraded for good."""
 
 
 def healthy(problems: tuple[Problem, ...]) -> bool:
