@@ -226,7 +226,7 @@ def test_readme_example(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert "ipsec.yml is good" in done.stdout
+    assert "ipsec.yml is valid" in done.stdout
     assert "to 10.0.1.9: encrypt" in done.stdout
     parsed = parse((tmp_path / "ipsec.yml").read_text(), file="ipsec.yml", now=datetime.now(UTC))
     assert parsed.config
