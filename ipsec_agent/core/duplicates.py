@@ -6,7 +6,6 @@ it until the peer has answered the DELETE, so that no packet is lost on the way 
 
 from collections.abc import Iterator
 
-from ipsec_agent.core.model import Network
 from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, SecurityAssociation
 from ipsec_agent.core.steps import TerminateChild, TerminateSa
 
@@ -16,8 +15,6 @@ SETTLED = 15
 UNKNOWN = (-1, 0, 0, 0)
 """Ranks before any SA of the kernel's."""
 
-Pair = tuple[tuple[Network, ...], tuple[Network, ...]]
-
 
 def endings(
     charon: Charon, states: tuple[SecurityAssociation, ...]
@@ -25,7 +22,7 @@ def endings(
     """The steps that leave one CHILD_SA with each peer, where ending the others is ours.
 
     Args:
-        charon: what it has.
+        charon: what it has; each CHILD_SA is between the two hosts (liars.py).
         states: the kernel's SAs, in the order in which it lists them.
     """
     ranks = {state.spi: _rank(state, place) for place, state in enumerate(states)}
@@ -37,13 +34,14 @@ def endings(
 
 
 def _doubled(charon: Charon) -> Iterator[list[tuple[IkeSa, ChildSa]]]:
-    by_pair: dict[Pair, list[tuple[IkeSa, ChildSa]]] = {}
+    by_pair: dict[tuple[int, int, int], list[tuple[IkeSa, ChildSa]]] = {}
     for sa in charon.sas:
-        if int(sa.local) > int(sa.remote):
+        pair = sa.local.version, int(sa.local), int(sa.remote)
+        if pair[1] > pair[2]:
             continue
         for child in sa.children:
             if child.state == "INSTALLED":
-                by_pair.setdefault((child.local, child.remote), []).append((sa, child))
+                by_pair.setdefault(pair, []).append((sa, child))
     for found in by_pair.values():
         if len(found) > 1 and all(child.age >= SETTLED for _, child in found):
             yield found

@@ -126,27 +126,28 @@ def _key(sa: SecurityAssociation) -> Key:
 
 def _moved(way: Way, sas: list[SecurityAssociation], counted: dict[Key, Count], now: float) -> Way:
     """A direction after its SAs have counted on."""
-    packets = bytes_ = 0
+    packets = bytes_ = used = 0
     for sa in sas:
         before = counted.get(_key(sa), (0, 0))
         # An SPI comes again only as that of a new SA, which began at 0.
         before = before if before[0] <= sa.packets else (0, 0)
         packets += sa.packets - before[0]
         bytes_ += sa.bytes - before[1]
-    # The first use is never later than the last one, which some kernels do not tell.
-    used = min(float(max((sa.last_used or sa.first_used for sa in sas), default=0)), now)
-    return replace(
-        way,
-        packets=way.packets + packets,
-        bytes=way.bytes + bytes_,
-        last=max(way.last, used, now if packets and way.packets else 0.0),
-    )
+        # The first use is never later than the last one, which some kernels do not tell.
+        used = max(used, sa.last_used or sa.first_used)
+    last = max(way.last, min(float(used), now), now if packets and way.packets else 0.0)
+    # Most peers are idle in most passes.
+    if not packets and not bytes_ and last == way.last:
+        return way
+    return replace(way, packets=way.packets + packets, bytes=way.bytes + bytes_, last=last)
 
 
 def _alone(inward: Way, outward: Way, before: Peer, now: float) -> tuple[Way, Way]:
     """The directions, with the time since which only one of them moves."""
     came = inward.packets > before.inward.packets
     went = outward.packets > before.outward.packets
+    if not came and not went:
+        return inward, outward
     return (
         replace(inward, alone=0.0 if went else (inward.alone or now) if came else inward.alone),
         replace(outward, alone=0.0 if came else (outward.alone or now) if went else outward.alone),
