@@ -16,7 +16,7 @@ from ipsec_agent.host.files import read_config
 
 
 def load_config(path: Path) -> Config:
-    """Read and judge the config.
+    """Read and check the config.
 
     Raises:
         ConfigError: with every complaint.

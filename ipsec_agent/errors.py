@@ -9,7 +9,7 @@ AgentError                  what went wrong, and what to do about it (`hint`)
 │   ├── CharonStartError    charon did not come up, or is not installed
 │   └── ForeignCharonError  the charon on the socket is not ours to command
 ├── KernelError             the kernel refused, or lacks what we need
-├── ControlError            the control socket: nobody there, not allowed, malformed, too large
+├── ControlError            the control socket: no agent, not allowed, malformed, too large
 └── StartError              this machine, or this moment, does not let the agent start
 """
 
@@ -82,7 +82,7 @@ class KernelError(AgentError):
 
 
 class ControlError(AgentError):
-    """The control socket: nobody there, not allowed, malformed, too large or too late."""
+    """The control socket: no agent, not allowed, malformed, too large or too late."""
 
 
 class StartError(AgentError):

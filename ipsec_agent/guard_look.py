@@ -63,7 +63,7 @@ class Look(Struct, frozen=True):
 
 
 def lockouts_here(config: Config) -> tuple[Finding, ...]:
-    """What this VM would lose by a config; for all of its addresses, since every link is judged."""
+    """What this VM would lose by a config; for all its addresses, since every link is guarded."""
     network = read_addresses()
     own = tuple(one.address for one in network.addresses)
     return lockouts(config, own, network.gateways, read_own_surroundings())
@@ -96,9 +96,9 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
     held = table is not None and table.flow_rules is not None
-    judged = f"; table netdev {GUARD_TABLE} filters them" if held else ""
+    filtered = f"; table netdev {GUARD_TABLE} filters them" if held else ""
     notes += [
-        f"flowtable {name} forwards connections past the guard{judged}:"
+        f"flowtable {name} forwards connections past the guard{filtered}:"
         f" run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]

@@ -17,7 +17,7 @@ class _Kept(Struct, Generic[T], frozen=True):
 
 
 class KeptReading(Generic[T]):
-    """Reads again after an event or after some seconds; always, while nobody listens for events.
+    """Reads again after an event or after some seconds; always, while no listener runs.
 
     Args:
         read: reads the truth; what it raises is handed on, and nothing is kept.

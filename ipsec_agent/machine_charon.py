@@ -152,7 +152,7 @@ class CharonHost:
         )
 
     async def forget_question(self) -> None:
-        """Ask no more; to be called at the end, too."""
+        """Cancel the question; to be called at the end, too."""
         question, self._question = self._question, None
         self._silence = Silence()
         await self._end_session()

@@ -73,7 +73,7 @@ class KernelHost:
         news = self._news
         self._facts = await self._network.get()
         if news == self._news:
-            # As new as what was judged at once.
+            # As new as the facts of the check at once.
             self._allowed = None
         return self._facts
 
@@ -144,7 +144,7 @@ class KernelHost:
         allowed: frozenset[LinkId] = frozenset()
         if self._facts is not None:
             with contextlib.suppress(KernelError):
-                allowed = self._inside(await self._links.links_anew(self._facts))
+                allowed = self._inside(await self._links.links_again(self._facts))
         self._allowed = allowed
         async with self._exempting:
             left = self._still(self._exempt or ())
@@ -194,7 +194,7 @@ class KernelHost:
             await self._links.watch(told, self._judge_at_once)
 
     async def _watch_guard(self, wake: Callable[[], None]) -> None:
-        """While nobody hears of its changes, each pass reads the guard; without nf_tables, too."""
+        """While no listener runs, each pass reads the guard; without nf_tables, too."""
         while True:
             with contextlib.suppress(KernelError), self._table.hearing(wake) as told:
                 await self._nft.watch(told)

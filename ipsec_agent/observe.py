@@ -120,7 +120,7 @@ async def _charon_and_xfrm(host: ReadableHost) -> dict[str, object]:
 
 
 async def _network_and_esp(host: ReadableHost) -> dict[str, object]:
-    """Which ESP is needed depends on the addresses; where they are unknown nobody is healthy."""
+    """Which ESP is needed depends on the addresses; while they are unknown no VM is healthy."""
     found = await _read("network", host.network())
     network = found["network"]
     if not isinstance(network, NetworkFacts):

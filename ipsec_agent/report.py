@@ -154,7 +154,7 @@ class Reporter:
 
 
 def _enforced(ended: Pass) -> bool:
-    """Whether IPsec is enforced. What else failed is a problem, and keeps nobody waiting."""
+    """Whether IPsec is enforced. What else failed is a problem, and delays nothing."""
     desired, observed = ended.drift.desired, ended.drift.observed
     unread = {name for name, _ in observed.unreadable}
     guard = observed.guard.mark if observed.guard else ""

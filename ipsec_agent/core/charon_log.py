@@ -100,7 +100,7 @@ def explain(said: Said) -> Explanation | None:
 
 
 def doubts_kernel(said: Said) -> bool:
-    """Whether a line may mean that this kernel can do ESP no more.
+    """Whether a line may mean that this kernel can no longer do ESP.
 
     It did not take an SA or a policy; or a peer refuses the proposal, as one does whose kernel has
     lost ESP: so may have this one, which as the initiator is not asked then.

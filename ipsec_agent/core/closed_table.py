@@ -1,7 +1,7 @@
 """The table for a boot whose saved guard does not load: next to nothing passes.
 
-Without the saved table nobody knows at boot which addresses are encrypted, so whatever is not
-needed to mend the VM is dropped, of whomever. It bears the name of the guard's table, and so the
+Without the saved table it is not known at boot which addresses are encrypted, so everything
+is dropped that is not needed to repair the VM. It bears the name of the guard's table, and so the
 agent's first load, and any other, replaces it in one transaction. It is shipped as a file, since
 no Python runs at that moment.
 """

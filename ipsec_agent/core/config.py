@@ -46,7 +46,7 @@ class Subnet(Struct, frozen=True):
 
 
 class CertificateFacts(Struct, frozen=True):
-    """What is judged and shown of a certificate; `role` is instance, intermediate or authority.
+    """What is checked and shown of a certificate; `role` is instance, intermediate or authority.
 
     Attributes:
         not_before: start of validity, UTC.
@@ -97,7 +97,7 @@ class AgentConfig(Struct, frozen=True):
     Attributes:
         address: this VM's address, None to find it.
         interface: the link whose address it is, "" to find it.
-        uplinks: names of links that are judged whatever they look like.
+        uplinks: names of links that are guarded whatever they look like.
         inside: names of links that lead to this VM's own containers only, besides those found.
         vici_socket: path of charon's socket, "" for `run_dir`/charon.vici.
         interval: seconds between passes when nothing happens.

@@ -82,9 +82,9 @@ class KernelEvidence(Struct, frozen=True):
         loaded: names of the modules that are loaded.
         builtin: names of those that the kernel has built in.
         loadable: names of those that it can load; empty where there are no modules for this
-            kernel, None where nobody knows.
+            kernel, None where it is not known.
         options: the kernel's configuration, such as CONFIG_INET_ESP and "m"; an option that is
-            not set is "n". None where nobody knows.
+            not set is "n". None where it is not known.
         locked: it loads no modules any more (kernel.modules_disabled).
         loader: the program that loads modules for it, "" for none.
     """

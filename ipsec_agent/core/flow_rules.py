@@ -2,14 +2,14 @@
 
 A flowtable forwards a connection's packets between the links' ingress and their transmission: past
 prerouting, forward and postrouting, and past IPsec, since it remembers a route from before a
-container's packet was translated (nft_flow_offload.c). Table `netdev ipsec_agent` judges what such
-packets do pass: the egress hook of each judged link, and its ingress hook before any flowtable's.
+container's packet was translated (nft_flow_offload.c). Table `netdev ipsec_agent` filters where these
+packets pass: the egress hook of each guarded link, and its ingress hook before any flowtable's.
 
-- It judges as the guard does, but for fragments: no flowtable takes any, and the guard judges them.
+- It filters as the guard does, but for fragments: no flowtable takes any, the guard has them.
 - A packet may still bear the user of the program that gave it to a tap, such as QEMU's: an own
   address's IKE passes if it is root's.
 - With forced encapsulation nothing tells ESP in UDP from a container's data between the ports 4500.
-- What came out of an SA may be seen at ingress again (esp4_offload); the guard judges it.
+- What came out of an SA may be seen at ingress again (esp4_offload); the guard filters it.
 - A flowtable that the hardware works (flags offload) shows nothing to the kernel, nor to this.
 """
 

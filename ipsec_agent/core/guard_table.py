@@ -1,35 +1,35 @@
 """The guard's nftables table as text, and why the text is as it is.
 
-What is judged is a packet whose source and destination are both encrypted addresses. It passes as
+A packet whose source and destination are both encrypted addresses is filtered. It passes as
 ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted and dropped.
 
-- What a VM that has lost its IPv6 address sends from its link-local one is judged on the way out.
+- What a VM that has lost its IPv6 address sends from its link-local one is filtered on the way out.
 - The sets `outside` hold every address that is *not* encrypted, and what is found there passes.
   A set of intervals becomes visible a little after the rules that use it (measured: 0.7 us; with a
   set of the encrypted addresses about one packet in clear per replacement under a flood of 2
   million a second). This way round that moment drops: none in 1,300 replacements.
 - Count and drop are two rules: a full set makes `update` end its rule.
-- Out is judged after SNAT and in before DNAT, where a container bears its VM's address.
+- Out is filtered after SNAT and in before DNAT, where a container bears its VM's address.
 - A source in no list is free to speak clear where it is an address of the link that the packet
   leaves by. Any other own address is one that a program has chosen (bind, IP_PKTINFO, ::1), or that
   masquerade takes while the uplink has none (inet_select_addr in devinet.c of the kernel), and
-  IPV6_FREEBIND lets a program send from one that nobody has. What leaves so is clear traffic, too,
+  IPV6_FREEBIND lets a program send from one that no link has. What leaves so is clear traffic, too,
   unless a no-ipsec subnet has that address (the sets `listed`). Dropped before conntrack has
   confirmed it, it leaves no mapping behind that would outlive the uplink's return. A socket tells
   what was sent here; the input link does not, since a bridge's packets have none (br_netfilter).
 - A dual-stack socket takes ::ffff:a.b.c.d in an IPv6 header for the IPv4 peer, and a source route
-  or a routing header names the real destination where no rule looks. Both are dropped, whoever
-  sends them to whomever, so that a VM cannot be a node of segment routing, too.
+  or a routing header names the real destination where no rule looks. Both are dropped, between
+  any addresses, so that a VM cannot be a node of segment routing, too.
 - Later fragments have no ports. On the way in those of UDP pass: without its first fragment, which
   is judged, a datagram is never put together, and large ESP-in-UDP and IKE need them. Those of any
-  other protocol are judged by their addresses. On the way out none pass: what this VM sends is
+  other protocol are filtered by their addresses. On the way out none pass: what this VM sends is
   judged whole and fragmented after that (ip_output.c, ip_finish_output), so that a later fragment
   there is one that a container sent in clear.
-- `exempt` holds the links that are *not* judged: one that is new is judged until somebody says
+- `exempt` holds the links that are *not* guarded: a new one is guarded until an agent says
   otherwise. It names a link by index and name, both of which must be the packet's link's: a renamed
-  one is judged at once, and so is one that was moved in from another namespace and took the index
+  one is guarded at once, and so is one that was moved in from another namespace and took the index
   of one that is gone. (nft 1.0.6 takes no link's kind in a set; a group moves in with its link.)
-- vxlan and geneve ask nobody who sent a datagram. Those in `exempt` are not judged because their
+- vxlan and geneve do not check who sent a datagram. Those in `exempt` are not guarded because their
   outer packets are, so that on their ports (`overlay_ports`) only what went through IPsec reaches
   this VM or an encrypted address, whichever link it takes and whatever its source, and nothing
   leaves to an address that is not encrypted. No tunnel sends to itself over loopback. Nor does an
@@ -65,7 +65,7 @@ ENCRYPTED_MARK = 0x40000000
 """The bit of the packet mark that says "IPsec has it" until the packet is seen encrypted."""
 
 INNER_MARK = 0x20000000
-"""The bit of the packet mark that says "by a link that is not judged": a tunnel's outer packet
+"""The bit of the packet mark that says "by an exempt link": a tunnel's outer packet
 keeps it, and the socket of who sent the inner one."""
 
 MAPPED = "::ffff:0.0.0.0/96"
@@ -84,7 +84,7 @@ _ENDS = ("saddr", "daddr")
 def ruleset(guard: Guard) -> str:
     """The table as a file for `nft -f`, which replaces all of it in one transaction.
 
-    It judges every link but lo, as is right at boot; `exempt_update` narrows it.
+    It covers every link but lo, as is right at boot; `exempt_update` narrows it.
     """
     families = [FAMILIES[version] for version in guard.families()]
     parts = [
@@ -115,7 +115,7 @@ def mark(text: str) -> str:
 
 
 def exempt_update(exempt: Iterable[LinkId], ports: Iterable[int] = ()) -> str:
-    """The text that says which links are not judged, and leaves rules and counters alone.
+    """The text that sets the exempt links, and leaves rules and counters alone.
 
     Args:
         ports: UDP ports of the tunnels among the links.

@@ -50,7 +50,7 @@ def in_the_way(desired: Desired, observed: Observed) -> tuple[PortHolder, ...]:
 def reopens(desired: Desired, observed: Observed) -> bool:
     """Whether a new charon would have the ports that this one lacks.
 
-    It opens them at its start only. Where nobody had one since then, another start is in vain.
+    It opens them at its start only. If no process had one since then, another start is in vain.
     """
     ports = observed.ike_ports
     return (

@@ -1,4 +1,4 @@
-"""Which links lead to this VM's own containers only, and why. Every other link is judged.
+"""Which links lead to this VM's own containers only, and why. Every other link is guarded.
 
 A link is inside where the kernel's own facts say so, never because of its name or address: what is
 new, unknown, made of hardware or stacked on another link is not, nor is what could not be read.
@@ -24,7 +24,7 @@ OVERLAYS = frozenset(
 """Kinds of tunnels that the VM ends itself: what they carry leaves as packets of the VM's own."""
 
 LISTENING = frozenset({"geneve", "vxlan"})
-"""Tunnels that take what comes to their UDP port from whomever: the guard judges that port."""
+"""Tunnels that take what comes to their UDP port from any sender: the guard filters that port."""
 
 OPEN_ENDED = LISTENING | {"wireguard"}
 """Tunnels of several peers. One of another kind without a far end takes it from each packet."""
@@ -44,8 +44,8 @@ class Inside(Struct, frozen=True):
 
     Attributes:
         because: why, as the end of a sentence.
-        exempt: the guard need not judge it; a bridge without a port carries nothing yet, and is
-            judged when it gets its first one.
+        exempt: the guard need not cover it; a bridge without a port carries nothing yet, and is
+            guarded when it gets its first one.
     """
 
     link: Link
@@ -59,7 +59,7 @@ class Inside(Struct, frozen=True):
 
 
 class Words(Struct, frozen=True):
-    """What the operator says of links, by name; `uplinks` are judged, `inside` are not."""
+    """What the operator says of links, by name; `uplinks` are guarded, `inside` are not."""
 
     uplinks: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
@@ -178,7 +178,7 @@ class _Judgement:
         return f"its other end is in a container{named} that has no other way out"
 
     def _why_here(self, veth: Link, inside: dict[int, str]) -> str:
-        """Of a veth whose other end is on this VM, too: what comes in there is judged."""
+        """Of a veth whose other end is on this VM, too: what comes in there is filtered."""
         other = self._links.get(veth.lower)
         if (
             other is None
@@ -191,7 +191,7 @@ class _Judgement:
         return f"its other end is {other.name} on this VM"
 
     def _leads_back(self, veth: Link, there: Namespace, inside: dict[int, str]) -> bool:
-        """Whether a container has no way but those whose ends on this VM are judged behind it."""
+        """Whether a container has no way but those whose packets this VM filters."""
         ends = {end.lower: end for end in self._ends[there.number]}
         return (
             any(link.index == veth.lower for link in there.links)
@@ -200,7 +200,7 @@ class _Judgement:
         )
 
     def _returns(self, end: Link, inside: dict[int, str]) -> bool:
-        """Whether what comes in by this end is judged before it leaves the VM.
+        """Whether what comes in by this end is filtered before it leaves the VM.
 
         That of a bridge is switched to its other ports, past our IP layer, and so is that of a
         link on top of it (a macvlan may be a port of a bridge with a way out).
@@ -211,7 +211,7 @@ class _Judgement:
         )
 
     def _encrypted_below(self, tunnel: Link, inside: dict[int, str]) -> str:
-        """Why the outer packets of a tunnel are judged; "" where they may not be."""
+        """Why the outer packets of a tunnel are filtered; "" where they may not be."""
         how = tunnel.tunnel
         if how is None or tunnel.namespace is not None:
             return ""
@@ -253,7 +253,7 @@ def is_usable(address: Address) -> bool:
 
 
 class OwnWay(Struct, frozen=True):
-    """A link by which a container sends past this VM's IP layer, where nothing can be judged."""
+    """A link by which a container sends past this VM's IP layer, where no guard can filter."""
 
     namespace: Namespace
     link: Link

@@ -30,7 +30,7 @@ class Lie(Struct, frozen=True):
     """What a peer has made this VM's kernel have.
 
     Attributes:
-        peer: who made it; unspecified where nobody can tell.
+        peer: who made it; unspecified where it is not known.
         because: what it is, as a part of a sentence.
         ike_sa: charon's number of the IKE_SA, None where charon does not know of it.
         selectors: local and remote networks of its CHILD_SAs.

@@ -71,7 +71,7 @@ def lockout(
     """What this VM would lose, refusals first; nothing where nothing is enforced.
 
     Args:
-        guard: what is judged.
+        guard: what is enforced.
         own: this VM's addresses.
         gateways: its default gateways.
         surroundings: what else it needs.

@@ -155,7 +155,7 @@ class Credentials(Terse, frozen=True):
 
 
 class PolicySelector(Struct, frozen=True):
-    """What identifies a policy in the kernel, besides mark and if_id, which nobody here uses.
+    """What identifies a policy in the kernel, besides mark and if_id, which are not used here.
 
     Attributes:
         source_port: port or ICMP type, 0 for any.
@@ -195,7 +195,7 @@ class DesiredGuard(Terse, frozen=True):
     Attributes:
         text: for `nft -f`; guard_table.py makes it.
         mark: digest of the text.
-        exempt: the links that are not judged, sorted.
+        exempt: the links that the guard does not cover, sorted.
         flow_rules: the table for as long as there is a flowtable; flow_rules.py makes it.
         overlay_ports: UDP ports of the tunnels among the exempt links, sorted.
     """
@@ -216,7 +216,7 @@ class Desired(Struct, frozen=True, dict=True):
         role: how this VM speaks with the VMs of the deployment.
         addresses: the VM's own addresses, the main one first.
         placed: this VM's addresses are known. While it is not, only the guard is wanted, and
-            nothing is taken away.
+            nothing is removed.
         guard: None where no guard is wanted.
         guard_lowered: the operator has taken it down for now; the next boot loads it again.
         mtus: links that need another MTU, as (index, bytes); empty unless `agent.mtu` is fix.

@@ -38,7 +38,7 @@ class LoadedConnection(Struct, frozen=True):
     """A connection that charon lists.
 
     Attributes:
-        fingerprint: of what was loaded, "" where nobody remembers.
+        fingerprint: of what was loaded, "" where it is not remembered.
         children: names of its children, sorted.
     """
 
@@ -90,7 +90,7 @@ class Charon(Struct, frozen=True):
 
     Attributes:
         responsive: it answered in time; where not, all that it should have said is empty.
-        credentials: mark of the key and the certificates that were loaded, "" where nobody knows.
+        credentials: mark of the key and the certificates that were loaded, "" if not known.
         missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
         idle: how many of the last ones in a row it let pass without doing anything.
         silent: seconds for which it has let deadlines pass.
@@ -161,7 +161,7 @@ class IkePorts(Struct, frozen=True):
         owned: family (4 or 6) and port of each socket that charon has.
         others: those of other programs.
         versions: families that this kernel speaks.
-        contested: somebody else had one since charon's start, or nobody knows.
+        contested: another process had one since charon's start, or that is not known.
     """
 
     owned: frozenset[tuple[int, int]] = frozenset()
@@ -171,7 +171,7 @@ class IkePorts(Struct, frozen=True):
 
     @property
     def well(self) -> bool:
-        """Charon has them all, and nobody else has one."""
+        """Charon has them all, and no other process has one."""
         return not self.others and len(self.owned) == len(IKE_PORTS) * len(self.versions) > 0
 
 

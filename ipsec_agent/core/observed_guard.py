@@ -22,7 +22,7 @@ class ClearPeer(Struct, frozen=True):
 
 
 class ClearLink(Struct, frozen=True):
-    """A link that the guard does not judge, with what it saw go by there.
+    """A link that the guard does not cover, with what it saw go by there.
 
     Attributes:
         link: its name, or its index as text where it is gone.
@@ -44,7 +44,7 @@ class GuardTable(Struct, frozen=True):
     Attributes:
         form: digest of its rules and fixed sets; see host/nft_listing.py.
         mark: of the text that is known to make this form, "" where none is: it was altered.
-        exempt: the links that it does not judge, sorted.
+        exempt: the links that it does not cover, sorted.
         overlay_ports: UDP ports on which it lets nothing through but IPsec, sorted.
         dropped_in: packets dropped (counted only, where it does not enforce) on the way in.
         dropped_out: likewise, on the way out.
@@ -61,7 +61,7 @@ class GuardTable(Struct, frozen=True):
             VM's own addresses are among them where it speaks clear by its role.
         tunnelled: peers of SAs that carried, or would have carried, packets between encrypted
             addresses otherwise than in transport mode.
-        unjudged: traffic between encrypted addresses on links that are not judged.
+        unjudged: traffic between encrypted addresses on exempt links.
         flowtables: those of anybody, as `nft delete flowtable` names them; they forward connections
             past every rule.
         flow_rules: mark of the text that has made the table beside them (flow_rules.py), "" where

@@ -25,7 +25,7 @@ class Placement(Struct, frozen=True):
     Attributes:
         address: the main address.
         addresses: every own address, the main one first.
-        uplinks: the judged links that the VM's packets are known to leave by: those of its listed
+        uplinks: the guarded links that the VM's packets are known to leave by: those of its listed
             addresses, of the default routes, and those that the operator names.
         present: whether the main address is on a link now.
         broadcasts: the broadcast addresses of the networks that its addresses are in.
@@ -43,7 +43,7 @@ class Placement(Struct, frozen=True):
 
 
 def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placement:
-    """Find the VM's addresses, and the links that are judged.
+    """Find the VM's addresses, and the links to guard.
 
     Raises:
         ConfigError: the interface does not exist, or no address can be the VM's.

@@ -17,7 +17,7 @@ from ipsec_agent.core.words import several
 
 
 class LoadGuard(Struct, frozen=True):
-    """Put the guard's table in place, in one transaction with the links it does not judge."""
+    """Load the guard's table, in one transaction with its exempt links."""
 
     guard: DesiredGuard
 
@@ -146,7 +146,7 @@ class ReinstallPolicies(Struct, frozen=True):
 
 
 class UnloadConnection(Struct, frozen=True):
-    """Unload a connection that nobody wants."""
+    """Unload a connection that is not wanted."""
 
     name: str
 
@@ -230,7 +230,7 @@ class DeletePolicy(Struct, frozen=True):
 
 
 class DeleteState(Struct, frozen=True):
-    """Delete an SA of an earlier charon, which nobody would ever rekey or end."""
+    """Delete an SA of an earlier charon, which no charon would ever rekey or end."""
 
     state: SecurityAssociation
 

@@ -105,7 +105,7 @@ def _anywhere(connection: Connection) -> str:
 def _peers(connection: Connection) -> list[str]:
     """Any peer, and those of the connection's subnet before all others.
 
-    A responder knows no more of a peer than its address when it chooses a connection, and a child
+    A responder knows only a peer's address when it chooses a connection, and a child
     only within that (ike_auth.c, child_create.c). It takes the one whose subnet is the narrowest
     (ike_cfg.c: match), as the kernel takes the trap. The unspecified address keeps the trap one for
     any peer (trap_manager.c).

@@ -1,4 +1,4 @@
-"""What travels between this VM and each peer as ESP, judged from the kernel's SAs of many passes.
+"""What travels between this VM and each peer as ESP, from the kernel's SAs of many passes.
 
 An SA's counters begin at 0 with each rekeying, so what is remembered are the peers, and of each SA
 only the newest reading.

@@ -12,7 +12,7 @@ from ipsec_agent.core.placement import Placement
 
 
 def wish(config: Config, placement: Placement, network: NetworkFacts, *, lowered: bool) -> Desired:
-    """What should be on a VM that stands there.
+    """What a VM with this placement should have.
 
     Args:
         lowered: an operator has taken the guard down for now.

@@ -56,7 +56,7 @@ class CharonClient:
         """The IKE_SAs and their CHILD_SAs, all of them.
 
         With `noblock` charon would leave out those that it is busy with, and their policies and SAs
-        in the kernel would look like nobody's.
+        in the kernel would look unowned.
         """
         found = await self._vici.stream("list-sas", "list-sa")
         return tuple(_ike_sa(name, body) for entry in found for name, body in entry.items())
@@ -145,14 +145,14 @@ async def open_charon(path: Path, deadline: float = DEADLINE) -> AsyncIterator[C
     """charon's commands on a connection of their own.
 
     Raises:
-        CharonGoneError: nobody listens on the socket.
+        CharonGoneError: no process listens on the socket.
     """
     async with open_vici(path, deadline) as vici:
         yield CharonClient(vici)
 
 
 async def watch_charon(path: Path, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
-    """Wake at each event of charon's SAs, and hand on its log lines; for ever, across restarts."""
+    """Wake at each event of charon's SAs, and hand on its log lines, until cancelled."""
     while True:
         with contextlib.suppress(CharonError):
             async with open_vici(path) as vici:

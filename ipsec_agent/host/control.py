@@ -1,6 +1,6 @@
 """The control socket, the agent's end: one JSON line in, one JSON line out.
 
-The socket is a UNIX socket of mode 0660; reading the status is open to whoever may connect, what
+The socket is a UNIX socket of mode 0660; reading the status is open to all who may connect, what
 changes something only to root and the agent's own user (SO_PEERCRED, unix(7)).
 """
 

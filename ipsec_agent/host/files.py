@@ -81,7 +81,7 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
 def only_agent(path: Path) -> Iterator[None]:
     """Hold the lock that one agent a run directory holds; the file bears the agent's pid.
 
-    The lock goes with the process, however it ends (flock(2)), so a stale file stops nobody.
+    The lock goes with the process, however it ends (flock(2)), so a stale file does no harm.
 
     Raises:
         StartError: another agent holds it.

@@ -89,7 +89,7 @@ class Links:
             number=seen.number,
         )
 
-    async def links_anew(self, facts: NetworkFacts) -> NetworkFacts:
+    async def links_again(self, facts: NetworkFacts) -> NetworkFacts:
         """Facts with only their links read again, as is quick.
 
         Raises:

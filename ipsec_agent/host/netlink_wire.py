@@ -4,7 +4,7 @@ It uses pyroute2's AsyncNetlinkSocket (0.9), and handles what that leaves open:
 
 - a dump that the kernel marks as interrupted (NLM_F_DUMP_INTR) is repeated;
 - a socket is thrown away after a deadline, a cancelled request or an overflow (ENOBUFS), after
-  which pyroute2 could not go on with it, and opened anew by the next request;
+  which pyroute2 could not go on with it, and opened again by the next request;
 - one request at a time, as the kernel refuses a second dump on one socket (EBUSY).
 """
 
@@ -44,7 +44,7 @@ _LACKING = {
     errno.EPROTONOSUPPORT,
     errno.EAFNOSUPPORT,
     errno.EOPNOTSUPP,
-    # The family is known, but nobody in the kernel listens.
+    # The family is known, but no part of the kernel serves it.
     errno.ECONNREFUSED,
 }
 

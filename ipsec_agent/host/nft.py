@@ -48,7 +48,7 @@ class Nft:
     """The table `inet ipsec_agent` of this network namespace.
 
     Whether it is still what was loaded is told by its form: nft echoes what the kernel made of a
-    load, in that very transaction, so nobody can come in between. It is remembered per text, in a
+    load, in that very transaction, so no other change is between. It is remembered per text, in a
     file if one is given, so that the next process need not load the same table again.
 
     Args:
@@ -56,7 +56,7 @@ class Nft:
         deadline: seconds for each call of nft.
 
     Attributes:
-        last_change: who last changed the table other than through this object, None if nobody did.
+        last_change: who last changed the table other than through this object, None if none did.
     """
 
     def __init__(self, memory: Path | None = None, *, deadline: float = DEADLINE) -> None:
@@ -125,7 +125,7 @@ class Nft:
         Raises:
             KernelError: the kernel refuses.
         """
-        # In this order: without the guard nobody looks for the other.
+        # In this order: without the guard nothing looks for the other.
         if await self._flow_rules():
             await self.load_flow_rules("")
         text = f"table inet {GUARD_TABLE}\ndelete table inet {GUARD_TABLE}\n"
@@ -193,7 +193,7 @@ class Nft:
         raise _refusal("cannot read the table that filters flowtables", complaint)
 
     def form_of(self, text: str) -> str | None:
-        """The form that the table has if it is what this text loaded, None if nobody knows.
+        """The form that the table has if it is what this text loaded, None if that is not known.
 
         It is "" of a text that makes no table with rules.
         """
@@ -205,7 +205,7 @@ class Nft:
         return next(known, "")
 
     async def learn(self, text: str) -> None:
-        """Find out which form a text makes, by loading it where it judges nothing.
+        """Find out which form a text makes, by loading it where it filters nothing.
 
         So a table that another program loaded from the same text, as at boot, is known by its
         `mark`. It takes some 20 ms and a network namespace of its own, which ends with it.

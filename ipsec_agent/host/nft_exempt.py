@@ -1,6 +1,6 @@
-"""Tells nf_tables which links the guard does not judge, without the program nft.
+"""Tells nf_tables which links the guard exempts, without the program nft.
 
-A link that comes to lead out must be judged as soon as the kernel says so, and to start a program
+A link that comes to lead out must be guarded as soon as the kernel says so, and to start a program
 takes longer than all the rest. Formats: linux/netfilter/nfnetlink.h, nf_tables.h.
 """
 
@@ -36,7 +36,7 @@ def set_exempt(links: Iterable[LinkId], ports: Iterable[int] | None = None) -> N
     """Put these in the place of what is in the guard's sets, in one transaction.
 
     Args:
-        links: that are not judged.
+        links: the exempt ones.
         ports: UDP ports of the tunnels among them; None leaves those that are there.
 
     Raises:

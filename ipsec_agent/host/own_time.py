@@ -39,7 +39,7 @@ class Ticks:
             self._over()
 
     def cancel(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         self._handle.cancel()
 
 

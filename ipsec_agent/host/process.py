@@ -28,7 +28,7 @@ def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
     A hung or stopped one is found, too: the kernel accepts for it, or it is in our record.
 
     Raises:
-        CharonTimeoutError: somebody listens, but accepts nobody, and it is not ours.
+        CharonTimeoutError: a foreign process listens, but accepts no connection.
     """
     try:
         pid = _listener(vici_socket)
@@ -72,7 +72,7 @@ def listens(pid: int, path: Path) -> bool:
 
 
 def listener(path: Path) -> int | None:
-    """The pid of whoever listens on the socket, None where nobody does, or it is full."""
+    """The pid of the process that listens on the socket; None without one, or where it is full."""
     with contextlib.suppress(BlockingIOError):
         return _listener(path)
     return None

@@ -36,7 +36,7 @@ def read_surroundings(
         environment: of the calling command; `SSH_CONNECTION` in it names the client (ssh(1)).
         root: the directory below which the files are.
         process: process id from which the ancestors are asked for SSH_CONNECTION where the
-            environment lacks it, as sudo removes it; None asks nobody.
+            environment lacks it, as sudo removes it; None asks no process.
     """
     return Surroundings(
         name_servers=_addresses(_name_servers(root)),

@@ -38,7 +38,7 @@ class UnitState(Struct, frozen=True):
 
 
 def notify(*assignments: str) -> None:
-    """Send assignments such as `READY=1` in one datagram; harmless where nobody listens."""
+    """Send assignments such as `READY=1` in one datagram; harmless without a listener."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -82,7 +82,7 @@ class ViciConnection:
         return found
 
     async def listen(self, events: tuple[str, ...]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Events as they come, for ever; those that this charon does not know are left out.
+        """Events as they come, until cancelled; those that this charon does not know are left out.
 
         Raises:
             CharonGoneError: the connection ended.
@@ -177,7 +177,7 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
     """A connection to the charon that listens on a socket; closed with the context.
 
     Raises:
-        CharonGoneError: nobody listens there.
+        CharonGoneError: no process listens there.
         CharonTimeoutError: its backlog is full and it does not accept.
     """
     try:

@@ -1,4 +1,4 @@
-"""A config for a verb: read, judged, and refused with every complaint."""
+"""A config for a verb: read, checked, and refused with every complaint."""
 
 from datetime import UTC, datetime
 from pathlib import Path

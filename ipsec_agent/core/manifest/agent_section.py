@@ -75,7 +75,7 @@ def _links(fields: Fields, key: str) -> tuple[str, ...]:
 
 
 def _inside(fields: Fields, uplinks: tuple[str, ...], interface: str) -> tuple[str, ...]:
-    """Links that are not judged; one that the config says leaves the VM cannot be among them."""
+    """Links that are not guarded; one that the config says leaves the VM cannot be among them."""
     inside = _links(fields, "inside")
     for name in inside:
         if name in uplinks:

@@ -74,7 +74,7 @@ def _certificate(block: pem.Block) -> x509.Certificate | None:
 
 
 def _critical(certificate: x509.Certificate, part: str) -> tuple[Finding, ...]:
-    """Critical extensions that nobody knows: charon refuses to load such a certificate."""
+    """Unknown critical extensions: charon refuses to load such a certificate."""
     return tuple(
         Finding(
             part,

@@ -66,7 +66,7 @@ class Fields:
         self.complaints.warn(self.line(name), self.path(name), message, remedy)
 
     def unknown(self, known: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
-        """Warn of keys that nobody reads, with the nearest that somebody does.
+        """Warn of unknown keys, with the nearest known one.
 
         Args:
             elsewhere: keys that belong to the top level of the file.
@@ -184,6 +184,6 @@ class Fields:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The remedy for a key that nobody reads."""
+    """The remedy for an unknown key."""
     near = difflib.get_close_matches(name[:60], sorted(known), n=1)
     return f"did you mean {near[0]}?" if near else "it is ignored"

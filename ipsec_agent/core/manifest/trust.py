@@ -1,4 +1,4 @@
-"""Whether peers will trust the instance certificate, judged as charon judges it, or stricter.
+"""Whether peers will trust the instance certificate, checked as charon does, or stricter.
 
 charon trusts a chain only if it ends at a self-signed CA, every link of it is a CA and valid now,
 and no path length is exceeded (credential_manager.c; each seen with strongSwan 5.9.8). VMs with

@@ -185,7 +185,7 @@ def _there(part: Part, evidence: KernelEvidence) -> frozenset[str]:
 
 
 def _option(part: Part, evidence: KernelEvidence) -> str:
-    """`y`, `m`, `n`, or "" where nobody knows."""
+    """`y`, `m`, `n`, or "" where it is not known."""
     return "" if evidence.options is None else dict(evidence.options).get(part.option, "n")
 
 

@@ -115,7 +115,7 @@ def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
 
 
 def unreadable(observed: Observed) -> tuple[Problem, ...]:
-    """What this pass could not read, and so did not judge."""
+    """What this pass could not read, and so did not check."""
     return tuple(
         Problem(
             "unreadable",

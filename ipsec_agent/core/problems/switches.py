@@ -14,7 +14,7 @@ ALL = "all"
 def switch_problems(
     placement: Placement | None, desired: Desired, observed: Observed
 ) -> Iterator[Problem]:
-    """Settings of the kernel that undo IPsec on a link that the guard judges, or on all."""
+    """Settings of the kernel that undo IPsec on a guarded link, or on all."""
     used = families(desired)
     if not used:
         return
