@@ -2,8 +2,9 @@
 
 A flowtable forwards a connection's packets between the links' ingress and their transmission: past
 prerouting, forward and postrouting, and past IPsec, since it remembers a route from before a
-container's packet was translated (nft_flow_offload.c). Table `netdev ipsec_agent` filters where these
-packets pass: the egress hook of each guarded link, and its ingress hook before any flowtable's.
+container's packet was translated (nft_flow_offload.c). Table `netdev ipsec_agent` filters on the
+hooks that those packets do pass: egress of each guarded link, and its ingress before any
+flowtable's.
 
 - It filters as the guard does, but for fragments: no flowtable takes any, the guard has them.
 - A packet may still bear the user of the program that gave it to a tap, such as QEMU's: an own

@@ -349,6 +349,6 @@ def test_an_agent_that_cannot(
     with Listener(config.parent / "run" / "control.sock", standing=standing):
         assert guard(action, config) == 1
 
-    assert f"the agent could not {'put' if action == 'up' else 'take'} the guard" in (
+    assert f"the agent could not {'load' if action == 'up' else 'remove'} the guard" in (
         capsys.readouterr().err
     )
