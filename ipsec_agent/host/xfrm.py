@@ -13,7 +13,13 @@ from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
 from ipsec_agent.host.pyroute2_parts import NLM_F_REQUEST, AsyncNetlinkSocket, nlmsg
-from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind, XfrmMarshal
+from ipsec_agent.host.xfrm_messages import (
+    NETLINK_XFRM,
+    DefaultRequest,
+    Group,
+    Kind,
+    XfrmMarshal,
+)
 from ipsec_agent.host.xfrm_records import (
     Decoded,
     default_blocks,
@@ -71,7 +77,7 @@ class Xfrm:
 
         async def ask(socket: Any) -> tuple[Direction, ...]:
             async with aclosing(
-                await socket.nlm_request(nlmsg(), Kind.GET_DEFAULT, NLM_F_REQUEST)
+                await socket.nlm_request(DefaultRequest(), Kind.GET_DEFAULT, NLM_F_REQUEST)
             ) as answer:
                 async for message in answer:
                     return default_blocks(message["body"])

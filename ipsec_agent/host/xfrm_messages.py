@@ -218,6 +218,13 @@ class NewSa(nlmsg):
         defaults: ClassVar = {"original": NO_ADDRESS}
 
 
+class DefaultRequest(nlmsg):
+    """Asks what becomes of a packet that no policy selects; without this body the kernel refuses
+    (struct xfrm_userpolicy_default)."""
+
+    fields = (("in", "B"), ("fwd", "B"), ("out", "B"))
+
+
 class Message(TypedDict):
     """What the kernel sent: the part of its header that pyroute2 goes by, and the rest as it is."""
 
