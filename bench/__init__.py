@@ -1,0 +1,1 @@
+"""Benchmarks: how long the agent's parts take, as JSON lines."""
