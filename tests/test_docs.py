@@ -252,3 +252,13 @@ def test_named_files_are_there(path: Path) -> None:
         r"`((?:[a-z_]+/)*[a-z_0-9]+\.py|(?:core|tests)/[a-z_/]+)`", path.read_text()
     ):
         assert any((place / named).exists() for place in places), named
+
+
+def test_parts() -> None:
+    """docs/testing.md has a row for each part of scripts/test, with its limit."""
+    script, text = (ROOT / "scripts/test").read_text(), page("testing.md")
+    (parts,) = re.findall(r"^all=\((.*)\)$", script, re.MULTILINE)
+    limits = dict(re.findall(r"^    (\w+)\) limit=(\d+) ", script, re.MULTILINE))
+    told = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) s[^|]*\|$", text, re.MULTILINE)
+    assert [part for part, _ in told] == parts.split()
+    assert {part: limit.replace(",", "") for part, limit in told if part != "esp"} == limits
