@@ -11,7 +11,7 @@ from tests.lab.deployment import configure, peer_of, start
 from tests.lab.test_mesh import one_packet_each
 from tests.lab.truth import child_sas
 
-pytestmark = [pytest.mark.esp, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 VMS = 6
 
