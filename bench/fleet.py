@@ -87,7 +87,7 @@ def vm(peers: int, subnets: int, *, clear: int = 0) -> Vm:
     settings = config(subnets)
     placement = place(settings.agent, Promise.of(settings), NETWORK)
     guard = desired_guard(settings, placement)
-    assert guard is not None  # noqa: S101 - the config wants one
+    assert guard is not None
     wish = replace(desired(settings, placement), guard=guard)
     senders = tuple(ClearPeer(_peer(n), 1 + n, 100, 0) for n in range(clear))
     return Vm(
@@ -104,7 +104,7 @@ def vm(peers: int, subnets: int, *, clear: int = 0) -> Vm:
 
 def _observed(wish: Desired, peers: int) -> Observed:
     """No record of it is one of the wish: a pass decodes each reading anew."""
-    assert wish.credentials is not None  # noqa: S101 - the config has some
+    assert wish.credentials is not None
     sas = tuple(map(_ike_sa, range(peers)))
     return Observed(
         Charon(

@@ -107,8 +107,8 @@ def _refuse_outside(config: Config, lists: Promise, address: Address) -> None:
     if listed is None and config.agent.outside is Outside.ERROR:
         raise ConfigError(
             f"this VM's address {address} is in neither ipsec_subnets nor no_ipsec_subnets",
-            hint="add its subnet to one of them, or write agent.outside: clear if this VM shall"
-            " speak clear with every VM",
+            hint="add its subnet to one of them, or write agent.outside: clear if this VM must"
+            " stay clear with every VM",
         )
 
 
@@ -242,7 +242,7 @@ def _notes(lists: Promise, placement: Placement) -> tuple[str, ...]:
         elif lists.ipsec_subnet(address) is None:
             notes.append(f"{address} is in neither list: it speaks clear with every VM")
     notes.extend(
-        f"nothing of {network} is encrypted: no_ipsec_subnets cover all of it"
+        f"no address of {network} is encrypted: no_ipsec_subnets cover it"
         for network in lists.covered
     )
     families = {address.version for address in placement.addresses if lists.encrypted(address)}

@@ -43,6 +43,7 @@ from ipsec_agent.core.steps import (
     UnloadKey,
 )
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
+from ipsec_agent.core.words import several
 
 IDLE_MOST = 2
 """Deadlines in a row after which a charon that does not answer, and does nothing, is replaced."""
@@ -148,7 +149,7 @@ def _revival(charon: Charon, now: float) -> tuple[Step, ...]:
     if not process.reachable and now - process.started > STARTING:
         return (KillCharon(process, "its VICI socket is gone"),)
     if charon.idle >= IDLE_MOST or charon.silent >= SILENT_MOST:
-        return (KillCharon(process, f"it missed {charon.missed} deadlines in a row"),)
+        return (KillCharon(process, f"{several(charon.missed, 'request')} in a row timed out"),)
     return ()
 
 

@@ -70,7 +70,7 @@ class Promise(Struct, frozen=True, dict=True):
                 return Flow(Action.PASS, f"{address} is in no_ipsec_subnets ({subnet})")
         for address in (one, other):
             if self.ipsec_subnet(address) is None:
-                return Flow(Action.PASS, f"{address} is in none of ipsec_subnets")
+                return Flow(Action.PASS, f"{address} is in no ipsec subnet")
         return Flow(
             Action.ENCRYPT,
             f"both are in ipsec_subnets ({self.ipsec_subnet(one)}, {self.ipsec_subnet(other)})"

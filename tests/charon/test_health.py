@@ -25,7 +25,7 @@ def test_a_peer_that_sends_clear(tmp_path: Path) -> None:
 
         said = until(lambda: codes(guarded).get("clear-received"), "the peer is named", 30)
 
-        assert said == "10.9.0.1 (5 packets) sends us clear; all of it was dropped"
+        assert said == "10.9.0.1 (5 packets) sends clear packets to this VM; the guard dropped them"
         guard = guarded.status()["guard"]
         assert (guard["state"], guard["dropped_in"]) == ("up", 5)
         assert [(it["address"], it["packets"]) for it in guard["clear_in"]] == [("10.9.0.1", 5)]

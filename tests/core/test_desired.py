@@ -187,7 +187,7 @@ def test_covered_subnet() -> None:
     wish = desired(config(("10.0.0.0/16", "10.0.9.0/28"), ("10.0.9.0/24",)), at("10.0.0.5"))
 
     assert names(wish) == ["no-ipsec-10.0.9.0/24", "ipsec-10.0.0.0/16"]
-    assert wish.notes == ("nothing of 10.0.9.0/28 is encrypted: no_ipsec_subnets cover all of it",)
+    assert wish.notes == ("no address of 10.0.9.0/28 is encrypted: no_ipsec_subnets cover it",)
 
 
 def test_settings_reach_the_trap() -> None:

@@ -81,4 +81,4 @@ def test_neither_list() -> None:
     flow = lists.flow(ip_address("10.0.0.1"), ip_address("192.0.2.1"))
 
     assert flow.action is Action.PASS
-    assert flow.because == "192.0.2.1 is in none of ipsec_subnets"
+    assert flow.because == "192.0.2.1 is in no ipsec subnet"

@@ -40,7 +40,7 @@ class GuardState(enum.StrEnum):
 def guard_state(
     config: Config, desired: Desired, observed: Observed, *, lowered: bool
 ) -> GuardState:
-    """Whether the guard stands as wanted.
+    """Whether the guard is as wanted.
 
     Args:
         lowered: an operator has taken it down, and the agent leaves it so.
@@ -82,7 +82,7 @@ def guard_problems(
             standing = (
                 replace(
                     _STANDING[state],
-                    message=f"whether the guard stands cannot be read: {error.message}",
+                    message=f"cannot read the guard: {error.message}",
                     hint=error.hint,
                 ),
             )
@@ -124,29 +124,27 @@ _STANDING = {
     GuardState.MISSING: Problem(
         "guard-missing",
         Severity.CRITICAL,
-        "the guard's nftables table is not in the kernel; only charon's policies hold clear packets"
-        " back",
-        "the agent loads it again by itself; if this stays, another program removes it: watch"
+        "the guard's nftables table is not loaded; only charon's policies block clear packets",
+        "the agent loads it again; if this persists, another program removes it: watch"
         " `nft monitor`",
     ),
     GuardState.ALTERED: Problem(
         "guard-altered",
         Severity.CRITICAL,
-        "the guard's nftables table is not as the config wants it; it may let clear packets pass",
-        "the agent replaces it by itself; if this stays, another program changes it: watch"
-        " `nft monitor`",
+        "the guard's nftables table is not the config's; it may let clear packets pass",
+        "the agent replaces it; if this persists, another program changes it: watch `nft monitor`",
     ),
     GuardState.LOWERED: Problem(
         "guard-lowered",
         Severity.CRITICAL,
-        "the guard was taken down by hand; only charon's policies hold clear packets back",
-        "put it up again with `ipsec-agent guard up`; the agent's next start does it, too",
+        "the guard was taken down by hand; only charon's policies block clear packets",
+        "run `ipsec-agent guard up`, or restart the agent",
     ),
     GuardState.NONE: Problem(
         "guard-none",
         Severity.WARNING,
-        "this VM runs unguarded (agent.guard: none); packets may leave in clear while charon's"
-        " policies are replaced or charon is not there",
+        "this VM has no guard (agent.guard: none); packets may leave in clear while charon"
+        " is down or its policies are replaced",
         "install nftables and remove agent.guard from the config",
     ),
 }
@@ -160,9 +158,9 @@ def _received(table: GuardTable) -> tuple[Problem, ...]:
         Problem(
             "clear-received",
             Severity.WARNING,
-            f"{_counted(peers)} {'sends' if len(peers) == 1 else 'send'} us clear; all of it was"
-            " dropped",
-            "look with `ipsec-agent status` on that VM; one that cannot run IPsec belongs into"
+            f"{_counted(peers)} {'sends' if len(peers) == 1 else 'send'} clear packets to this"
+            " VM; the guard dropped them",
+            "see `ipsec-agent status` on that VM; if it cannot run IPsec, list it in"
             " no_ipsec_subnets of every VM",
         ),
     )
@@ -180,8 +178,7 @@ def _prevented(placement: Placement | None, drift: Drift, table: GuardTable) -> 
         Problem(
             "clear-prevented",
             Severity.WARNING,
-            f"something here would send clear to {_counted(tuple(peers))}, because {because};"
-            " it was dropped",
+            f"the guard dropped clear packets to {_counted(tuple(peers))}: {because}",
             hint,
             because,
         )
@@ -192,9 +189,9 @@ def _prevented(placement: Placement | None, drift: Drift, table: GuardTable) -> 
 def _cause(peer: Address, drift: Drift) -> tuple[str, str]:
     """Why no policy has made ESP of what goes to a peer, and what to do."""
     charon = drift.observed.charon
-    mends = "the agent mends it by itself"
+    mends = "the agent repairs it"
     if drift.desired.credentials is not None and charon is None:
-        return "charon does not run", mends
+        return "charon is not running", mends
     if charon is not None and not charon.responsive:
         return "charon does not answer", mends
     untrapped, names = _untrapped(drift)
@@ -203,20 +200,20 @@ def _cause(peer: Address, drift: Drift) -> tuple[str, str]:
         return f"the trap of {names[subnet]} is missing", mends
     if _bypassed(drift).narrowest(peer) is not None:
         return (
-            "a policy that is not ours lets it through",
-            "see the problem policies-bypassed",
+            "a foreign policy lets them through",
+            "see problem policies-bypassed",
         )
     if not traps(drift.desired).leads_to(peer):
         return (
-            "none of our connections leads there",
-            "has this VM an encrypting address of that IP version? see the notes of the status",
+            "no connection covers that address",
+            "give this VM an encrypted address of that IP version; see the status's notes",
         )
     return (
-        "its sender is none that our traps know, but a container's or that of another link",
+        "their source address is not this VM's, but a container's or another link's",
         (
-            "translate containers to this VM's address; write agent.inside where a judged link"
-            " leads to this VM's own containers only; list an own address that shall speak clear,"
-            " such as a virtual one on lo, in no_ipsec_subnets"
+            "masquerade containers as this VM; write agent.inside for a guarded link that leads"
+            " to containers only; list an own address that must stay clear, such as a virtual"
+            " one on lo, in no_ipsec_subnets"
         ),
     )
 
@@ -250,10 +247,10 @@ def _misplaced(table: GuardTable) -> tuple[Problem, ...]:
         Problem(
             "source-misplaced",
             Severity.WARNING,
-            f"something here would send clear to encrypted addresses from {_counted(sources)},"
-            " which the link that it leaves by does not have; it was dropped",
-            "let the program send from the address of its link, or from any; one that shall speak"
-            " clear, such as a virtual address on lo, belongs into no_ipsec_subnets of every VM",
+            f"the guard dropped clear packets to encrypted addresses from {_counted(sources)},"
+            " which their outgoing link does not have",
+            "let the program send from an address of that link; list an address that must stay"
+            " clear, such as a virtual one on lo, in no_ipsec_subnets of every VM",
         ),
     )
 
@@ -271,10 +268,10 @@ def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
         Problem(
             "containers-untranslated",
             Severity.WARNING,
-            f"packets of {_counted(senders)} leave for encrypted addresses in clear, as these"
-            " senders are in no ipsec subnet",
-            "translate them to this VM's address (masquerade); where they shall speak clear, list"
-            " their subnet in no_ipsec_subnets of every VM",
+            f"packets from {_counted(senders)} leave in clear for encrypted addresses: these"
+            " senders are in no ipsec subnet and not behind NAT",
+            "masquerade them as this VM; if they must stay clear, list their subnet in"
+            " no_ipsec_subnets of every VM",
         ),
     )
 
@@ -289,9 +286,9 @@ def _unjudged(
             "link-not-judged",
             # Made by software, mostly for containers; a network card leads out of the VM.
             Severity.INFO if seen.link in links and links[seen.link].kind else Severity.WARNING,
-            f"{several(seen.packets, 'packet')} between encrypted addresses went over {seen.link}"
-            f" in clear, which the guard does not judge:"
-            f" {reasons.get(seen.link, 'it was inside then')}",
+            f"{several(seen.packets, 'packet')} between encrypted addresses went in clear over"
+            f" {seen.link}, which is not guarded:"
+            f" {reasons.get(seen.link, 'it led to containers only before')}",
             f"if {seen.link} leaves this VM, write agent.uplinks:"
             f" [{', '.join((*config.agent.uplinks, seen.link))}]",
             seen.link,
@@ -305,7 +302,7 @@ def _offloaded(desired: Desired, observed: Observed, table: GuardTable) -> tuple
     text = wanted_flow_rules(desired.guard, table.flowtables, observed.network.links)
     held = bool(text) and table.flow_rules == mark(text)
     happens = (
-        f"what is not encrypted then is dropped ({table.offloaded} packets by now), and these"
+        f"the guard drops the clear ones ({several(table.offloaded, 'packet')} so far), so these"
         " connections break"
         if held
         else "they may leave in clear"
@@ -314,10 +311,10 @@ def _offloaded(desired: Desired, observed: Observed, table: GuardTable) -> tuple
         Problem(
             "flows-offloaded",
             Severity.WARNING if held else Severity.CRITICAL,
-            f"the flowtable {name} forwards connections of containers past IPsec and the guard;"
+            f"flowtable {name} forwards connections of containers past IPsec and the guard;"
             f" {happens}",
-            f"nft delete flowtable {name}, and the rules with `flow add` before it; or take its"
-            " devices away",
+            f"delete the rules with `flow add`, then run `nft delete flowtable {name}`; or remove"
+            " its devices",
             name,
         )
         for name in table.flowtables
@@ -328,8 +325,8 @@ def _full(table: GuardTable) -> tuple[Problem, ...]:
     sets = {
         "clear_in": table.clear_in,
         "clear_out": table.clear_out,
-        "misplaced": table.misplaced,
-        "untranslated": table.untranslated,
+        "wrong_source": table.misplaced,
+        "nat_bypassed": table.untranslated,
     }
     full = tuple(
         name
@@ -342,9 +339,10 @@ def _full(table: GuardTable) -> tuple[Problem, ...]:
         Problem(
             "guard-counters-full",
             Severity.INFO,
-            f"the guard names no further peers in {listed(full)}; it drops theirs all the same",
-            "an address is forgotten an hour after its last packet; `ipsec-agent guard down` and"
-            " `up` forget them now",
+            f"the guard's lists are full ({listed(full)}): it drops further peers without naming"
+            " them",
+            "an address leaves an hour after its last packet; `ipsec-agent guard down` and"
+            " `ipsec-agent guard up` empty them now",
         ),
     )
 

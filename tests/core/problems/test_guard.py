@@ -80,10 +80,10 @@ def test_received() -> None:
     assert found.severity is Severity.WARNING
     assert found.message == (
         "10.0.0.7 (12 packets), 10.0.1.1 (3 packets), 10.0.1.2 (3 packets) and 2 more"
-        " send us clear; all of it was dropped"
+        " send clear packets to this VM; the guard dropped them"
     )
     assert VM.table(clear_in=(peer("10.0.0.7"),)).problems()["clear-received"].message == (
-        "10.0.0.7 (3 packets) sends us clear; all of it was dropped"
+        "10.0.0.7 (3 packets) sends clear packets to this VM; the guard dropped them"
     )
 
 
@@ -120,10 +120,9 @@ def test_because_of_charon() -> None:
     (hung,) = prevented(VM.but(charon=replace(CHARON, responsive=False, missed=1, idle=1)))
 
     assert down.message == (
-        "something here would send clear to 10.0.0.9 (3 packets), because charon does not run;"
-        " it was dropped"
+        "the guard dropped clear packets to 10.0.0.9 (3 packets): charon is not running"
     )
-    assert "because charon does not answer" in hung.message
+    assert "charon does not answer" in hung.message
 
 
 def test_because_of_a_trap() -> None:
@@ -141,8 +140,8 @@ def test_because_of_a_trap() -> None:
     (near,) = prevented(vm, "10.0.0.9")
     (far,) = prevented(vm, "10.0.1.9")
 
-    assert "because the trap of ipsec-10.0.0.0/24 is missing" in near.message
-    assert "because its sender is none that our traps know" in far.message
+    assert "the trap of ipsec-10.0.0.0/24 is missing" in near.message
+    assert "their source address is not this VM's" in far.message
 
 
 def test_because_of_a_foreign_policy() -> None:
@@ -152,14 +151,14 @@ def test_because_of_a_foreign_policy() -> None:
 
     (found,) = prevented(VM.but(policies=(*VM.observed.policies, strange)))
 
-    assert "because a policy that is not ours lets it through" in found.message
+    assert "a foreign policy lets them through" in found.message
 
 
 def test_because_of_no_connection() -> None:
     """Where no connection leads, there is no trap."""
     (found,) = prevented(healthy_vm(config(("10.0.0.0/24", "fd00::/64"))), "fd00::9")
 
-    assert "because none of our connections leads there" in found.message
+    assert "no connection covers that address" in found.message
 
 
 def test_broadcast_is_no_peer() -> None:
@@ -188,7 +187,7 @@ def test_misplaced() -> None:
 
     assert first.problems == ()
     assert (found.code, found.severity) == ("source-misplaced", Severity.WARNING)
-    assert "from 172.17.0.1 (7 packets), which the link" in found.message
+    assert "from 172.17.0.1 (7 packets), which their outgoing link" in found.message
     assert VM.table(misplaced=(peer("172.17.0.1", idle=RECENT),)).assess().memory.seen == ()
 
 
@@ -196,7 +195,7 @@ def test_untranslated() -> None:
     """Containers that leave untranslated are reported with their counts."""
     found = VM.table(untranslated=(peer("172.31.0.2", 7),)).problems()["containers-untranslated"]
 
-    assert found.message.startswith("packets of 172.31.0.2 (7 packets) leave")
+    assert found.message.startswith("packets from 172.31.0.2 (7 packets) leave")
 
 
 def test_a_vm_that_speaks_clear() -> None:
@@ -218,7 +217,9 @@ def test_link_not_judged(link: str, severity: Severity) -> None:
     found = VM.table(unjudged=(ClearLink(link, 5, 500, 0),)).problems()["link-not-judged"]
 
     assert found.severity is severity
-    assert found.message.startswith(f"5 packets between encrypted addresses went over {link}")
+    assert found.message.startswith(
+        f"5 packets between encrypted addresses went in clear over {link}"
+    )
     assert f"write agent.uplinks: [{link}]" in found.hint
     assert VM.table(unjudged=(ClearLink(link, 5, 500, RECENT_FLOW),)).problems() == {}
 
@@ -228,7 +229,7 @@ def test_flowtables() -> None:
     found = VM.table(flowtables=("inet fast f",)).problems()["flows-offloaded"]
 
     assert found.severity is Severity.CRITICAL
-    assert "the flowtable inet fast f forwards connections" in found.message
+    assert "flowtable inet fast f forwards connections" in found.message
     assert "nft delete flowtable inet fast f" in found.hint
     assert "may leave in clear" in found.message
 
@@ -238,7 +239,7 @@ def test_flowtables() -> None:
         vm = VM.table(flowtables=("inet fast f",), flow_rules=rules, offloaded=7)
         found = vm.problems()["flows-offloaded"]
         assert found.severity is severity
-        assert ("is dropped (7 packets by now)" in found.message) is bool(rules)
+        assert ("drops the clear ones (7 packets so far)" in found.message) is bool(rules)
 
 
 def test_counters_full() -> None:
