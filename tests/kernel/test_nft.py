@@ -304,7 +304,7 @@ async def test_what_does_not_load_cannot_be_learnt() -> None:
     """The saved file may be damaged; no table of this VM changes."""
     nft = Nft()
 
-    with pytest.raises(KernelError, match=r"cannot be tried in a namespace: .*Error: "):
+    with pytest.raises(KernelError, match=r"cannot try the guard's table .*Error: "):
         await nft.learn(TEXT.replace("drop", "drip"))
 
     assert await nft.read() is None
