@@ -77,7 +77,6 @@ class CharonConfig(Struct, frozen=True):
     Attributes:
         program: path of charon; "" looks for Debian's.
         plugins: the pinned plugin list; empty for the default one.
-        plugin_dir: where plugins are, "" for the compiled-in place.
         library_path: added as LD_LIBRARY_PATH, for BOSH packages; "" for none.
         log: "journal", or the path of a file.
         settings: further strongswan.conf settings below charon's section, (dotted key, value).
@@ -85,7 +84,6 @@ class CharonConfig(Struct, frozen=True):
 
     program: str = ""
     plugins: tuple[str, ...] = ()
-    plugin_dir: str = ""
     library_path: str = ""
     log: str = "journal"
     settings: tuple[tuple[str, str], ...] = ()

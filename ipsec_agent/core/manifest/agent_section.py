@@ -25,7 +25,7 @@ AGENT_KEYS = frozenset(
         "interval",
     }
 )
-CHARON_KEYS = frozenset({"program", "plugins", "plugin_dir", "library_path", "log", "settings"})
+CHARON_KEYS = frozenset({"program", "plugins", "library_path", "log", "settings"})
 
 LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path (unix(7): sun_path, with its NUL)."""
@@ -108,7 +108,6 @@ def _charon(entry: Entry, complaints: Complaints) -> CharonConfig:
     return CharonConfig(
         program=fields.path_text("program"),
         plugins=tuple(word for text in fields.texts("plugins") for word in text.split()),
-        plugin_dir=fields.path_text("plugin_dir"),
         library_path=_library_path(fields),
         log=log if log == default.log else fields.path_text("log", default.log),
         settings=_settings(fields),
