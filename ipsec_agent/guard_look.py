@@ -99,7 +99,7 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
     filtered = f"; table netdev {GUARD_TABLE} filters them" if held else ""
     notes += [
         f"flowtable {name} forwards connections past the guard{filtered}:"
-        f" run `nft delete flowtable {name}`"
+        f" delete the rules with `flow add`, then run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]
     return Look(state, table, current, saved, tuple(dict.fromkeys(notes)))

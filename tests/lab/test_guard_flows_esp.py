@@ -91,7 +91,7 @@ async def test_a_flowtable_is_named_and_without_it_the_guard_holds(
             notes = (await look(Nft(), None, tmp_path / "guard.nft")).notes
         assert found is not None
         assert found.flowtables == ("inet fast f",)
-        assert [note for note in notes if note.endswith("nft delete flowtable inet fast f")]
+        assert [note for note in notes if "`nft delete flowtable inet fast f`" in note]
 
         run("nft", FLOWTABLE_GONE, ns=A)
         for _ in range(3):
