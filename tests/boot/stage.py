@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from tests.boot.apparmor import load_profiles
@@ -164,7 +165,11 @@ def outliving(netns: str, program: Path, *arguments: str) -> None:
         subprocess.Popen(
             [f"@{program.stem}", "-S", str(program), *arguments],
             executable=os.path.realpath(sys.executable),
-            env={"PYTHONHOME": sys.base_prefix, "PYTHONPATH": str(ROOT), "LAB_TIME_SCALE": "6"},
+            env={
+                "PYTHONHOME": sys.base_prefix,
+                "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}",
+                "LAB_TIME_SCALE": "6",
+            },
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
