@@ -38,12 +38,10 @@ class Renewals:
         Raises:
             CharonError: the last attempt with it failed; this call begins none.
         """
-        task = self._tasks.pop(connection.name, None)
-        if task is not None and not task.done():
-            self._tasks[connection.name] = task
+        if connection.name in self.under_way:
             return
-        if task is not None:
-            task.result()
+        if (ended := self._tasks.pop(connection.name, None)) is not None:
+            ended.result()
         task = asyncio.create_task(self._renew(connection), name=connection.name)
         self._tasks[connection.name] = task
         task.add_done_callback(lambda _task: self._ended())
