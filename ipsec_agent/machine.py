@@ -137,4 +137,4 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
             await machine.charon()
             yield machine
         finally:
-            await machine.forget_question()
+            await machine.forget_charon()

@@ -94,7 +94,7 @@ class CharonHost:
         """
         process = find_charon(self._vici, self._conf)
         if process is None or self._process is None or process.started != self._process.started:
-            await self.forget_question()
+            await self.forget_charon()
         self._process = process
         if process is None:
             return None
@@ -151,8 +151,8 @@ class CharonHost:
             silent=silence.seconds,
         )
 
-    async def forget_question(self) -> None:
-        """Cancel the question; to be called at the end, too."""
+    async def forget_charon(self) -> None:
+        """Drop what concerns a charon that is gone: the question, the session, the renewals."""
         question, self._question = self._question, None
         self._silence = Silence()
         await self._end_session()

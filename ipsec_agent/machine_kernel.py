@@ -102,10 +102,25 @@ class KernelHost:
     async def load_guard(self, guard: DesiredGuard) -> None:
         """Load the guard's table."""
         async with self._exempting:
-            exempt = self._still(guard.exempt)
-            with self._table.changing():
-                await self._nft.load(guard.text, exempt_update(exempt, guard.overlay_ports))
-            self._exempt = exempt
+            await self._load_guard(guard, self._still(guard.exempt))
+
+    async def restore_guard(self, guard: DesiredGuard) -> bool:
+        """Load the guard's table where it is gone or altered; whether it was.
+
+        Between two passes: of the links, those stay exempt that were, since only a pass knows more.
+        """
+        table = await self.guard()
+        if table is not None and table.mark == guard.mark:
+            return False
+        async with self._exempting:
+            exempt = self._exempt or ()
+            await self._load_guard(guard, tuple(one for one in guard.exempt if one in exempt))
+        return True
+
+    async def _load_guard(self, guard: DesiredGuard, exempt: tuple[LinkId, ...]) -> None:
+        with self._table.changing():
+            await self._nft.load(guard.text, exempt_update(exempt, guard.overlay_ports))
+        self._exempt = exempt
 
     async def saved_guard(self) -> str:
         """The mark of what the next boot loads as the guard, "" where there is none."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -13,12 +13,13 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import judging_all, unplaced
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie, lies
+from ipsec_agent.core.model import DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
-from ipsec_agent.core.steps import Step
+from ipsec_agent.core.steps import KernelStep, LoadGuard, Step
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.core.wish import wish
 from ipsec_agent.errors import (
@@ -42,12 +43,21 @@ ROUNDS = 4
 RETRY_FIRST, RETRY_MOST = 0.5, 30.0
 """Seconds before a failed pass is tried again: doubled each time, up to the most."""
 
+GUARD_LOOK = 0.25
+"""Seconds between looks at the guard while something waits for charon: what was kept of it since
+the last event costs nothing."""
+
+T = TypeVar("T")
+
 
 class Host(ReadableHost, ActingHost, Protocol):
     """All that the loop needs of the host."""
 
     def adopt(self, config: Config) -> None:
         """Take another config."""
+
+    async def restore_guard(self, guard: DesiredGuard) -> bool:
+        """Load the guard's table where it is gone or altered; whether it was."""
 
 
 class Reconciler:
@@ -164,7 +174,7 @@ class Reconciler:
         self._failures = {}
         done: list[str] = []
         told: dict[Lie, None] = {}
-        drift = Drift(self._desired, await observe(self._host))
+        drift = Drift(self._desired, await self._guarding(observe(self._host), done))
         self._budget = self._budget.at(drift.observed.time)
         for _ in range(ROUNDS):
             self._decide(drift.observed)
@@ -178,7 +188,7 @@ class Reconciler:
             if not affordable:
                 break
             going_on = await self._act(affordable, done)
-            drift = Drift(self._desired, await observe(self._host))
+            drift = Drift(self._desired, await self._guarding(observe(self._host), done))
             if not going_on:
                 break
         # What a new config asked for had this pass; from now on it is repair.
@@ -232,7 +242,10 @@ class Reconciler:
         before = len(done)
         for step in steps:
             try:
-                await perform(step, self._host)
+                if isinstance(step, KernelStep):
+                    await perform(step, self._host)
+                else:
+                    await self._guarding(perform(step, self._host), done)
                 done.append(str(step))
             except AgentError as error:
                 self._failures[str(step)] = error
@@ -240,6 +253,27 @@ class Reconciler:
                 if isinstance(error, CharonGoneError | CharonTimeoutError | CharonStartError):
                     return False
         return len(done) > before
+
+    async def _guarding(self, work: Coroutine[Any, Any, T], done: list[str]) -> T:
+        """What comes of some work, which may wait for charon; the guard is not left to wait, too.
+
+        Raises:
+            AgentError: the work raised it.
+        """
+        task = asyncio.create_task(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=GUARD_LOOK))[0]:
+                # What fails here the pass itself finds, and tells.
+                with contextlib.suppress(AgentError):
+                    await self._restore_guard(done)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _restore_guard(self, done: list[str]) -> None:
+        guard = self._desired.guard
+        if guard is not None and await self._host.restore_guard(guard):
+            done.append(str(LoadGuard(guard)))
 
     async def _report(self, drift: Drift, done: list[str], told: tuple[Lie, ...]) -> Snapshot:
         self.snapshot = self.reporter.report(

@@ -160,6 +160,12 @@ class FakeMachine:
             overlay_ports=guard.overlay_ports,
         )
 
+    async def restore_guard(self, guard: DesiredGuard) -> bool:
+        if self.table is not None and self.table.mark == guard.mark:
+            return False
+        await self.load_guard(guard)
+        return True
+
     async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
         self._call("exempt links")
         assert self.table is not None

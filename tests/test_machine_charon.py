@@ -44,7 +44,7 @@ class Loop:
                     await self.woken.wait()
             self.woken.clear()
             self.seen.append(await self.host.charon())
-        await self.host.forget_question()
+        await self.host.forget_charon()
         return time.monotonic() - began
 
 
@@ -105,7 +105,7 @@ async def test_sleep_is_no_silence(loop: Loop, tmp_path: Path) -> None:
         async with asyncio.timeout(10):
             await loop.woken.wait()
         seen = await loop.host.charon()
-        await loop.host.forget_question()
+        await loop.host.forget_charon()
 
     assert seen is not None
     assert (seen.missed, seen.idle) == (1, 0)
@@ -122,7 +122,7 @@ async def test_while_this_process_sleeps(loop: Loop, tmp_path: Path, delay: floa
         async with asyncio.timeout(10):
             await loop.woken.wait() if delay < 1 else await asyncio.sleep(0.05)
         seen = await loop.host.charon()
-        await loop.host.forget_question()
+        await loop.host.forget_charon()
 
     assert seen is not None
     assert (seen.responsive, seen.missed) == (delay < 1, 0)
@@ -133,7 +133,7 @@ async def test_no_pass_ends_while_this_process_sleeps(loop: Loop, tmp_path: Path
     with charon(tmp_path, delay=0.002):
         asyncio.get_running_loop().call_later(0.01, time.sleep, 3 * DEADLINE)
         seen = await loop.host.charon()
-        await loop.host.forget_question()
+        await loop.host.forget_charon()
 
     assert seen is not None
     assert seen.responsive

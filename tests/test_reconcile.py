@@ -1,5 +1,6 @@
 """The loop on a machine of dicts: it converges from any state, with a failure at any step."""
 
+import asyncio
 import errno
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -16,7 +17,7 @@ from ipsec_agent.core.observed import IkePorts, IkeSa, Link, Namespace, OwnAddre
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.errors import StartError
-from ipsec_agent.reconcile import Reconciler
+from ipsec_agent.reconcile import GUARD_LOOK, Reconciler
 from ipsec_agent.report import COUNTERPARTS
 from tests.configs import config
 from tests.fakes import PROCESS, FakeMachine, network
@@ -260,6 +261,52 @@ async def test_config_refused_at_runtime() -> None:
     assert "ipsec-10.0.0.0/16" in machine.loaded
     assert "10.0.0.5 is in neither" in snapshot.problems[0].message
     assert snapshot.state is State.DEGRADED
+
+
+@pytest.mark.parametrize("where", ["charon", "load_connection"])
+async def test_the_guard_does_not_wait_for_charon(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Neither while its answer is waited for, nor while a step is; and the pass goes on."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, config())
+    await loop.one_pass()
+    unload_all(machine)
+    real = getattr(machine, where)
+
+    async def after_a_while(*words: object) -> object:
+        monkeypatch.setattr(machine, where, real)
+        lose_guard(machine)
+        await asyncio.sleep(2 * GUARD_LOOK)
+        assert machine.table is not None
+        return await real(*words)
+
+    monkeypatch.setattr(machine, where, after_a_while)
+
+    snapshot = await loop.one_pass()
+
+    assert is_converged(machine, snapshot)
+
+
+async def test_a_guard_that_is_lowered_stays_so_while_charon_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The operator took it down."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, config())
+    loop.lower_guard(lowered=True)
+    await loop.one_pass()
+    real = machine.charon
+
+    async def slow() -> object:
+        await asyncio.sleep(3 * GUARD_LOOK)
+        return await real()
+
+    monkeypatch.setattr(machine, "charon", slow)
+
+    await loop.one_pass()
+
+    assert machine.table is None
 
 
 async def test_a_fresh_agent_that_cannot_place_itself() -> None:

@@ -31,6 +31,9 @@ SETTINGS: dict[str, str] = {
     "install_routes": "no",
     "install_virtual_ip": "no",
     "process_route": "no",
+    # A connection has one own address. Where that goes, charon would negotiate its selectors anew
+    # from another one, and a peer could not tell that from an address that somebody else claims.
+    "plugins.kernel-netlink.roam_events": "no",
     "make_before_break": "yes",
     # Four critical jobs never end; 16 more keep up with 1,000 peers that come at once.
     "threads": "32",

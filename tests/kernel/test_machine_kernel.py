@@ -153,6 +153,24 @@ async def test_what_it_changes_itself_is_read(machine: Run, tmp_path: Path) -> N
     assert "mtu 1400" in machine("ip", "link", "show", "v0")
 
 
+async def test_between_passes_the_guard_comes_back_with_no_further_link_exempt(
+    machine: Run, tmp_path: Path
+) -> None:
+    """One that is as it should be stays; what only the wish exempts has to wait for a pass."""
+    more = DesiredGuard(TEXT, mark(TEXT), exempt=(*INSIDE, LinkId(4712, "gone, too")))
+    async with kept(tmp_path) as it:
+        assert await it.mtu("v0") == 1500
+        await it.host.load_guard(DesiredGuard(TEXT, mark(TEXT), exempt=tuple(INSIDE)))
+        assert not await it.host.restore_guard(more)
+        await it.others(machine, "nft", "delete", "table", "inet", "ipsec_agent")
+
+        assert await it.host.restore_guard(more)
+
+        table = await it.host.guard()
+        assert table is not None
+        assert (table.mark, table.exempt) == (mark(TEXT), tuple(INSIDE))
+
+
 async def test_a_reading_ends_with_its_time(
     machine: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

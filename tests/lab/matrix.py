@@ -40,6 +40,8 @@ PATIENCE = 10.0
 SLOWER = 1.0 if SCALE == 1 else 1.3
 """For limits that mostly are a wait of fixed length."""
 
+LIAR = '"code": "peer-lies"'
+"""What no agent may say of its peer here."""
 
 Moved = tuple[Counter[str], Counter[str]]
 """What the counters of /proc/net/xfrm_stat rose by, on VM a and on its peer."""
@@ -137,6 +139,7 @@ def row(
         bed.settle()
     bed.told, bed.ended = False, set()
     before = (dropped(bed.a.name), dropped(bed.b.name))
+    said = [len(node.log) for node in (bed.a, bed.b)]
     running = {
         name: flood for name, flood in bed.floods.items() if not fault.crash or name in TOWARDS_A
     }
@@ -157,6 +160,8 @@ def row(
         _nothing_lost(flows, fault.racing)
     healing.judge()
     _expected(fault, bed, figures.moved)
+    for node, length in zip((bed.a, bed.b), said, strict=True):
+        assert LIAR not in node.log[length:], f"{node.name} calls its peer a liar: {node.log}"
     bed.flowing(tuple(bed.floods), FLOWS_AGAIN * FACTOR)
     least = int(LEAST * bed.setting.rate * len(flows) * figures.seconds)
     if figures.sends < least:
