@@ -1,5 +1,6 @@
 """A reading that is kept until an event: what seldom changes is read seldom."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -30,21 +31,23 @@ class KeptReading(Generic[T]):
         self._kept: _Kept[T] | None = None
         self._news = 0
         self._listening = False
+        self._reading = asyncio.Lock()
 
     async def get(self) -> T:
-        """The reading: no event was heard since before it began."""
-        kept = self._kept
-        if (
-            kept is not None
-            and self._listening
-            and kept.news == self._news
-            and time.monotonic() - kept.read < self._lasts()
-        ):
-            return kept.value
-        news, began = self._news, time.monotonic()
-        value = await self._read()
-        self._kept = _Kept(value, news, began)
-        return value
+        """The reading: no event was heard since before it began; two who ask at once share one."""
+        async with self._reading:
+            kept = self._kept
+            if (
+                kept is not None
+                and self._listening
+                and kept.news == self._news
+                and time.monotonic() - kept.read < self._lasts()
+            ):
+                return kept.value
+            news, began = self._news, time.monotonic()
+            value = await self._read()
+            self._kept = _Kept(value, news, began)
+            return value
 
     @property
     def age(self) -> float:

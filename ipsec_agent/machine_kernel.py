@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,9 +201,14 @@ class KernelHost:
             group.create_task(self._watch_guard(wake), name="guard events")
 
     async def _watch_links(self, wake: Callable[[], None]) -> None:
+        names = socket.if_nameindex()
+
         def renamed() -> None:
-            # A listing of the table names links.
-            self._table.outdated()
+            nonlocal names
+            # A listing of the table names links, and costs more than all else that a pass reads.
+            if (now := socket.if_nameindex()) != names:
+                names = now
+                self._table.outdated()
             wake()
 
         with self._network.hearing(renamed) as told:

@@ -85,6 +85,24 @@ async def test_an_event_during_a_reading(thing: Thing) -> None:
         assert await reading.get() == 2
 
 
+async def test_two_who_ask_at_once(thing: Thing) -> None:
+    """They share one reading; where nobody listens, or one fails, each has its own."""
+    reading, thing.slow = kept(thing), asyncio.Event()
+
+    async def both() -> list[int | BaseException]:
+        async with asyncio.timeout(5):
+            return [*await asyncio.gather(reading.get(), reading.get(), return_exceptions=True)]
+
+    thing.slow.set()
+    assert await both() == [1, 2]
+    with reading.hearing(lambda: None) as told:
+        told()
+        assert await both() == [3, 3]
+        told()
+        thing.refuses = True
+        assert [type(answer) for answer in await both()] == [KernelError, KernelError]
+
+
 async def test_an_own_change(thing: Thing) -> None:
     """Its own event need not have come yet; and one that fails may have changed something."""
     reading = kept(thing)

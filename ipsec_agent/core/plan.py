@@ -207,10 +207,17 @@ def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
 
 
 def _terminations(desired: Desired, charon: Charon) -> tuple[TerminateSa, ...]:
-    """SAs with peers that no connection covers any more."""
+    """SAs with peers that no connection covers any more.
+
+    From an address that this VM has no more, no question reaches the peer, and no answer comes.
+    """
     trapped = traps(desired)
     return tuple(
-        TerminateSa(sa.unique_id, f"no connection encrypts with {sa.remote} any more")
+        TerminateSa(
+            sa.unique_id,
+            f"no connection encrypts with {sa.remote} any more",
+            at_once=sa.local not in desired.addresses,
+        )
         for sa in charon.sas
         if sa.children
         and not any(trapped.covers(child.local, child.remote) for child in sa.children)

@@ -538,6 +538,23 @@ def test_sa_of_a_removed_subnet() -> None:
     assert [type(step) for step in steps] == [TerminateSa]
 
 
+def test_sa_of_an_address_that_is_gone() -> None:
+    """No answer of the peer would come to it."""
+    here, gone = desired(config(), HERE), ip_address("10.7.0.5")
+    sa = sa_with("10.7.0.9")
+    child = replace(sa.children[0], local=(ip_network(gone),))
+
+    (lost,) = plan(
+        Drift(here, loaded_world(here, sas=(replace(sa, local=gone, children=(child,)),)))
+    )
+    (kept,) = plan(Drift(here, loaded_world(here, sas=(sa,))))
+
+    assert isinstance(lost, TerminateSa)
+    assert lost.at_once
+    assert isinstance(kept, TerminateSa)
+    assert not kept.at_once
+
+
 def test_foreign() -> None:
     """A CHILD_SA's own policies are no strangers; another program's are."""
     wish = desired(config(), HERE)

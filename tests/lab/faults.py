@@ -52,9 +52,9 @@ NEGOTIATED = REMOVED | {"XfrmOutNoStates", "XfrmInNoStates", "XfrmAcquireError"}
 """Beside that: packets to a peer wait for an SA, one that is not there any more is still sent on,
 and one is sent on before the VM that asked for it has installed it (strongSwan, child_create.c)."""
 
-ORPHANED = NEGOTIATED | {"XfrmInTmplMismatch"}
-"""And the SAs of a charon that died go on, with a reqid that the traps of the next one do not ask
-for (xfrm_policy.c: __xfrm_policy_check)."""
+UNHEARD = NEGOTIATED | {"XfrmInTmplMismatch"}
+"""And IKE for a charon that is not there: what no socket wants meets the trap, as all that is clear
+does (net/ipv4/udp.c: __udp4_lib_rcv; seen)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from tests.lab.faults import (
     LOST,
     MISSED,
     NEGOTIATED,
-    ORPHANED,
     REMOVED,
     STARTING,
     STOPPED,
+    UNHEARD,
     Fault,
 )
 from tests.lab.questions import (
@@ -74,7 +74,7 @@ ROWS = (
         charon_loaded,
         KILLED,
         shown=(BARE,),
-        moves=ORPHANED,
+        moves=UNHEARD,
     ),
     Fault("charon stopped by a signal", faults.stop_charon, charon_runs, STOPPED),
     Fault(
@@ -84,7 +84,7 @@ ROWS = (
         KILLED,
         slow=MISSED,
         shown=(),
-        moves=ORPHANED,
+        moves=UNHEARD,
     ),
     Fault(
         "charon's socket removed",
@@ -93,7 +93,7 @@ ROWS = (
         KILLED,
         slow=STARTING,
         shown=(),
-        moves=ORPHANED,
+        moves=UNHEARD,
     ),
     Fault(
         "an address added",
@@ -152,7 +152,7 @@ ROWS = (
         faults.upgrade,
         charon_loaded,
         AGENT_START,
-        moves=ORPHANED,
+        moves=UNHEARD,
     ),
     *(
         Fault(f"second link: {name}", partial(do, nic=1), question, limit, nics=2, shown=())
@@ -252,7 +252,7 @@ ROWS = (
         arrives_at_a,
         LOST,
         crash=True,
-        moves=NEGOTIATED,
+        moves=UNHEARD,
         shown=(),
     ),
     Fault(
@@ -263,6 +263,6 @@ ROWS = (
         crash=True,
         slow=DPD,
         shown=(),
-        moves=NEGOTIATED,
+        moves=UNHEARD,
     ),
 )
