@@ -129,6 +129,10 @@ async def test_what_others_change_is_read(machine: Run, tmp_path: Path) -> None:
         await it.others(machine, "ip", "link", "set", "v0", "mtu", "1400")
         assert await it.mtu("v0") == 1400
         assert await it.host.guard() is None
+        assert it.readings["guard"] == before
+        await it.others(machine, "ip", "link", "set", "v0", "name", "v2")
+        assert await it.mtu("v2") == 1400
+        assert await it.host.guard() is None
         assert it.readings["guard"] == before + 1
 
 

@@ -155,11 +155,26 @@ ROWS = (
         moves=UNHEARD,
     ),
     *(
-        Fault(f"second link: {name}", partial(do, nic=1), question, limit, nics=2, shown=())
-        for name, do, question, limit in (
-            ("a policy deleted", faults.delete_trap, policies_there, BY_EVENT),
-            ("its address gone and back", faults.blink_address, arrives, FLOWS_AGAIN),
-            ("down and up", faults.blink_link, arrives, FLOWS_AGAIN),
+        Fault(
+            f"second link: {name}",
+            partial(do, nic=1),
+            question,
+            limit,
+            nics=2,
+            shown=(),
+            moves=moves,
+        )
+        for name, do, question, limit, moves in (
+            ("a policy deleted", faults.delete_trap, policies_there, BY_EVENT, frozenset[str]()),
+            # Its SAs end with it.
+            (
+                "its address gone and back",
+                faults.blink_address,
+                arrives,
+                FLOWS_AGAIN,
+                NEGOTIATED,
+            ),
+            ("down and up", faults.blink_link, arrives, FLOWS_AGAIN, frozenset[str]()),
         )
     ),
     Fault(
