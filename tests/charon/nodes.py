@@ -70,9 +70,16 @@ def as_nobody(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def until(
-    what: Callable[[], Any], message: str, deadline: float = DEADLINE, *, every: float = EVERY
+    what: Callable[[], Any],
+    message: str | Callable[[], str],
+    deadline: float = DEADLINE,
+    *,
+    every: float = EVERY,
 ) -> Any:
     """The first true answer, asked for every so many seconds.
+
+    Args:
+        message: what did not come, or what tells it at the end of the time.
 
     Raises:
         AssertionError: none came in time.
@@ -83,7 +90,8 @@ def until(
         if answer:
             return answer
         time.sleep(every)
-    raise AssertionError(f"not within {deadline} s: {message}")
+    told = message if isinstance(message, str) else message()
+    raise AssertionError(f"not within {deadline} s: {told}")
 
 
 NO_ESP = "esp-unavailable"

@@ -105,12 +105,13 @@ def _all_new(bed: Bed, found: Callable[[Node], set[int]]) -> Iterator[None]:
     """Wait at the end until both VMs have others than they had at the beginning."""
     old = {node.name: found(node) for node in (bed.a, bed.b)}
     yield
+
+    def shown() -> str:
+        has = {node.name: sas(node) for node in (bed.a, bed.b)}
+        return f"new SAs only: had {old}, has {has}: {bed.b.charon_log[-3000:]}"
+
     for node in (bed.a, bed.b):
-        until(
-            functools.partial(_has_others, node, found, old[node.name]),
-            f"{node.name} has new SAs only: {bed.a.charon_log[-3000:]}",
-            10 * SCALE,
-        )
+        until(functools.partial(_has_others, node, found, old[node.name]), shown, 10 * SCALE)
 
 
 def _has_others(node: Node, found: Callable[[Node], set[int]], old: set[int]) -> bool:
