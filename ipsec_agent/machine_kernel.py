@@ -58,6 +58,8 @@ class KernelHost:
         self._allowed: frozenset[LinkId] | None = None
         self._exempt: tuple[LinkId, ...] | None = None
         self._exempting = asyncio.Lock()
+        self._mark: str | None = None
+        self._disturbed = 0
         self._network = KeptReading(links.facts, lasts)
         self._table = KeptReading(nft.read, lambda: min(lasts(), TABLE_LASTS))
 
@@ -80,7 +82,10 @@ class KernelHost:
 
     async def guard(self) -> GuardTable | None:
         """The guard's table, None where there is none."""
+        disturbed = self._disturbed
         table = await self._table.get()
+        if disturbed == self._disturbed:
+            self._mark = table.mark if table else ""
         if self._exempt is None and table is not None:
             self._exempt = table.exempt
         return table and table.aged(int(self._table.age))
@@ -110,8 +115,9 @@ class KernelHost:
 
         Between two passes: of the links, those stay exempt that were, since only a pass knows more.
         """
-        table = await self.guard()
-        if table is not None and table.mark == guard.mark:
+        if self._mark is None:
+            await self.guard()
+        if self._mark == guard.mark:
             return False
         async with self._exempting:
             exempt = self._exempt or ()
@@ -119,9 +125,10 @@ class KernelHost:
         return True
 
     async def _load_guard(self, guard: DesiredGuard, exempt: tuple[LinkId, ...]) -> None:
+        self._mark = None
         with self._table.changing():
             await self._nft.load(guard.text, exempt_update(exempt, guard.overlay_ports))
-        self._exempt = exempt
+        self._exempt, self._mark = exempt, guard.mark
 
     async def saved_guard(self) -> str:
         """The mark of what the next boot loads as the guard, "" where there is none."""
@@ -178,6 +185,7 @@ class KernelHost:
         """Remove the guard's table."""
         with self._table.changing():
             await self._nft.delete()
+        self._mark = ""
 
     async def set_mtu(self, link: int, mtu: int) -> None:
         """Set a link's MTU, and first that of its other end inside a container."""
@@ -216,7 +224,13 @@ class KernelHost:
 
     async def _watch_guard(self, wake: Callable[[], None]) -> None:
         """While no listener runs, each pass reads the guard; without nf_tables, too."""
+
+        def disturbed() -> None:
+            self._disturbed += 1
+            self._mark = None
+            wake()
+
         while True:
-            with contextlib.suppress(KernelError), self._table.hearing(wake) as told:
+            with contextlib.suppress(KernelError), self._table.hearing(disturbed) as told:
                 await self._nft.watch(told)
             await asyncio.sleep(REWATCH)

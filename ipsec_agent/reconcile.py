@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.budget import Budget
@@ -44,8 +45,8 @@ RETRY_FIRST, RETRY_MOST = 0.5, 30.0
 """Seconds before a failed pass is tried again: doubled each time, up to the most."""
 
 GUARD_LOOK = 0.25
-"""Seconds between looks at the guard while something waits for charon: what was kept of it since
-the last event costs nothing."""
+"""Seconds between looks at the guard while something waits for charon; one that no event has told
+of costs nothing."""
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ class Reconciler:
         self._failures = {}
         done: list[str] = []
         told: dict[Lie, None] = {}
-        drift = Drift(self._desired, await self._guarding(observe(self._host), done))
+        drift = Drift(self._desired, await self._observe(done))
         self._budget = self._budget.at(drift.observed.time)
         for _ in range(ROUNDS):
             self._decide(drift.observed)
@@ -188,7 +189,7 @@ class Reconciler:
             if not affordable:
                 break
             going_on = await self._act(affordable, done)
-            drift = Drift(self._desired, await self._guarding(observe(self._host), done))
+            drift = Drift(self._desired, await self._observe(done))
             if not going_on:
                 break
         # What a new config asked for had this pass; from now on it is repair.
@@ -254,6 +255,16 @@ class Reconciler:
                     return False
         return len(done) > before
 
+    async def _observe(self, done: list[str]) -> Observed:
+        before = len(done)
+        observed = await self._guarding(observe(self._host), done)
+        if len(done) == before:
+            return observed
+        # What was read of the guard may be older than what came back.
+        with contextlib.suppress(AgentError):
+            return replace(observed, guard=await self._host.guard())
+        return observed
+
     async def _guarding(self, work: Coroutine[Any, Any, T], done: list[str]) -> T:
         """What comes of some work, which may wait for charon; the guard is not left to wait, too.
 
@@ -271,7 +282,7 @@ class Reconciler:
             task.cancel()
 
     async def _restore_guard(self, done: list[str]) -> None:
-        guard = self._desired.guard
+        guard = self._desired.guard if self._desired.placed else None
         if guard is not None and await self._host.restore_guard(guard):
             done.append(str(LoadGuard(guard)))
 
