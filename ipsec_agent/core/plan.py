@@ -132,7 +132,7 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
         *_reinstalls(drift, loaded_anew, told),
         *orphan_steps(drift),
         *_unloads(desired, charon),
-        *_terminations(desired, honest),
+        *_terminations(drift, honest),
         *_lost(fair),
         *endings(honest, observed.states),
         *((Poke(todo.poke),) if todo.poke else ()),
@@ -206,20 +206,19 @@ def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
     return tuple(UnloadConnection(name) for name in ordered)
 
 
-def _terminations(desired: Desired, charon: Charon) -> tuple[TerminateSa, ...]:
+def _terminations(drift: Drift, charon: Charon) -> tuple[TerminateSa, ...]:
     """SAs with peers that no connection covers any more.
 
-    From an address that this VM has no more, no question reaches the peer, and no answer comes.
+    Those of an address that is gone stay: no DELETE would reach the peer, they carry nothing, and
+    if it comes back soon, they go on. Else charon's dead peer detection ends them.
     """
-    trapped = traps(desired)
+    trapped = traps(drift.desired)
+    here = {own.address for own in drift.observed.network.addresses}
     return tuple(
-        TerminateSa(
-            sa.unique_id,
-            f"no connection encrypts with {sa.remote} any more",
-            at_once=sa.local not in desired.addresses,
-        )
+        TerminateSa(sa.unique_id, f"no connection encrypts with {sa.remote} any more")
         for sa in charon.sas
         if sa.children
+        and sa.local in here
         and not any(trapped.covers(child.local, child.remote) for child in sa.children)
     )
 
