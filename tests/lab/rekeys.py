@@ -2,14 +2,16 @@
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
 from tests.charon.nodes import SCALE, Node, ip, until
 from tests.lab.bed import Bed
 from tests.lab.deployment import double
 from tests.lab.faults import nft
-from tests.lab.truth import charon_of, child_sas, sas
+from tests.lab.truth import Sa, charon_of, child_sas, sas
 
 REKEYINGS = 5
 """So many in a row of the matrix: what is lost once in 40 is not seen in one."""
@@ -26,29 +28,29 @@ CLOSED = (
 def rekey_children(bed: Bed) -> None:
     """VM a's charon rekeys its CHILD_SAs with the peer, one time after another."""
     for _ in range(REKEYINGS):
-        with _all_new(bed, child_sas):
-            _rekey(bed.a, "child-id", child_sas(bed.a))
+        with _all_new(bed, _children):
+            _rekey(bed.a, "child-id", _children(bed, bed.a))
 
 
 def rekey_children_of_both(bed: Bed) -> None:
     """Both charons rekey the same CHILD_SA at once."""
-    with _all_new(bed, child_sas), _collision(bed, "CHILD_REKEY"):
+    with _all_new(bed, _children), _collision(bed, "CHILD_REKEY"):
         for node in (bed.a, bed.b):
-            _rekey(node, "child-id", child_sas(node))
+            _rekey(node, "child-id", _children(bed, node))
 
 
 def rekey_ike(bed: Bed) -> None:
     """VM a's charon rekeys its IKE_SAs with the peer, one time after another."""
     for _ in range(REKEYINGS):
         with _all_new(bed, _ike):
-            _rekey(bed.a, "ike-id", _ike(bed.a))
+            _rekey(bed.a, "ike-id", _ike(bed, bed.a))
 
 
 def rekey_ike_of_both(bed: Bed) -> None:
     """Both charons rekey the same IKE_SA at once."""
     with _all_new(bed, _ike), _collision(bed, "IKE_REKEY"):
         for node in (bed.a, bed.b):
-            _rekey(node, "ike-id", _ike(node))
+            _rekey(node, "ike-id", _ike(bed, node))
 
 
 def rekey_while_the_link_bounces(bed: Bed) -> float:
@@ -64,7 +66,7 @@ def rekey_while_the_link_bounces(bed: Bed) -> float:
 def peer_ends_children(bed: Bed) -> float:
     """The peer ends the CHILD_SAs, as an administrator there may."""
     bed.ended = child_sas(bed.a)
-    _end(bed.b, child_sas(bed.b))
+    _end(bed.b, _children(bed, bed.b))
     return _over(bed)
 
 
@@ -88,9 +90,22 @@ def _over(bed: Bed) -> float:
     return time.monotonic()
 
 
-def _ike(node: Node) -> set[int]:
-    """The IKE_SAs of a charon that are in force, by number."""
-    return {sa.number for sa in sas(node) if sa.established}
+def _between(bed: Bed, node: Node) -> list[Sa]:
+    """The IKE_SAs in force of one of the two VMs with the other, not with a third one."""
+    other = bed.b if node is bed.a else bed.a
+    shown = json.loads(ip("-j", "addr", "show", netns=other.name))
+    peers = {str(ip_address(one["local"])) for link in shown for one in link["addr_info"]}
+    return [sa for sa in sas(node) if sa.established and str(ip_address(sa.peer)) in peers]
+
+
+def _ike(bed: Bed, node: Node) -> set[int]:
+    """Their numbers."""
+    return {sa.number for sa in _between(bed, node)}
+
+
+def _children(bed: Bed, node: Node) -> set[int]:
+    """The numbers of their CHILD_SAs."""
+    return {child for sa in _between(bed, node) for child in sa.children}
 
 
 def _rekey(node: Node, kind: str, numbers: set[int]) -> None:
@@ -101,9 +116,9 @@ def _rekey(node: Node, kind: str, numbers: set[int]) -> None:
 
 
 @contextlib.contextmanager
-def _all_new(bed: Bed, found: Callable[[Node], set[int]]) -> Iterator[None]:
+def _all_new(bed: Bed, found: Callable[[Bed, Node], set[int]]) -> Iterator[None]:
     """Wait at the end until both VMs have others than they had at the beginning."""
-    old = {node.name: found(node) for node in (bed.a, bed.b)}
+    old = {node.name: found(bed, node) for node in (bed.a, bed.b)}
     yield
 
     def shown() -> str:
@@ -111,11 +126,15 @@ def _all_new(bed: Bed, found: Callable[[Node], set[int]]) -> Iterator[None]:
         return f"new SAs only: had {old}, has {has}: {bed.b.charon_log[-3000:]}"
 
     for node in (bed.a, bed.b):
-        until(functools.partial(_has_others, node, found, old[node.name]), shown, 10 * SCALE)
+        until(
+            functools.partial(_are_others, functools.partial(found, bed, node), old[node.name]),
+            shown,
+            10 * SCALE,
+        )
 
 
-def _has_others(node: Node, found: Callable[[Node], set[int]], old: set[int]) -> bool:
-    now = found(node)
+def _are_others(found: Callable[[], set[int]], old: set[int]) -> bool:
+    now = found()
     return bool(now) and not now & old
 
 

@@ -267,10 +267,12 @@ class Sa:
 
     Attributes:
         number: charon's own.
+        peer: the address of its other end.
         children: the SPIs of every CHILD_SA that it has installed, by its number.
     """
 
     number: int
+    peer: str
     established: bool
     children: dict[int, set[int]]
 
@@ -285,6 +287,7 @@ def sas(node: Node) -> list[Sa]:
         return [
             Sa(
                 int(sa["uniqueid"]),
+                sa["remote-host"].decode(),
                 sa["state"] == b"ESTABLISHED",
                 {
                     int(child["uniqueid"]): {int(child["spi-in"], 16), int(child["spi-out"], 16)}
