@@ -12,7 +12,7 @@ from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.host.files import read_config
+from ipsec_agent.host.files import config_warnings, read_config
 
 
 def load_config(path: Path) -> Config:
@@ -30,7 +30,7 @@ def load_config(path: Path) -> Config:
             hint="nothing was changed",
         )
     log = structlog.get_logger("config")
-    for complaint in parsed.complaints:
+    for complaint in (*parsed.complaints, *config_warnings(path)):
         log.warning("config", complaint=str(complaint))
     return parsed.config
 

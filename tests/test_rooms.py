@@ -16,6 +16,7 @@ WITHIN_HOST = {
     "charon": {"vici_wire"},
     "charon_start": {"files", "own_time", "process", "systemd"},
     "peers": {"files"},
+    "files": {"writers"},
     "link_events": {"rtnetlink"},
     "link_reading": {"link_events", "link_records", "rtnetlink"},
     "link_records": {"rtnetlink", "veth"},

@@ -2,32 +2,60 @@
 
 import contextlib
 import fcntl
+import io
 import os
+import select
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.host.writers import (
+    readers,
+    refuse_writable_config,
+    refuse_writable_directory,
+    trusted,
+)
 
 MAX_CONFIG = 4 * 1024 * 1024
 """Bytes of the largest config that is read."""
 
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+PIPE_DEADLINE = 10.0
+"""Seconds within which a config that comes through a pipe must have come."""
+
 
 def read_config(path: Path) -> str:
-    """The text of a config file.
+    """The text of a config file, or of a pipe such as /dev/stdin.
 
     Raises:
-        ConfigError: it cannot be read, is too large, or is not UTF-8.
+        ConfigError: it cannot be read, is too large, is not UTF-8, or others may write it.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_CONFIG + 1)
+        # A FIFO that nobody writes to must not be waited for.
+        with io.FileIO(path, opener=_without_waiting) as file:
+            kind = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(kind):
+                refuse_writable_config(path)
+            elif not stat.S_ISFIFO(kind):
+                raise ConfigError(f"the config {path} is not a file", hint="give a file's path")
+            raw = _received(path, file)
+            if stat.S_ISFIFO(kind) and not raw:
+                raise ConfigError(
+                    f"the config {path} is a pipe that nobody writes to", hint="give a file's path"
+                )
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no config at {path}", hint="give its path with --config FILE"
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"cannot read the config {path}: {error.strerror}", hint="run this as root"
+            f"cannot read the config {path}: {error.strerror}",
+            hint="run this as root" if isinstance(error, PermissionError) else "",
         ) from error
     if len(raw) > MAX_CONFIG:
         raise ConfigError(f"the config {path} is larger than {MAX_CONFIG} bytes")
@@ -37,6 +65,44 @@ def read_config(path: Path) -> str:
         raise ConfigError(
             f"the config {path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8"
         ) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _received(path: Path, file: io.FileIO) -> bytes:
+    """All that a file or pipe holds, but not much more than a config may have."""
+    received = bytearray()
+    end = time.monotonic() + PIPE_DEADLINE
+    while len(received) <= MAX_CONFIG:
+        part = file.read(1 << 16)
+        if part:
+            received += part
+        elif part is not None:
+            break
+        elif not select.select([file], [], [], max(0.0, end - time.monotonic()))[0]:
+            raise ConfigError(
+                f"the config {path} is a pipe that did not end within {PIPE_DEADLINE:g} s",
+                hint="give a file's path",
+            )
+    return bytes(received)
+
+
+def config_warnings(path: Path) -> tuple[Complaint, ...]:
+    """That others may read the config and the private key in it; as root only, as on the VM."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    who = readers(found) if os.geteuid() == 0 and stat.S_ISREG(found.st_mode) else ""
+    if not who:
+        return ()
+    remedy = f"chmod 0600 {path}"
+    if who == "the group vcap":
+        remedy += " in the job's pre-start: BOSH renders templates 0640 root:vcap at each deploy"
+    message = f"{who} can read this file, which holds a private key"
+    return (Complaint(str(path), 0, "", message, remedy, "warning"),)
 
 
 def write_whole(path: Path, text: str, *, mode: int) -> None:
@@ -66,7 +132,7 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
     """Make a directory and its parents.
 
     Raises:
-        StartError: it cannot be made.
+        StartError: it cannot be made, or others may write it or replace it.
     """
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
@@ -75,32 +141,33 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
             f"cannot create the directory {path}: {error.strerror}",
             hint="run as root, or change agent.run_dir",
         ) from error
+    refuse_writable_directory(path)
 
 
 @contextlib.contextmanager
 def only_agent(path: Path) -> Iterator[None]:
     """Hold the lock that one agent a run directory holds; the file bears the agent's pid.
 
-    The lock goes with the process, however it ends (flock(2)), so a stale file does no harm.
+    The lock goes with the process, however it ends (flock(2)), so a stale file does no harm. Who
+    can open the file can hold the lock, so nobody else may.
 
     Raises:
-        StartError: another agent holds it.
+        StartError: another agent holds it, or the file is another user's.
     """
     try:
-        file = path.open("a+")
+        file = os.fdopen(os.open(path, LOCK_FLAGS, 0o600), "r+")
     except OSError as error:
         raise StartError(
             f"cannot open {path}: {error.strerror}", hint="run as root, or change agent.run_dir"
         ) from error
     with file:
+        if not trusted(os.fstat(file.fileno()).st_uid):
+            raise StartError(f"{path} is another user's", hint=f"end what uses it, and rm {path}")
+        os.fchmod(file.fileno(), 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            raise StartError(
-                f"another ipsec-agent is already running (pid {file.read().strip() or 'unknown'})",
-                hint="see `ipsec-agent status`, or stop it with `ipsec-agent stop`",
-            ) from error
+            raise _locked(path, file.read()) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -108,3 +175,16 @@ def only_agent(path: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _locked(path: Path, content: str) -> StartError:
+    noted = content.strip()
+    if noted.isdecimal() and Path(f"/proc/{noted}").exists():
+        return StartError(
+            f"another ipsec-agent is already running (pid {noted})",
+            hint="see `ipsec-agent status`, or stop it with `ipsec-agent stop`",
+        )
+    return StartError(
+        f"another program holds the lock on {path}, and no agent wrote its pid there",
+        hint=f"find it with `fuser -v {path}`, and end it",
+    )

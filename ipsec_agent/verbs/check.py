@@ -11,7 +11,7 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.files import read_config
+from ipsec_agent.host.files import config_warnings, read_config
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -24,8 +24,9 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if arguments.machine and os.geteuid() != 0:
         raise StartError("check --machine needs root to add a test SA", hint="run it with sudo")
-    parsed = parse(read_config(Path(arguments.file)), file=arguments.file, now=datetime.now(UTC))
-    for complaint in parsed.complaints:
+    path = Path(arguments.file)
+    parsed = parse(read_config(path), file=arguments.file, now=datetime.now(UTC))
+    for complaint in (*parsed.complaints, *config_warnings(path)):
         sys.stderr.write(f"{complaint}\n")
     if parsed.config is None:
         errors = sum(complaint.severity == "error" for complaint in parsed.complaints)

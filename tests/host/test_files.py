@@ -1,5 +1,6 @@
 """Files of the agent: the config is read, ours are written whole, one agent holds a directory."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.host import files
 from ipsec_agent.host.files import MAX_CONFIG, make_directory, only_agent, read_config, write_whole
 
 HOLDER = """
@@ -52,6 +54,38 @@ def test_read_largest(tmp_path: Path) -> None:
     path.write_bytes(b"a" * MAX_CONFIG)
 
     assert len(read_config(path)) == MAX_CONFIG
+
+
+def test_read_a_pipe(tmp_path: Path) -> None:
+    """What a program writes into a pipe is read to its end, such as `check /dev/stdin`."""
+    reading, writing = os.pipe()
+    with subprocess.Popen(["/bin/sh", "-c", "sleep 0.2; echo 'ipsec: {}'"], stdout=writing):
+        os.close(writing)
+        text = read_config(Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+
+    assert text == "ipsec: {}\n"
+
+
+def test_read_a_pipe_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe without a writer, or one that goes on for ever, ends with a sentence."""
+    monkeypatch.setattr(files, "PIPE_DEADLINE", 0.2)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="pipe is a pipe that nobody writes to"):
+        read_config(path)
+    writer = os.open(path, os.O_RDWR)
+    try:
+        with pytest.raises(ConfigError, match=r"did not end within 0\.2 s"):
+            read_config(path)
+    finally:
+        os.close(writer)
+
+
+def test_read_a_device() -> None:
+    """A device is no config."""
+    with pytest.raises(ConfigError, match="/dev/zero is not a file"):
+        read_config(Path("/dev/zero"))
 
 
 def test_read_absent(tmp_path: Path) -> None:
@@ -143,6 +177,74 @@ def test_only_agent_killed(tmp_path: Path) -> None:
     assert path.read_text() == f"{holder.pid}\n"
     with only_agent(path):
         assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_only_agent_is_ours_alone(tmp_path: Path) -> None:
+    """Who cannot open the file cannot hold its lock, whatever its mode was, or the umask."""
+    path = tmp_path / "agent.pid"
+    path.write_text("")
+    path.chmod(0o666)
+    before = os.umask(0)
+    try:
+        with only_agent(path):
+            loose = stat.S_IMODE(path.stat().st_mode)
+        path.unlink()
+        with only_agent(path):
+            fresh = stat.S_IMODE(path.stat().st_mode)
+    finally:
+        os.umask(before)
+
+    assert (loose, fresh) == (0o600, 0o600)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_hold_the_lock(tmp_path: Path) -> None:
+    """An ordinary user's flock does not keep the next agent out."""
+    path = tmp_path / "agent.pid"
+    with only_agent(path):
+        pass
+    tmp_path.chmod(0o711)
+    thief = subprocess.run(
+        ["/usr/bin/flock", "--nonblock", "--shared", path.name, "true"],
+        cwd=tmp_path,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert "Permission denied" in thief.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_only_agent_of_another_user(tmp_path: Path) -> None:
+    """A file that another user made is no lock, nor is a link."""
+    path = tmp_path / "agent.pid"
+    path.write_text("")
+    os.chown(path, 65534, 65534)
+    with pytest.raises(StartError, match=r"agent\.pid is another user's"), only_agent(path):
+        pass
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartError, match="cannot open"), only_agent(path):
+        pass
+
+
+def test_only_agent_locked_by_a_stranger(tmp_path: Path) -> None:
+    """A lock without an agent's pid is not taken for an agent."""
+    path = tmp_path / "agent.pid"
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with (
+            pytest.raises(StartError, match="another program holds the lock") as caught,
+            only_agent(path),
+        ):
+            pass
+
+    assert f"fuser -v {path}" in caught.value.hint
 
 
 def test_only_agent_nowhere(tmp_path: Path) -> None:
