@@ -21,6 +21,7 @@ from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.files import make_directory, only_agent
 from ipsec_agent.host.surroundings import read_own_surroundings, read_surroundings
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
+from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Reconciler
 
@@ -226,6 +227,8 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
     run_dir = Path(config.agent.run_dir)
     make_directory(run_dir)
     make_directory(Path(config.agent.state_dir), mode=0o700)
+    if config.agent.vici_socket:
+        refuse_writable_directory(Path(config.agent.vici_socket).parent)
     with only_agent(run_dir / "agent.pid"):
         async with open_machine(config) as machine:
             surroundings = read_own_surroundings()

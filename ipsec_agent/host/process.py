@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonTimeoutError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.writers import trusted
 
 KILL_DEADLINE = 5.0
 """Seconds that the kernel may take to end a process after SIGKILL."""
@@ -30,8 +32,9 @@ def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
     Raises:
         CharonTimeoutError: a foreign process listens, but accepts no connection.
     """
+    uid = 0
     try:
-        pid = _listener(vici_socket)
+        pid, uid = _listener(vici_socket)
     except BlockingIOError as error:
         pid = _recorded(conf)
         if pid is None:
@@ -40,13 +43,15 @@ def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
                 hint=f"it hangs and is not this agent's charon: see `ss -xlp src {vici_socket}`",
             ) from error
     if pid is not None:
-        return facts(pid, conf)
+        found = facts(pid, conf)
+        # Another user may give his program any environment.
+        return found if found is None or trusted(uid) else replace(found, ours=False)
     pid = _recorded(conf)
     return None if pid is None else facts(pid, conf, reachable=False)
 
 
-def _listener(path: Path) -> int | None:
-    """The pid of the process that listens on a UNIX socket (SO_PEERCRED, unix(7)).
+def _listener(path: Path) -> tuple[int | None, int]:
+    """Pid and user of the process that listens on a UNIX socket (SO_PEERCRED, unix(7)).
 
     Raises:
         BlockingIOError: its backlog is full. A stopped charon's is after four connections.
@@ -58,23 +63,23 @@ def _listener(path: Path) -> int | None:
         except BlockingIOError:
             raise
         except OSError:
-            return None
-        return int(
-            UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0]
-        )
+            return None, 0
+        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+        pid, uid, _ = UCRED.unpack(credentials)
+        return int(pid), int(uid)
 
 
 def listens(pid: int, path: Path) -> bool:
     """Whether this process listens on the socket."""
     with contextlib.suppress(BlockingIOError):
-        return _listener(path) == pid
+        return _listener(path)[0] == pid
     return False
 
 
 def listener(path: Path) -> int | None:
     """The pid of the process that listens on the socket; None without one, or where it is full."""
     with contextlib.suppress(BlockingIOError):
-        return _listener(path)
+        return _listener(path)[0]
     return None
 
 

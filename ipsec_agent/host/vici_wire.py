@@ -15,8 +15,14 @@ from typing import Any
 from vici.exception import DeserializationException
 from vici.protocol import Message, Packet
 
-from ipsec_agent.errors import CharonGoneError, CharonRefusedError, CharonTimeoutError
+from ipsec_agent.errors import (
+    CharonGoneError,
+    CharonRefusedError,
+    CharonTimeoutError,
+    ForeignCharonError,
+)
 from ipsec_agent.host import own_time
+from ipsec_agent.host.writers import trusted
 
 DEADLINE = 5.0
 """Seconds that charon may take for one answer; a healthy one takes milliseconds."""
@@ -40,12 +46,6 @@ class ViciConnection:
         self._writer = writer
         self._deadline = deadline
         self._registered: set[str] = set()
-
-    @property
-    def peer_pid(self) -> int:
-        """The pid of the process that listens (SO_PEERCRED, unix(7))."""
-        channel = self._writer.get_extra_info("socket")
-        return int(UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
     async def request(
         self, command: str, message: Mapping[str, Any] | None = None
@@ -179,10 +179,12 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
     Raises:
         CharonGoneError: no process listens there.
         CharonTimeoutError: its backlog is full and it does not accept.
+        ForeignCharonError: another user's program listens; nothing was sent to it.
     """
     try:
         async with own_time.timeout(deadline):
             channel = await _connected(path)
+            _refuse_stranger(channel, path)
             reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_FRAME)
     except TimeoutError as error:
         raise CharonTimeoutError(
@@ -196,6 +198,23 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
         yield ViciConnection(reader, writer, deadline)
     finally:
         writer.close()
+
+
+def _refuse_stranger(channel: socket.socket, path: Path) -> None:
+    """Ask who listens before a private key is sent there (SO_PEERCRED, unix(7)).
+
+    It is the user who called listen(2), so it is root's also of a charon that gives up root later.
+    """
+    pid, uid, _ = UCRED.unpack(
+        channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    )
+    if not trusted(uid):
+        channel.close()
+        raise ForeignCharonError(
+            f"a program of another user (pid {pid}, user {uid}) listens on {path}; nothing was"
+            " sent to it",
+            hint=f"end it: kill {pid}. Let only root write the socket's directory",
+        )
 
 
 async def _connected(path: Path) -> socket.socket:

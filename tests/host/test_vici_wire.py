@@ -5,16 +5,26 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vici.protocol import FiniteStream, Message, Packet
 
-from ipsec_agent.errors import CharonGoneError, CharonRefusedError, CharonTimeoutError
+from ipsec_agent.errors import (
+    CharonGoneError,
+    CharonRefusedError,
+    CharonTimeoutError,
+    ForeignCharonError,
+)
+from ipsec_agent.host.process import find_charon
 from ipsec_agent.host.vici_wire import MAX_FRAME, open_vici
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 SHORT = 0.3
 """Seconds of deadline where the scripted charon never answers."""
@@ -100,16 +110,55 @@ async def test_request(path: Path) -> None:
     ]
 
 
-async def test_peer_pid(path: Path) -> None:
-    """The pid is that of the process that listens."""
+THIEF = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    os.setresgid(65534, 65534, 65534)
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+    listener.listen(1)
+    print("listening", flush=True)
+    caller, _ = listener.accept()
+    print(len(caller.recv(65536)), flush=True)
+"""
 
-    async def script(caller: Caller) -> None:
-        await caller.hear()
-        caller.say(Packet.CMD_RESPONSE)
 
-    async with charon(path, script), open_vici(path) as vici:
-        await vici.request("version")
-        assert vici.peer_pid == os.getpid()
+@contextlib.contextmanager
+def thief(path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of an ordinary user that listens on the socket; it prints what it was sent."""
+    with subprocess.Popen(
+        [sys.executable, "-c", THIEF, str(path)], stdout=subprocess.PIPE, env=environment, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "listening\n"
+            yield program
+            assert program.stdout.readline() == "0\n"
+        finally:
+            program.kill()
+
+
+@as_root
+async def test_a_program_of_another_user(path: Path) -> None:
+    """It is sent nothing, not even a question, and is named."""
+    with (
+        thief(path) as program,
+        pytest.raises(ForeignCharonError, match=rf"pid {program.pid}, user 65534"),
+    ):
+        async with open_vici(path) as vici:
+            await vici.request("load-key", {"data": b"secret"})
+
+
+@as_root
+def test_another_user_is_not_our_charon(path: Path) -> None:
+    """Nor is it taken for our charon because of its environment."""
+    conf = path.with_name("strongswan.conf")
+    with thief(path, STRONGSWAN_CONF=str(conf)) as program:
+        found = find_charon(path, conf)
+
+    assert found is not None
+    assert (found.pid, found.ours) == (program.pid, False)
 
 
 async def test_event_before_the_answer(path: Path) -> None:
