@@ -5,7 +5,7 @@ at once.
 """
 
 import argparse
-import os
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,6 +13,7 @@ from importlib import import_module
 from ipsec_agent import __version__
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
+from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 
 VERBS = {
@@ -116,20 +117,48 @@ def _default(what: str = "config file") -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    chosen = parser().parse_args(arguments)
+    open_streams()
+    forbid_cores()
+    try:
+        try:
+            return _verb(parser().parse_args(arguments))
+        finally:
+            # Here, and not at exit, it can still be told that nobody gets it. Also after --help.
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        _complain_of(error)
+        return 1
+
+
+def _verb(chosen: argparse.Namespace) -> int:
     try:
         return int(import_module(f"ipsec_agent.verbs.{chosen.verb}").main(chosen))
     except AgentError as error:
         if isinstance(error, ConfigError):
-            for complaint in error.complaints:
-                sys.stderr.write(f"{complaint}\n")
-        sys.stderr.write(f"ipsec-agent: {error.message}\n")
+            complain("".join(f"{complaint}\n" for complaint in error.complaints))
+        complain(f"ipsec-agent: {error.message}\n")
         if error.hint:
-            sys.stderr.write(f"  hint: {repeatable(error.hint, chosen, DEFAULT_SOCKET)}\n")
+            complain(f"  hint: {repeatable(error.hint, chosen, DEFAULT_SOCKET)}\n")
         return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of a pipe is gone; nothing can be printed, nor flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE}
+"""What writing to standard output fails with; files of ours have errors of their own."""
+
+
+def _complain_of(error: OSError) -> None:
+    """Say in one line what a verb could not foresee: of its output, and of this process."""
+    if error.filename is None and error.errno in OUTPUT_LOST:
+        # The reader of a pipe has seen enough.
+        if error.errno != errno.EPIPE:
+            closed = error.errno == errno.EBADF
+            why = "standard output is closed" if closed else error.strerror
+            complain(f"ipsec-agent: cannot write the output: {why}\n")
+        discard(sys.stdout)
+        return
+    what = f"{error.filename}: " if error.filename else ""
+    complain(f"ipsec-agent: {what}{error.strerror or error}\n")
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        complain("  hint: raise the limit of open files: `ulimit -n 1024`\n")

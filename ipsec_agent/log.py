@@ -1,8 +1,24 @@
 """The agent's own log: one JSON line an event on stderr, or plain text on a terminal."""
 
+import contextlib
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
+
+
+class _Lossy:
+    """stderr, but that what cannot be written is lost: a full disk must not end the agent."""
+
+    def write(self, text: str) -> None:
+        """Write a line."""
+        # At once and unbuffered: what a buffer keeps after an error it writes before the next line.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), text.encode(errors="backslashreplace"))
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
 
 
 def set_up() -> None:
@@ -19,6 +35,6 @@ def set_up() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy())),
         cache_logger_on_first_use=True,
     )

@@ -22,8 +22,9 @@ MAX_REQUEST = 64 * 1024
 DEADLINE = 5.0
 """Seconds that a caller may take to send its request or to take its answer."""
 
-MAX_CALLERS = 32
-"""Callers served at once; the next one waits in the socket's backlog."""
+MAX_CALLERS, MAX_WAITING, MAX_SILENT = 32, 64, 64
+"""Callers whose requests are worked on at once; those whose requests wait for that, and one more is
+refused; those who have not said yet what they want, and one more takes the place of the oldest."""
 
 UCRED = struct.Struct("3i")
 
@@ -44,13 +45,25 @@ async def serve_control(
         ControlError: the socket cannot be made.
     """
     places = asyncio.Semaphore(MAX_CALLERS)
+    silent: dict[asyncio.StreamWriter, asyncio.Task[bytes | None]] = {}
+    waiting: set[asyncio.StreamWriter] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with places:
-            try:
-                await _exchange(reader, writer, reading, changing)
-            finally:
-                writer.close()
+        try:
+            line = await _request(reader, writer, silent)
+            if line is None:
+                return
+            if len(waiting) >= MAX_WAITING:
+                reply = _refusal("the agent has too many requests to answer", "try again")
+            else:
+                waiting.add(writer)
+                async with places:
+                    waiting.discard(writer)
+                    reply = await _reply(line, writer, reading, changing)
+            await _send(writer, reply)
+        finally:
+            waiting.discard(writer)
+            writer.close()
 
     try:
         listener = _listen(path)
@@ -85,25 +98,44 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-async def _exchange(
+async def _request(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    reading: Mapping[str, Verb],
-    changing: Mapping[str, Verb],
-) -> None:
+    silent: dict[asyncio.StreamWriter, asyncio.Task[bytes | None]],
+) -> bytes | None:
+    """The line of a caller; None where there is none, and the caller was told why.
+
+    Args:
+        silent: those who have not said yet what they want, the oldest first.
+    """
+    if len(silent) >= MAX_SILENT:
+        # Whoever really wants something says it within a millisecond.
+        silent.pop(next(iter(silent))).cancel()
+    silent[writer] = asyncio.create_task(_line(reader), name="request")
     try:
-        async with asyncio.timeout(DEADLINE):
-            line = await reader.readline()
+        return await silent[writer] or None
     except TimeoutError:
         reply = _refusal("the request came too late")
     except ValueError:
         reply = _refusal(f"the request is longer than {MAX_REQUEST} bytes")
     except ConnectionError:
-        return
-    else:
-        if not line:
-            return
-        reply = await _reply(line, writer, reading, changing)
+        return None
+    except asyncio.CancelledError:
+        if writer in silent:
+            raise
+        reply = _refusal("the agent has too many callers that say nothing", "try again")
+    finally:
+        silent.pop(writer, None)
+    await _send(writer, reply)
+    return None
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(DEADLINE):
+        return await reader.readline()
+
+
+async def _send(writer: asyncio.StreamWriter, reply: Mapping[str, Any]) -> None:
     try:
         async with asyncio.timeout(DEADLINE):
             # The drain is over once the kernel has all of it.
@@ -123,7 +155,8 @@ async def _reply(
 ) -> dict[str, Any]:
     try:
         request = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
+        # A number of more than 4,300 digits is a ValueError of Python's own.
         return _refusal("the request is not JSON")
     verb = request.get("verb") if isinstance(request, dict) else None
     if not isinstance(verb, str) or verb not in {*reading, *changing}:

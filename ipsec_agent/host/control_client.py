@@ -2,7 +2,7 @@
 
 import json
 import socket
-from typing import Any, cast
+from typing import Any
 
 from ipsec_agent.errors import ControlError
 
@@ -62,9 +62,11 @@ def _line(channel: socket.socket) -> bytes:
 
 def _answer(line: bytes) -> dict[str, Any]:
     try:
-        answer = cast("dict[str, Any]", json.loads(line))
-    except json.JSONDecodeError as error:
+        answer = json.loads(line)
+    except (ValueError, RecursionError) as error:
         raise ControlError("the agent's answer is not JSON", hint="see its log") from error
+    if not isinstance(answer, dict):
+        raise ControlError("the agent's answer is not an object", hint="see its log")
     if not answer.get("ok"):
         complaints = answer.get("complaints") or []
         text = "\n".join([*complaints, str(answer.get("error", "refused"))])

@@ -12,6 +12,7 @@ from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.files import config_warnings, read_config
+from ipsec_agent.host.own_process import complain
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -27,10 +28,10 @@ def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
     parsed = parse(read_config(path), file=arguments.file, now=datetime.now(UTC))
     for complaint in (*parsed.complaints, *config_warnings(path)):
-        sys.stderr.write(f"{complaint}\n")
+        complain(f"{complaint}\n")
     if parsed.config is None:
         errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
-        sys.stderr.write(f"ipsec-agent: {arguments.file} is refused: {several(errors, 'error')}\n")
+        complain(f"ipsec-agent: {arguments.file} is refused: {several(errors, 'error')}\n")
         return 1
     sys.stdout.write(f"{arguments.file} is valid\n{_summary(parsed.config)}")
     return _machine(parsed.config) if arguments.machine else 0
@@ -41,9 +42,9 @@ def _machine(config: Config) -> int:
     # Its imports take longer than judging a config.
     good, bad = import_module("ipsec_agent.machine_check").check_machine(config)
     for error in bad:
-        sys.stderr.write(f"error: {error.message}\n  hint: {error.hint}\n")
+        complain(f"error: {error.message}\n  hint: {error.hint}\n")
     if bad:
-        sys.stderr.write(f"ipsec-agent: this VM is not ready: {several(len(bad), 'error')}\n")
+        complain(f"ipsec-agent: this VM is not ready: {several(len(bad), 'error')}\n")
         return 1
     sys.stdout.write("this VM is ready\n" + "".join(f"  {text}\n" for text in good))
     return 0

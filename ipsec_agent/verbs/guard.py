@@ -20,6 +20,7 @@ from ipsec_agent.guard_look import EXIT, document, lockouts_here, look, reasons
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.own_process import complain
 from ipsec_agent.host.saved_guard import NAME, save_guard
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.compiled import compiled
@@ -46,7 +47,7 @@ def _up(arguments: argparse.Namespace) -> int:
     refused = [finding for finding in findings if finding.refused]
     for finding in findings:
         louder = "REFUSED" if finding.refused and not arguments.force else "warning"
-        sys.stderr.write(f"{louder}: {finding.message}\n  {finding.hint}\n")
+        complain(f"{louder}: {finding.message}\n  {finding.hint}\n")
     if refused and not arguments.force:
         raise StartError(
             "the guard would cut this VM off; nothing was changed",

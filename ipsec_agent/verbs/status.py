@@ -9,6 +9,7 @@ from typing import Any
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
+from ipsec_agent.host.own_process import complain
 from ipsec_agent.verbs.commands import repeatable
 
 NOT_RUNNING = 3
@@ -65,7 +66,7 @@ def _once(arguments: argparse.Namespace) -> int:
                 json.dumps({"schema": 1, "state": "stopped", "healthy": False, "problems": []})
                 + "\n"
             )
-        sys.stderr.write(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
+        complain(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
         return NOT_RUNNING if ended else 1
     if arguments.json:
         sys.stdout.write(json.dumps(status) + "\n")

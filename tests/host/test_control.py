@@ -1,12 +1,14 @@
 """The control socket, both ends, over a real UNIX socket."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,8 @@ async def test_refusal_carries_the_complaints(tmp_path: Path) -> None:
         (b'{"verb": "fly"}\n', "the request has no verb that this agent knows"),
         (b"x" * (2 * MAX_REQUEST) + b"\n", f"the request is longer than {MAX_REQUEST} bytes"),
         (b"[" * 50_000 + b"\n", "the request is not JSON"),
+        (b'{"verb": ' + b"7" * 5000 + b"}\n", "the request is not JSON"),
+        (b'{"verb": "\xff"}\n', "the request is not JSON"),
     ],
 )
 async def test_malformed(tmp_path: Path, line: bytes, error: str) -> None:
@@ -195,3 +199,76 @@ async def test_a_caller_that_hears_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     async with serve_control(path, {"status": long}, {}):
         assert await asyncio.to_thread(heard) < size
+
+
+async def test_many_callers_that_say_nothing(tmp_path: Path) -> None:
+    """They block nobody: the oldest of them gives way, and is told so."""
+    path = tmp_path / "control.sock"
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(150)]
+        async with serve_control(path, {"status": status}, {}):
+            for channel in idle:
+                channel.settimeout(10)
+                await asyncio.to_thread(channel.connect, str(path))
+            began = time.monotonic()
+            answer = await asyncio.to_thread(ask, str(path), "status")
+            took = time.monotonic() - began
+            oldest = json.loads(await asyncio.to_thread(idle[0].recv, 4096))
+            idle[-1].sendall(b'{"verb": "status"}\n')
+            newest = json.loads(await asyncio.to_thread(idle[-1].recv, 4096))
+
+    assert answer["ok"]
+    assert took < 1
+    assert oldest["error"] == "the agent has too many callers that say nothing"
+    assert newest["ok"]
+
+
+async def test_many_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the agent is too busy for are refused at once; the others are answered."""
+    monkeypatch.setattr(control, "MAX_CALLERS", 1)
+    monkeypatch.setattr(control, "MAX_WAITING", 2)
+    path = tmp_path / "control.sock"
+    let_go = asyncio.Event()
+
+    async def slow(_request: dict[str, Any]) -> dict[str, Any]:
+        await let_go.wait()
+        return {"status": {}}
+
+    async def asked() -> str:
+        try:
+            await asyncio.to_thread(ask, str(path), "status")
+        except ControlError as error:
+            return error.message
+        return "answered"
+
+    async with serve_control(path, {"status": slow}, {}):
+        callers = [asyncio.create_task(asked()) for _ in range(4)]
+        (refused,), kept = await asyncio.wait(callers, return_when=asyncio.FIRST_COMPLETED)
+        let_go.set()
+        answers = [await one for one in kept]
+
+    assert refused.result() == "the agent has too many requests to answer"
+    assert answers == ["answered"] * 3
+
+
+@pytest.mark.parametrize(
+    "said", [b"no\n", b"[]\n", b"7" * 5000 + b"\n", b"\xff\n", b"[" * 99_999 + b"\n"]
+)
+def test_an_answer_that_is_none(tmp_path: Path, said: bytes) -> None:
+    """Whatever answers on the socket, the caller gets a sentence."""
+    path = tmp_path / "control.sock"
+
+    def answer(listener: socket.socket) -> None:
+        channel, _ = listener.accept()
+        with channel:
+            channel.recv(4096)
+            channel.sendall(said)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        with pytest.raises(ControlError, match="the agent's answer is not"):
+            ask(str(path), "status")
+        thread.join(10)

@@ -19,6 +19,8 @@ from ipsec_agent.core.manifest.yaml_lines import read
 
 PERIODS = ("info", "warn", "error", "critical")
 
+SECRET_LEVELS = {3: "the raw data of messages", 4: "keys, the private ones included,"}
+
 PROPERTIES = frozenset(
     {
         "ipsec_subnets",
@@ -93,9 +95,22 @@ def _rest(fields: Fields) -> dict[str, Any]:
         "esp_proposals": _proposals(fields, "esp_proposals", DEFAULT_ESP, ike=False),
         "ike_proposals": _proposals(fields, "ike_proposals", DEFAULT_IKE, ike=True),
         "force_udp_encapsulation": fields.flag("force_udp_encapsulation"),
-        "log_level": fields.whole("log_level", 1, -1, 4),
+        "log_level": _log_level(fields),
         "expiry": _expiry(fields),
     }
+
+
+def _log_level(fields: Fields) -> int:
+    """charon's log level, with a warning where the log would hold what must not get around."""
+    level = fields.whole("log_level", 1, -1, 4)
+    # strongswan.conf(5), LOGGER CONFIGURATION.
+    if level in SECRET_LEVELS:
+        fields.doubtful(
+            "log_level",
+            f"level {level} writes {SECRET_LEVELS[level]} into charon's log",
+            "write log_level: 2 at most, unless for a test with keys that are thrown away",
+        )
+    return level
 
 
 def _expiry(fields: Fields) -> ExpiryPeriods:

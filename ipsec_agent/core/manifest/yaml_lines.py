@@ -98,6 +98,14 @@ def _composed(text: str, complaints: Complaints) -> Entry | None:
             "not valid YAML: it contains a forbidden character",
             f"remove the character with code {error.character}",
         )
+    except ValueError:
+        # PyYAML converts without asking: `%YAML` with 5,000 digits, `"\U77777777"`.
+        complaints.error(
+            0,
+            "",
+            "not valid YAML: a number or an escape such as \\U… is too large",
+            "check that this is the right file",
+        )
     except (_TooLargeError, RecursionError):
         complaints.error(
             0,

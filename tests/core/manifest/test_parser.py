@@ -458,6 +458,48 @@ def test_replaced_properties() -> None:
 
 
 @pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        (2, []),
+        (3, ["level 3 writes the raw data of messages into charon's log"]),
+        (4, ["level 4 writes keys, the private ones included, into charon's log"]),
+    ],
+)
+def test_log_level(level: int, said: list[str]) -> None:
+    """A level at which the log holds secrets is accepted, and said."""
+    parsed = read(good(log_level=level))
+
+    assert parsed.config is not None
+    assert parsed.config.log_level == level
+    assert [item.message for item in parsed.complaints] == said
+
+
+DIGITS = "7" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"%YAML {DIGITS}.1\n---\na: 1\n",
+        f"%YAML 1.{DIGITS}\n---\na: 1\n",
+        'a: "\\U77777777"\n',
+        f"ipsec: {{log_level: {DIGITS}}}\n",
+        f"ipsec: {{log_level: !!int {DIGITS}}}\n",
+        f"ipsec: {{ipsec_subnets: [10.0.0.0/{DIGITS}, {DIGITS}]}}\n",
+        f"ipsec: {{esp_proposals: aes{DIGITS}}}\n",
+        f"agent: {{address: {DIGITS}, interval: {DIGITS}, interface: {DIGITS}}}\nipsec: {{b: 1}}\n",
+    ],
+)
+def test_a_number_of_5000_digits(text: str) -> None:
+    """Python refuses to convert it; that is a complaint like others."""
+    parsed = read(text)
+
+    assert parsed.config is None
+    assert parsed.complaints
+    assert not any(DIGITS[:100] in str(item) for item in parsed.complaints)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

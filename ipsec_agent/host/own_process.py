@@ -1,0 +1,81 @@
+"""This process itself: its limits, and its streams where they are closed or cannot be written.
+
+Without anything that is slow to import.
+"""
+
+import contextlib
+import io
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from ipsec_agent.errors import StartError
+
+FILES, FEWEST_FILES = 4096, 256
+"""Open files that the agent asks for, and how many it needs: one for each caller of the control
+socket, each netlink socket, each process watched."""
+
+
+def forbid_cores() -> None:
+    """Keep private keys out of core dumps, of this process and of all that it starts.
+
+    The limit is not heeded where /proc/sys/kernel/core_pattern is a pipe; the filter is (core(5)).
+    """
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/coredump_filter").write_text("0")
+
+
+def allow_files() -> None:
+    """Raise the limit of open files as far as whoever started this process allows it.
+
+    Raises:
+        StartError: that is too low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FILES:
+        soft = min(hard, FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < FEWEST_FILES:
+        raise StartError(
+            f"the agent may open {soft} files only, and needs {FEWEST_FILES}",
+            hint="raise the limit: `ulimit -n 1024`, or LimitNOFILE=1024 in its unit",
+        )
+
+
+def open_streams() -> None:
+    """Put something in place of each stream that was closed before this process began.
+
+    Else the next file that is opened would be taken for it. To write to a standard output that was
+    closed still fails, so that it is told; errors that nobody wants are not.
+    """
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free, which is this.
+            os.open(os.devnull, flags)
+    # Python has None for a stream that it found closed.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path may be no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def complain(text: str) -> None:
+    """Write to standard error; what cannot be written there is lost, and changes no exit code."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Let what a stream could not write, and all that follows, go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
