@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from msgspec.structs import replace
 
-from ipsec_agent.act import ActingHost, perform
 from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import judging_all, unplaced
@@ -30,8 +28,7 @@ from ipsec_agent.errors import (
     CharonTimeoutError,
     ConfigError,
 )
-from ipsec_agent.observe import ReadableHost, observe
-from ipsec_agent.report import Pass, Reporter
+from ipsec_agent.reporter import Pass, Reporter
 
 BURST, BURST_MOST = 0.05, 0.2
 """Seconds from the end of a pass to the next one: as long as it took, within these bounds. An event
@@ -51,14 +48,28 @@ of costs nothing."""
 T = TypeVar("T")
 
 
-class Host(ReadableHost, ActingHost, Protocol):
-    """All that the loop needs of the host."""
+class Host(Protocol):
+    """All that the loop needs of the machine."""
+
+    async def observe(self) -> Observed:
+        """Read everything once; what cannot be read is named."""
+
+    async def perform(self, step: Step) -> None:
+        """Perform a step.
+
+        Raises:
+            AgentError: it could not be performed.
+        """
+
+    async def restore_guard(self, guard: DesiredGuard) -> bool:
+        """Load the guard's table where it is gone or altered; whether it was.
+
+        Raises:
+            AgentError: it does not load.
+        """
 
     def adopt(self, config: Config) -> None:
         """Take another config."""
-
-    async def restore_guard(self, guard: DesiredGuard) -> bool:
-        """Load the guard's table where it is gone or altered; whether it was."""
 
 
 class Reconciler:
@@ -175,7 +186,7 @@ class Reconciler:
         self._failures = {}
         done: list[str] = []
         told: dict[Lie, None] = {}
-        drift = Drift(self._desired, await self._observe(done))
+        drift = Drift(self._desired, await self._guarding(self._host.observe(), done))
         self._budget = self._budget.at(drift.observed.time)
         for _ in range(ROUNDS):
             self._decide(drift.observed)
@@ -189,7 +200,7 @@ class Reconciler:
             if not affordable:
                 break
             going_on = await self._act(affordable, done)
-            drift = Drift(self._desired, await self._observe(done))
+            drift = Drift(self._desired, await self._guarding(self._host.observe(), done))
             if not going_on:
                 break
         # What a new config asked for had this pass; from now on it is repair.
@@ -244,9 +255,9 @@ class Reconciler:
         for step in steps:
             try:
                 if isinstance(step, KernelStep):
-                    await perform(step, self._host)
+                    await self._host.perform(step)
                 else:
-                    await self._guarding(perform(step, self._host), done)
+                    await self._guarding(self._host.perform(step), done)
                 done.append(str(step))
             except AgentError as error:
                 self._failures[str(step)] = error
@@ -254,16 +265,6 @@ class Reconciler:
                 if isinstance(error, CharonGoneError | CharonTimeoutError | CharonStartError):
                     return False
         return len(done) > before
-
-    async def _observe(self, done: list[str]) -> Observed:
-        before = len(done)
-        observed = await self._guarding(observe(self._host), done)
-        if len(done) == before:
-            return observed
-        # What was read of the guard may be older than what came back.
-        with contextlib.suppress(AgentError):
-            return replace(observed, guard=await self._host.guard())
-        return observed
 
     async def _guarding(self, work: Coroutine[Any, Any, T], done: list[str]) -> T:
         """What comes of some work, which may wait for charon; the guard is not left to wait, too.

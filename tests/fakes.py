@@ -1,6 +1,8 @@
-"""A machine made of dicts: the one fake at the border of the loop, with the verbs it needs."""
+"""A machine made of dicts: the one fake at the border of the loop."""
 
+import time
 from ipaddress import ip_address
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -16,25 +18,51 @@ from ipsec_agent.core.model import (
     Credentials,
     DesiredGuard,
     DesiredPolicy,
-    Direction,
-    LinkId,
 )
 from ipsec_agent.core.observed import (
     Charon,
     CharonProcess,
     IkePorts,
     IkeSa,
-    Inherited,
     Link,
     LoadedConnection,
     NetworkFacts,
+    Observed,
     OwnAddress,
     Policy,
     RememberedPeer,
     SecurityAssociation,
-    Switch,
 )
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.steps import (
+    CharonStep,
+    ContinueCharon,
+    DeletePolicy,
+    DeleteState,
+    ExemptLinks,
+    GuardFlows,
+    KernelStep,
+    KillCharon,
+    LoadAuthority,
+    LoadConnection,
+    LoadGuard,
+    LoadKey,
+    Poke,
+    ReinstallPolicies,
+    RememberPeers,
+    RemoveGuard,
+    Renew,
+    SaveGuard,
+    SetMtu,
+    StartCharon,
+    Step,
+    TerminateChild,
+    TerminateSa,
+    UnloadAuthority,
+    UnloadConnection,
+    UnloadKey,
+    ViciStep,
+)
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import CharonRefusedError, CharonStartError
 
@@ -60,7 +88,7 @@ def installed(policy: DesiredPolicy) -> Policy:
 
 
 class FakeMachine:
-    """charon and a kernel, as dicts. `fail_at` makes the n-th call of a verb fail."""
+    """charon and a kernel, as dicts. `fail_at` makes the n-th step fail."""
 
     def __init__(self, facts: NetworkFacts) -> None:
         self.facts = facts
@@ -88,7 +116,25 @@ class FakeMachine:
         if self.fail_at is not None and len(self.calls) == self.fail_at:
             raise CharonRefusedError("refused for the test")
 
-    async def charon(self) -> Charon | None:
+    async def observe(self) -> Observed:
+        await self.before_answer()
+        return Observed(
+            charon=self._charon(),
+            policies=tuple(self.kernel.values()),
+            states=self.kernel_sas,
+            network=self.facts,
+            guard=self.table,
+            saved_guard=self.saved,
+            ike_ports=self.ports,
+            remembered=self.peers,
+            esp=self.ability,
+            time=time.time(),
+        )
+
+    async def before_answer(self) -> None:
+        """What charon's answer takes; none here."""
+
+    def _charon(self) -> Charon | None:
         if self.process is None:
             return None
         if not self.responsive or self.process.stopped:
@@ -106,124 +152,130 @@ class FakeMachine:
             sas=tuple(self.sas.values()),
         )
 
-    async def ike_ports(self) -> IkePorts | None:
-        return self.ports
-
-    async def policies(self) -> tuple[Policy, ...]:
-        return tuple(self.kernel.values())
-
-    async def states(self) -> tuple[SecurityAssociation, ...]:
-        return self.kernel_sas
-
-    async def network(self) -> NetworkFacts:
-        return self.facts
-
-    async def esp(self, _network: NetworkFacts) -> EspAbility:
-        return self.ability
-
-    async def guard(self) -> GuardTable | None:
-        return self.table
-
-    async def saved_guard(self) -> str:
-        return self.saved
-
-    async def save_guard(self, guard: DesiredGuard | None) -> None:
-        self._call("save guard")
-        self.saved = guard.mark if guard else ""
-
-    async def inherited(self) -> Inherited:
-        return Inherited()
-
-    async def counters(self) -> tuple[tuple[str, int], ...]:
-        return ()
-
-    async def switches(self) -> tuple[Switch, ...]:
-        return ()
-
-    async def default_blocks(self) -> tuple[Direction, ...]:
-        return ()
-
-    async def remembered(self) -> tuple[RememberedPeer, ...]:
-        return self.peers
-
     def adopt(self, config: Config) -> None:
         pass
-
-    async def load_guard(self, guard: DesiredGuard) -> None:
-        self._call("load guard")
-        kept = self.table or GuardTable("")
-        self.table = replace(
-            kept,
-            form="form",
-            mark=guard.mark,
-            exempt=guard.exempt,
-            overlay_ports=guard.overlay_ports,
-        )
 
     async def restore_guard(self, guard: DesiredGuard) -> bool:
         if self.table is not None and self.table.mark == guard.mark:
             return False
-        await self.load_guard(guard)
+        await self.perform(LoadGuard(guard))
         return True
 
-    async def exempt_links(self, links: tuple[LinkId, ...], ports: tuple[int, ...]) -> None:
-        self._call("exempt links")
-        assert self.table is not None
-        self.table = replace(self.table, exempt=links, overlay_ports=ports)
+    async def perform(self, step: Step) -> None:
+        if isinstance(step, KernelStep):
+            self._change_kernel(step)
+        else:
+            self._change_charon(step)
 
-    async def guard_flows(self, text: str) -> None:
-        self._call("guard flows" if text else "guard no flows")
-        assert self.table is not None
-        self.table = replace(self.table, flow_rules=mark(text) if text else None)
+    def _change_kernel(self, step: KernelStep) -> None:
+        match step:
+            case LoadGuard(guard):
+                self._call("load guard")
+                self.table = replace(
+                    self.table or GuardTable(""),
+                    form="form",
+                    mark=guard.mark,
+                    exempt=guard.exempt,
+                    overlay_ports=guard.overlay_ports,
+                )
+            case ExemptLinks(links, ports):
+                self._call("exempt links")
+                assert self.table is not None
+                self.table = replace(self.table, exempt=links, overlay_ports=ports)
+            case SaveGuard(wanted):
+                self._call("save guard")
+                self.saved = wanted.mark if wanted else ""
+            case GuardFlows(text):
+                self._call("guard flows" if text else "guard no flows")
+                assert self.table is not None
+                self.table = replace(self.table, flow_rules=mark(text) if text else None)
+            case RemoveGuard():
+                self._call("remove guard")
+                self.table = None
+            case SetMtu(link, mtu):
+                self._call(f"mtu {link} {mtu}")
+                links_then = tuple(
+                    replace(one, mtu=mtu) if one.index == link else one for one in self.facts.links
+                )
+                self.facts = replace(self.facts, links=links_then)
+            case DeletePolicy(policy):
+                self._call("delete policy")
+                self.kernel.pop(policy.selector)
+            case DeleteState():
+                self._call("delete state")
+            case _:
+                assert_never(step)
 
-    async def remove_guard(self) -> None:
-        self._call("remove guard")
-        self.table = None
+    def _change_charon(self, step: CharonStep) -> None:
+        match step:
+            case StartCharon():
+                self._call("start")
+                if self.refuses_to_start:
+                    raise CharonStartError("did not come up")
+                self.ports = None
+                self.process = PROCESS
+            case ContinueCharon(process):
+                self._call("continue")
+                self.process = replace(process, stopped=False)
+            case KillCharon():
+                self._call("kill")
+                self.kill_charon_by_hand()
+            case Renew(connection):
+                self._call(f"renew {connection.remote}")
+            case Poke(peers):
+                self._call("poke")
+                self.poked += peers
+                self.peers = tuple(
+                    replace(peer, poked=peer.poked or peer.address in peers) for peer in self.peers
+                )
+            case RememberPeers(peers):
+                self._call("remember peers")
+                self.peers = peers
+            case _:
+                self._tell(step)
 
-    async def set_mtu(self, link: int, mtu: int) -> None:
-        self._call(f"mtu {link} {mtu}")
-        links = tuple(
-            replace(one, mtu=mtu) if one.index == link else one for one in self.facts.links
-        )
-        self.facts = replace(self.facts, links=links)
+    def _tell(self, step: ViciStep) -> None:
+        match step:
+            case LoadAuthority(authority):
+                self._call(f"load CA {authority.name}")
+                self.trusted[authority.name] = authority
+            case LoadKey(credentials):
+                self._call("key")
+                self.held[credentials.key_id] = credentials
+            case LoadConnection(connection, fingerprint):
+                self._call(f"load {connection.name}")
+                self._forget(connection.name)
+                self.loaded[connection.name] = (connection, fingerprint)
+                self._install(connection)
+            case ReinstallPolicies(connection_name, child):
+                self._call(f"reinstall {child}")
+                self._install(self.loaded[connection_name][0])
+            case UnloadConnection(name):
+                self._call(f"unload {name}")
+                self._forget(name)
+            case TerminateSa(unique_id, _, at_once):
+                self._call(f"terminate {unique_id}" + (" at once" if at_once else ""))
+                self.sas.pop(unique_id)
+            case TerminateChild(unique_id):
+                self._call(f"terminate child {unique_id}")
+                self.sas = {number: _without(sa, unique_id) for number, sa in self.sas.items()}
+            case UnloadKey(key_id):
+                self._call(f"unload key {key_id}")
+                self.held.pop(key_id)
+            case UnloadAuthority(name):
+                self._call(f"untrust {name}")
+                self.trusted.pop(name)
+            case _:
+                assert_never(step)
 
-    async def continue_charon(self, process: CharonProcess) -> None:
-        self._call("continue")
-        self.process = replace(process, stopped=False)
+    def _install(self, connection: Connection) -> None:
+        for policy in policies(connection):
+            self.kernel[policy.selector] = installed(policy)
 
-    async def kill_charon(self, process: CharonProcess) -> None:
-        self._call("kill")
-        self.kill_charon_by_hand()
-
-    async def renew(self, connection: Connection) -> None:
-        self._call(f"renew {connection.remote}")
-
-    async def terminate_child(self, unique_id: int) -> None:
-        self._call(f"terminate child {unique_id}")
-        self.sas = {
-            number: replace(
-                sa, children=tuple(one for one in sa.children if one.unique_id != unique_id)
-            )
-            for number, sa in self.sas.items()
-        }
-
-    async def poke(self, peers: tuple[Address, ...]) -> None:
-        self._call("poke")
-        self.poked += peers
-        self.peers = tuple(
-            replace(peer, poked=peer.poked or peer.address in peers) for peer in self.peers
-        )
-
-    async def remember_peers(self, peers: tuple[RememberedPeer, ...]) -> None:
-        self._call("remember peers")
-        self.peers = peers
-
-    async def start_charon(self) -> None:
-        self._call("start")
-        if self.refuses_to_start:
-            raise CharonStartError("did not come up")
-        self.ports = None
-        self.process = PROCESS
+    def _forget(self, name: str) -> None:
+        if name in self.loaded:
+            for policy in policies(self.loaded.pop(name)[0]):
+                self.kernel.pop(policy.selector, None)
 
     def kill_charon_by_hand(self) -> None:
         """As SIGKILL: what it had is forgotten, the kernel keeps its policies."""
@@ -231,55 +283,11 @@ class FakeMachine:
         self.responsive, self.missed = True, 0
         self.loaded, self.trusted, self.held, self.sas = {}, {}, {}, {}
 
-    async def load_authority(self, authority: Authority) -> None:
-        self._call(f"load CA {authority.name}")
-        self.trusted[authority.name] = authority
-
-    async def load_key(self, credentials: Credentials) -> None:
-        self._call("key")
-        self.held[credentials.key_id] = credentials
-
-    async def load_connection(self, connection: Connection, fingerprint: str) -> None:
-        self._call(f"load {connection.name}")
-        self._forget(connection.name)
-        self.loaded[connection.name] = (connection, fingerprint)
-        for policy in policies(connection):
-            self.kernel[policy.selector] = installed(policy)
-
-    async def reinstall(self, connection: str, child: str, action: Action) -> None:
-        self._call(f"reinstall {child}")
-        for policy in policies(self.loaded[connection][0]):
-            self.kernel[policy.selector] = installed(policy)
-
-    async def unload_connection(self, name: str) -> None:
-        self._call(f"unload {name}")
-        self._forget(name)
-
-    def _forget(self, name: str) -> None:
-        if name in self.loaded:
-            for policy in policies(self.loaded.pop(name)[0]):
-                self.kernel.pop(policy.selector, None)
-
-    async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
-        self._call(f"terminate {unique_id}" + (" at once" if at_once else ""))
-        self.sas.pop(unique_id)
-
-    async def delete_policy(self, policy: Policy) -> None:
-        self._call("delete policy")
-        self.kernel.pop(policy.selector)
-
-    async def delete_state(self, state: SecurityAssociation) -> None:
-        self._call("delete state")
-
-    async def unload_key(self, key_id: str) -> None:
-        self._call(f"unload key {key_id}")
-        self.held.pop(key_id)
-
-    async def unload_authority(self, name: str) -> None:
-        self._call(f"untrust {name}")
-        self.trusted.pop(name)
-
     def stop_by_signal(self) -> None:
         """As SIGSTOP."""
         assert self.process is not None
         self.process = replace(self.process, stopped=True)
+
+
+def _without(sa: IkeSa, child: int) -> IkeSa:
+    return replace(sa, children=tuple(one for one in sa.children if one.unique_id != child))

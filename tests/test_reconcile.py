@@ -12,13 +12,14 @@ from msgspec.structs import replace
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
-from ipsec_agent.core.model import DesiredGuard, LinkId
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed import IkePorts, IkeSa, Link, Namespace, OwnAddress
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.status import Snapshot, State, document
+from ipsec_agent.core.steps import LoadConnection, LoadGuard, SaveGuard, Step
 from ipsec_agent.errors import StartError
 from ipsec_agent.reconcile import GUARD_LOOK, Reconciler
-from ipsec_agent.report import COUNTERPARTS
+from ipsec_agent.reporter import COUNTERPARTS
 from tests.configs import config
 from tests.fakes import PROCESS, FakeMachine, network
 
@@ -263,7 +264,7 @@ async def test_config_refused_at_runtime() -> None:
     assert snapshot.state is State.DEGRADED
 
 
-@pytest.mark.parametrize("where", ["charon", "load_connection"])
+@pytest.mark.parametrize("where", ["before_answer", "perform"])
 async def test_the_guard_does_not_wait_for_charon(
     monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -275,10 +276,11 @@ async def test_the_guard_does_not_wait_for_charon(
     real = getattr(machine, where)
 
     async def after_a_while(*words: object) -> object:
-        monkeypatch.setattr(machine, where, real)
-        lose_guard(machine)
-        await asyncio.sleep(2 * GUARD_LOOK)
-        assert machine.table is not None
+        if not words or isinstance(words[0], LoadConnection):
+            monkeypatch.setattr(machine, where, real)
+            lose_guard(machine)
+            await asyncio.sleep(2 * GUARD_LOOK)
+            assert machine.table is not None
         return await real(*words)
 
     monkeypatch.setattr(machine, where, after_a_while)
@@ -296,13 +298,11 @@ async def test_a_guard_that_is_lowered_stays_so_while_charon_is_awaited(
     loop = reconciler(machine, config())
     loop.lower_guard(lowered=True)
     await loop.one_pass()
-    real = machine.charon
 
-    async def slow() -> object:
+    async def slow() -> None:
         await asyncio.sleep(3 * GUARD_LOOK)
-        return await real()
 
-    monkeypatch.setattr(machine, "charon", slow)
+    monkeypatch.setattr(machine, "before_answer", slow)
 
     await loop.one_pass()
 
@@ -361,10 +361,14 @@ async def test_a_step_that_always_fails() -> None:
     """A disk that is full is a problem, and does not keep a VM that encrypts from being ready."""
     machine = FakeMachine(network("10.0.0.5"))
 
-    async def full(guard: DesiredGuard | None) -> None:
-        raise StartError("no space left on device")
+    perform = machine.perform
 
-    machine.save_guard = full  # type: ignore[method-assign]
+    async def full(step: Step) -> None:
+        if isinstance(step, SaveGuard):
+            raise StartError("no space left on device")
+        await perform(step)
+
+    machine.perform = full  # type: ignore[method-assign]
     snapshot = await reconciler(machine, CONFIGS[0]).one_pass()
 
     assert snapshot.state is State.DEGRADED
@@ -376,13 +380,14 @@ async def test_a_fast_opponent() -> None:
     machine = FakeMachine(network("10.0.0.5"))
     loop = reconciler(machine, CONFIGS[0])
     await loop.one_pass()
-    put = machine.load_guard
+    perform = machine.perform
 
-    async def in_vain(guard: DesiredGuard) -> None:
-        await put(guard)
-        machine.table = None
+    async def in_vain(step: Step) -> None:
+        await perform(step)
+        if isinstance(step, LoadGuard):
+            machine.table = None
 
-    machine.load_guard = in_vain  # type: ignore[method-assign]
+    machine.perform = in_vain  # type: ignore[method-assign]
     machine.table = None
     machine.calls.clear()
     snapshot = await loop.one_pass()

@@ -1,4 +1,4 @@
-"""What act.py can perform, as values; `str` of one is its line in the log, without a secret."""
+"""What the machine performs, as values; `str` of one is its line in the log, without a secret."""
 
 from msgspec import Struct
 
@@ -238,27 +238,32 @@ class DeleteState(Struct, frozen=True):
         return f"delete the orphan SA {self.state.source} -> {self.state.destination}"
 
 
-KernelStep = LoadGuard | ExemptLinks | SaveGuard | GuardFlows | RemoveGuard | SetMtu
+KernelStep = (
+    LoadGuard
+    | ExemptLinks
+    | SaveGuard
+    | GuardFlows
+    | RemoveGuard
+    | SetMtu
+    | DeletePolicy
+    | DeleteState
+)
+"""What the kernel does, however charon is."""
 
-CharonStep = (
-    StartCharon
-    | ContinueCharon
-    | KillCharon
-    | LoadAuthority
+ViciStep = (
+    LoadAuthority
     | LoadKey
     | LoadConnection
     | ReinstallPolicies
-    | Renew
-    | DeletePolicy
     | UnloadConnection
     | TerminateSa
     | TerminateChild
-    | Poke
-    | RememberPeers
-    | DeleteState
     | UnloadKey
     | UnloadAuthority
 )
-"""What charon does, or what follows from it; none of it is possible while charon hangs."""
+"""What charon is told on its VICI socket."""
+
+CharonStep = StartCharon | ContinueCharon | KillCharon | Renew | Poke | RememberPeers | ViciStep
+"""What charon does, or what is done to it; nearly none of it is possible while charon hangs."""
 
 Step = KernelStep | CharonStep

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ipsec_agent.act import perform
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
@@ -58,7 +57,6 @@ from ipsec_agent.core.steps import (
 )
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import KernelError
-from ipsec_agent.observe import observe
 from tests.configs import config
 from tests.core.test_orphans import child_sa, ike_sa
 from tests.fakes import PROCESS, FakeMachine, installed, network
@@ -96,9 +94,9 @@ def protects(policies: tuple[Policy, ...], peer: Address) -> bool:
 
 async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Policy, ...]:
     """Perform a plan's first steps and return the policies then."""
-    for step in plan(Drift(wish, await observe(machine)))[:cut]:
-        await perform(step, machine)
-    return await machine.policies()
+    for step in plan(Drift(wish, await machine.observe()))[:cut]:
+        await machine.perform(step)
+    return tuple(machine.kernel.values())
 
 
 @settings(max_examples=150, deadline=None)
@@ -120,7 +118,7 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int
             if Promise.of(before).encrypts(OWN, peer)  # type: ignore[arg-type]
             and Promise.of(after).encrypts(OWN, peer)  # type: ignore[arg-type]
         }
-        policies = await machine.policies()
+        policies = tuple(machine.kernel.values())
         assert all(protects(policies, peer) for peer in protected)
         false = replace(child_sa(1, 100), transport=False)
         machine.sas |= {number: ike_sa(number, false) for number in range(lies)}
@@ -354,11 +352,11 @@ def test_converges(before: object, after: object) -> None:
         old, new = desired(before, HERE), desired(after, HERE)  # type: ignore[arg-type]
         await pass_until(machine, old, 99)
         await pass_until(machine, new, 99)
-        seen = await observe(machine)
+        seen = await machine.observe()
         # Two connections may share a selector that the fake's unload takes from both.
         await pass_until(machine, new, 99)
 
-        assert plan(Drift(new, await observe(machine))) == ()
+        assert plan(Drift(new, await machine.observe())) == ()
         assert {item.name for item in seen.charon.connections} == {  # type: ignore[union-attr]
             connection.name for connection in new.connections
         }

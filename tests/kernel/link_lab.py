@@ -15,19 +15,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
+from ipsec_agent.charon_part import CharonPart
 from ipsec_agent.core.config import AgentConfig, Config
-from ipsec_agent.core.inside import Words, find_inside
-from ipsec_agent.core.model import LinkId
-from ipsec_agent.core.observed import Charon, Inherited, NetworkFacts, RememberedPeer
-from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
+from ipsec_agent.core.steps import CharonStep
 from ipsec_agent.errors import CharonStartError
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.xfrm import open_xfrm
-from ipsec_agent.machine_kernel import KernelHost
+from ipsec_agent.kernel_part import KernelPart
+from ipsec_agent.machine import Machine
+from ipsec_agent.observe import Reading
 from ipsec_agent.reconcile import Reconciler
 from tests.charon.nodes import ips, remove
 from tests.configs import config
@@ -104,38 +104,33 @@ def pod(name: str, end: str, address: str, gateway: str, *, master: str = "") ->
     )
 
 
-class Host(KernelHost):
-    """The kernel, and a charon that cannot be started."""
+class Kernel(KernelPart):
+    """The kernel, looked at again soon though the loop's interval is long."""
+
+    def _lasts(self) -> float:
+        return LASTS / 2
+
+
+class NoCharon:
+    """A charon that cannot be started."""
 
     def adopt(self, config: Config) -> None:
         """Nothing here depends on it."""
 
-    async def charon(self) -> Charon | None:
+    def readings(self) -> tuple[Reading, ...]:
         """None runs."""
-        return None
-
-    async def inherited(self) -> Inherited:
-        """Nothing."""
-        return Inherited()
-
-    async def remembered(self) -> tuple[RememberedPeer, ...]:
-        """Nobody."""
         return ()
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
+    async def perform(self, step: CharonStep) -> None:
         """All that is asked of a charon."""
-
-        async def refuse(*_: object) -> None:
-            raise CharonStartError(f"{name}: there is no charon in this test")
-
-        return refuse
+        raise CharonStartError(f"{step}: there is no charon in this test")
 
 
 class Agent:
     """The loop while it runs."""
 
-    def __init__(self, host: Host, loop: Reconciler) -> None:
-        self.host, self.loop = host, loop
+    def __init__(self, loop: Reconciler) -> None:
+        self.loop = loop
 
     async def until(self, what: Callable[[Snapshot], bool]) -> Snapshot:
         """The first pass's picture for which something holds."""
@@ -165,20 +160,14 @@ async def agent(tmp_path: Path, **section: object) -> AsyncIterator[Agent]:
     section = {"state_dir": str(tmp_path), "run_dir": str(tmp_path), **section}
     made = config((SUBNET,), agent=AgentConfig(**section))  # type: ignore[arg-type]
 
-    def known(facts: NetworkFacts) -> frozenset[LinkId]:
-        words = Words(made.agent.uplinks, made.agent.inside)
-        found = find_inside(facts, Promise.of(made), words)
-        return frozenset(one.key for one in found if one.exempt)
-
     async with open_xfrm() as xfrm, open_links() as links:
-        host = Host(
-            xfrm, links, Nft(), tmp_path / "guard.nft", inside=known, lasts=lambda: LASTS / 2
-        )
-        loop = Reconciler(cast("Any", host), made, lambda _: None)
-        listening = asyncio.create_task(host.watch_kernel(loop.wake.set))
+        kernel = Kernel(made, xfrm, links, Nft())
+        machine = Machine(cast("CharonPart", NoCharon()), kernel)
+        loop = Reconciler(machine, made, lambda _: None)
+        listening = asyncio.create_task(kernel.watch(loop.wake.set))
         running = asyncio.create_task(loop.run())
         try:
-            running_agent = Agent(host, loop)
+            running_agent = Agent(loop)
             await running_agent.until(lambda seen: seen.observed.guard is not None)
             await running_agent.settled()
             yield running_agent

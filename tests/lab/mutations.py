@@ -53,7 +53,7 @@ ROW_MUTATIONS = (
     ),
     OfRow(
         "nobody hears of policies",
-        "machine_kernel.py",
+        "kernel_part.py",
         'group.create_task(self._xfrm.watch(wake), name="xfrm events")',
         "pass",
         "a policy deleted",

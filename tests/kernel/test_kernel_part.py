@@ -10,12 +10,15 @@ from typing import TypeVar
 
 import pytest
 
+from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.model import DesiredGuard, LinkId
+from ipsec_agent.core.steps import ExemptLinks, LoadGuard, RemoveGuard, SetMtu
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.xfrm import open_xfrm
-from ipsec_agent.machine_kernel import KernelHost
+from ipsec_agent.kernel_part import KernelPart
+from tests.configs import config
 from tests.kernel.conftest import Run
 from tests.kernel.guard_lab import GUARD, SCALE
 
@@ -30,26 +33,31 @@ LONG = 60.0
 INSIDE = frozenset({LinkId(4711, "gone")})
 
 
+async def inside() -> frozenset[LinkId]:
+    """The links that need no guard."""
+    return INSIDE
+
+
 @dataclass
 class Kept:
-    """A host that listens.
+    """A kernel's part that listens.
 
     Attributes:
         readings: how often the kernel was asked, by what.
         woken: set at each event.
     """
 
-    host: KernelHost
+    part: KernelPart
     readings: Counter[str]
     woken: asyncio.Event
 
     async def mtu(self, name: str) -> int:
         """The MTU of a link."""
-        return next(link.mtu for link in (await self.host.network()).links if link.name == name)
+        return next(link.mtu for link in (await self.part.network()).links if link.name == name)
 
     async def mark(self) -> str:
         """The mark of the guard, "" without one."""
-        table = await self.host.guard()
+        table = await self.part.guard()
         return table.mark if table else ""
 
     async def others(self, run: Run, *command: str) -> None:
@@ -62,7 +70,7 @@ class Kept:
 
 @asynccontextmanager
 async def kept(tmp_path: Path, lasts: float = LONG) -> AsyncIterator[Kept]:
-    """A host whose listeners listen, and whose readings are counted."""
+    """A kernel's part whose listeners listen, and whose readings are counted."""
     readings: Counter[str] = Counter()
 
     def counted(name: str, read: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
@@ -77,19 +85,15 @@ async def kept(tmp_path: Path, lasts: float = LONG) -> AsyncIterator[Kept]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(links, "facts", counted("network", links.facts))
             patch.setattr(nft, "read", counted("guard", nft.read))
-            host = KernelHost(
-                xfrm,
-                links,
-                nft,
-                tmp_path / "guard.nft",
-                inside=lambda _: INSIDE,
-                lasts=lambda: lasts,
-            )
+            agent = AgentConfig(state_dir=str(tmp_path), interval=2 * lasts)
+            part = KernelPart(config(agent=agent), xfrm, links, nft)
+        # As if links of these names led to containers.
+        part._inside_now = inside  # type: ignore[method-assign]
         woken = asyncio.Event()
-        listening = asyncio.create_task(host.watch_kernel(woken.set))
+        listening = asyncio.create_task(part.watch(woken.set))
         try:
             await asyncio.sleep(QUIET)
-            yield Kept(host, readings, woken)
+            yield Kept(part, readings, woken)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -117,42 +121,42 @@ async def test_nothing_is_read_twice(machine: Run, tmp_path: Path) -> None:
 async def test_what_others_change_is_read(machine: Run, tmp_path: Path) -> None:
     """By the event, and at once; a link's name stands in the guard's listing, too."""
     async with kept(tmp_path) as it:
-        await it.host.load_guard(DesiredGuard(TEXT, mark(TEXT)))
+        await it.part.perform(LoadGuard(DesiredGuard(TEXT, mark(TEXT))))
         assert await it.mark() == mark(TEXT)
         await it.others(machine, "nft", "flush", "chain", "inet", "ipsec_agent", "in4")
         assert await it.mark() == ""
         await it.others(machine, "nft", "delete", "table", "inet", "ipsec_agent")
-        assert await it.host.guard() is None
+        assert await it.part.guard() is None
         assert await it.mtu("v0") == 1500
 
         before = it.readings["guard"]
         await it.others(machine, "ip", "link", "set", "v0", "mtu", "1400")
         assert await it.mtu("v0") == 1400
-        assert await it.host.guard() is None
+        assert await it.part.guard() is None
         assert it.readings["guard"] == before
         await it.others(machine, "ip", "link", "set", "v0", "name", "v2")
         assert await it.mtu("v2") == 1400
-        assert await it.host.guard() is None
+        assert await it.part.guard() is None
         assert it.readings["guard"] == before + 1
 
 
 async def test_what_it_changes_itself_is_read(machine: Run, tmp_path: Path) -> None:
     """No event tells it of its own changes of the guard."""
     async with kept(tmp_path) as it:
-        assert await it.host.guard() is None
-        await it.host.load_guard(DesiredGuard(TEXT, mark(TEXT)))
+        assert await it.part.guard() is None
+        await it.part.perform(LoadGuard(DesiredGuard(TEXT, mark(TEXT))))
         assert await it.mark() == mark(TEXT)
         assert await it.mtu("v0") == 1500
-        await it.host.exempt_links(tuple(INSIDE), (4789,))
-        table = await it.host.guard()
+        await it.part.perform(ExemptLinks(tuple(INSIDE), (4789,)))
+        table = await it.part.guard()
         assert table is not None
         assert table.exempt == tuple(INSIDE)
-        await it.host.remove_guard()
-        assert await it.host.guard() is None
+        await it.part.perform(RemoveGuard())
+        assert await it.part.guard() is None
 
         assert await it.mtu("v0") == 1500
-        (link,) = [one for one in (await it.host.network()).links if one.name == "v0"]
-        await it.host.set_mtu(link.index, 1400)
+        (link,) = [one for one in (await it.part.network()).links if one.name == "v0"]
+        await it.part.perform(SetMtu(link.index, 1400))
         assert await it.mtu("v0") == 1400
     assert "mtu 1400" in machine("ip", "link", "show", "v0")
 
@@ -164,13 +168,13 @@ async def test_between_passes_the_guard_comes_back_with_no_further_link_exempt(
     more = DesiredGuard(TEXT, mark(TEXT), exempt=(*INSIDE, LinkId(4712, "gone, too")))
     async with kept(tmp_path) as it:
         assert await it.mtu("v0") == 1500
-        await it.host.load_guard(DesiredGuard(TEXT, mark(TEXT), exempt=tuple(INSIDE)))
-        assert not await it.host.restore_guard(more)
+        await it.part.perform(LoadGuard(DesiredGuard(TEXT, mark(TEXT), exempt=tuple(INSIDE))))
+        assert not await it.part.restore_guard(more)
         await it.others(machine, "nft", "delete", "table", "inet", "ipsec_agent")
 
-        assert await it.host.restore_guard(more)
+        assert await it.part.restore_guard(more)
 
-        table = await it.host.guard()
+        table = await it.part.guard()
         assert table is not None
         assert (table.mark, table.exempt) == (mark(TEXT), tuple(INSIDE))
 
@@ -180,7 +184,7 @@ async def test_a_reading_ends_with_its_time(
 ) -> None:
     """Packets change the guard's counters without an event: it is never older than some seconds."""
     _ = machine
-    monkeypatch.setattr("ipsec_agent.machine_kernel.TABLE_LASTS", 0.1)
+    monkeypatch.setattr("ipsec_agent.kernel_part.TABLE_LASTS", 0.1)
     async with kept(tmp_path) as it:
         await it.mark()
         await it.mtu("v0")

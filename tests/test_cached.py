@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from ipsec_agent.cached import Cached
 from ipsec_agent.errors import KernelError
-from ipsec_agent.kept_reading import KeptReading
 
 
 class Thing:
@@ -33,9 +33,9 @@ def thing() -> Thing:
     return Thing()
 
 
-def kept(thing: Thing, lasts: float = 60) -> KeptReading[int]:
+def kept(thing: Thing, lasts: float = 60) -> Cached[int]:
     """A reading of it."""
-    return KeptReading(thing.read, lambda: lasts)
+    return Cached(thing.read, lambda: lasts)
 
 
 async def test_stands_until_an_event(thing: Thing) -> None:

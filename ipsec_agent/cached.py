@@ -17,7 +17,7 @@ class _Kept(Struct, Generic[T], frozen=True):
     read: float
 
 
-class KeptReading(Generic[T]):
+class Cached(Generic[T]):
     """Reads again after an event or after some seconds; always, while no listener runs.
 
     Args:

@@ -1,15 +1,35 @@
-"""The machine's charon as the loop sees it: found, asked, started, ended, told."""
+"""charon's part of the machine: found, asked, started, ended, told."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import assert_never
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.model import Action, Authority, Connection, Credentials
-from ipsec_agent.core.observed import Charon, CharonProcess, IkePorts, Inherited, LoadedConnection
+from ipsec_agent.core.model import Action
+from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
+from ipsec_agent.core.steps import (
+    CharonStep,
+    ContinueCharon,
+    KillCharon,
+    LoadAuthority,
+    LoadConnection,
+    LoadKey,
+    Poke,
+    ReinstallPolicies,
+    RememberPeers,
+    Renew,
+    StartCharon,
+    TerminateChild,
+    TerminateSa,
+    UnloadAuthority,
+    UnloadConnection,
+    UnloadKey,
+    ViciStep,
+)
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import (
@@ -29,6 +49,7 @@ from ipsec_agent.host.charon_start import (
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
+from ipsec_agent.host.peers import PeerMemory
 from ipsec_agent.host.process import (
     continue_charon,
     find_charon,
@@ -41,6 +62,7 @@ from ipsec_agent.host.process import (
 from ipsec_agent.host.renewals import Renewals
 from ipsec_agent.host.silence import Silence
 from ipsec_agent.host.systemd import charon_unit, stop_unit
+from ipsec_agent.observe import Reading
 
 VICI_DEADLINE = 5.0
 """Seconds that charon may take for one answer; a healthy one takes milliseconds. This and PATIENCE
@@ -62,12 +84,18 @@ GLANCE = 1.0
 """Seconds between glances at what no event tells: a signal stopped charon, its socket is gone."""
 
 
-class CharonHost:
-    """One charon behind the verbs that observing and acting need."""
+class CharonPart:
+    """One charon, and the steps that change it.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        left: what the kernel has of IPsec, asked before charon is started.
+    """
+
+    def __init__(self, config: Config, left: Callable[[], Awaitable[Inherited]]) -> None:
         agent = config.agent
         self._config = config
+        self._left = left
+        self._peers = PeerMemory(Path(agent.state_dir) / "peers.json")
         self._run_dir = Path(agent.run_dir)
         self._conf = self._run_dir / "strongswan.conf"
         self._vici = Path(agent.vici_socket or self._run_dir / "charon.vici")
@@ -86,7 +114,19 @@ class CharonHost:
         """Take another config; charon itself gets to know of it by the steps of a plan."""
         self._config = config
 
-    async def charon(self) -> Charon | None:
+    def readings(self) -> tuple[Reading, ...]:
+        """What is read, in this order: what follows the first tells of the process it found."""
+        return (
+            ("charon", self.answer),
+            ("ike_ports", lambda: self._ports.get(self._process)),
+            ("inherited", self._inherited),
+            ("remembered", lambda: self._peers.peers(self._process)),
+        )
+
+    def _inherited(self) -> Inherited:
+        return self._loaded.inherited(self._process) if self._process else Inherited()
+
+    async def answer(self) -> Charon | None:
         """The charon of ours, None where none runs; unresponsive where it does not answer.
 
         Raises:
@@ -94,7 +134,7 @@ class CharonHost:
         """
         process = find_charon(self._vici, self._conf)
         if process is None or self._process is None or process.started != self._process.started:
-            await self.forget_charon()
+            await self.forget()
         self._process = process
         if process is None:
             return None
@@ -151,7 +191,7 @@ class CharonHost:
             silent=silence.seconds,
         )
 
-    async def forget_charon(self) -> None:
+    async def forget(self) -> None:
         """Drop what concerns a charon that is gone: the question, the session, the renewals."""
         question, self._question = self._question, None
         self._silence = Silence()
@@ -190,11 +230,74 @@ class CharonHost:
             self._versioned = (process.started, await client.version())
         return self._versioned[1]
 
-    async def ike_ports(self) -> IkePorts:
-        """Who has IKE's UDP ports, charon or somebody else."""
-        return self._ports.get(self._process)
+    async def perform(self, step: CharonStep) -> None:
+        """Perform a step.
 
-    async def start_charon(self) -> None:
+        Raises:
+            AgentError: it could not be performed.
+        """
+        match step:
+            case StartCharon():
+                # Recorded before it, so that it is told from what this charon makes.
+                left = await self._left()
+                await self._start()
+                if self._process is not None:
+                    self._loaded.inherit(self._process, left)
+            case ContinueCharon(process):
+                continue_charon(process)
+            case KillCharon(process):
+                await kill_charon(process)
+            case Renew(connection):
+                self._renewals.begin(connection)
+            case Poke(peers):
+                self._peers.poke(peers)
+            case RememberPeers(peers):
+                self._peers.write(peers)
+            case _:
+                await self._tell(step)
+
+    async def _tell(self, step: ViciStep) -> None:  # noqa: C901 - one case a step
+        async with self._client() as client:
+            match step:
+                case LoadAuthority(authority):
+                    await client.load_authority(authority)
+                case LoadKey(credentials):
+                    await client.load_key(credentials)
+                    self._remember(CREDENTIALS, credentials_mark(credentials))
+                case LoadConnection(connection, fingerprint):
+                    # It is forgotten first, so that a cut costs one more load.
+                    self._forget(connection.name)
+                    await client.load_connection(connection)
+                    self._remember(connection.name, fingerprint)
+                case ReinstallPolicies(connection_name, child, action):
+                    # Whether charon believes them there or not: a trap is replaced as a whole, a
+                    # shunt is refused while it is (trap_manager.c, shunt_manager.c: install).
+                    if action is Action.PASS:
+                        await client.uninstall(child, connection_name)
+                    await client.install(child, connection_name)
+                case UnloadConnection(name):
+                    self._forget(name)
+                    await client.unload_connection(name)
+                case TerminateSa(unique_id, _, at_once):
+                    await client.terminate(unique_id, at_once=at_once)
+                case TerminateChild(unique_id):
+                    await client.terminate_child(unique_id)
+                case UnloadKey(key_id):
+                    await client.unload_key(key_id)
+                case UnloadAuthority(name):
+                    await client.unload_authority(name)
+                case _:
+                    assert_never(step)
+
+    def _remember(self, name: str, digest: str) -> None:
+        if self._process is not None:
+            self._loaded.remember(self._process, name, digest)
+
+    def _forget(self, name: str) -> None:
+        if self._process is not None:
+            self._loaded.forget(self._process, name)
+
+    async def _start(self) -> None:
         """Write charon's configuration, start it, and wait until it answers."""
         config = self._config
         program = locate_program(config.agent.charon.program)
@@ -214,24 +317,7 @@ class CharonHost:
                 deadline=min(config.prestart_timeout, START_DEADLINE),
             )
 
-    def inherit(self, left: Inherited) -> None:
-        """Write down what an earlier charon left."""
-        if self._process is not None:
-            self._loaded.inherit(self._process, left)
-
-    async def inherited(self) -> Inherited:
-        """What an earlier charon had left when this one was started."""
-        return self._loaded.inherited(self._process) if self._process else Inherited()
-
-    async def continue_charon(self, process: CharonProcess) -> None:
-        """Let it go on."""
-        continue_charon(process)
-
-    async def kill_charon(self, process: CharonProcess) -> None:
-        """End it at once; what it put into the kernel stays."""
-        await kill_charon(process)
-
-    async def stop_charon(self, deadline: float) -> None:
+    async def stop(self, deadline: float) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         unit = charon_unit()
         if unit is not None:
@@ -268,70 +354,7 @@ class CharonHost:
         if session is not None:
             await session[2].aclose()
 
-    async def load_authority(self, authority: Authority) -> None:
-        """Have charon trust a CA."""
-        async with self._client() as client:
-            await client.load_authority(authority)
-
-    async def load_key(self, credentials: Credentials) -> None:
-        """Give charon the private key and the intermediates."""
-        async with self._client() as client:
-            await client.load_key(credentials)
-        if self._process is not None:
-            self._loaded.remember(self._process, CREDENTIALS, credentials_mark(credentials))
-
-    async def load_connection(self, connection: Connection, fingerprint: str) -> None:
-        """Load a connection; it is forgotten first, so that a cut costs one more load."""
-        if self._process is not None:
-            self._loaded.forget(self._process, connection.name)
-        async with self._client() as client:
-            await client.load_connection(connection)
-        if self._process is not None:
-            self._loaded.remember(self._process, connection.name, fingerprint)
-
-    async def reinstall(self, connection: str, child: str, action: Action) -> None:
-        """Have charon install a child's policies again, whether it believes them there or not.
-
-        A trap is replaced as a whole, a shunt is refused while it is believed there
-        (trap_manager.c, shunt_manager.c: install).
-        """
-        async with self._client() as client:
-            if action is Action.PASS:
-                await client.uninstall(child, connection)
-            await client.install(child, connection)
-
-    async def unload_connection(self, name: str) -> None:
-        """Unload a connection."""
-        if self._process is not None:
-            self._loaded.forget(self._process, name)
-        async with self._client() as client:
-            await client.unload_connection(name)
-
-    async def renew(self, connection: Connection) -> None:
-        """Begin to negotiate with the one peer of a connection, which is loaded for that moment."""
-        self._renewals.begin(connection)
-
-    async def terminate(self, unique_id: int, *, at_once: bool = False) -> None:
-        """End an IKE_SA, perhaps without waiting for the peer's answer."""
-        async with self._client() as client:
-            await client.terminate(unique_id, at_once=at_once)
-
-    async def terminate_child(self, unique_id: int) -> None:
-        """End a CHILD_SA."""
-        async with self._client() as client:
-            await client.terminate_child(unique_id)
-
-    async def unload_key(self, key_id: str) -> None:
-        """Remove a private key."""
-        async with self._client() as client:
-            await client.unload_key(key_id)
-
-    async def unload_authority(self, name: str) -> None:
-        """Remove a CA."""
-        async with self._client() as client:
-            await client.unload_authority(name)
-
-    async def watch_charon(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
+    async def watch(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
         """Wake at every event of charon's, at its death, and when it is unwell, until cancelled."""
         self._wake = wake
         async with asyncio.TaskGroup() as group:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent import machine_charon
+from ipsec_agent import charon_part
+from ipsec_agent.charon_part import CharonPart
 from ipsec_agent.core import plan as machine_plan
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.observed import Charon, Inherited, Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import KillCharon
 from ipsec_agent.host import own_time
-from ipsec_agent.machine_charon import CharonHost
 from tests.configs import config
 from tests.slow_charon import charon
 
@@ -29,22 +29,22 @@ WISH = desired(config(), Placement(OWN, (OWN,)))
 class Loop:
     """Passes as the loop makes them: whenever it is woken."""
 
-    def __init__(self, host: CharonHost) -> None:
-        self.host = host
+    def __init__(self, part: CharonPart) -> None:
+        self.part = part
         self.woken = asyncio.Event()
-        host._wake = self.woken.set
+        part._wake = self.woken.set
         self.seen: list[Charon | None] = []
 
     async def run(self, passes: int) -> float:
-        """Make passes, each but the first woken by the host itself; seconds that it took."""
+        """Make passes, each but the first woken by charon's part itself; seconds that it took."""
         began = time.monotonic()
         for number in range(passes):
             if number:
                 async with asyncio.timeout(10):
                     await self.woken.wait()
             self.woken.clear()
-            self.seen.append(await self.host.charon())
-        await self.host.forget_charon()
+            self.seen.append(await self.part.answer())
+        await self.part.forget()
         return time.monotonic() - began
 
 
@@ -53,13 +53,19 @@ def said(loop: Loop) -> list[tuple[bool, int, int]]:
     return [(one.responsive, one.missed, one.idle) for one in loop.seen if one is not None]
 
 
+async def nothing_left() -> Inherited:
+    """The kernel is empty."""
+    return Inherited()
+
+
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
     """Deadlines are short here."""
-    monkeypatch.setattr(machine_charon, "VICI_DEADLINE", DEADLINE)
-    monkeypatch.setattr(machine_charon, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(charon_part, "VICI_DEADLINE", DEADLINE)
+    monkeypatch.setattr(charon_part, "PATIENCE", PATIENCE)
     monkeypatch.setattr(own_time, "TICK", 0.1)
-    return Loop(CharonHost(config(agent=AgentConfig(run_dir=str(tmp_path)))))
+    directories = AgentConfig(run_dir=str(tmp_path), state_dir=str(tmp_path))
+    return Loop(CharonPart(config(agent=directories), nothing_left))
 
 
 async def test_one_that_hangs(loop: Loop, tmp_path: Path) -> None:
@@ -83,7 +89,7 @@ async def test_one_that_works_for_too_long(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it has been silent for long it is replaced, too, and not before."""
-    monkeypatch.setattr(machine_charon, "VICI_DEADLINE", 0.2)
+    monkeypatch.setattr(charon_part, "VICI_DEADLINE", 0.2)
     monkeypatch.setattr(machine_plan, "SILENT_MOST", 2.0)
     with charon(tmp_path, delay=60, busy=True):
         took = await loop.run(12)
@@ -100,12 +106,12 @@ async def test_one_that_works_for_too_long(
 async def test_sleep_is_no_silence(loop: Loop, tmp_path: Path) -> None:
     """A deadline in which this process hardly ran counts no more than two."""
     with charon(tmp_path, delay=60, busy=True):
-        assert (await loop.host.charon()) is not None
+        assert (await loop.part.answer()) is not None
         time.sleep(6 * DEADLINE)  # noqa: ASYNC251 - as SIGSTOP, or a machine that gives no CPU
         async with asyncio.timeout(10):
             await loop.woken.wait()
-        seen = await loop.host.charon()
-        await loop.host.forget_charon()
+        seen = await loop.part.answer()
+        await loop.part.forget()
 
     assert seen is not None
     assert (seen.missed, seen.idle) == (1, 0)
@@ -117,12 +123,12 @@ async def test_while_this_process_sleeps(loop: Loop, tmp_path: Path, delay: floa
     """An answer that has arrived meanwhile is heard; none has come where charon has hung for less
     than a deadline of this process's own."""
     with charon(tmp_path, delay=delay):
-        assert (await loop.host.charon()) is not None
+        assert (await loop.part.answer()) is not None
         time.sleep(3 * DEADLINE)  # noqa: ASYNC251 - as SIGSTOP, or a machine that gives no CPU
         async with asyncio.timeout(10):
             await loop.woken.wait() if delay < 1 else await asyncio.sleep(0.05)
-        seen = await loop.host.charon()
-        await loop.host.forget_charon()
+        seen = await loop.part.answer()
+        await loop.part.forget()
 
     assert seen is not None
     assert (seen.responsive, seen.missed) == (delay < 1, 0)
@@ -132,8 +138,8 @@ async def test_no_pass_ends_while_this_process_sleeps(loop: Loop, tmp_path: Path
     """To be without a CPU for a moment makes no charon unresponsive."""
     with charon(tmp_path, delay=0.002):
         asyncio.get_running_loop().call_later(0.01, time.sleep, 3 * DEADLINE)
-        seen = await loop.host.charon()
-        await loop.host.forget_charon()
+        seen = await loop.part.answer()
+        await loop.part.forget()
 
     assert seen is not None
     assert seen.responsive
