@@ -14,6 +14,7 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.model import DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
+from ipsec_agent.core.order import Unsafe, check_order
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
@@ -186,6 +187,7 @@ class Reconciler:
         self._failures = {}
         done: list[str] = []
         told: dict[Lie, None] = {}
+        unsafe: dict[str, Unsafe] = {}
         drift = Drift(self._desired, await self._guarding(self._host.observe(), done))
         self._budget = self._budget.at(drift.observed.time)
         for _ in range(ROUNDS):
@@ -193,7 +195,7 @@ class Reconciler:
             drift = Drift(self._desired, drift.observed)
             # What is ended in this pass is not there any more when it reports.
             told |= dict.fromkeys(lies(drift))
-            steps = plan(drift)
+            steps = self._safe(plan(drift), unsafe)
             affordable = self._budget.allowed(steps)
             if self._settled:
                 self._budget = self._budget.spent(affordable)
@@ -207,7 +209,16 @@ class Reconciler:
         self._settled = True
         failed = self._failures or drift.observed.unreadable
         self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
-        return await self._report(drift, done, tuple(told))
+        return await self._report(drift, done, tuple(told), tuple(unsafe.values()))
+
+    def _safe(self, steps: tuple[Step, ...], unsafe: dict[str, Unsafe]) -> tuple[Step, ...]:
+        """The steps of a plan without those that would open what was closed, which are noted."""
+        found = check_order(steps, self._desired)
+        for one in found:
+            self._log.critical("step left out", step=str(one.step), because=one.because)
+            unsafe[str(one.step)] = one
+        left_out = {id(one.step) for one in found}
+        return tuple(step for step in steps if id(step) not in left_out) if found else steps
 
     def _decide(self, observed: Observed) -> None:
         """Work out what should be; where that cannot be known now, the last wish remains.
@@ -287,7 +298,9 @@ class Reconciler:
         if guard is not None and await self._host.restore_guard(guard):
             done.append(str(LoadGuard(guard)))
 
-    async def _report(self, drift: Drift, done: list[str], told: tuple[Lie, ...]) -> Snapshot:
+    async def _report(
+        self, drift: Drift, done: list[str], told: tuple[Lie, ...], unsafe: tuple[Unsafe, ...]
+    ) -> Snapshot:
         self.snapshot = self.reporter.report(
             Pass(
                 number=self._begun,
@@ -297,6 +310,7 @@ class Reconciler:
                 failures=tuple(self._failures.items()),
                 done=tuple(done),
                 lies=told,
+                unsafe=unsafe,
                 waiting=self._budget.exhausted(),
                 guard_lowered=self.guard_lowered,
                 surroundings=self.surroundings,

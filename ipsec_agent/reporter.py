@@ -15,6 +15,7 @@ from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import Lie
+from ipsec_agent.core.order import Unsafe
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
@@ -38,6 +39,7 @@ class Pass(Struct, frozen=True):
         failures: what failed, by its name.
         done: the steps performed.
         lies: what peers had made that was no SA between two hosts.
+        unsafe: planned steps that were left out.
         waiting: kinds of repair whose budget is used up.
     """
 
@@ -48,6 +50,7 @@ class Pass(Struct, frozen=True):
     failures: tuple[tuple[str, AgentError], ...]
     done: tuple[str, ...]
     lies: tuple[Lie, ...]
+    unsafe: tuple[Unsafe, ...]
     waiting: tuple[str, ...]
     guard_lowered: bool
     surroundings: Surroundings
@@ -131,6 +134,7 @@ class Reporter:
             failures=(
                 *(_failure(what, error) for what, error in ended.failures),
                 *(_paused(kind) for kind in ended.waiting),
+                *(_left_out(one) for one in ended.unsafe),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),
             lockouts=lockouts(
@@ -185,4 +189,15 @@ def _paused(kind: str) -> Problem:
         "find the other program that changes IPsec or nftables on this VM, and stop it:"
         " `ip xfrm monitor`, `nft monitor`",
         kind,
+    )
+
+
+def _left_out(unsafe: Unsafe) -> Problem:
+    return Problem(
+        "plan-unsafe",
+        Severity.CRITICAL,
+        f"the agent left out a step that would let clear packets pass ({unsafe.step}):"
+        f" {unsafe.because}",
+        "this is a fault of the agent; report it with its log: `journalctl -u ipsec-agent`",
+        str(unsafe.step),
     )

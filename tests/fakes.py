@@ -64,7 +64,7 @@ from ipsec_agent.core.steps import (
     ViciStep,
 )
 from ipsec_agent.core.swanctl import credentials_mark
-from ipsec_agent.errors import CharonRefusedError, CharonStartError
+from ipsec_agent.errors import CharonRefusedError, CharonStartError, KernelError
 
 PROCESS = CharonProcess(pid=4711, started=1000.0, memory=1 << 20, ours=True)
 
@@ -200,7 +200,8 @@ class FakeMachine:
                 self.facts = replace(self.facts, links=links_then)
             case DeletePolicy(policy):
                 self._call("delete policy")
-                self.kernel.pop(policy.selector)
+                if self.kernel.pop(policy.selector, None) is None:
+                    raise KernelError("there is no such policy")
             case DeleteState():
                 self._call("delete state")
             case _:

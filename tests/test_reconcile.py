@@ -9,14 +9,24 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from ipsec_agent import reconcile
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed import IkePorts, IkeSa, Link, Namespace, OwnAddress
+from ipsec_agent.core.plan import plan
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.status import Snapshot, State, document
-from ipsec_agent.core.steps import LoadConnection, LoadGuard, SaveGuard, Step
+from ipsec_agent.core.steps import (
+    LoadConnection,
+    LoadGuard,
+    RemoveGuard,
+    SaveGuard,
+    Step,
+    UnloadConnection,
+)
 from ipsec_agent.errors import StartError
 from ipsec_agent.reconcile import GUARD_LOOK, Reconciler
 from ipsec_agent.reporter import COUNTERPARTS
@@ -373,6 +383,46 @@ async def test_a_step_that_always_fails() -> None:
 
     assert snapshot.state is State.DEGRADED
     assert [problem.message for problem in snapshot.problems] == ["no space left on device"]
+
+
+async def test_a_plan_that_would_open_what_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a bug: the step is left out, all else is done, and the status says it."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[1])
+    await loop.one_pass()
+    machine.kill_charon_by_hand()
+    monkeypatch.setattr(reconcile, "plan", lambda drift: (RemoveGuard(), *plan(drift)))
+
+    snapshot = await loop.one_pass()
+
+    assert machine.table is not None
+    assert "remove guard" not in machine.calls
+    assert set(machine.loaded) == {item.name for item in snapshot.desired.connections}
+    (problem,) = snapshot.problems
+    assert (problem.code, problem.severity) == ("plan-unsafe", Severity.CRITICAL)
+    assert problem.message.endswith("(remove the guard): the guard is wanted")
+
+
+async def test_a_step_that_is_planned_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done in its place once what it waits for is there, within the same pass."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[2])
+    await loop.one_pass()
+    loop.adopt(CONFIGS[1])
+    machine.calls.clear()
+
+    def unloads_first(drift: Drift) -> tuple[Step, ...]:
+        return tuple(sorted(plan(drift), key=lambda step: not isinstance(step, UnloadConnection)))
+
+    monkeypatch.setattr(reconcile, "plan", unloads_first)
+
+    snapshot = await loop.one_pass()
+
+    assert machine.calls.index("load ipsec-10.0.0.0/16") < machine.calls.index(
+        "unload ipsec-10.0.0.0/24"
+    )
+    assert set(machine.loaded) == {item.name for item in snapshot.desired.connections}
+    assert {problem.code for problem in snapshot.problems} == {"plan-unsafe"}
 
 
 async def test_a_fast_opponent() -> None:

@@ -35,6 +35,7 @@ from ipsec_agent.core.observed import (
     SecurityAssociation,
 )
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.order import check_order
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
@@ -94,7 +95,9 @@ def protects(policies: tuple[Policy, ...], peer: Address) -> bool:
 
 async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Policy, ...]:
     """Perform a plan's first steps and return the policies then."""
-    for step in plan(Drift(wish, await machine.observe()))[:cut]:
+    steps = plan(Drift(wish, await machine.observe()))
+    assert check_order(steps, wish) == ()
+    for step in steps[:cut]:
         await machine.perform(step)
     return tuple(machine.kernel.values())
 

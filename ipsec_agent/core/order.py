@@ -1,0 +1,184 @@
+"""The invariant of a plan: no step opens what was closed, wherever the plan is cut.
+
+The planner is written so that this holds; `check_order` asks it of the plan itself, in the daemon
+before each plan, too. A step that comes too early is left out: once what it has to wait for is
+done, the next plan has it in its place.
+"""
+
+import enum
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from ipsec_agent.core.derived import derived
+from ipsec_agent.core.model import Action, Desired
+from ipsec_agent.core.steps import (
+    ContinueCharon,
+    DeletePolicy,
+    DeleteState,
+    ExemptLinks,
+    GuardFlows,
+    KillCharon,
+    LoadAuthority,
+    LoadConnection,
+    LoadGuard,
+    LoadKey,
+    Poke,
+    ReinstallPolicies,
+    RememberPeers,
+    RemoveGuard,
+    Renew,
+    SaveGuard,
+    SetMtu,
+    StartCharon,
+    Step,
+    TerminateChild,
+    TerminateSa,
+    UnloadAuthority,
+    UnloadConnection,
+    UnloadKey,
+)
+
+
+class Kind(enum.Enum):
+    """What a step does to protection, in the words of a complaint."""
+
+    GUARD = "the guard is loaded"
+    NARROW = "the guard knows its links"
+    SAVE = "the guard is saved"
+    CREDENTIALS = "the credentials are loaded"
+    SHUNT = "shunts are loaded"
+    TRAP = "traps are loaded"
+    REINSTALL = "policies are reinstalled"
+    RENEW = "SAs are renewed"
+    UNSHUNT = "shunts are unloaded"
+    UNTRAP = "traps are unloaded"
+    REVIVE = "charon is started or ended"
+    END = "SAs are ended"
+    DELETE = "orphans are deleted"
+    WITHDRAW = "credentials are withdrawn"
+    OPEN = "the guard is removed"
+    FORGET = "the saved guard is removed"
+    POKE = "peers are poked"
+    OTHER = "other things are done"
+
+
+LOADS = {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP, Kind.REINSTALL}
+GUARD = {Kind.GUARD, Kind.NARROW}
+LAST = {Kind.OPEN, Kind.FORGET}
+WAITS: dict[Kind, set[Kind]] = {
+    Kind.GUARD: set(),
+    Kind.NARROW: {Kind.GUARD},
+    Kind.SAVE: {Kind.GUARD},
+    Kind.CREDENTIALS: GUARD,
+    Kind.SHUNT: GUARD | {Kind.CREDENTIALS},
+    # The operator's exceptions work before a trap can cut anyone off.
+    Kind.TRAP: GUARD | {Kind.CREDENTIALS, Kind.SHUNT},
+    Kind.REINSTALL: GUARD | {Kind.SHUNT, Kind.TRAP},
+    Kind.RENEW: GUARD | LOADS,
+    # To take an exception away protects more.
+    Kind.UNSHUNT: GUARD | LOADS,
+    Kind.UNTRAP: GUARD | LOADS | {Kind.UNSHUNT},
+    Kind.END: GUARD | LOADS | {Kind.UNSHUNT, Kind.UNTRAP},
+    Kind.DELETE: GUARD | LOADS | {Kind.RENEW},
+    # A packet to a peer without its trap would leave in clear.
+    Kind.POKE: GUARD | LOADS,
+    Kind.WITHDRAW: set(Kind) - {Kind.WITHDRAW, Kind.OTHER} - LAST,
+    # What follows would be told to a charon that is not there.
+    Kind.REVIVE: set(Kind) - {Kind.REVIVE} - LAST,
+    Kind.OTHER: GUARD,
+    Kind.OPEN: set(Kind) - LAST,
+    Kind.FORGET: set(Kind) - {Kind.FORGET},
+}
+"""For each kind of step those that may not come after it."""
+
+KINDS: dict[type[Step], Kind] = {
+    LoadGuard: Kind.GUARD,
+    ExemptLinks: Kind.NARROW,
+    GuardFlows: Kind.NARROW,
+    RemoveGuard: Kind.OPEN,
+    SetMtu: Kind.OTHER,
+    StartCharon: Kind.REVIVE,
+    ContinueCharon: Kind.REVIVE,
+    KillCharon: Kind.REVIVE,
+    LoadAuthority: Kind.CREDENTIALS,
+    LoadKey: Kind.CREDENTIALS,
+    ReinstallPolicies: Kind.REINSTALL,
+    Renew: Kind.RENEW,
+    DeletePolicy: Kind.DELETE,
+    DeleteState: Kind.DELETE,
+    TerminateChild: Kind.END,
+    Poke: Kind.POKE,
+    RememberPeers: Kind.OTHER,
+    UnloadKey: Kind.WITHDRAW,
+    UnloadAuthority: Kind.WITHDRAW,
+}
+
+
+class Unsafe(Struct, frozen=True):
+    """A step that must not be performed, and why, as a clause."""
+
+    step: Step
+    because: str
+
+
+def check_order(steps: Sequence[Step], desired: Desired) -> tuple[Unsafe, ...]:
+    """The steps of a plan that would open what was closed; none in a plan that is right.
+
+    One look at each step, whatever the number of them.
+    """
+    return tuple(_unsafe(steps, desired))[::-1]
+
+
+def _unsafe(steps: Sequence[Step], desired: Desired) -> Iterator[Unsafe]:
+    """From the last to the first."""
+    later: set[Kind] = set()
+    for step in reversed(steps):
+        kind = kind_of(step)
+        early = WAITS[kind] & later
+        because = _unwanted(step, desired)
+        if early:
+            because = f"it comes before {min(one.value for one in early)}"
+        if because:
+            yield Unsafe(step, because)
+        later.add(kind)
+
+
+def kind_of(step: Step) -> Kind:
+    """What a step does to protection."""
+    match step:
+        case LoadConnection(connection):
+            return Kind.SHUNT if connection.action is Action.PASS else Kind.TRAP
+        case UnloadConnection(name):
+            return Kind.UNTRAP if name.startswith("ipsec-") else Kind.UNSHUNT
+        case SaveGuard(guard):
+            return Kind.FORGET if guard is None else Kind.SAVE
+        case TerminateSa(at_once=at_once):
+            # What a liar made has taken the place of what protects: it ends before all else.
+            return Kind.OTHER if at_once else Kind.END
+        case _:
+            return KINDS[type(step)]
+
+
+def _unwanted(step: Step, desired: Desired) -> str:
+    """Why a step opens wherever it is, "" where it does not."""
+    match step:
+        case LoadGuard(guard) if guard != desired.guard:
+            return "it is not the guard that is wanted"
+        case ExemptLinks(links) if desired.guard is None or not set(links) <= set(
+            desired.guard.exempt
+        ):
+            return "it exempts links that are to be guarded"
+        case RemoveGuard() | SaveGuard(None) if desired.guard is not None:
+            return "the guard is wanted"
+        case UnloadConnection(name) if name in _names(desired):
+            return "the connection is wanted"
+        case UnloadKey(key) if desired.credentials and key == desired.credentials.key_id:
+            return "the key is wanted"
+        case _:
+            return ""
+
+
+@derived
+def _names(desired: Desired) -> frozenset[str]:
+    return frozenset(connection.name for connection in desired.connections)
