@@ -74,7 +74,7 @@ WAITS: dict[Kind, set[Kind]] = {
     Kind.SHUNT: GUARD | {Kind.CREDENTIALS},
     # The operator's exceptions work before a trap can cut anyone off.
     Kind.TRAP: GUARD | {Kind.CREDENTIALS, Kind.SHUNT},
-    Kind.REINSTALL: GUARD | {Kind.SHUNT, Kind.TRAP},
+    Kind.REINSTALL: GUARD | {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP},
     Kind.RENEW: GUARD | LOADS,
     # To take an exception away protects more.
     Kind.UNSHUNT: GUARD | LOADS,
