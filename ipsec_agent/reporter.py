@@ -23,8 +23,9 @@ from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError
 
-LOG_LINES, LOG_LINES_AGE = 100, 120.0
-"""Lines of charon's log that are kept, and for how many seconds they explain something."""
+LOG_LINES, LOG_LINES_AGE = 2048, 120.0
+"""Lines of charon's log that are kept, and for how many seconds they explain something: two of each
+of 1,000 peers, since what one says twice weighs more."""
 
 COUNTERPARTS = 4096
 """IKE_SAs whose peer is remembered: a fleet of 1,000 has some of each peer."""

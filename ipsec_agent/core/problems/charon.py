@@ -21,6 +21,18 @@ PEER_CODES = frozenset(
 )
 """What a new SA with the peer settles."""
 
+STARTING_SAYS = "received NO_PROPOSAL_CHOSEN notify error"
+"""What a peer answers to IKE_SA_INIT whose charon has no connections yet, as well as one that has
+no IKE proposal in common (task_manager_v2.c: "no IKE config found")."""
+
+STARTING = 5.0
+"""Seconds in which a peer's charon, once it answers at all, has its connections."""
+
+OVERTAKEN = 20.0
+"""Seconds for which a line is told of a peer with which an SA is there: an attempt that crossed the
+one that made the SA fails later than that was made. What goes on failing is said again sooner, as
+charon tries a rekeying again within 15 s (ike_sa.h: RETRY_INTERVAL, less a jitter)."""
+
 
 def charon_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
     """Whether charon is there to negotiate."""
@@ -72,12 +84,17 @@ def explained(
 ) -> tuple[Problem, ...]:
     """The problems, and one for each peer and cause that charon's log names.
 
-    What a line complains of may be over: with a peer, once an SA is there that is younger; of a
-    silent peer, once any SA is there; of a trap, once no policy is missing; of the key, once charon
-    has it.
+    What a line complains of may be over: with a peer, once an SA is there that is younger, or any
+    SA and the line is not said again; of a silent peer, once any SA is there; of a trap, once no
+    policy is missing; of the key, once charon has it. What a peer that starts says, too, counts
+    once it has said it for longer than a start takes.
     """
     latest = {(line.code, line.peer): line for line in lines}
     newest = _newest(drift.observed) if latest else {}
+    first: dict[str, float] = {}
+    for line in lines:
+        if STARTING_SAYS in line.text and line.time >= newest.get(line.peer, 0) + 1:
+            first.setdefault(line.peer, line.time)
     return (
         *problems,
         *(
@@ -90,6 +107,10 @@ def explained(
             )
             for line in latest.values()
             if not _over(line, drift, newest)
+            and not (
+                STARTING_SAYS in line.text
+                and line.time - first.get(line.peer, line.time) < STARTING
+            )
         ),
     )
 
@@ -106,8 +127,11 @@ def _over(line: LogLine, drift: Drift, newest: dict[str, int]) -> bool:
         # charon ends the IKE_SA that it gives up, with its children: this is another one's, and
         # where both VMs began at once it may be the older one.
         return line.peer in newest
+    if line.code not in PEER_CODES or line.peer not in newest:
+        return False
     # Whole seconds.
-    return line.code in PEER_CODES and newest.get(line.peer, 0) + 1 > line.time
+    younger = newest[line.peer] + 1 > line.time
+    return younger or drift.observed.time - line.time > OVERTAKEN
 
 
 def _newest(observed: Observed) -> dict[str, int]:

@@ -37,6 +37,8 @@ PATIENCE = {
     "peer-one-way": Patience(kept=30),
     # A VM that restarts is silent for that long.
     "peer-silent": Patience(after=30),
+    # One reading that was late, on a machine that is busy; the next one follows within a second.
+    "unreadable": Patience(after=5),
     # Policies of an SA that charon has just ended or a killed charon left; see orphans.py.
     "policies-foreign": Patience(after=30),
 }

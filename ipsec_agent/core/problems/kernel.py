@@ -12,7 +12,7 @@ from ipsec_agent.core.words import several
 NAMES = 5
 """Connections that a message names."""
 
-TOLD_ELSEWHERE = frozenset({"guard", "policies"})
+TOLD_ELSEWHERE = frozenset({"guard"})
 """What is a problem of its own where it cannot be read."""
 
 
@@ -36,17 +36,7 @@ def policy_problems(drift: Drift) -> tuple[Problem, ...]:
 
 def _missing(drift: Drift) -> tuple[Problem, ...]:
     desired, lacking = drift.desired, drift.missing
-    error = dict(drift.observed.unreadable).get("policies")
-    if error is not None:
-        return (
-            Problem(
-                "policies-missing",
-                Severity.CRITICAL,
-                f"cannot read the kernel's policies: {error.message}",
-                error.hint,
-            ),
-        )
-    if not lacking:
+    if not lacking or "policies" in dict(drift.observed.unreadable):
         return ()
     names = tuple(sorted({policy.connection for policy in lacking}))
     return (
