@@ -16,6 +16,9 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.order import Unsafe
+from ipsec_agent.core.orphans import renewals_wait
+from ipsec_agent.core.pacing import TURN
+from ipsec_agent.core.peers import pokes_wait
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
@@ -71,7 +74,10 @@ class Reporter:
 
     @property
     def due(self) -> float:
-        """Seconds from the newest pass until a problem is to be shown, or is gone, by patience."""
+        """Seconds from the newest pass until time alone makes another one worth it.
+
+        A problem is to be shown, or is gone, by patience; or a peer has its turn.
+        """
         return self._due
 
     def heard(self, said: Said, now: float) -> bool:
@@ -98,6 +104,8 @@ class Reporter:
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
         self._due = due(self._memory.seen, observed.time)
+        if renewals_wait(ended.drift) or pokes_wait(ended.drift):
+            self._due = min(self._due, TURN)
         if _enforced(ended):
             self._started = True
         snapshot = Snapshot(

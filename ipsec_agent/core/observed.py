@@ -312,11 +312,13 @@ class RememberedPeer(Struct, frozen=True):
     Attributes:
         seen: when it last had one, seconds since the epoch, to the day.
         poked: it has been sent a packet since charon started.
+        poked_at: when that was, seconds since the epoch.
     """
 
     address: Address
     seen: float
     poked: bool = False
+    poked_at: float = 0.0
 
 
 class Inherited(Struct, frozen=True):

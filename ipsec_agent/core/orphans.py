@@ -7,6 +7,7 @@ carry the traffic; the new ones take over the policies, and then the old SAs go.
 
 from ipaddress import ip_network
 
+from ipsec_agent.core import pacing
 from ipsec_agent.core.coverage import shunts, traps
 from ipsec_agent.core.drift import Drift, ends_of
 from ipsec_agent.core.model import (
@@ -20,11 +21,24 @@ from ipsec_agent.core.model import (
 from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew, Step
 
 RENEWED_WITHIN = 20.0
-"""Seconds after charon's start in which a peer may take the renewal; three attempts fit in."""
+"""Seconds after charon's start in which a peer may take the renewal, beside those until each peer
+has had its turn; an attempt and its retransmissions fit in."""
 
 NAME = "ipsec-renew-"
 
 Pair = tuple[Address, Address]
+
+
+def renewals_wait(drift: Drift) -> bool:
+    """Whether a renewal is under way or has yet to come: the next pass must not be late."""
+    charon, pairs = drift.observed.charon, drift.orphan_peers
+    return charon is not None and bool(pairs) and _young(drift, len(pairs))
+
+
+def _young(drift: Drift, count: int) -> bool:
+    charon = drift.observed.charon
+    since = drift.observed.time - charon.process.started if charon is not None else 0.0
+    return since < RENEWED_WITHIN + pacing.span(count)
 
 
 def orphan_steps(drift: Drift) -> tuple[Step, ...]:
@@ -32,20 +46,22 @@ def orphan_steps(drift: Drift) -> tuple[Step, ...]:
     charon = drift.observed.charon
     if charon is None:
         return ()
-    young = drift.observed.time - charon.process.started < RENEWED_WITHIN
+    pairs = drift.orphan_peers
     waiting = {
         pair: made
-        for pair in (drift.orphan_peers if young else ())
+        for pair in (pairs if pairs and _young(drift, len(pairs)) else ())
         if (made := renewal(drift.desired, pair)) is not None
     }
     kept = {ends for own, peer in waiting for ends in ((own, peer), (peer, own))}
     under_way = {(sa.local, sa.remote) for sa in charon.sas} if waiting else set()
+    begun = {pair for pair, made in waiting.items() if made.name in charon.renewing}
+    next_ones = pacing.due(
+        (pair for pair in waiting if pair not in begun and pair not in under_way),
+        busy=len(begun),
+        elapsed=drift.observed.time - charon.process.started,
+    )
     return (
-        *(
-            Renew(made)
-            for pair, made in waiting.items()
-            if made.name not in charon.renewing and pair not in under_way
-        ),
+        *(Renew(waiting[pair]) for pair in next_ones),
         *(DeletePolicy(policy) for policy in drift.orphans if ends_of(policy.selector) not in kept),
         *(
             DeleteState(state)

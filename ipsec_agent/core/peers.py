@@ -8,6 +8,7 @@ import math
 
 from msgspec import Struct
 
+from ipsec_agent.core import pacing
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address, Role
 from ipsec_agent.core.observed import Charon, Observed, RememberedPeer
@@ -19,7 +20,8 @@ date for one that has an SA all the time."""
 
 MOST = 4096
 POKED_WITHIN = 60.0
-"""Seconds after charon's start in which peers are poked; later, traffic has had its chance."""
+"""Seconds after charon's start in which peers are poked, beside those until each has had its turn;
+later, traffic has had its chance."""
 
 
 class PeersToDo(Struct, frozen=True):
@@ -67,19 +69,40 @@ def _remember(
     return tuple(sorted(fresh, key=lambda peer: -peer.seen)[:MOST])
 
 
+def pokes_wait(drift: Drift) -> bool:
+    """Whether a peer has yet to be poked: the next pass must not be late."""
+    return bool(_unpoked(drift))
+
+
 def _poke(drift: Drift, standing: tuple[Address, ...]) -> tuple[Address, ...]:
+    """The next ones: only this VM knows that it has lost its SAs, so it waits for nobody, and only
+    begins with those of which it is to begin.
+    """
+    now, there = drift.observed.time, set(standing)
+    own = {address.version: address for address in reversed(drift.desired.addresses)}
+    pairs = [(own[peer.version], peer) for peer in _unpoked(drift) if peer.version in own]
+    busy = sum(
+        peer.poked and 0 <= now - peer.poked_at < pacing.TURN and peer.address not in there
+        for peer in (drift.observed.remembered if pairs else ())
+    )
+    most = max(0, pacing.AT_ONCE - busy)
+    return tuple(peer for _, peer in pacing.in_order(pairs)[:most])
+
+
+def _unpoked(drift: Drift) -> tuple[Address, ...]:
     desired, observed = drift.desired, drift.observed
-    charon = observed.charon
-    if charon is None or observed.time - charon.process.started > POKED_WITHIN:
+    charon, remembered = observed.charon, observed.remembered
+    if charon is None or not charon.responsive or desired.role is not Role.ENCRYPT:
         return ()
-    if drift.missing:
-        # Without its trap the packet would leave in clear, or be lost.
+    within = POKED_WITHIN + pacing.span(len(remembered))
+    # Without its trap the packet would leave in clear, or be lost.
+    if observed.time - charon.process.started > within or drift.missing:
         return ()
-    known = {*standing, *(sa.remote for sa in charon.sas)}
+    known = {sa.remote for sa in charon.sas}
     # The packet would travel on an SA that an earlier charon left, and ask for nothing.
     known |= {state.destination for state in observed.states if state.spi}
     return tuple(
         peer.address
-        for peer in observed.remembered
+        for peer in remembered
         if not peer.poked and peer.address not in known and peer.address not in desired.addresses
     )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,17 +26,22 @@ class PeerMemory:
         self._path = path
         self._peers: tuple[RememberedPeer, ...] | None = None
         self._charon = 0.0
-        self._poked: set[Address] = set()
+        self._poked: dict[Address, float] = {}
 
     def peers(self, charon: CharonProcess | None) -> tuple[RememberedPeer, ...]:
         """The peers; what cannot be read is forgotten, which costs a peer the wait for its DPD."""
         started = charon.started if charon else 0.0
         if started != self._charon:
-            self._charon, self._poked = started, set()
+            self._charon, self._poked = started, {}
         if self._peers is None:
             self._peers = _read(self._path)
         return tuple(
-            RememberedPeer(peer.address, peer.seen, poked=peer.address in self._poked)
+            RememberedPeer(
+                peer.address,
+                peer.seen,
+                poked=peer.address in self._poked,
+                poked_at=self._poked.get(peer.address, 0.0),
+            )
             for peer in self._peers
         )
 
@@ -50,7 +56,7 @@ class PeerMemory:
     def poke(self, peers: Iterable[Address]) -> None:
         """Send each one packet, which falls into the trap; one that cannot be sent is lost."""
         for peer in peers:
-            self._poked.add(peer)
+            self._poked[peer] = time.time()
             family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
             with (
                 socket.socket(family, socket.SOCK_DGRAM) as channel,

@@ -1,10 +1,12 @@
 """Renewals of SAs in the background: some at once, so that no other repair waits for them."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ipsec_agent.core.model import Connection
+from ipsec_agent.core.pacing import TURN
 from ipsec_agent.host.charon import open_charon
 
 AT_ONCE = 8
@@ -25,12 +27,21 @@ class Renewals:
         self._deadline = deadline
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._handed_over: dict[str, float] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     @property
     def under_way(self) -> frozenset[str]:
-        """The names of the connections, each of which charon may have for a moment."""
-        return frozenset(name for name, task in self._tasks.items() if not task.done())
+        """The names of the connections, each of which charon may have for a moment.
+
+        One has its turn (core/pacing.py) from when charon has begun to negotiate.
+        """
+        now = time.monotonic()
+        return frozenset(
+            name
+            for name, task in self._tasks.items()
+            if not task.done() or now - self._handed_over.get(name, -TURN) < TURN
+        )
 
     def begin(self, connection: Connection) -> None:
         """Negotiate with the one peer of a connection, unless that has begun.
@@ -40,6 +51,7 @@ class Renewals:
         """
         if connection.name in self.under_way:
             return
+        self._handed_over.pop(connection.name, None)
         if (ended := self._tasks.pop(connection.name, None)) is not None:
             ended.result()
         task = asyncio.create_task(self._renew(connection), name=connection.name)
@@ -49,6 +61,7 @@ class Renewals:
     async def end(self) -> None:
         """Begin none any more, and give up what is under way."""
         tasks, self._tasks = self._tasks, {}
+        self._handed_over.clear()
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -58,5 +71,6 @@ class Renewals:
             await client.load_renewal(connection)
             try:
                 await client.initiate(connection.children[0].name, connection.name)
+                self._handed_over[connection.name] = time.monotonic()
             finally:
                 await client.unload_connection(connection.name)

@@ -17,7 +17,8 @@ from ipsec_agent.core.observed import (
     Policy,
     SecurityAssociation,
 )
-from ipsec_agent.core.orphans import orphan_steps
+from ipsec_agent.core.orphans import orphan_steps, renewals_wait
+from ipsec_agent.core.pacing import AT_ONCE, begins
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew
 from ipsec_agent.core.swanctl import renewal_message
@@ -77,7 +78,9 @@ def world(*sas: IkeSa, peer: Address = PEER, age: float = 1.0) -> Observed:
 def test_a_peer_is_renewed_before_its_orphans_go() -> None:
     """Nothing is deleted while only the orphans carry the peer's traffic."""
     assert Drift(WISH, world()).orphan_peers == ((OWN, PEER),)
-    (step,) = orphan_steps(Drift(WISH, world()))
+    # The peer is to begin; one that does not is not waited for.
+    assert orphan_steps(Drift(WISH, world())) == ()
+    (step,) = orphan_steps(Drift(WISH, world(age=4.0)))
 
     assert isinstance(step, Renew)
     message = renewal_message(step.connection)["ipsec-renew-10.0.0.9"]
@@ -93,18 +96,55 @@ def test_a_peer_is_renewed_before_its_orphans_go() -> None:
 
 def test_one_renewal_at_a_time() -> None:
     """While IKE with the peer is under way, it is waited for."""
-    assert orphan_steps(Drift(WISH, world(ike_sa(1)))) == ()
+    assert orphan_steps(Drift(WISH, world(ike_sa(1), age=4.0))) == ()
 
 
 def test_a_renewal_that_is_about_to_begin() -> None:
     """It is not asked for twice while charon has not begun it."""
-    (step,) = orphan_steps(Drift(WISH, world()))
+    seen = world(age=4.0)
+    (step,) = orphan_steps(Drift(WISH, seen))
     assert isinstance(step, Renew)
-    seen = world()
     assert seen.charon is not None
     begun = replace(seen.charon, renewing=frozenset({step.connection.name}))
 
     assert orphan_steps(Drift(WISH, replace(seen, charon=begun))) == ()
+
+
+def fleet(count: int, *, age: float) -> Observed:
+    """Orphans with so many peers."""
+    made = [left(OTHER + 1 + number, 2 * number + 7) for number in range(count)]
+    return Observed(
+        Charon(PROCESS),
+        tuple(policy for policies, _ in made for policy in policies),
+        tuple(state for _, states in made for state in states),
+        time=BORN + age,
+    )
+
+
+def test_few_renewals_at_once() -> None:
+    """First those that this VM is to begin; those that have their turn count."""
+    seen = fleet(100, age=1.0)
+    steps = orphan_steps(Drift(WISH, seen))
+
+    assert seen.charon is not None
+    assert len(steps) == AT_ONCE
+    peers = [step.connection.remote for step in steps if isinstance(step, Renew)]
+    assert all(begins((OWN, peer.network_address)) for peer in peers)
+    names = frozenset(step.connection.name for step in steps[:10] if isinstance(step, Renew))
+    some = replace(seen, charon=replace(seen.charon, renewing=names))
+    others = orphan_steps(Drift(WISH, some))
+    assert len(others) == AT_ONCE - 10
+    assert not names & {step.connection.name for step in others if isinstance(step, Renew)}
+
+
+def test_orphans_of_many_peers_stay_until_each_had_its_turn() -> None:
+    """With 320 peers 20 seconds longer than with one; meanwhile no pass is late."""
+    assert all(isinstance(it, Renew) for it in orphan_steps(Drift(WISH, fleet(320, age=39.0))))
+    assert renewals_wait(Drift(WISH, fleet(320, age=39.0)))
+    late = Drift(WISH, fleet(320, age=41.0))
+    assert len(orphan_steps(late)) == 4 * 320
+    assert not renewals_wait(late)
+    assert not renewals_wait(Drift(WISH, replace(fleet(0, age=1.0), charon=None)))
 
 
 def test_renewed() -> None:

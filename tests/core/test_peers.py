@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.observed import Charon, Observed, RememberedPeer, SecurityAssociation
-from ipsec_agent.core.peers import FORGOTTEN_AFTER, PeersToDo, peers_to_do
+from ipsec_agent.core.pacing import AT_ONCE, TURN, begins
+from ipsec_agent.core.peers import FORGOTTEN_AFTER, PeersToDo, peers_to_do, pokes_wait
 from ipsec_agent.core.placement import Placement
 from tests.configs import config
 from tests.core.test_orphans import BORN, OWN, PEER, PROCESS, child_sa, ike_sa
@@ -68,3 +69,42 @@ def test_nobody_is_poked_from_a_clear_vm() -> None:
     clear = desired(config(no_ipsec=("10.0.0.5/32",)), Placement(OWN, (OWN,)))
 
     assert peers_to_do(Drift(clear, replace(WORLD, remembered=(KNOWN,)))) == PeersToDo()
+
+
+def test_few_are_poked_at_once() -> None:
+    """First those with which this VM is to begin; one that was poked a moment ago counts."""
+    peers = tuple(RememberedPeer(PEER + n, NOW - 10) for n in range(100))
+    world = replace(WORLD, remembered=peers)
+    first = peers_to_do(Drift(WISH, world)).poke
+    assert len(first) == AT_ONCE
+    assert all(begins((OWN, peer)) for peer in first)
+
+    def poked(ago: float) -> Observed:
+        return replace(
+            world,
+            remembered=tuple(
+                replace(peer, poked=peer.address in first, poked_at=NOW - ago) for peer in peers
+            ),
+        )
+
+    assert peers_to_do(Drift(WISH, poked(TURN / 2))).poke == ()
+    assert pokes_wait(Drift(WISH, poked(TURN / 2)))
+    # The dead have had their turn, and those that answered need none.
+    later = peers_to_do(Drift(WISH, poked(TURN))).poke
+    assert len(later) == AT_ONCE
+    assert not set(first) & set(later)
+    sas = tuple(
+        ike_sa(n, child_sa(n, 2 * n + 7, peer=peer), peer=peer) for n, peer in enumerate(first, 1)
+    )
+    answered = replace(poked(TURN / 2), charon=Charon(PROCESS, sas=sas))
+    assert len(peers_to_do(Drift(WISH, answered)).poke) == AT_ONCE
+
+
+def test_many_have_more_time() -> None:
+    """Each of 320 has its turn within 20 seconds more, even if none of them answers."""
+    peers = tuple(RememberedPeer(PEER + n, NOW - 10) for n in range(320))
+    for age, waits in ((79, True), (81, False)):
+        world = replace(WORLD, remembered=peers, time=BORN + age)
+        assert bool(peers_to_do(Drift(WISH, world)).poke) == waits
+        assert pokes_wait(Drift(WISH, world)) == waits
+    assert not pokes_wait(Drift(WISH, replace(WORLD, remembered=peers, charon=None)))

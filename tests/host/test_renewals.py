@@ -8,6 +8,7 @@ import pytest
 
 from ipsec_agent.core.model import Connection
 from ipsec_agent.core.orphans import renewal
+from ipsec_agent.core.pacing import TURN
 from ipsec_agent.errors import CharonGoneError
 from ipsec_agent.host.renewals import AT_ONCE, Renewals
 from tests.core.test_orphans import OWN, PEER, WISH
@@ -49,6 +50,23 @@ async def test_several_at_once(tmp_path: Path) -> None:
     assert begun < DELAY
     assert len(names) == len(ended) == 2 * AT_ONCE
     assert 2 * ANSWERS * DELAY <= took < 2 * AT_ONCE * ANSWERS * DELAY / 2
+
+
+async def test_one_that_has_begun_has_its_turn(tmp_path: Path) -> None:
+    """charon is asked once in that time, whatever becomes of the negotiation."""
+    with charon(tmp_path, 0.0):
+        renewals = Renewals(tmp_path / "charon.vici", 5.0, lambda: None)
+        renewals.begin(connection(1))
+        await settled(renewals)
+        before, name = dict(renewals._tasks), connection(1).name
+        renewals.begin(connection(1))
+        assert renewals._tasks == before
+        assert renewals.under_way == {name}
+        renewals._handed_over[name] -= TURN
+        assert not renewals.under_way
+        renewals.begin(connection(1))
+        assert renewals._tasks != before
+        await renewals.end()
 
 
 async def test_a_failure_is_told_to_who_begins_it_again(tmp_path: Path) -> None:

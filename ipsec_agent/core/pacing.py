@@ -1,0 +1,73 @@
+"""Which of two VMs begins a negotiation, when, and with how many peers one begins at once.
+
+After a restart of all charons of a deployment each VM wants new SAs with all others. Where both
+ends of a pair began, everything would be negotiated twice; where all began at once, the requests
+would wait for each other's signatures until they are sent again. Both ends know who begins without
+asking each other. The other end only waits a little, since its peer may have lost nothing, have no
+agent, or an older one.
+"""
+
+from collections.abc import Iterable
+from zlib import crc32
+
+from ipsec_agent.core.model import Address
+
+AT_ONCE = 16
+"""Negotiations under way that a VM has begun by itself: 16 of 5 ms keep two CPUs busy for 40 ms, so
+that a peer's own request has its answer within the first retransmission."""
+
+TURN = 1.0
+"""Seconds after which a negotiation has no part in that number any more, whatever becomes of it: a
+peer that does not answer must not keep others from their turn. A living one needs a tenth."""
+
+GRACE, SPREAD = 2.0, 2.0
+"""Seconds for which the end that does not begin waits for the other one, and up to which it waits
+longer, differently for each pair."""
+
+Pair = tuple[Address, Address]
+"""Own address and peer."""
+
+
+def begins(pair: Pair) -> bool:
+    """Whether this end of a pair begins; the other end's answer is the opposite.
+
+    The lower address where the sum is odd, else the higher one: each VM begins with about half of
+    its peers.
+    """
+    own, peer = map(int, pair)
+    return (own < peer) == bool((own + peer) % 2)
+
+
+def due(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, ...]:
+    """The pairs of which this end may begin now.
+
+    Args:
+        pairs: those that want an SA and of which nothing is under way.
+        busy: with how many others this end has begun less than a TURN ago, without success yet.
+        elapsed: seconds since they want it. Below 0, where the clock was set back, nobody waits.
+    """
+    ready = [pair for pair in pairs if elapsed < 0 or elapsed >= grace(pair)]
+    return in_order(ready)[: max(0, AT_ONCE - busy)]
+
+
+def in_order(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """First those with which this end begins; else as if drawn by lot, so that not all VMs begin
+    with the same peer.
+    """
+    return tuple(sorted(pairs, key=lambda pair: (not begins(pair), _lot(pair), pair)))
+
+
+def grace(pair: Pair) -> float:
+    """Seconds for which this end waits for the other one."""
+    return 0.0 if begins(pair) else GRACE + SPREAD * _lot(pair)
+
+
+def span(count: int) -> float:
+    """Seconds in which so many peers have had their turn, even if none of them answers."""
+    return count * TURN / AT_ONCE
+
+
+def _lot(pair: Pair) -> float:
+    """Below 1; the same at each start, and different at either end."""
+    own, peer = pair
+    return crc32(own.packed + peer.packed) / 2**32
