@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager
 from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import connection_message, renewal_message
-from ipsec_agent.errors import CharonError, CharonRefusedError
+from ipsec_agent.errors import CharonError, CharonGoneError, CharonRefusedError
+from ipsec_agent.host.understood import understood
 from ipsec_agent.host.vici_wire import DEADLINE, ViciConnection, open_vici
 
 EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log")
@@ -28,29 +30,37 @@ class CharonClient:
 
     async def version(self) -> str:
         """charon's version, such as 5.9.8."""
-        return _text((await self._vici.request("version")).get("version", b""))
+        answer = await self._vici.request("version")
+        with _understood("version"):
+            return _text(answer.get("version", b""))
 
     async def plugins(self) -> tuple[str, ...]:
         """The plugins that charon loaded."""
-        return tuple(_text(item) for item in (await self._vici.request("stats")).get("plugins", []))
+        answer = await self._vici.request("stats")
+        with _understood("stats"):
+            return _texts(answer, "plugins")
 
     async def connections(self) -> tuple[LoadedConnection, ...]:
         """The loaded connections, without what only a fingerprint can tell."""
         found = await self._vici.stream("list-conns", "list-conn")
-        return tuple(
-            LoadedConnection(name, "", tuple(sorted(body.get("children", {}))))
-            for entry in found
-            for name, body in entry.items()
-        )
+        with _understood("list-conns"):
+            return tuple(
+                LoadedConnection(name, "", tuple(sorted(body.get("children", {}).keys())))
+                for entry in found
+                for name, body in entry.items()
+            )
 
     async def authorities(self) -> tuple[str, ...]:
         """The names of the CAs that charon trusts through load-authority."""
         answer = await self._vici.request("get-authorities")
-        return tuple(_text(name) for name in answer.get("authorities", []))
+        with _understood("get-authorities"):
+            return _texts(answer, "authorities")
 
     async def keys(self) -> tuple[str, ...]:
         """The ids of the private keys that charon has."""
-        return tuple(_text(key) for key in (await self._vici.request("get-keys")).get("keys", []))
+        answer = await self._vici.request("get-keys")
+        with _understood("get-keys"):
+            return _texts(answer, "keys")
 
     async def sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs and their CHILD_SAs, all of them.
@@ -59,7 +69,8 @@ class CharonClient:
         in the kernel would look unowned.
         """
         found = await self._vici.stream("list-sas", "list-sa")
-        return tuple(_ike_sa(name, body) for entry in found for name, body in entry.items())
+        with _understood("list-sas"):
+            return tuple(_ike_sa(name, body) for entry in found for name, body in entry.items())
 
     async def load_connection(self, connection: Connection) -> None:
         """Load or replace a connection. Success says nothing of its policies: read the kernel."""
@@ -100,7 +111,7 @@ class CharonClient:
         answer = await self._vici.request(
             "load-key", {"type": "any", "data": bytes(credentials.private_key)}
         )
-        if _text(answer.get("id", b"")) != credentials.key_id:
+        if answer.get("id", b"") != credentials.key_id.encode():
             raise CharonRefusedError("charon loaded a private key with another id than expected")
 
     async def unload_key(self, key_id: str) -> None:
@@ -159,19 +170,34 @@ async def watch_charon(path: Path, wake: Callable[[], None], heard: Callable[[Sa
                 wake()
                 async for event, body in vici.listen(EVENTS):
                     if event == "log":
-                        heard(_said(body))
+                        heard(said_by(body))
                     else:
                         wake()
         await asyncio.sleep(RECONNECT)
 
 
-def _said(body: dict[str, Any]) -> Said:
-    return Said(
-        group=_text(body.get("group", b"")),
-        level=int(body.get("level", b"1")),
-        text=_text(body.get("msg", b"")),
-        ike_sa=_number(body, "ikesa-uniqueid"),
+def _understood(what: str) -> AbstractContextManager[None]:
+    return understood(
+        lambda error: CharonGoneError(
+            f"charon's {what} cannot be understood: {error}",
+            hint="another program may listen on agent.vici_socket; the agent asks again",
+        )
     )
+
+
+def said_by(body: dict[str, Any]) -> Said:
+    """A line of charon's log, out of its event.
+
+    Raises:
+        CharonGoneError: it is no such event.
+    """
+    with _understood("log"):
+        return Said(
+            group=_text(body.get("group", b"")),
+            level=int(body.get("level", b"1")),
+            text=_text(body.get("msg", b"")),
+            ike_sa=_number(body, "ikesa-uniqueid"),
+        )
 
 
 def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
@@ -234,6 +260,10 @@ def _networks(selectors: list[bytes]) -> tuple[Network, ...]:
 
 def _number(body: dict[str, Any], key: str) -> int:
     return int(body.get(key, b"0") or b"0")
+
+
+def _texts(answer: dict[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(_text(item) for item in answer.get(key, []))
 
 
 def _text(value: bytes) -> str:

@@ -13,6 +13,7 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, IkePorts, PortHolder
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.understood import understood
 
 PROC = Path("/proc")
 
@@ -87,7 +88,8 @@ class IkePortsReader:
         return self.get(self._charon) != before
 
     def _look(self, process: CharonProcess | None) -> IkePorts:
-        bound = tuple(self._bound())
+        with understood(_odd):
+            bound = tuple(self._bound())
         inodes = {one.inode for one in bound}
         if process is not None and not inodes <= self._inodes:
             self._inodes = self._inodes_of(process.pid)
@@ -126,7 +128,8 @@ class IkePortsReader:
 
     def _inodes_of(self, pid: int) -> frozenset[int]:
         try:
-            return frozenset(_sockets(self._proc / str(pid)))
+            with understood(_odd):
+                return frozenset(_sockets(self._proc / str(pid)))
         except (FileNotFoundError, ProcessLookupError):
             # It has just ended.
             return frozenset()
@@ -146,12 +149,19 @@ class IkePortsReader:
             return
         for place in self._proc.iterdir():
             if place.name.isdecimal():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     for inode in wanted.intersection(_sockets(place)):
                         name = (place / "comm").read_text(errors="replace").strip()
                         self._owners[inode] = (int(place.name), name)
         # The kernel itself, or a process that cannot be seen from here.
         self._owners |= dict.fromkeys(wanted - self._owners.keys(), (0, ""))
+
+
+def _odd(error: Exception) -> KernelError:
+    return KernelError(
+        f"cannot understand the kernel's list of UDP sockets: {error}",
+        hint="until then it is not known whether charon has its ports",
+    )
 
 
 def _sockets(process: Path) -> Iterator[int]:

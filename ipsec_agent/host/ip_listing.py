@@ -15,6 +15,7 @@ from typing import Any
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.understood import understood
 
 DEADLINE = 10.0
 """Seconds that ip may take; it needs some 3 ms."""
@@ -30,13 +31,20 @@ def read_addresses() -> NetworkFacts:
     """
     addresses = _ip("address", "show")
     routes = [*_ip("-4", "route", "show", "default"), *_ip("-6", "route", "show", "default")]
-    try:
+    return facts_of(addresses, routes)
+
+
+def facts_of(addresses: list[Any], routes: list[Any]) -> NetworkFacts:
+    """The same of what ip listed.
+
+    Raises:
+        KernelError: it is not understood.
+    """
+    with understood(lambda _error: _not_understood()):
         return NetworkFacts(
             addresses=tuple(_addresses(addresses)),
             gateways=tuple(dict.fromkeys(_gateways(routes))),
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _not_understood() from error
 
 
 def _addresses(links: Iterable[Any]) -> Iterator[OwnAddress]:
@@ -44,7 +52,9 @@ def _addresses(links: Iterable[Any]) -> Iterator[OwnAddress]:
         for own in link.get("addr_info", ()):
             # A link without a family of its own is listed as an empty object.
             if "local" in own:
-                yield OwnAddress(ip_address(own["local"]), own["prefixlen"], link["ifindex"])
+                yield OwnAddress(
+                    ip_address(own["local"]), int(own["prefixlen"]), int(link["ifindex"])
+                )
 
 
 def _gateways(routes: Iterable[Any]) -> Iterator[Address]:
@@ -81,10 +91,8 @@ def _ip(*arguments: str) -> list[Any]:
             return []
         reason = done.stderr.decode(errors="replace").strip() or "no reason given"
         raise KernelError(f"ip {' '.join(arguments)}: {reason}")
-    try:
+    with understood(lambda _error: _not_understood()):
         found = json.loads(done.stdout or "[]")
-    except ValueError as error:
-        raise _not_understood() from error
     return found if isinstance(found, list) else []
 
 

@@ -7,7 +7,6 @@ CAP_NET_BROADCAST (netlink(7): NETLINK_LISTEN_ALL_NSID).
 import asyncio
 import errno
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -72,7 +71,11 @@ class LinkEvents:
                     raise _refusal(error) from error
                 lost = True
                 continue
-            numbers.update(_origin(ancillary), _renumbered(message))
+            try:
+                numbers.update(_origin(ancillary), _renumbered(message))
+            except OSError:
+                # Something happened, and what is not understood.
+                lost = True
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -129,7 +132,7 @@ def _renumbered(message: bytes) -> Iterator[int]:
 def _origin(ancillary: list[tuple[int, int, bytes]]) -> Iterator[int]:
     for level, kind, data in ancillary:
         if (level, kind) == (SOL_NETLINK, NETLINK_LISTEN_ALL_NSID):
-            yield struct.unpack_from("=i", data)[0]
+            yield number(data)
 
 
 def _refusal(error: OSError) -> KernelError:

@@ -25,6 +25,7 @@ from ipsec_agent.host.rtnetlink import (
     RTM_GETLINK,
     RTM_GETNEIGH,
     RTM_GETNSID,
+    as_told,
     ask,
     attribute,
     attributes,
@@ -131,8 +132,13 @@ def link_of(payload: bytes, namespace: int | None = None) -> Link:
     """A link from an answer's fixed part and attributes.
 
     Raises:
-        OSError: it is not of the namespace that was asked for.
+        OSError: it is not of the namespace that was asked for, or is no link's.
     """
+    with as_told():
+        return _link_of(payload, namespace)
+
+
+def _link_of(payload: bytes, namespace: int | None) -> Link:
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
     found = dict(attributes(payload[IFINFO.size :]))
     if namespace is not None and _maybe(found, IFLA_TARGET_NETNSID) != namespace:
@@ -180,7 +186,9 @@ def _far_ends(channel: socket.socket, index: int) -> Iterator[Address]:
     """Where a vxlan sends to, by its forwarding database."""
     request = NDMSG.pack(AF_BRIDGE, index, 0, 0, 0)
     for payload in dump(channel, RTM_GETNEIGH, request):
-        if NDMSG.unpack_from(payload)[1] == index:
+        with as_told():
+            of = NDMSG.unpack_from(payload)[1]
+        if of == index:
             yield from _addresses(dict(attributes(payload[NDMSG.size :])), (NDA_DST,))
 
 
@@ -191,7 +199,9 @@ def _with_peers(tunnel: Tunnel, peers: Iterable[Address]) -> Tunnel:
 def _number_of(channel: socket.socket, path: Path) -> int:
     with path.open("rb") as there:
         request = RTGEN.pack(0) + attribute(NETNSA_FD, there.fileno())
-        return number(ask(channel, RTM_GETNSID, request)[NETNSA_NSID])
+        answer = ask(channel, RTM_GETNSID, request)
+        with as_told():
+            return number(answer[NETNSA_NSID])
 
 
 def _name_of(path: Path) -> str:

@@ -140,5 +140,5 @@ def _left(found: Any) -> Inherited:
     try:
         spis, policies = found
         return Inherited(frozenset(map(int, spis)), frozenset(map(int, policies)))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return Inherited()

@@ -26,6 +26,9 @@ NESTED = 0x8000
 NLMSG_ERROR = 2
 HEADER, FAMILY, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("!BBH"), struct.Struct("=HH")
 IFNAMSIZ = 16
+HIGHEST = 4095
+"""The largest errno (linux/err.h)."""
+
 AT_ONCE = 500
 """Elements in one message: an attribute holds 64 KiB."""
 
@@ -98,7 +101,7 @@ def _judge(answer: bytes, last: int) -> bool:
         if kind == NLMSG_ERROR:
             (code,) = struct.unpack_from("=i", answer, at + HEADER.size)
             if code:
-                raise OSError(-code, os.strerror(-code))
+                raise OSError(-code, os.strerror(min(-code, HIGHEST)))
             if number == last:
                 return True
         at += max(-(-length // 4) * 4, HEADER.size)

@@ -9,12 +9,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from ipaddress import ip_address
 from typing import Any
 
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.understood import understood
 
 _FIXED = ("outside4", "outside6", "listed4", "listed6")
 """The sets whose elements belong to the form. Links come and go, the rest are counters."""
@@ -87,9 +89,13 @@ def read_flow_rules(text: str) -> tuple[str, int]:
 
     Args:
         text: what `nft list table` wrote.
+
+    Raises:
+        KernelError: this is not nft's text.
     """
-    form = hashlib.sha256(_COUNTER.sub("counter", text).encode()).hexdigest()
-    return form, sum(int(packets) for packets in _COUNTER.findall(text))
+    with _understood():
+        form = hashlib.sha256(_COUNTER.sub("counter", text).encode()).hexdigest()
+        return form, sum(int(packets) for packets in _COUNTER.findall(text))
 
 
 def _table(text: str, links: Mapping[str, int]) -> GuardTable:
@@ -123,18 +129,14 @@ def _breaks_off(text: str, cause: BaseException | None) -> bool:
     )
 
 
-class _understood:  # noqa: N801 - reads as a statement
+def _understood() -> AbstractContextManager[None]:
     """Turn whatever a listing lacks into one sentence."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, LookupError | ValueError | TypeError | AttributeError):
-            raise KernelError(
-                f"cannot understand nft's listing of the guard: {error}",
-                hint="use nftables 0.9.6 or newer; see `nft --version`",
-            ) from error
+    return understood(
+        lambda error: KernelError(
+            f"cannot understand nft's listing of the guard: {error}",
+            hint="use nftables 0.9.6 or newer; see `nft --version`",
+        )
+    )
 
 
 def _objects(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -200,9 +202,9 @@ def _counted(sets: Mapping[str, dict[str, Any]], name: str) -> Iterator[tuple[st
     for entry in _elements(sets, name):
         element = entry["elem"]
         counter = element["counter"]
-        lifetime = element.get("timeout", sets[name].get("timeout", 0))
-        idle = max(0, lifetime - element.get("expires", lifetime))
-        yield str(element["val"]), counter["packets"], counter["bytes"], idle
+        lifetime = int(element.get("timeout", sets[name].get("timeout", 0)))
+        idle = max(0, lifetime - int(element.get("expires", lifetime)))
+        yield str(element["val"]), int(counter["packets"]), int(counter["bytes"]), idle
 
 
 def _peers(sets: Mapping[str, dict[str, Any]], name: str) -> tuple[ClearPeer, ...]:

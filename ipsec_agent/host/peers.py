@@ -12,6 +12,7 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 DISCARD = 9
 """The port to which a poke goes: who listens there throws it away (RFC 863)."""
@@ -71,5 +72,5 @@ def _read(path: Path) -> tuple[RememberedPeer, ...]:
         with path.open("rb") as file:
             found = json.loads(file.read(LARGEST))
         return tuple(RememberedPeer(ip_address(key), float(seen)) for key, seen in found.items())
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, *NOT_UNDERSTOOD):
         return ()

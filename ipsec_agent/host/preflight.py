@@ -19,6 +19,7 @@ from typing import Any
 
 from ipsec_agent.core.esp import DummySa, EspAbility, KernelEvidence, Trial
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.understood import understood
 from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Kind
 from ipsec_agent.host.xfrm_records import dummy_deletion, dummy_sa
 
@@ -91,7 +92,9 @@ def _asked(channel: socket.socket, message: Any, kind: int) -> int:
     message["header"].update(type=kind, flags=ACKNOWLEDGED, sequence_number=kind)
     message.encode()
     channel.send(bytes(message.data))
-    return -int(ERROR.unpack_from(channel.recv(65536))[-1])
+    answer = channel.recv(65536)
+    with understood(lambda _error: OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))):
+        return -int(ERROR.unpack_from(answer)[-1])
 
 
 # --- evidence ---------------------------------------------------------------------------------

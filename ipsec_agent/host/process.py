@@ -206,7 +206,7 @@ def _state(stat: Path) -> str:
     """The state of a process or thread (proc_pid_stat(5)), X once it has ended."""
     try:
         # It is behind the name, which may hold anything.
-        return stat.read_text().rpartition(") ")[2][:1]
+        return stat.read_text(errors="replace").rpartition(") ")[2][:1]
     except OSError:
         return "X"
 
@@ -239,7 +239,7 @@ def work(pid: int) -> Work:
     """
     busy, waiting = 0, set()
     for thread in Path(f"/proc/{pid}/task").glob("*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             told = (thread / "schedstat").read_text()
             busy += sum(map(int, told.split()[:2]))
             if _state(thread / "stat") == "R":

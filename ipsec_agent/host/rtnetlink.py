@@ -10,7 +10,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+from ipsec_agent.host.understood import understood
 
 DEADLINE = 5.0
 """Seconds for each answer."""
@@ -50,25 +52,28 @@ def ask(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> dict[
     """The attributes of the answer; none of an acknowledgement.
 
     Raises:
-        OSError: the kernel refuses, or is too late.
+        OSError: the kernel refuses, is too late, or answers what is not understood.
     """
     channel.send(_message(kind, body, NLM_F_REQUEST | flags))
     answer = channel.recv(BUFFER)
-    if HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
-        _raise_refusal(answer, 0)
-        return {}
-    return dict(attributes(answer[HEADER.size + FIXED[kind] :]))
+    with as_told():
+        if HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
+            _raise_refusal(answer, 0)
+            return {}
+        return dict(attributes(answer[HEADER.size + FIXED[kind] :]))
 
 
 def dump(channel: socket.socket, kind: int, body: bytes) -> list[bytes]:
     """Everything of one kind, each as its fixed part and its attributes.
 
     Raises:
-        OSError: the kernel refuses, is too late, or what is read changes time and again.
+        OSError: the kernel refuses, is too late, answers what is not understood, or what is read
+            changes time and again.
     """
     for _ in range(DUMP_ATTEMPTS):
         channel.send(_message(kind, body, NLM_F_REQUEST | NLM_F_DUMP))
-        found, interrupted = _whole(channel)
+        with as_told():
+            found, interrupted = _whole(channel)
         if not interrupted:
             return found
     raise OSError(errno.EINTR, os.strerror(errno.EINTR))
@@ -104,6 +109,11 @@ def _raise_refusal(answer: bytes, at: int) -> None:
         raise OSError(-code, os.strerror(-code))
 
 
+def as_told() -> AbstractContextManager[None]:
+    """Raise an OSError (EBADMSG) where a message is none of the kernel's kind."""
+    return understood(lambda _error: OSError(errno.EBADMSG, os.strerror(errno.EBADMSG)))
+
+
 def attribute(kind: int, value: int) -> bytes:
     """An attribute that holds a number of 32 bits."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + 4, kind) + struct.pack("=i", value)
@@ -121,5 +131,10 @@ def attributes(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def number(raw: bytes) -> int:
-    """An attribute's value as a signed number of 32 bits."""
-    return int(struct.unpack_from("=i", raw)[0])
+    """An attribute's value as a signed number of 32 bits.
+
+    Raises:
+        OSError: it is shorter.
+    """
+    with as_told():
+        return int(struct.unpack_from("=i", raw)[0])

@@ -12,6 +12,7 @@ import time
 from msgspec import Struct
 
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
+from ipsec_agent.host.understood import understood
 
 CHARON_UNIT = "IPSEC_AGENT_CHARON_UNIT"
 """The environment variable by which ipsec-agent.service names charon's unit."""
@@ -118,19 +119,30 @@ async def unit_state(name: str, *, deadline: float) -> UnitState:
         name,
         deadline=deadline,
     )
+    return state_of(name, shown)
+
+
+def state_of(name: str, shown: str) -> UnitState:
+    """The state of a unit, of what `systemctl show` printed.
+
+    Raises:
+        CharonStartError: systemd knows no such unit, or says what is not understood.
+    """
     found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     if found.get("LoadState") != "loaded":
         raise CharonStartError(
             f"systemd has no usable unit {name} ({found.get('LoadState', 'unknown')})",
             hint=f"install it and run `systemctl daemon-reload`, or unset {CHARON_UNIT}",
         )
-    return UnitState(
-        active=found.get("ActiveState", ""),
-        sub=found.get("SubState", ""),
-        result=found.get("Result", ""),
-        pid=int(found.get("MainPID", "0")),
-        status=int(found.get("ExecMainStatus", "0")),
-    )
+    odd = CharonStartError(f"cannot understand what systemd says of {name}")
+    with understood(lambda _error: odd):
+        return UnitState(
+            active=found.get("ActiveState", ""),
+            sub=found.get("SubState", ""),
+            result=found.get("Result", ""),
+            pid=int(found.get("MainPID", "0")),
+            status=int(found.get("ExecMainStatus", "0")),
+        )
 
 
 async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:

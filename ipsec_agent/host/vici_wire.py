@@ -94,7 +94,8 @@ class ViciConnection:
         while True:
             packet = await self._receive()
             if packet.response_type == Packet.EVENT:
-                yield packet.event_type.decode(), self._decoded(packet.payload)
+                name = packet.event_type.decode(errors="replace")
+                yield name, self._decoded(packet.payload)
 
     @contextlib.asynccontextmanager
     async def _limited(self, what: str) -> AsyncIterator[None]:
@@ -163,7 +164,10 @@ class ViciConnection:
     def _judged(self, command: str, payload: Any) -> dict[str, Any]:
         answer = self._decoded(payload)
         if answer.get("success", b"yes") != b"yes":
-            reason = answer.get("errmsg", b"without a reason").decode(errors="replace")
+            reason = answer.get("errmsg", b"without a reason")
+            if not isinstance(reason, bytes):
+                raise _gone("sent invalid VICI data")
+            reason = reason.decode(errors="replace")
             raise CharonRefusedError(f"charon refused {command}: {reason}")
         return answer
 

@@ -1,17 +1,21 @@
 """XFRM messages to and from the agent's records, by `struct` (linux/xfrm.h); no socket."""
 
+import errno
 import functools
 import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Generic, NamedTuple, TypeVar
 
 from ipsec_agent.core.esp import Algorithm, DummySa, Use
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import attributes
+from ipsec_agent.host.understood import understood
 from ipsec_agent.host.xfrm_messages import (
     Kind,
     Message,
@@ -125,15 +129,30 @@ class Decoded(Generic[T]):
         self._known: dict[bytes, T | None] = {}
 
     def all(self, messages: Iterable[Message]) -> tuple[T, ...]:
-        """The records of a whole dump."""
+        """The records of a whole dump.
+
+        Raises:
+            KernelError: a message is none of this kernel's kind.
+        """
         before, now, found = self._known, {}, []
-        for message in messages:
-            body = message["body"]
-            record = now[body] = before[body] if body in before else self._decode(body)
-            if record is not None:
-                found.append(record)
+        with _understood():
+            for message in messages:
+                body = message["body"]
+                record = now[body] = before[body] if body in before else self._decode(body)
+                if record is not None:
+                    found.append(record)
         self._known = now
         return tuple(found)
+
+
+def _understood() -> AbstractContextManager[None]:
+    return understood(
+        lambda error: KernelError(
+            f"cannot understand the kernel's IPsec messages: {error}",
+            code=errno.EBADMSG,
+            hint="this kernel may be newer than this agent",
+        )
+    )
 
 
 def policy_of(body: bytes) -> Policy | None:
@@ -213,8 +232,13 @@ def _selects_its_hosts(info: _SaInfo) -> bool:
 
 
 def default_blocks(body: bytes) -> tuple[Direction, ...]:
-    """Where packets that no policy selects are blocked (struct xfrm_userpolicy_default)."""
-    into, forward, out = body[:3]
+    """Where packets that no policy selects are blocked (struct xfrm_userpolicy_default).
+
+    Raises:
+        KernelError: it is no such message.
+    """
+    with _understood():
+        into, forward, out = body[:3]
     actions = {Direction.IN: into, Direction.OUT: out, Direction.FWD: forward}
     # linux/xfrm.h: XFRM_USERPOLICY_BLOCK.
     return tuple(one for one in Direction if actions[one] == ACTION_BLOCK)
@@ -224,8 +248,15 @@ def matters(message: Message) -> bool:
     """Whether an event calls for a look: larval SAs come and go with every silent peer.
 
     A dummy SA never does, whoever tries with it what the kernel can do.
+
+    Raises:
+        KernelError: it is no such message.
     """
-    kind, body = message["header"]["type"], message["body"]
+    with _understood():
+        return _matters(message["header"]["type"], message["body"])
+
+
+def _matters(kind: int, body: bytes) -> bool:
     if kind == Kind.DELETE_SA:
         destination, spi, family, _ = _SA_ID.unpack_from(body)
         return not _is_dummy(destination, spi, family)

@@ -1,0 +1,29 @@
+"""What the kernel or a program says and cannot be read: one documented error instead of many."""
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+NOT_UNDERSTOOD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What code that reads a format raises where the format is another one."""
+
+
+@contextmanager
+def understood(error: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Raise one error for whatever the reading within stumbles over.
+
+    Args:
+        error: makes it, out of what was raised.
+    """
+    try:
+        yield
+    except NOT_UNDERSTOOD as cause:
+        raise error(cause) from cause
