@@ -173,8 +173,8 @@ async def watch(
 ) -> None:
     """Call `wake` at every event that matters, until cancelled.
 
-    It is called at the start, too, and after lost events: what happened before the ear was open
-    is unknown.
+    It is called at the start, too, and after events that were lost or are not understood: what
+    happened before the ear was open is unknown.
 
     Raises:
         KernelError: the kernel does not let us listen.
@@ -187,7 +187,7 @@ async def watch(
                     if matters(event):
                         wake()
             except KernelError as error:
-                if error.code != errno.ENOBUFS:
+                if error.code not in {errno.ENOBUFS, errno.EBADMSG}:
                     raise
 
 

@@ -312,6 +312,8 @@ def network(
             place = directory / name
             place.mkdir()
             nodes.append(Node(name, place))
+            # Whatever is written into it: it has a private key.
+            nodes[-1].config.touch(0o600)
         yield nodes
     finally:
         for node in nodes:

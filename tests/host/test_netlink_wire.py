@@ -187,6 +187,46 @@ async def test_socket_that_cannot_be_opened() -> None:
         assert caught.hint == "load it"
 
 
+class Ear:
+    """A socket that hears one event, and then nothing."""
+
+    async def bind(self, _groups: int) -> None:
+        """Begin."""
+
+    def add_membership(self, group: int) -> None:
+        """Hear of a group."""
+
+    async def get(self) -> AsyncIterator[str]:
+        """Hear."""
+        yield "event"
+        await asyncio.sleep(60)
+
+    def close(self) -> None:
+        """End."""
+
+
+async def test_an_event_that_is_not_understood() -> None:
+    """It counts as one that was lost: whoever listens looks, and goes on to listen."""
+    woken = asyncio.Queue[int]()
+    judged: list[str] = []
+
+    def matters(event: str) -> bool:
+        judged.append(event)
+        raise KernelError("cannot understand", code=errno.EBADMSG)
+
+    listening = asyncio.create_task(
+        watch("hearing", Ear, (1,), lambda: woken.put_nowait(1), matters=matters)
+    )
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await woken.get()
+    assert not listening.done()
+    listening.cancel()
+    await asyncio.wait({listening})
+
+    assert len(judged) >= 2
+
+
 def test_imports_of_pyroute2_are_few() -> None:
     """The parts that are used come without the rest of it, which takes longer than all of ours."""
     script = "import sys, ipsec_agent.agent; print(*(n for n in sys.modules if 'pyroute2' in n))"
