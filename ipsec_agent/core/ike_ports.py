@@ -7,6 +7,12 @@ from ipsec_agent.core.observed import Observed, PortHolder
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 
+RESERVED = (
+    ". `sysctl net.ipv4.ip_unprivileged_port_start=4501` keeps ordinary users from it, and from"
+    " every port below"
+)
+"""Where it is another user's than root: 500 is root's anyway."""
+
 
 def families(desired: Desired) -> frozenset[int]:
     """The families, 4 and 6, in which this VM encrypts."""
@@ -66,14 +72,17 @@ def ike_port_problems(desired: Desired, observed: Observed) -> Iterator[Problem]
     if desired.credentials is None:
         return
     holders = in_the_way(desired, observed)
-    for port, pid, name in sorted({(one.port, one.pid, one.name) for one in holders}):
+    for port, pid, name, user in sorted(
+        {(one.port, one.pid, one.name, one.user) for one in holders}
+    ):
         who = f"pid {pid} ({name})" if pid else "a process that the agent cannot see"
+        who += f" of user {user}" if user else ""
         yield Problem(
             "ike-port-taken",
             Severity.CRITICAL,
             f"UDP {port} is in use by {who}, so charon cannot negotiate",
             f"stop that program; `ss -lunp sport = :{port}` shows its sockets. Once the port is"
-            " free, the agent restarts charon",
+            " free, the agent restarts charon" + (RESERVED if user else ""),
             f"{port} {pid}",
         )
     if holders:

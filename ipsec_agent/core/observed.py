@@ -145,6 +145,7 @@ class PortHolder(Struct, frozen=True):
     Attributes:
         version: of its family, 4 or 6; one of 6 on `::` may take IPv4, too.
         pid: 0 where its process cannot be seen.
+        user: whose it is, 0 for root.
     """
 
     version: int
@@ -152,6 +153,7 @@ class PortHolder(Struct, frozen=True):
     address: Address
     pid: int = 0
     name: str = ""
+    user: int = 0
 
 
 class IkePorts(Struct, frozen=True):

@@ -31,6 +31,7 @@ class Bound(NamedTuple):
     port: int
     address: Address
     inode: int
+    user: int
 
 
 class IkePortsReader:
@@ -99,7 +100,9 @@ class IkePortsReader:
         return IkePorts(
             owned=frozenset((one.version, one.port) for one in bound if one.inode in self._inodes),
             others=tuple(
-                PortHolder(one.version, one.port, one.address, *self._owners[one.inode])
+                PortHolder(
+                    one.version, one.port, one.address, *self._owners[one.inode], user=one.user
+                )
                 for one in strange
             ),
             versions=tuple(version for version, table in TABLES if (self._proc / table).exists()),
@@ -123,8 +126,14 @@ class IkePortsReader:
                 # The port first: of many sockets few are on these.
                 address, _, port = line.split(maxsplit=2)[1].partition(":")
                 if int(port[:4], 16) in IKE_PORTS:
-                    inode = int(line.split()[9])
-                    yield Bound(version, int(port[:4], 16), _address(address), inode)
+                    words = line.split()
+                    yield Bound(
+                        version,
+                        int(port[:4], 16),
+                        _address(address),
+                        inode=int(words[9]),
+                        user=int(words[7]),
+                    )
 
     def _inodes_of(self, pid: int) -> frozenset[int]:
         try:

@@ -18,10 +18,11 @@ LIMIT = 3.0
 """Seconds until charon has a port that has become free: a glance each second, and its start."""
 
 HOLD = """
-import socket, sys, time
+import os, socket, sys, time
 address = sys.argv[1]
+os.setresuid(*[int(sys.argv[2])] * 3)
 sockets = []
-for port in map(int, sys.argv[2:]):
+for port in map(int, sys.argv[3:]):
     one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     one.bind((address, port))
     sockets.append(one)
@@ -31,9 +32,9 @@ time.sleep(600)
 
 
 @contextlib.contextmanager
-def held(node: Node, address: str, *ports: int) -> Iterator[int]:
+def held(node: Node, address: str, *ports: int, user: int = 0) -> Iterator[int]:
     """Another program of the VM has the ports meanwhile; its pid."""
-    words = (PYTHON, "-c", HOLD, address, *map(str, ports))
+    words = (PYTHON, "-c", HOLD, address, str(user), *map(str, ports))
     with subprocess.Popen(node.command(*words), stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None
@@ -72,6 +73,59 @@ def test_taken_before_charon_starts(node: Node, address: str, port: int) -> None
     assert node.charon_pid != old
     assert node.policies() == EXPECTED
     assert problems(node, "ike-port-closed") == []
+
+
+TAKE = """
+import os, socket, sys
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+for address in sys.argv[1:]:
+    for shared in (), (socket.SO_REUSEADDR,), (socket.SO_REUSEPORT,), (2, 15):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        one = socket.socket(family, socket.SOCK_DGRAM)
+        for option in shared:
+            one.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            one.bind((address, 4500))
+        except OSError as error:
+            print(address, error.strerror)
+        else:
+            print(address, "taken")
+"""
+
+
+def attempts(node: Node, *addresses: str) -> list[str]:
+    """What becomes of an ordinary user's attempts to take UDP 4500."""
+    words = (PYTHON, "-c", TAKE, *addresses)
+    return subprocess.check_output(node.command(*words), text=True, timeout=60).splitlines()
+
+
+def test_a_user_cannot_share_the_port(node: Node) -> None:
+    """While charon has it nobody else gets it; with the kernel's switch nobody but root may ask."""
+    node.up()
+    addresses = ("0.0.0.0", "10.9.0.1", "127.0.0.1", "::", "::1")
+
+    assert attempts(node, *addresses) == [
+        f"{address} Address already in use" for address in addresses for _ in range(4)
+    ]
+
+    switch = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    subprocess.run(node.command("sh", "-c", f"echo 4501 >{switch}"), check=True)
+    assert attempts(node, *addresses) == [
+        f"{address} Permission denied" for address in addresses for _ in range(4)
+    ]
+
+
+def test_taken_by_a_user(node: Node) -> None:
+    """An ordinary user who takes the port while no charon runs is named; the VM stays closed."""
+    with held(node, "0.0.0.0", 4500, user=65534) as pid:
+        node.start()
+        (found,) = until(lambda: taken(node, pid, 4500), "it is said")
+
+    assert "of user 65534, so charon" in found["message"]
+    assert "ip_unprivileged_port_start=4501" in found["hint"]
+    healed(LIMIT, lambda: node.content, time.monotonic())
 
 
 def test_a_family_that_is_not_used(node: Node) -> None:

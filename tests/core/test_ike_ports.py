@@ -64,6 +64,17 @@ def test_taken(address: str) -> None:
     assert not any(isinstance(step, KillCharon) for step in plan(Drift(V4, observed)))
 
 
+def test_taken_by_a_user() -> None:
+    """Whose program it is, and what keeps ordinary users from the port, where it is one's."""
+    of_a_user = replace(holder("0.0.0.0", 4500), user=1000)
+
+    (problem,) = ike_port_problems(V4, seen(NO_V4, of_a_user))
+    assert problem.message.startswith("UDP 4500 is in use by pid 812 (racoon) of user 1000,")
+    assert "ip_unprivileged_port_start=4501" in problem.hint
+    (of_root,) = ike_port_problems(V4, seen(NO_V4, holder("0.0.0.0", 4500)))
+    assert "unprivileged" not in of_root.hint
+
+
 def test_taken_without_charon() -> None:
     """Before it runs, the port is taken, too."""
     observed = replace(seen(frozenset(), holder("0.0.0.0")), charon=None)

@@ -16,9 +16,9 @@ CHARON = CharonProcess(pid=77, started=5.0, memory=0, ours=True)
 ANY, ANY6 = "00000000", "0" * 32
 
 
-def line(address: str, port: int, inode: int) -> str:
+def line(address: str, port: int, inode: int, user: int = 0) -> str:
     """A socket as the kernel shows it."""
-    rest = f"{'0' * len(address)}:0000 07 00000000:00000000 00:00000000 00000000     0        0"
+    rest = f"{'0' * len(address)}:0000 07 00000000:00000000 00:00000000 00000000 {user:5}        0"
     return f"  123: {address}:{port:04X} {rest} {inode} 2 0000000000000000 0\n"
 
 
@@ -63,7 +63,7 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 def test_taken(tmp_path: Path) -> None:
     """Holders are named with address and family; that they are gone is seen at the next glance."""
-    taken = line("0500000A", 500, 3) + line(ANY, 4500, 4)
+    taken = line("0500000A", 500, 3) + line(ANY, 4500, 4, user=1000)
     lay(tmp_path, taken, line(ANY6, 500, 5), {77: ("charon", []), 812: ("racoon", [3, 4])})
     reader = IkePortsReader(lambda: 60.0, tmp_path)
 
@@ -71,7 +71,7 @@ def test_taken(tmp_path: Path) -> None:
     assert found.owned == frozenset()
     assert found.others == (
         PortHolder(4, 500, ip_address("10.0.0.5"), 812, "racoon"),
-        PortHolder(4, 4500, ip_address("0.0.0.0"), 812, "racoon"),
+        PortHolder(4, 4500, ip_address("0.0.0.0"), 812, "racoon", user=1000),
         PortHolder(6, 500, ip_address("::"), 0, ""),
     )
     assert not reader.changed()
