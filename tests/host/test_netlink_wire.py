@@ -198,6 +198,7 @@ class Ear:
 
     async def get(self) -> AsyncIterator[str]:
         """Hear."""
+        await asyncio.sleep(0.01)
         yield "event"
         await asyncio.sleep(60)
 
