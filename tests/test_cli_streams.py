@@ -161,6 +161,20 @@ print(subprocess.check_output([sys.executable, "-c", child], text=True))
     assert said[:3] == ["(0, 0) 0", "True", "(0, 0) 0"]
 
 
+def test_run_forbids_inspection() -> None:
+    """The agent has done so before it reads the key."""
+    script = """
+import ctypes
+from ipsec_agent import cli
+from ipsec_agent.verbs import run
+async def agent(_path, *, force):
+    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+run.run = agent
+cli.main(["run"])
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "0\n"
+
+
 @pytest.mark.parametrize("name", ["check", "run"])
 def test_no_core(name: str, good: Path, tmp_path: Path) -> None:
     """A verb that has the key and is killed by a signal leaves no core, whatever the limit was."""

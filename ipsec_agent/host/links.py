@@ -1,9 +1,10 @@
 """The VM's interfaces, addresses and default routes: list, set an MTU, watch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AF_UNSPEC, NETLINK_ROUTE
 from typing import Any
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress
+from ipsec_agent.errors import KernelError
 from ipsec_agent.host.link_events import News, open_link_events
 from ipsec_agent.host.link_reading import LinkReading, Seen
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, translated, watch
@@ -24,6 +26,7 @@ from ipsec_agent.host.rtnetlink import (
     attribute,
     open_rtnetlink,
 )
+from ipsec_agent.host.understood import understood
 from ipsec_agent.host.veth import may_enter
 
 # linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h
@@ -81,7 +84,7 @@ class Links:
         hops = await self._default_hops()
         return NetworkFacts(
             links=seen.links,
-            addresses=tuple(map(_own_address, addresses)),
+            addresses=own_addresses(addresses),
             default_links=tuple(dict.fromkeys(link for link, _ in hops if link)),
             gateways=tuple(dict.fromkeys(gateway for _, gateway in hops if gateway is not None)),
             may_enter=may_enter(),
@@ -147,9 +150,7 @@ class Links:
         routes = []
         for request in (_routes_v4, _routes_v6):
             routes += await self._wire.dump("reading the routes", request, RTM_GETROUTE)
-        routes = [route for route in routes if _is_default(route)]
-        routes.sort(key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
-        return [hop for route in routes for hop in _hops(route)]
+        return default_hops(routes)
 
 
 @asynccontextmanager
@@ -190,6 +191,36 @@ def _routes(family: int) -> Any:
     return message
 
 
+def own_addresses(messages: Iterable[Any]) -> tuple[OwnAddress, ...]:
+    """The addresses that a dump tells of.
+
+    Raises:
+        KernelError: a message is not understood.
+    """
+    with _understood("addresses"):
+        return tuple(map(_own_address, messages))
+
+
+def default_hops(messages: Iterable[Any]) -> list[tuple[int, Address | None]]:
+    """Link and gateway of each default route that a dump tells of, preferred ones first.
+
+    Raises:
+        KernelError: a message is not understood.
+    """
+    with _understood("routes"):
+        routes = [route for route in messages if _is_default(route)]
+        routes.sort(key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
+        return [hop for route in routes for hop in _hops(route)]
+
+
+def _understood(what: str) -> AbstractContextManager[None]:
+    return understood(
+        lambda error: KernelError(
+            f"cannot understand the kernel's {what}: {error}", code=errno.EBADMSG
+        )
+    )
+
+
 def _own_address(message: Any) -> OwnAddress:
     flags = message.get_attr("IFA_FLAGS")
     return OwnAddress(
@@ -223,6 +254,7 @@ def _hops(message: Any) -> Iterator[tuple[int, Address | None]]:
 
 def _matters(message: Any) -> bool:
     """Whether an event can change the facts: of routes only the default ones can."""
-    if message["header"]["type"] in {RTM_NEWROUTE, RTM_DELROUTE}:
-        return bool(message["dst_len"] == 0)
-    return True
+    with _understood("events"):
+        if message["header"]["type"] in {RTM_NEWROUTE, RTM_DELROUTE}:
+            return bool(message["dst_len"] == 0)
+        return True

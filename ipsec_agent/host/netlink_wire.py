@@ -24,6 +24,7 @@ from ipsec_agent.host.pyroute2_parts import (
     NLM_F_REQUEST,
     NetlinkError,
 )
+from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 DEADLINE = 5.0
 DUMP_ATTEMPTS = 10
@@ -37,6 +38,7 @@ _HINTS = {
     errno.ENOENT: "it does not exist; it may just be gone",
     errno.ESRCH: "it does not exist; it may just be gone",
     errno.EEXIST: "it exists already",
+    errno.EBADMSG: "this agent does not understand the kernel's answer; it tries again",
     errno.EBUSY: "another request is under way; try again",
     errno.ETIMEDOUT: "the kernel or this process is overloaded; the agent tries again",
 }
@@ -207,6 +209,8 @@ def translated(doing: str, lacking: str = "") -> Iterator[None]:
         raise _refusal(doing, error.code, lacking) from error
     except OSError as error:
         raise _refusal(doing, error.errno or 0, lacking) from error
+    except NOT_UNDERSTOOD as error:
+        raise _refusal(doing, errno.EBADMSG, lacking) from error
 
 
 def _refusal(doing: str, code: int, lacking: str) -> KernelError:

@@ -28,7 +28,9 @@ from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.ip_listing import facts_of
 from ipsec_agent.host.link_events import RTM_NEWNSID
 from ipsec_agent.host.link_records import link_of, read_links, read_numbers
+from ipsec_agent.host.links import _matters, _RouteMarshal, default_hops, own_addresses
 from ipsec_agent.host.loaded import LoadedRecord
+from ipsec_agent.host.netlink_wire import translated
 from ipsec_agent.host.nft_events import Change, Transactions
 from ipsec_agent.host.nft_listing import read_flow_rules, read_flowtables, read_form, read_table
 from ipsec_agent.host.surroundings import read_surroundings
@@ -247,6 +249,33 @@ def test_links(datagram: bytes, namespace: int | None) -> None:
         set(link_events._renumbered(datagram))
     with contextlib.suppress(OSError):
         nft_exempt._judge(datagram, 1)
+
+
+ADDRESS = netlink(
+    20, struct.pack("=BBBBI", 2, 24, 128, 0, 2) + attribute(1, bytes(4)) + attribute(2, bytes(4))
+)
+ROUTE = netlink(
+    24,
+    struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0)
+    + attribute(5, bytes(4))
+    + attribute(4, struct.pack("=I", 2))
+    + attribute(9, struct.pack("=HBBi", 16, 0, 0, 2) + attribute(5, bytes(4))),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(messages(ADDRESS, ROUTE))
+def test_addresses_and_routes(datagram: bytes) -> None:
+    """Addresses and routes as pyroute2 reads them out of rtnetlink."""
+    parsed: list[Any] = []
+    with contextlib.suppress(KernelError), translated("reading"):
+        parsed += _RouteMarshal().parse(datagram)
+    for message in parsed:
+        for read in (own_addresses, default_hops):
+            with contextlib.suppress(KernelError):
+                list(read([message]))
+        with contextlib.suppress(KernelError):
+            assert isinstance(_matters(message), bool)
 
 
 @quick
