@@ -34,14 +34,32 @@ LONGEST_RUN_DIR = LONGEST_SOCKET - len("/control.sock")
 LONGEST_LINK = 15
 """Bytes of a link's name (linux/if.h: IFNAMSIZ, with its NUL)."""
 
+LOG_FILE_KEYS = ("path", "append", "flush_line", "time_format", "default")
+START_LOG_KEYS = ("path", "default", "dmn")
+
 SETTING = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ROUTES = "remove it: addresses and routes of the VM are not charon's"
+_LOG = "write agent.charon.log and log_level instead"
 RESERVED = {
     "load": "write agent.charon.plugins instead",
+    "load_modular": "write agent.charon.plugins instead",
     "plugins.vici.socket": "write agent.vici_socket instead",
     "port": "remove it: all VMs speak IKE on UDP 500",
     "port_nat_t": "remove it: all VMs speak IKE on UDP 4500, too",
+    "install_routes": _ROUTES,
+    "install_virtual_ip": _ROUTES,
+    "process_route": _ROUTES,
+    "plugins.kernel-netlink.roam_events": "remove it: a connection keeps its own address",
+    "plugins.kernel-netlink.xfrm_acq_expires": "remove it: packets would wait longer for an SA",
+    "make_before_break": "remove it: packets would wait at each reauthentication",
+    "retransmit_base": "write retransmit_tries and retransmit_timeout instead",
+    "journal.default": _LOG,
+    "syslog.daemon.default": _LOG,
+    "syslog.auth.default": _LOG,
+    **{f"filelog.agent.{key}": _LOG for key in LOG_FILE_KEYS},
+    **{f"filelog.start.{key}": "remove it: the agent reads it" for key in START_LOG_KEYS},
 }
-"""Settings that the agent itself needs to agree with."""
+"""Settings that the agent needs as they are, and what to write instead."""
 
 
 def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:

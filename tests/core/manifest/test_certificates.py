@@ -1,7 +1,10 @@
 """Certificates and keys as operators paste them, and what is said of those that cannot serve."""
 
 import base64
+import math
+from collections import deque
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -10,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core.manifest import pem
+from ipsec_agent.core.manifest import certificates, pem
 from ipsec_agent.core.manifest.certificates import (
     credentials,
     der,
@@ -209,6 +212,55 @@ def test_a_damaged_rsa_key(number: str) -> None:
     text = f"-----BEGIN PRIVATE KEY-----\n{encoded}-----END PRIVATE KEY-----\n"
 
     assert key_refused(text) == "the key cannot be read"
+
+
+def integer(value: int) -> bytes:
+    """A number as DER."""
+    return tagged(2, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+def tagged(tag: int, content: bytes) -> bytes:
+    """Content of less than 64 kB as DER, its length in two bytes."""
+    return bytes([tag, 0x82]) + len(content).to_bytes(2, "big") + content
+
+
+def composite_key() -> str:
+    """An RSA key whose numbers belong together, but one factor is no prime."""
+    p, q, e = (
+        rsa_key(1024).public_key().public_numbers().n,
+        rsa_key(2048).private_numbers().p,
+        65537,
+    )
+    d = pow(e, -1, math.lcm(p - 1, q - 1))
+    numbers = (p * q, e, d, p, q, d % (p - 1), d % (q - 1), pow(q, -1, p))
+    der = tagged(0x30, b"\x02\x01\x00" + b"".join(integer(number) for number in numbers))
+    body = base64.encodebytes(der).decode()
+    return f"-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\n"
+
+
+def test_a_factor_that_is_no_prime() -> None:
+    """The library's check refuses it, each time that it is read, by the name of its field."""
+    for _ in range(2):
+        key, (finding,) = load_key(composite_key())
+        assert key is None
+        assert (finding.part, finding.message) == ("instance_private_key", "the key cannot be read")
+
+
+def test_an_unchanged_key_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check takes 0.2 s: a process that reads the same key again leaves it out."""
+    skipped: list[bool] = []
+    load = serialization.load_der_private_key
+
+    def recorded(encoded: bytes, **options: Any) -> object:
+        skipped.append(options["unsafe_skip_rsa_key_validation"])
+        return load(encoded, **options)
+
+    monkeypatch.setattr(serialization, "load_der_private_key", recorded)
+    monkeypatch.setattr(certificates, "_SOUND", deque(maxlen=4))
+    for number in (0, 0, 1, 0):
+        assert load_key(key_pem(rsa_key(2048, number)))[0] is not None
+
+    assert skipped == [False, True, False, True]
 
 
 @pytest.mark.parametrize(("bits", "severity"), [(1024, "error"), (2048, "warning")])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ipsec_agent.core.config import GuardMode, Outside
 from ipsec_agent.core.manifest.parser import Parsed, parse
+from ipsec_agent.core.strongswan_conf import SETTINGS
 from tests.certificates import key_pem, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 
@@ -320,14 +321,53 @@ def test_expired() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["port", "port_nat_t", "load"])
-def test_settings_that_the_agent_decides(key: str) -> None:
-    """charon's ports are those that the guard lets IKE pass on."""
-    agent = {"charon": {"settings": {key: "1500"}}}
+TUNABLE = {
+    "threads",
+    "retransmit_tries",
+    "retransmit_timeout",
+    "ikesa_table_size",
+    "ikesa_table_segments",
+    "cookie_threshold",
+    "block_threshold",
+    "init_limit_half_open",
+    "delete_rekeyed_delay",
+    "plugins.revocation.enable_crl",
+    "plugins.revocation.enable_ocsp",
+}
+"""What the agent sets and an operator may set otherwise."""
+
+
+def settings_complaints(key: str) -> list[str]:
+    """The complaints about one setting, written as nested sections."""
+    *path, leaf = key.split(".")
+    tree: dict[str, object] = {leaf: "1500"}
+    for part in reversed(path):
+        tree = {part: tree}
     ca = make_ca()
-    (complaint,) = complaints(manifest(leaf=make_leaf(ca), cas=[ca], agent=agent))
+    agent = {"charon": {"settings": tree}}
+    return complaints(manifest(leaf=make_leaf(ca), cas=[ca], agent=agent))
+
+
+@pytest.mark.parametrize(
+    "key",
+    sorted(
+        {"port", "port_nat_t", "load", "load_modular", "plugins.vici.socket", "journal.default"}
+        | {"syslog.daemon.default", "filelog.agent.path", "filelog.agent.default"}
+        | (SETTINGS.keys() - TUNABLE)
+    ),
+)
+def test_settings_that_the_agent_decides(key: str) -> None:
+    """What the agent sets and needs is refused, with what to write instead."""
+    (complaint,) = settings_complaints(key)
 
     assert complaint.startswith(f"agent.charon.settings.{key}: the agent sets this itself; ")
+
+
+@pytest.mark.parametrize("key", sorted(TUNABLE))
+def test_settings_that_an_operator_decides(key: str) -> None:
+    """The rest of what the agent sets may be set otherwise."""
+    assert key in SETTINGS
+    assert not settings_complaints(key)
 
 
 def test_not_yet_valid() -> None:
