@@ -108,7 +108,7 @@ def _refuse_outside(config: Config, lists: Promise, address: Address) -> None:
         raise ConfigError(
             f"this VM's address {address} is in neither ipsec_subnets nor no_ipsec_subnets",
             hint="add its subnet to one of them, or write agent.outside: clear if this VM must"
-            " stay clear with every VM",
+            " exchange clear packets with all VMs",
         )
 
 

@@ -422,9 +422,9 @@ async def test_a_container_with_a_macvlan_is_named(tmp_path: Path) -> None:
         ips("link set mv0 up", netns=POD)
 
         snapshot = await running.until(
-            lambda seen: "container-not-judged" in {problem.code for problem in seen.problems}
+            lambda seen: "container-not-guarded" in {problem.code for problem in seen.problems}
         )
-        (problem,) = (one for one in snapshot.problems if one.code == "container-not-judged")
+        (problem,) = (one for one in snapshot.problems if one.code == "container-not-guarded")
         assert problem.message.startswith(
             f"the container {POD} has the macvlan mv0 on eth0 of its own"
         )

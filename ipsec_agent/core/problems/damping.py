@@ -28,7 +28,7 @@ PATIENCE = {
     # Evidence is held for 20 s (guard.py: RECENT); what ends within 5 s was a repair.
     "clear-prevented": Patience(after=25),
     # As masquerade sends from while the uplink has no address.
-    "source-misplaced": Patience(after=25),
+    "source-not-on-link": Patience(after=25),
     "link-down": Patience(kept=5),
     # What was made is ended within the second, and is to be looked at by somebody.
     "peer-lies": Patience(kept=600),

@@ -245,7 +245,7 @@ def _misplaced(table: GuardTable) -> tuple[Problem, ...]:
         return ()
     return (
         Problem(
-            "source-misplaced",
+            "source-not-on-link",
             Severity.WARNING,
             f"the guard dropped clear packets to encrypted addresses from {_counted(sources)},"
             " which their outgoing link does not have",
@@ -266,7 +266,7 @@ def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
         return ()
     return (
         Problem(
-            "containers-untranslated",
+            "nat-bypassed",
             Severity.WARNING,
             f"packets from {_counted(senders)} leave in clear for encrypted addresses: these"
             " senders are in no ipsec subnet and not behind NAT",
@@ -283,7 +283,7 @@ def _unjudged(
     reasons = {one.link.name: one.because for one in placement.inside} if placement else {}
     return tuple(
         Problem(
-            "link-not-judged",
+            "link-not-guarded",
             # Made by software, mostly for containers; a network card leads out of the VM.
             Severity.INFO if seen.link in links and links[seen.link].kind else Severity.WARNING,
             f"{several(seen.packets, 'packet')} between encrypted addresses went in clear over"

@@ -24,7 +24,7 @@ def _own_ways(placement: Placement, network: NetworkFacts) -> tuple[Problem, ...
         found.setdefault(way.namespace.number, []).append(way)
     return tuple(
         Problem(
-            "container-not-judged",
+            "container-not-guarded",
             Severity.WARNING,
             f"{_container(ways[0])} has {listed(tuple(map(_shown, ways)))} of its own: what it"
             " sends there bypasses this VM's IP layer and its guard",

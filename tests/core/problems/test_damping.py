@@ -27,7 +27,7 @@ IN_CLEAR = (
     "guard-lowered",
     "guard-none",
     "clear-received",
-    "containers-untranslated",
+    "nat-bypassed",
 )
 """What means packets in clear, or that nothing would prevent them."""
 

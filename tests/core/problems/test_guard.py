@@ -91,7 +91,7 @@ def test_received() -> None:
     ("counter", "code", "recent"),
     [
         ("clear_in", "clear-received", RECENT),
-        ("untranslated", "containers-untranslated", RECENT_FLOW),
+        ("untranslated", "nat-bypassed", RECENT_FLOW),
     ],
 )
 def test_recent(counter: str, code: str, recent: int) -> None:
@@ -186,14 +186,14 @@ def test_misplaced() -> None:
     (found,) = vm.but(time=NOW + 30).assess(first.memory).problems
 
     assert first.problems == ()
-    assert (found.code, found.severity) == ("source-misplaced", Severity.WARNING)
+    assert (found.code, found.severity) == ("source-not-on-link", Severity.WARNING)
     assert "from 172.17.0.1 (7 packets), which their outgoing link" in found.message
     assert VM.table(misplaced=(peer("172.17.0.1", idle=RECENT),)).assess().memory.seen == ()
 
 
 def test_untranslated() -> None:
     """Containers that leave untranslated are reported with their counts."""
-    found = VM.table(untranslated=(peer("172.31.0.2", 7),)).problems()["containers-untranslated"]
+    found = VM.table(untranslated=(peer("172.31.0.2", 7),)).problems()["nat-bypassed"]
 
     assert found.message.startswith("packets from 172.31.0.2 (7 packets) leave")
 
@@ -204,7 +204,7 @@ def test_a_vm_that_speaks_clear() -> None:
 
     found = vm.table(untranslated=(peer("10.0.0.5"), peer("172.31.0.2"))).problems()
 
-    assert "10.0.0.5" not in found["containers-untranslated"].message
+    assert "10.0.0.5" not in found["nat-bypassed"].message
     assert vm.table(untranslated=(peer("10.0.0.5"),)).problems() == {}
 
 
@@ -214,7 +214,7 @@ def test_a_vm_that_speaks_clear() -> None:
 )
 def test_link_not_judged(link: str, severity: Severity) -> None:
     """A network card that carries clear is a warning with the line to write; a bridge may."""
-    found = VM.table(unjudged=(ClearLink(link, 5, 500, 0),)).problems()["link-not-judged"]
+    found = VM.table(unjudged=(ClearLink(link, 5, 500, 0),)).problems()["link-not-guarded"]
 
     assert found.severity is severity
     assert found.message.startswith(

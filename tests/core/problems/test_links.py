@@ -20,14 +20,14 @@ def test_a_container_with_a_way_of_its_own() -> None:
     there = Namespace(5, (MACVLAN, CARD), name="web, pid 812")
     network = replace(NETWORK, namespaces=(CONTAINER, there))
 
-    found = healthy_vm(network=network).problems()["container-not-judged"]
+    found = healthy_vm(network=network).problems()["container-not-guarded"]
 
     assert found.severity is Severity.WARNING
     assert found.message.startswith(
         "the container web, pid 812 has the macvlan eth1 on eth0, the network card eth2 of its own"
     )
     nameless = replace(NETWORK, namespaces=(CONTAINER, replace(there, name="")))
-    found = healthy_vm(network=nameless).problems()["container-not-judged"]
+    found = healthy_vm(network=nameless).problems()["container-not-guarded"]
     assert found.message.startswith("the container in network namespace 5 has")
 
 
