@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from ipsec_agent.admission import load_config
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.budget import MOST
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.placement import Placement

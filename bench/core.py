@@ -17,13 +17,13 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, lockouts
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import lies
 from ipsec_agent.core.placement import place
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot, State, document, sentence
-from ipsec_agent.core.surroundings import Surroundings
 
 LASTING = 1.0
 """Seconds for which a figure is measured at the least, unless it was measured often enough."""
@@ -138,7 +138,7 @@ def _assess(found: Vm, drift: Drift) -> Assessment:
         found.placement,
         drift,
         Memory(),
-        lockouts=lockouts(found.config, own, (), Surroundings()),
+        lockouts=lockouts(found.config, own, (), EssentialAddresses()),
     )
 
 

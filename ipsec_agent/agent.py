@@ -10,16 +10,20 @@ from typing import Any
 
 import structlog
 
-from ipsec_agent.admission import load_config, refuse_lockout
+from ipsec_agent.admission import refuse_lockout
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.status import Snapshot, document, sentence
-from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.control import serve_control
+from ipsec_agent.host.essential_addresses import (
+    read_essential_addresses,
+    read_own_essential_addresses,
+)
 from ipsec_agent.host.files import make_directory, only_agent
-from ipsec_agent.host.surroundings import read_own_surroundings, read_surroundings
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
@@ -38,7 +42,7 @@ class Agent:
         path: Path,
         config: Config,
         machine: Machine,
-        surroundings: Surroundings,
+        essential: EssentialAddresses,
         *,
         force: bool,
     ) -> None:
@@ -54,7 +58,7 @@ class Agent:
             machine,
             config,
             self._finished,
-            surroundings,
+            essential,
             most_pause=watchdog / 3 if watchdog else None,
         )
         self._log = structlog.get_logger("agent")
@@ -161,7 +165,7 @@ class Agent:
                     notify("READY=1")
 
     async def _take_config(self) -> None:
-        config = load_config(self._path)
+        config = _config(self._path)
         before = self._loop.config.agent
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
             raise ConfigError(
@@ -169,10 +173,10 @@ class Agent:
                 hint="stop the agent, change them, and start it",
             )
         # Who reloads may sit anywhere: no session of his is looked for.
-        surroundings = read_surroundings({})
+        essential = read_essential_addresses({})
         if not self._force:
-            refuse_lockout(config, await self._machine.network(), surroundings)
-        self._loop.adopt(config, surroundings)
+            refuse_lockout(config, await self._machine.network(), essential)
+        self._loop.adopt(config, essential)
         self._log.info("config reloaded", config=str(self._path))
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -197,9 +201,7 @@ class Agent:
     async def _guard_up(self, request: dict[str, Any]) -> dict[str, Any]:
         force = self._force or bool(request.get("force"))
         if not force:
-            refuse_lockout(
-                self._loop.config, await self._machine.network(), self._loop.surroundings
-            )
+            refuse_lockout(self._loop.config, await self._machine.network(), self._loop.essential)
         self._loop.lower_guard(lowered=False)
         snapshot = await self._loop.passed()
         return {"guard_up": snapshot.observed.guard is not None}
@@ -223,7 +225,7 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
     Raises:
         AgentError: the config is refused, or this machine does not let the agent start.
     """
-    config = load_config(path)
+    config = _config(path)
     run_dir = Path(config.agent.run_dir)
     make_directory(run_dir)
     make_directory(Path(config.agent.state_dir), mode=0o700)
@@ -231,10 +233,10 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
         refuse_writable_directory(Path(config.agent.vici_socket).parent)
     with only_agent(run_dir / "agent.pid"):
         async with open_machine(config) as machine:
-            surroundings = read_own_surroundings()
+            essential = read_own_essential_addresses()
             if not force:
-                refuse_lockout(config, await machine.network(), surroundings)
-            yield Agent(path, config, machine, surroundings, force=force)
+                refuse_lockout(config, await machine.network(), essential)
+            yield Agent(path, config, machine, essential, force=force)
 
 
 async def run(path: Path, *, force: bool = False) -> None:
@@ -252,6 +254,13 @@ async def run(path: Path, *, force: bool = False) -> None:
             if expected is None or surprise is not None:
                 raise
             raise _first(expected) from None
+
+
+def _config(path: Path) -> Config:
+    log = structlog.get_logger("config")
+    return load_config(
+        path, warn=lambda text: log.warning("config", complaint=text), hint="nothing was changed"
+    )
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

@@ -12,7 +12,7 @@ from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.errors import AgentError, KernelError, StartError
-from ipsec_agent.guard_look import lockouts_here
+from ipsec_agent.guard_status import lockouts_here
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.nft import Nft

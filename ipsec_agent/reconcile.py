@@ -11,6 +11,7 @@ from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import judging_all, unplaced
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.model import DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
@@ -20,7 +21,6 @@ from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.core.steps import KernelStep, LoadGuard, Step
-from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.core.wish import wish
 from ipsec_agent.errors import (
     AgentError,
@@ -89,7 +89,7 @@ class Reconciler:
         host: Host,
         config: Config,
         finished: Callable[[Snapshot], None],
-        surroundings: Surroundings | None = None,
+        essential: EssentialAddresses | None = None,
         *,
         most_pause: float | None = None,
     ) -> None:
@@ -97,14 +97,14 @@ class Reconciler:
 
         Args:
             finished: is given each pass's snapshot.
-            surroundings: what this VM cannot do without.
+            essential: what this VM cannot do without.
             most_pause: seconds between passes at the most, for a watchdog.
         """
         self.wake = asyncio.Event()
         self.config = config
         self.snapshot: Snapshot | None = None
         self.reporter = Reporter()
-        self.surroundings = surroundings or Surroundings()
+        self.essential = essential or EssentialAddresses()
         self.guard_lowered = False
         self._host = host
         self._finished = finished
@@ -122,10 +122,10 @@ class Reconciler:
         self._budget = Budget()
         self._log = structlog.get_logger("reconcile")
 
-    def adopt(self, config: Config, surroundings: Surroundings | None = None) -> None:
+    def adopt(self, config: Config, essential: EssentialAddresses | None = None) -> None:
         """Take another config from the next pass on."""
         self.config = config
-        self.surroundings = surroundings or self.surroundings
+        self.essential = essential or self.essential
         self._host.adopt(config)
         self._settled = False
         self._budget = Budget()
@@ -313,7 +313,7 @@ class Reconciler:
                 unsafe=unsafe,
                 waiting=self._budget.exhausted(),
                 guard_lowered=self.guard_lowered,
-                surroundings=self.surroundings,
+                essential=self.essential,
             )
         )
         self._finished(self.snapshot)

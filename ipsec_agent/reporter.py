@@ -13,6 +13,7 @@ from ipsec_agent.core.charon_log import Said, counterpart, explain
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.order import Unsafe
@@ -23,7 +24,6 @@ from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
-from ipsec_agent.core.surroundings import Surroundings
 from ipsec_agent.errors import AgentError
 
 LOG_LINES, LOG_LINES_AGE = 2048, 120.0
@@ -57,7 +57,7 @@ class Pass(Struct, frozen=True):
     unsafe: tuple[Unsafe, ...]
     waiting: tuple[str, ...]
     guard_lowered: bool
-    surroundings: Surroundings
+    essential: EssentialAddresses
 
 
 class Reporter:
@@ -146,9 +146,7 @@ class Reporter:
                 *(_left_out(one) for one in ended.unsafe),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),
-            lockouts=lockouts(
-                ended.config, addresses, observed.network.gateways, ended.surroundings
-            ),
+            lockouts=lockouts(ended.config, addresses, observed.network.gateways, ended.essential),
             lowered=ended.guard_lowered,
             lies=ended.lies,
         )

@@ -22,9 +22,8 @@ from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.xfrm_counters import MEANINGS, code
 from ipsec_agent.core.status import State, document, guard_counters
-from ipsec_agent.guard_look import Look, Saved
-from ipsec_agent.guard_look import State as LookState
-from ipsec_agent.guard_look import document as look_document
+from ipsec_agent.guard_status import GuardStatus, Saved, TableState
+from ipsec_agent.guard_status import document as guard_status_document
 from ipsec_agent.verbs.plan import document as plan_document
 from tests.certificates import make_ca, make_leaf
 from tests.configs import config
@@ -181,11 +180,13 @@ def test_status_keys() -> None:
 
 def test_guard_status_keys() -> None:
     """docs/status.md has a row for each key of `guard status --json`."""
-    seen = look_document(Look(LookState.MISSING, None, None, Saved.MISSING, ()), Path("/x"), {})
+    seen = guard_status_document(
+        GuardStatus(TableState.MISSING, None, None, Saved.MISSING, ()), Path("/x"), {}
+    )
     assert rows(page("status.md"), "## `guard status --json`") == set(seen) - set(
         guard_counters(None)
     )
-    for word in (*LookState, *Saved):
+    for word in (*TableState, *Saved):
         assert f"`{word}`" in page("status.md")
 
 

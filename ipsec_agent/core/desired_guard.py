@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.derived import derived
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.flow_rules import flow_rules
 from ipsec_agent.core.guard import Guard, exempt_links, overlay_ports
 from ipsec_agent.core.guard_table import mark, ruleset
@@ -14,7 +15,6 @@ from ipsec_agent.core.lockout import Finding, lockout
 from ipsec_agent.core.model import Address, Desired, DesiredGuard, LinkId
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
-from ipsec_agent.core.surroundings import Surroundings
 
 
 @derived
@@ -65,7 +65,7 @@ def lockouts(
     config: Config,
     own: tuple[Address, ...],
     gateways: tuple[Address, ...],
-    surroundings: Surroundings,
+    essential: EssentialAddresses,
 ) -> tuple[Finding, ...]:
     """What this VM would lose by the config, refusals first.
 
@@ -74,6 +74,6 @@ def lockouts(
     Args:
         own: this VM's addresses.
         gateways: its default gateways.
-        surroundings: what else it needs.
+        essential: what else it needs.
     """
-    return lockout(guard_of(config), own, gateways, surroundings)
+    return lockout(guard_of(config), own, gateways, essential)

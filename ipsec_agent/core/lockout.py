@@ -9,9 +9,9 @@ from ipaddress import ip_address
 
 from msgspec import Struct
 
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.surroundings import Surroundings
 
 METADATA = (ip_address("169.254.169.254"), ip_address("fd00:ec2::254"))
 """Where AWS, GCP, Azure, OpenStack and others serve a VM's metadata; the last is AWS's for IPv6."""
@@ -66,7 +66,7 @@ def lockout(
     guard: Guard,
     own: tuple[Address, ...],
     gateways: tuple[Address, ...],
-    surroundings: Surroundings,
+    essential: EssentialAddresses,
 ) -> tuple[Finding, ...]:
     """What this VM would lose, refusals first; nothing where nothing is enforced.
 
@@ -74,12 +74,12 @@ def lockout(
         guard: what is enforced.
         own: this VM's addresses.
         gateways: its default gateways.
-        surroundings: what else it needs.
+        essential: what else it needs.
     """
     if not guard.enforce:
         return ()
     roles: dict[Address, list[Role]] = {}
-    for role, addresses in _needed(gateways, surroundings):
+    for role, addresses in _needed(gateways, essential):
         for address in addresses:
             roles.setdefault(address, []).append(role)
     findings = (
@@ -92,14 +92,14 @@ def lockout(
 
 
 def _needed(
-    gateways: tuple[Address, ...], surroundings: Surroundings
+    gateways: tuple[Address, ...], essential: EssentialAddresses
 ) -> Iterator[tuple[Role, Iterable[Address]]]:
-    yield SSH_CLIENT, surroundings.ssh_clients
-    yield DIRECTOR, surroundings.directors
+    yield SSH_CLIENT, essential.ssh_clients
+    yield DIRECTOR, essential.directors
     yield METADATA_SERVICE, METADATA
     yield GATEWAY, gateways
-    yield NAME_SERVER, surroundings.name_servers
-    yield DHCP_SERVER, surroundings.dhcp_servers
+    yield NAME_SERVER, essential.name_servers
+    yield DHCP_SERVER, essential.dhcp_servers
 
 
 def _finding(address: Address, roles: list[Role]) -> Finding:

@@ -3,38 +3,30 @@
 import argparse
 import os
 import sys
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.files import config_warnings, read_config
 from ipsec_agent.host.own_process import complain
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print every complaint, or what the config says; 0 good, 1 with errors.
+    """Print every complaint, or what the config says; 0 where it is good.
 
     With `--machine` it adds an SA for a moment; without, it touches nothing.
 
     Raises:
+        ConfigError: the config is refused.
         StartError: `--machine`, and not root.
     """
     if arguments.machine and os.geteuid() != 0:
         raise StartError("check --machine needs root to add a test SA", hint="run it with sudo")
-    path = Path(arguments.file)
-    parsed = parse(read_config(path), file=arguments.file, now=datetime.now(UTC))
-    for complaint in (*parsed.complaints, *config_warnings(path)):
-        complain(f"{complaint}\n")
-    if parsed.config is None:
-        errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
-        complain(f"ipsec-agent: {arguments.file} is refused: {several(errors, 'error')}\n")
-        return 1
-    sys.stdout.write(f"{arguments.file} is valid\n{_summary(parsed.config)}")
-    return _machine(parsed.config) if arguments.machine else 0
+    config = load_config(Path(arguments.file), warn=lambda text: complain(f"{text}\n"))
+    sys.stdout.write(f"{arguments.file} is valid\n{_summary(config)}")
+    return _machine(config) if arguments.machine else 0
 
 
 def _machine(config: Config) -> int:

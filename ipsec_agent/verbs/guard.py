@@ -11,19 +11,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.guard_look import EXIT, document, lockouts_here, look, reasons
+from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status, reasons
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.own_process import complain
 from ipsec_agent.host.saved_guard import NAME, save_guard
 from ipsec_agent.verbs.commands import repeatable
-from ipsec_agent.verbs.compiled import compiled
 from ipsec_agent.verbs.status import guard_lines
 
 AGENT_DEADLINE = 30.0
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     """Load the guard, now and at each boot; nothing is touched where that is refused."""
-    config = compiled(arguments.config)
+    config = load_config(Path(arguments.config))
     if config.agent.guard is GuardMode.NONE:
         raise StartError(
             f"{arguments.config} says agent.guard: none",
@@ -112,7 +112,7 @@ def _status(arguments: argparse.Namespace) -> int:
     config, refusal = _config(arguments.config)
     agent = config.agent if config else AgentConfig()
     saved = Path(agent.state_dir) / NAME
-    found = asyncio.run(look(_nft(agent), config, saved))
+    found = asyncio.run(read_guard_status(_nft(agent), config, saved))
     shown = document(found, saved, reasons(config))
     if refusal is not None:
         shown["notes"].append(f"{refusal.message}; the table cannot be compared with it")
@@ -144,7 +144,7 @@ def _told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 def _config(path: str) -> tuple[Config | None, ConfigError | None]:
     try:
-        return compiled(path), None
+        return load_config(Path(path)), None
     except ConfigError as error:
         return None, error
 

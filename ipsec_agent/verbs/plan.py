@@ -4,8 +4,10 @@ import argparse
 import json
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import guard_of
@@ -14,14 +16,13 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import AgentError
-from ipsec_agent.verbs.compiled import compiled
 
 SCHEMA = 1
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    config = compiled(arguments.file)
+    config = load_config(Path(arguments.file))
     address = _address(arguments.address, "--address") or config.agent.address
     if address is None:
         raise AgentError(

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, judging_all, lockouts
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.model import Desired, LinkId
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.surroundings import Surroundings
 from tests.configs import config
 from tests.core.test_guard import PLACE
 
@@ -77,6 +77,6 @@ def test_lockouts_of_a_config() -> None:
             config(agent=AgentConfig(guard=mode)),
             (ip_address("10.0.0.5"),),
             (ip_address("10.0.0.1"),),
-            Surroundings(),
+            EssentialAddresses(),
         )
         assert found.line == "- 10.0.0.1/32"

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.lockout import lockout
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.promise import Promise
-from ipsec_agent.core.surroundings import Surroundings
 
 OWN = (ip_address("10.0.0.5"),)
-NOTHING = Surroundings()
+NOTHING = EssentialAddresses()
 
 
 def guard(*ipsec: str, clear: tuple[str, ...] = (), enforce: bool = True) -> Guard:
@@ -24,14 +24,14 @@ def guard(*ipsec: str, clear: tuple[str, ...] = (), enforce: bool = True) -> Gua
 
 
 @pytest.mark.parametrize(
-    ("surroundings", "gateways", "role", "refused"),
+    ("essential", "gateways", "role", "refused"),
     [
         (NOTHING, ("10.0.0.1",), "default gateway", False),
-        (Surroundings(name_servers=(ip_address("10.0.0.1"),)), (), "DNS server", False),
-        (Surroundings(dhcp_servers=(ip_address("10.0.0.1"),)), (), "DHCP server", False),
-        (Surroundings(directors=(ip_address("10.0.0.1"),)), (), "BOSH director", True),
+        (EssentialAddresses(name_servers=(ip_address("10.0.0.1"),)), (), "DNS server", False),
+        (EssentialAddresses(dhcp_servers=(ip_address("10.0.0.1"),)), (), "DHCP server", False),
+        (EssentialAddresses(directors=(ip_address("10.0.0.1"),)), (), "BOSH director", True),
         (
-            Surroundings(ssh_clients=(ip_address("10.0.0.1"),)),
+            EssentialAddresses(ssh_clients=(ip_address("10.0.0.1"),)),
             (),
             "client of this SSH session",
             True,
@@ -39,18 +39,18 @@ def guard(*ipsec: str, clear: tuple[str, ...] = (), enforce: bool = True) -> Gua
     ],
 )
 def test_each_need(
-    surroundings: Surroundings, gateways: tuple[str, ...], role: str, refused: bool
+    essential: EssentialAddresses, gateways: tuple[str, ...], role: str, refused: bool
 ) -> None:
     """Warned of or refused, with the very line to add, and silent once it is there."""
     needed = tuple(map(ip_address, gateways))
 
-    (finding,) = lockout(guard("10.0.0.0/16"), OWN, needed, surroundings)
+    (finding,) = lockout(guard("10.0.0.0/16"), OWN, needed, essential)
 
     assert (finding.roles, finding.refused) == ((role,), refused)
     assert finding.hint == "add the line `- 10.0.0.1/32` below no_ipsec_subnets"
     assert f"10.0.0.1 ({role}) is inside the encrypted set" in finding.message
     mended = guard("10.0.0.0/16", clear=("10.0.0.1/32",))
-    assert lockout(mended, OWN, needed, surroundings) == ()
+    assert lockout(mended, OWN, needed, essential) == ()
 
 
 def test_metadata_is_refused() -> None:
@@ -64,7 +64,7 @@ def test_metadata_is_refused() -> None:
 def test_one_address_in_several_roles_is_one_finding() -> None:
     """The guide's GCP router is gateway, DNS and DHCP server; the worst role decides."""
     router = ip_address("10.0.0.1")
-    all_in_one = Surroundings(name_servers=(router, router), dhcp_servers=(router,))
+    all_in_one = EssentialAddresses(name_servers=(router, router), dhcp_servers=(router,))
 
     (finding,) = lockout(guard("10.0.0.0/16"), OWN, (router,), all_in_one)
 
@@ -74,7 +74,7 @@ def test_one_address_in_several_roles_is_one_finding() -> None:
 
 def test_refusals_come_first() -> None:
     """What stops the operator is read first."""
-    needs = Surroundings(directors=(ip_address("10.0.0.6"),))
+    needs = EssentialAddresses(directors=(ip_address("10.0.0.6"),))
 
     findings = lockout(guard("10.0.0.0/16"), OWN, (ip_address("10.0.0.1"),), needs)
 
@@ -92,7 +92,7 @@ def test_a_vm_that_speaks_clear_loses_nothing() -> None:
 
 def test_an_own_address_is_no_loss() -> None:
     """A name server on the VM itself is reached over lo."""
-    needs = Surroundings(name_servers=OWN)
+    needs = EssentialAddresses(name_servers=OWN)
 
     assert not lockout(guard("10.0.0.0/24"), OWN, (), needs)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from ipsec_agent.admission import load_config
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement

@@ -14,7 +14,7 @@ from ipsec_agent.core.model import Desired, DesiredGuard
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import GuardFlows
-from ipsec_agent.guard_look import look
+from ipsec_agent.guard_status import read_guard_status
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft
 from tests.kernel.guard_lab import (
@@ -88,7 +88,7 @@ async def test_a_flowtable_is_named_and_without_it_the_guard_holds(
         assert len(wire.between(A4, B4)) == 1, "it bypasses the guard"
         with inside(A):
             found = await Nft().read()
-            notes = (await look(Nft(), None, tmp_path / "guard.nft")).notes
+            notes = (await read_guard_status(Nft(), None, tmp_path / "guard.nft")).notes
         assert found is not None
         assert found.flowtables == ("inet fast f",)
         assert [note for note in notes if "`nft delete flowtable inet fast f`" in note]

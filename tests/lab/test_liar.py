@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ipsec_agent.admission import load_config
+from ipsec_agent.config_file import load_config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement

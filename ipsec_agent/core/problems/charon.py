@@ -14,7 +14,6 @@ PEER_CODES = frozenset(
         "peer-not-trusted",
         "peer-certificate-invalid",
         "peer-not-configured",
-        SILENT,
         "proposals-differ",
         "selectors-differ",
     }

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.surroundings import Surroundings
 
 LARGEST = 1024 * 1024
 """Bytes that are read of any file."""
@@ -27,9 +27,9 @@ LOGINS = ("sshd", "dropbear")
 """What the programs of an SSH session's server are called; OpenSSH 10 has sshd-session."""
 
 
-def read_surroundings(
+def read_essential_addresses(
     environment: Mapping[str, str], *, root: Path = Path("/"), process: int | None = None
-) -> Surroundings:
+) -> EssentialAddresses:
     """Name servers, DHCP servers, the BOSH director and the SSH client, as far as they are known.
 
     Args:
@@ -38,7 +38,7 @@ def read_surroundings(
         process: process id from which the ancestors are asked for SSH_CONNECTION where the
             environment lacks it, as sudo removes it; None asks no process.
     """
-    return Surroundings(
+    return EssentialAddresses(
         name_servers=_addresses(_name_servers(root)),
         dhcp_servers=_addresses(_dhcp_servers(root)),
         directors=_addresses(_directors(root / "var/vcap/bosh/settings.json")),
@@ -46,11 +46,11 @@ def read_surroundings(
     )
 
 
-def read_own_surroundings() -> Surroundings:
-    """The surroundings of this process; the SSH client counts where a person runs it."""
+def read_own_essential_addresses() -> EssentialAddresses:
+    """Those of this process; the SSH client counts where a person runs it."""
     process = os.getpid()
     hand = by_hand(process=process)
-    return read_surroundings(os.environ if hand else {}, process=process if hand else None)
+    return read_essential_addresses(os.environ if hand else {}, process=process if hand else None)
 
 
 def by_hand(*, root: Path = Path("/"), process: int | None = None) -> bool:

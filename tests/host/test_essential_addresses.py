@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.core.surroundings import Surroundings
-from ipsec_agent.host.surroundings import LARGEST, by_hand, read_own_surroundings, read_surroundings
+from ipsec_agent.core.essential_addresses import EssentialAddresses
+from ipsec_agent.host.essential_addresses import (
+    LARGEST,
+    by_hand,
+    read_essential_addresses,
+    read_own_essential_addresses,
+)
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -22,7 +27,7 @@ def write(root: Path, name: str, text: str) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     """An empty machine needs nothing, and no error is raised."""
-    assert read_surroundings({}, root=tmp_path) == Surroundings()
+    assert read_essential_addresses({}, root=tmp_path) == EssentialAddresses()
 
 
 def test_name_servers(tmp_path: Path) -> None:
@@ -35,7 +40,7 @@ def test_name_servers(tmp_path: Path) -> None:
     )
     write(tmp_path, "run/systemd/resolve/resolv.conf", "nameserver 10.0.0.2\nnameserver 10.0.0.3\n")
 
-    found = read_surroundings({}, root=tmp_path).name_servers
+    found = read_essential_addresses({}, root=tmp_path).name_servers
 
     assert found == tuple(map(ip_address, ("10.0.0.2", "fe80::1", "10.0.0.3")))
 
@@ -50,7 +55,7 @@ def test_dhcp_servers(tmp_path: Path) -> None:
         "lease {\n  option dhcp-server-identifier 10.0.0.8;\n}\n",
     )
 
-    found = read_surroundings({}, root=tmp_path).dhcp_servers
+    found = read_essential_addresses({}, root=tmp_path).dhcp_servers
 
     assert found == (ip_address("10.0.0.1"), ip_address("10.0.0.8"))
 
@@ -73,7 +78,7 @@ def test_directors(tmp_path: Path) -> None:
     }
     write(tmp_path, "var/vcap/bosh/settings.json", json.dumps(settings))
 
-    found = read_surroundings({}, root=tmp_path).directors
+    found = read_essential_addresses({}, root=tmp_path).directors
 
     assert found == tuple(map(ip_address, ("10.0.0.6", "10.0.0.7", "fd00::8")))
 
@@ -86,14 +91,14 @@ def test_malformed_settings(tmp_path: Path, text: str) -> None:
     """They tell nothing, and break nothing."""
     write(tmp_path, "var/vcap/bosh/settings.json", text)
 
-    assert read_surroundings({}, root=tmp_path).directors == ()
+    assert read_essential_addresses({}, root=tmp_path).directors == ()
 
 
 def test_too_large(tmp_path: Path) -> None:
     """A file beyond the limit is not read."""
     write(tmp_path, "etc/resolv.conf", "nameserver 10.0.0.2\n" + "#" * LARGEST)
 
-    assert read_surroundings({}, root=tmp_path).name_servers == ()
+    assert read_essential_addresses({}, root=tmp_path).name_servers == ()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_too_large(tmp_path: Path) -> None:
 )
 def test_ssh_client(tmp_path: Path, value: str, expected: tuple[str, ...]) -> None:
     """The first word of SSH_CONNECTION."""
-    found = read_surroundings({"SSH_CONNECTION": value}, root=tmp_path).ssh_clients
+    found = read_essential_addresses({"SSH_CONNECTION": value}, root=tmp_path).ssh_clients
 
     assert found == tuple(map(ip_address, expected))
 
@@ -116,7 +121,8 @@ def test_ssh_client(tmp_path: Path, value: str, expected: tuple[str, ...]) -> No
 def test_ssh_client_behind_sudo() -> None:
     """sudo clears the environment; the shell above it still has it."""
     code = (
-        "import os; from ipsec_agent.host.surroundings import read_surroundings as read;"
+        "import os;"
+        "from ipsec_agent.host.essential_addresses import read_essential_addresses as read;"
         "print(read(dict(os.environ), process=os.getpid()).ssh_clients)"
     )
     shell = f"env -i PYTHONPATH={Path.cwd()} {sys.executable} -c '{code}'; true"
@@ -172,10 +178,10 @@ def test_by_hand_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_daemon_has_no_session(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     """What is left of a session in a daemon's environment counts for nothing."""
     monkeypatch.setattr(
-        "ipsec_agent.host.surroundings.by_hand", lambda *, process: process and terminal
+        "ipsec_agent.host.essential_addresses.by_hand", lambda *, process: process and terminal
     )
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.44 50000 10.0.0.5 22")
 
-    found = read_own_surroundings().ssh_clients
+    found = read_own_essential_addresses().ssh_clients
 
     assert found == ((ip_address("192.0.2.44"),) if terminal else ())

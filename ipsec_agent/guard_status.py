@@ -19,14 +19,14 @@ from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import guard_counters
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.link_reading import LinkReading
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.saved_guard import saved_guard
-from ipsec_agent.host.surroundings import read_own_surroundings
 
 
-class State(enum.StrEnum):
+class TableState(enum.StrEnum):
     """The table in the kernel."""
 
     UP = "up"
@@ -43,11 +43,11 @@ class Saved(enum.StrEnum):
     BROKEN = "does not load"
 
 
-EXIT = {State.UP: 0, State.MISSING: 3, State.ALTERED: 1, State.CLOSED: 1}
+EXIT = {TableState.UP: 0, TableState.MISSING: 3, TableState.ALTERED: 1, TableState.CLOSED: 1}
 """Exit codes, in the manner of LSB's `status`."""
 
 
-class Look(Struct, frozen=True):
+class GuardStatus(Struct, frozen=True):
     """What was found.
 
     Attributes:
@@ -55,7 +55,7 @@ class Look(Struct, frozen=True):
         notes: what an operator should know or do, as sentences.
     """
 
-    state: State
+    state: TableState
     table: GuardTable | None
     current: bool | None
     saved: Saved
@@ -66,10 +66,10 @@ def lockouts_here(config: Config) -> tuple[Finding, ...]:
     """What this VM would lose by a config; for all its addresses, since every link is guarded."""
     network = read_addresses()
     own = tuple(one.address for one in network.addresses)
-    return lockouts(config, own, network.gateways, read_own_surroundings())
+    return lockouts(config, own, network.gateways, read_own_essential_addresses())
 
 
-async def look(nft: Nft, config: Config | None, path: Path) -> Look:
+async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> GuardStatus:
     """Compare the table with everything that may have made it.
 
     Args:
@@ -102,7 +102,7 @@ async def look(nft: Nft, config: Config | None, path: Path) -> Look:
         f" delete the rules with `flow add`, then run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]
-    return Look(state, table, current, saved, tuple(dict.fromkeys(notes)))
+    return GuardStatus(state, table, current, saved, tuple(dict.fromkeys(notes)))
 
 
 async def _saved(nft: Nft, kept: str | None, path: Path, notes: list[str]) -> Saved:
@@ -131,12 +131,12 @@ async def _learn(nft: Nft, text: str, notes: list[str]) -> None:
         notes.append(f"the table cannot be compared: {error.message}")
 
 
-def _state(table: GuardTable | None) -> State:
+def _state(table: GuardTable | None) -> TableState:
     if table is None:
-        return State.MISSING
+        return TableState.MISSING
     if not table.mark:
-        return State.ALTERED
-    return State.CLOSED if table.mark == mark(CLOSED) else State.UP
+        return TableState.ALTERED
+    return TableState.CLOSED if table.mark == mark(CLOSED) else TableState.UP
 
 
 def _current(table: GuardTable | None, wanted: str | None) -> bool:
@@ -146,7 +146,7 @@ def _current(table: GuardTable | None, wanted: str | None) -> bool:
 
 
 def _notes(
-    state: State,
+    state: TableState,
     config: Config | None,
     kept: str | None,
     wanted: str | None,
@@ -156,15 +156,15 @@ def _notes(
     notes = []
     if config is not None and wanted is None:
         notes.append("agent.guard is none: packets may leave in clear")
-    elif state is State.MISSING:
+    elif state is TableState.MISSING:
         notes.append("packets may leave in clear: run `ipsec-agent guard up`")
-    elif state is State.UP and current is False:
+    elif state is TableState.UP and current is False:
         notes.append(
             "the config has changed since this table was loaded: run `ipsec-agent guard up`"
         )
-    elif state is State.ALTERED:
+    elif state is TableState.ALTERED:
         notes.append("the table is not the one that ipsec-agent loaded: run `ipsec-agent guard up`")
-    elif state is State.CLOSED:
+    elif state is TableState.CLOSED:
         notes.append(
             "the saved table did not load at boot, so only SSH and IPsec pass:"
             " run `ipsec-agent guard up`"
@@ -189,8 +189,8 @@ def reasons(config: Config | None) -> dict[str, str]:
     return {one.link.name: one.because for one in find_inside(network, Promise.of(config), words)}
 
 
-def document(found: Look, path: Path, because: Mapping[str, str]) -> dict[str, Any]:
-    """The look as JSON's types: a stable interface, versioned by `schema`.
+def document(found: GuardStatus, path: Path, because: Mapping[str, str]) -> dict[str, Any]:
+    """The status as JSON's types: a stable interface, versioned by `schema`.
 
     Args:
         because: why links need no guard, by name.

@@ -1,11 +1,11 @@
-"""What a VM cannot do without, as a record; host/surroundings.py reads it."""
+"""What a VM cannot do without, as a record; host/essential_addresses.py reads it."""
 
 from msgspec import Struct
 
 from ipsec_agent.core.model import Address
 
 
-class Surroundings(Struct, frozen=True):
+class EssentialAddresses(Struct, frozen=True):
     """Addresses that this VM cannot do without, as far as files and its environment tell.
 
     Attributes:

@@ -1,0 +1,35 @@
+"""The config in a file: read, checked, and refused with every complaint."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.manifest.parser import parse
+from ipsec_agent.core.words import several
+from ipsec_agent.errors import ConfigError
+from ipsec_agent.host.files import config_warnings, read_config
+
+
+def load_config(
+    path: Path, *, warn: Callable[[str], None] = lambda _: None, hint: str = ""
+) -> Config:
+    """Read and check the config.
+
+    Args:
+        warn: is given each complaint about a config that is good enough.
+        hint: what to say beside the complaints about one that is refused.
+
+    Raises:
+        ConfigError: it cannot be read, or is refused; with every complaint.
+    """
+    parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC))
+    complaints = [str(complaint) for complaint in (*parsed.complaints, *config_warnings(path))]
+    if parsed.config is None:
+        errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
+        raise ConfigError(
+            f"{path} is refused: {several(errors, 'error')}", complaints=complaints, hint=hint
+        )
+    for complaint in complaints:
+        warn(complaint)
+    return parsed.config
