@@ -15,10 +15,9 @@ import pytest
 
 from ipsec_agent.cli import GUARD_ACTIONS, VERBS
 from ipsec_agent.core.charon_log import PATTERNS
-from ipsec_agent.core.config import AgentConfig, ExpiryPeriods
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, AgentConfig, ExpiryPeriods
 from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
 from ipsec_agent.core.manifest.parser import PERIODS, PROPERTIES, parse
-from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.xfrm_counters import MEANINGS, code
 from ipsec_agent.core.status import State, document, guard_counters

@@ -1,7 +1,9 @@
 """The arrows: what may import what, read from the source."""
 
 import ast
+import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,24 @@ WITHIN_HOST = {
     "xfrm_records": {"rtnetlink", "xfrm_messages"},
 }
 FOR_EVERY_HOST = {"understood"}
+
+LEVELS: tuple[set[str], ...] = (
+    {"__init__", "errors", "log"},
+    {"core"},
+    {"host"},
+    {"cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
+    {"admission", "charon_part", "kernel_part", "machine_check", "reporter"},
+    {"machine", "reconcile"},
+    {"agent"},
+    {"verbs"},
+    {"cli"},
+    {"__main__"},
+)
+"""From the ground up: nobody imports what is on a level above, or another one on his own level."""
+
+TELLING = re.compile(r"core\.(problems|health|health_answer|status|status_peers|traffic)(\.|$)")
+"""What tells an operator how the VM is; no decision is made of it."""
+
 MAY_IMPORT_PYROUTE2 = {"host.pyroute2_parts"}
 MAY_IMPORT_AGENT = {"verbs.run"}
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 40
@@ -45,6 +65,9 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 40
 def name_of(path: Path) -> str:
     """`host.xfrm` for ipsec_agent/host/xfrm.py."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+NAMES = {name_of(path) for path in MODULES}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -86,6 +109,26 @@ def test_arrows(path: Path) -> None:
         assert "agent" not in tops
     if name != "__main__":
         assert "cli" not in tops
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_levels(path: Path) -> None:
+    """No arrow goes upward; within core none goes from a decision to what tells of it."""
+    name = name_of(path)
+    level = {top: number for number, tops in enumerate(LEVELS) for top in tops}
+    top = name.partition(".")[0]
+    for other in ours(path) & NAMES:
+        its = other.partition(".")[0]
+        assert its == top or level[its] < level[top], other
+        if top == "core" and not TELLING.match(name):
+            assert not TELLING.match(other), other
+
+
+def test_no_cycle() -> None:
+    """Each module can be understood after those that it imports."""
+    arrows = {name_of(path): ours(path) & NAMES for path in MODULES}
+    order = list(TopologicalSorter(arrows).static_order())
+    assert order.index("core.model") < order.index("core.plan") < order.index("reconcile")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -11,6 +11,14 @@ from msgspec import Struct, field
 from ipsec_agent.core.model import Address, Credentials, Network
 from ipsec_agent.core.terse import Terse
 
+DEFAULT_ESP = ("aes128gcm16",)
+DEFAULT_IKE = (
+    "aes128gcm16-prfsha256-ecp256",
+    "aes128-sha256-modp3072",
+    "aes128-sha256-modp2048",
+)
+"""AES-GCM and SHA-256 as in the guide; the last one is what the add-on itself proposes."""
+
 
 class Outside(enum.StrEnum):
     """What to do on a VM whose address is in neither list."""

@@ -63,3 +63,12 @@ def traps(desired: Desired) -> Coverage:
 def shunts(desired: Desired) -> Coverage:
     """What is let through in clear."""
     return Coverage(desired, Action.PASS)
+
+
+def families(desired: Desired) -> frozenset[int]:
+    """The families, 4 and 6, in which this VM encrypts."""
+    return frozenset(
+        connection.remote.version
+        for connection in desired.connections
+        if connection.action is Action.ENCRYPT
+    )

@@ -2,10 +2,9 @@
 
 from ipsec_agent.core.config import Config, MtuMode
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.mtu import judge_links, wanted
+from ipsec_agent.core.mtu import carriage, judge_links, wanted
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problems.mtu import carriage
 
 
 def mtus_to_fix(

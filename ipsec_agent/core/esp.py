@@ -13,8 +13,7 @@ from itertools import product
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ipsec_agent.core.config import Config, Outside
-from ipsec_agent.core.manifest.proposals import DEFAULT_ESP
+from ipsec_agent.core.config import DEFAULT_ESP, Config, Outside
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.promise import Promise
 

@@ -11,7 +11,6 @@ from msgspec import Struct, field
 from ipsec_agent.core import traffic
 from ipsec_agent.core.config import CertificateFacts, Config
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.ike_ports import ike_port_problems
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.placement import Placement
@@ -19,6 +18,7 @@ from ipsec_agent.core.problems import damping, guard_drops, xfrm_counters
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
+from ipsec_agent.core.problems.ike_ports import ike_port_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
 from ipsec_agent.core.problems.liars import liar_problems
 from ipsec_agent.core.problems.links import link_problems

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from ipsec_agent.core.manifest.proposals import DEFAULT_ESP
+from ipsec_agent.core.config import DEFAULT_ESP, Config
+from ipsec_agent.core.coverage import families
+from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Link, NetworkFacts
 
 IP_HEADER = {4: 20, 6: 40}
@@ -208,3 +210,13 @@ def wanted(misfits: tuple[Misfit, ...], *, may_enter: bool) -> tuple[tuple[int, 
     )
     ordered = sorted(able, key=lambda misfit: misfit.link.kind == "bridge")
     return tuple((misfit.link.index, misfit.fits) for misfit in ordered)
+
+
+def carriage(config: Config, desired: Desired) -> Carriage | None:
+    """How this VM's packets travel; None where it encrypts nothing."""
+    versions = families(desired)
+    if not versions:
+        return None
+    return Carriage(
+        suites(config.esp_proposals), tuple(sorted(versions)), config.force_udp_encapsulation
+    )

@@ -9,12 +9,11 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import days_left
 from ipsec_agent.core.model import Desired, PolicySelector
-from ipsec_agent.core.mtu import required
+from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import Charon, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.guard import GuardState, guard_state
-from ipsec_agent.core.problems.mtu import carriage
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer

@@ -7,11 +7,12 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.ike_ports import ike_port_problems, in_the_way, reopens
+from ipsec_agent.core.ike_ports import in_the_way, reopens
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, IkePorts, Observed, PortHolder
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
+from ipsec_agent.core.problems.ike_ports import ike_port_problems
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.steps import KillCharon
 from tests.configs import config

@@ -6,14 +6,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from ipsec_agent.core.config import Config, ExpiryPeriods
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Config, ExpiryPeriods
 from ipsec_agent.core.manifest import certificates
 from ipsec_agent.core.manifest.agent_section import read_agent
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints, shown
 from ipsec_agent.core.manifest.credentials import read_credentials
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import Located, locate
-from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE, cleaned, fault, weakness
+from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
 from ipsec_agent.core.manifest.subnets import read_subnets
 from ipsec_agent.core.manifest.yaml_lines import read
 

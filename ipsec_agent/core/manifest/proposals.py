@@ -9,14 +9,6 @@ import re
 
 from ipsec_agent.core.manifest.complaint import shown
 
-DEFAULT_ESP = ("aes128gcm16",)
-DEFAULT_IKE = (
-    "aes128gcm16-prfsha256-ecp256",
-    "aes128-sha256-modp3072",
-    "aes128-sha256-modp2048",
-)
-"""AES-GCM and SHA-256 as in the guide; the last one is what the add-on itself proposes."""
-
 AEAD = re.compile(
     r"(aes(128|192|256)(gcm|ccm)|camellia(128|192|256)ccm)(8|12|16|64|96|128)"
     r"|aes(128|192|256)(gcm|ccm)|chacha20poly1305(compat)?"

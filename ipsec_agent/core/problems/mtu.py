@@ -1,25 +1,11 @@
 """The links' part of health: do the packets of this VM and its containers fit into ESP."""
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.model import Action, Desired
-from ipsec_agent.core.mtu import Carriage, Misfit, judge_links, suites
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.mtu import Misfit, carriage, judge_links
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity
-
-
-def carriage(config: Config, desired: Desired) -> Carriage | None:
-    """How this VM's packets travel; None where it encrypts nothing."""
-    versions = {
-        connection.remote.version
-        for connection in desired.connections
-        if connection.action is Action.ENCRYPT
-    }
-    if not versions:
-        return None
-    return Carriage(
-        suites(config.esp_proposals), tuple(sorted(versions)), config.force_udp_encapsulation
-    )
 
 
 def mtu_problems(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ipsec_agent.core.ike_ports import families
+from ipsec_agent.core.coverage import families
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Observed, Switch, SwitchKind
 from ipsec_agent.core.placement import Placement

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ipsec_agent.core.manifest.proposals import DEFAULT_ESP, DEFAULT_IKE, cleaned, fault, weakness
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE
+from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
 
 
 def test_defaults() -> None:
