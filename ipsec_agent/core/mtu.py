@@ -50,19 +50,6 @@ class Carriage(Struct, frozen=True):
     encapsulated: bool = False
 
 
-def on_wire(packet: int, suite: Suite, *, version: int = 4, encapsulated: bool = False) -> int:
-    """Bytes of an IP packet on the wire.
-
-    Args:
-        packet: its bytes in clear, with the IP header.
-    """
-    header = IP_HEADER[version]
-    inner = packet - header + TRAILER
-    aligned = -(-inner // suite.alignment) * suite.alignment
-    udp = UDP_HEADER if encapsulated else 0
-    return header + udp + ESP_HEADER + suite.iv + aligned + suite.icv
-
-
 def largest(mtu: int, suite: Suite, *, version: int = 4, encapsulated: bool = False) -> int:
     """The largest IP packet whose ESP fits into an MTU, in bytes, 0 where none does."""
     header = IP_HEADER[version]

@@ -252,7 +252,6 @@ class Link(Struct, frozen=True):
     up: bool
     kind: str = ""
     master: int = 0
-    mac: str = ""
     lower: int = 0
     namespace: int | None = None
     tunnel: Tunnel | None = None
@@ -285,7 +284,6 @@ class OwnAddress(Struct, frozen=True):
     address: Address
     prefix: int
     link: int
-    tentative: bool = False
 
 
 class NetworkFacts(Struct, frozen=True):

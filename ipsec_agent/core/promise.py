@@ -64,18 +64,18 @@ class Promise(Struct, frozen=True, dict=True):
 
     def flow(self, one: Address, other: Address) -> "Flow":
         """How packets from one address to another travel, and why."""
+        if self.encrypts(one, other):
+            return Flow(
+                Action.ENCRYPT,
+                f"both are in ipsec_subnets ({self.ipsec_subnet(one)}, {self.ipsec_subnet(other)})"
+                " and neither in no_ipsec_subnets",
+            )
         for address in (one, other):
             subnet = self.no_ipsec_subnet(address)
             if subnet is not None:
                 return Flow(Action.PASS, f"{address} is in no_ipsec_subnets ({subnet})")
-        for address in (one, other):
-            if self.ipsec_subnet(address) is None:
-                return Flow(Action.PASS, f"{address} is in no ipsec subnet")
-        return Flow(
-            Action.ENCRYPT,
-            f"both are in ipsec_subnets ({self.ipsec_subnet(one)}, {self.ipsec_subnet(other)})"
-            " and neither in no_ipsec_subnets",
-        )
+        outsider = one if self.ipsec_subnet(one) is None else other
+        return Flow(Action.PASS, f"{outsider} is in no ipsec subnet")
 
 
 class Flow(Struct, frozen=True):

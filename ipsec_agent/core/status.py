@@ -28,8 +28,6 @@ class State(enum.StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     DEGRADED = "degraded"
-    DRAINING = "draining"
-    STOPPED = "stopped"
 
 
 class Snapshot(Struct, frozen=True):

@@ -5,8 +5,6 @@ links.py reads the same by netlink, and watches it; importing its library takes 
 
 import errno
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
@@ -15,12 +13,11 @@ from typing import Any
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.program import find_program
 from ipsec_agent.host.understood import understood
 
 DEADLINE = 10.0
 """Seconds that ip may take; it needs some 3 ms."""
-
-PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 def read_addresses() -> NetworkFacts:
@@ -66,7 +63,7 @@ def _gateways(routes: Iterable[Any]) -> Iterator[Address]:
 
 
 def _ip(*arguments: str) -> list[Any]:
-    program = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    program = find_program("ip")
     if program is None:
         raise KernelError(
             "the program ip is not installed", code=errno.ENOENT, hint="apt install iproute2"

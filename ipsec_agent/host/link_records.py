@@ -35,7 +35,7 @@ from ipsec_agent.host.rtnetlink import (
 from ipsec_agent.host.veth import namespace_files
 
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 18, 29, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 SKIP_STATS = 1 << 3
@@ -153,7 +153,6 @@ def _link_of(payload: bytes, namespace: int | None) -> Link:
         up=bool(flags & IFF_UP),
         kind=kind,
         master=_maybe(found, IFLA_MASTER) or 0,
-        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         lower=_maybe(found, IFLA_LINK) or 0,
         namespace=_maybe(found, IFLA_LINK_NETNSID),
         tunnel=_tunnel(kind, info.get(IFLA_INFO_DATA, b"")),

@@ -34,7 +34,6 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 5, 7
 RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE = 9, 11
-IFA_F_TENTATIVE = 0x40
 IFLA_MTU = 4
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
@@ -222,13 +221,11 @@ def _understood(what: str) -> AbstractContextManager[None]:
 
 
 def _own_address(message: Any) -> OwnAddress:
-    flags = message.get_attr("IFA_FLAGS")
     return OwnAddress(
         # On a point-to-point link IFA_ADDRESS is the peer's.
         address=ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")),
         prefix=message["prefixlen"],
         link=message["index"],
-        tentative=bool((message["flags"] if flags is None else flags) & IFA_F_TENTATIVE),
     )
 
 

@@ -6,8 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +18,7 @@ from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host import own_time
-from ipsec_agent.host.nft_events import DATAGRAM, Change, Transactions, open_events
+from ipsec_agent.host.nft_events import DATAGRAM, Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_listing import (
     read_flow_rules,
@@ -29,14 +26,13 @@ from ipsec_agent.host.nft_listing import (
     read_form,
     read_table,
 )
+from ipsec_agent.host.program import find_program, outcome, start_program
 
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
 
 FLOWTABLES = Path("/sys/module/nf_flow_table")
 """Only a kernel that has loaded this module can have flowtables."""
-
-PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 _ABSENT = "No such file or directory"
 """What nft says of a table that is not there."""
@@ -54,9 +50,6 @@ class Nft:
     Args:
         memory: the file; it must not outlive a boot.
         deadline: seconds for each call of nft.
-
-    Attributes:
-        last_change: who last changed the table other than through this object, None if none did.
     """
 
     def __init__(self, memory: Path | None = None, *, deadline: float = DEADLINE) -> None:
@@ -68,7 +61,6 @@ class Nft:
         self._own: collections.deque[int] = collections.deque(maxlen=64)
         # nft may have done its work before we learn its process id.
         self._starting = asyncio.Lock()
-        self.last_change: Change | None = None
 
     async def check(self, text: str) -> None:
         """Have nft and the kernel try a text, and change nothing.
@@ -98,14 +90,6 @@ class Nft:
             # A memory that cannot be written costs one more load after a restart.
             with contextlib.suppress(OSError):
                 self._memory.write_text(json.dumps(self._forms))
-
-    async def apply(self, text: str) -> None:
-        """Change a part of the table, such as the exempt links.
-
-        Raises:
-            KernelError: the kernel refuses; the table may be gone.
-        """
-        await self._succeed("cannot change the guard's table", text)
 
     def exempt(self, links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
         """Set the exempt links, and the ports where only IPsec passes (`set_exempt`).
@@ -249,11 +233,10 @@ class Nft:
         transactions = Transactions(GUARD_TABLE)
         while True:
             datagram = await loop.sock_recv(events, DATAGRAM)
-            for change in transactions.feed(datagram):
+            for author in transactions.feed(datagram):
                 async with self._starting:
-                    ours = change.pid in self._own
+                    ours = author in self._own
                 if not ours:
-                    self.last_change = change
                     wake()
 
     async def _succeed(self, doing: str, text: str, *options: str) -> str:
@@ -276,43 +259,21 @@ class Nft:
         program = _program()
         async with self._starting:
             with _startable(program):
-                process = await asyncio.create_subprocess_exec(
-                    *around,
-                    program,
-                    *arguments,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    env={**os.environ, "LC_ALL": "C"},
-                    pass_fds=() if keep is None else (keep,),
-                    start_new_session=True,
-                )
+                process = await start_program(*around, program, *arguments, keep=keep)
             if changing:
                 self._own.append(process.pid)
         try:
-            async with own_time.timeout(self._deadline):
-                out, complaint = await process.communicate()
+            return await outcome(process, self._deadline)
         except TimeoutError as error:
             raise KernelError(
                 f"nft did not answer within {self._deadline:g} s",
                 code=errno.ETIMEDOUT,
                 hint="the machine is overloaded; the agent tries again",
             ) from error
-        finally:
-            if process.returncode is None:
-                # With what it has started; it leads a session of its own.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return (
-            process.returncode or 0,
-            out.decode(errors="replace"),
-            complaint.decode(errors="replace"),
-        )
 
 
 def _program() -> str:
-    program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    program = find_program("nft")
     if program is None:
         raise KernelError(
             "the program nft is not installed",

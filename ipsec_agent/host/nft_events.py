@@ -27,15 +27,7 @@ _FLOWTABLES = frozenset({22, 24})
 _HEADERS = 20  # nlmsghdr and nfgenmsg
 _TABLE_NAME = 1  # the same number in every message about a part of a table
 _GEN_PID = 2
-_GEN_PROGRAM = 3
 _TYPE_MASK = 0x3FFF
-
-
-class Change(Struct, frozen=True):
-    """A transaction that touched a table, and the process that made it."""
-
-    pid: int
-    program: str
 
 
 def open_events() -> socket.socket:
@@ -68,13 +60,16 @@ class Transactions(Struct):
     table: str
     _touched: bool = False
 
-    def feed(self, datagram: bytes) -> Iterator[Change]:
-        """The transactions that end in this datagram and touched the table, or a flowtable."""
+    def feed(self, datagram: bytes) -> Iterator[int]:
+        """Who made the transactions that end here and touched the table, or a flowtable.
+
+        Each by its process id.
+        """
         for kind, attributes in _messages(datagram):
             if kind == _NEWGEN:
                 if self._touched:
                     self._touched = False
-                    yield _change(attributes)
+                    yield int.from_bytes(attributes.get(_GEN_PID, b""), "big")
             elif kind in _FLOWTABLES or attributes.get(_TABLE_NAME) == self.table.encode() + b"\0":
                 self._touched = True
 
@@ -101,12 +96,6 @@ def _attributes(payload: bytes) -> dict[int, bytes]:
         found[kind & _TYPE_MASK] = payload[start + 4 : start + length]
         start += (length + 3) & ~3
     return found
-
-
-def _change(attributes: dict[int, bytes]) -> Change:
-    pid = int.from_bytes(attributes.get(_GEN_PID, b""), "big")
-    program = attributes.get(_GEN_PROGRAM, b"").rstrip(b"\0").decode(errors="replace")
-    return Change(pid, program)
 
 
 def _refused(error: OSError) -> KernelError:

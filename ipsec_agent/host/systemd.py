@@ -3,21 +3,18 @@
 Without systemd nothing is told, and charon has no unit.
 """
 
-import asyncio
 import os
-import shutil
 import socket
 import time
 
 from msgspec import Struct
 
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
+from ipsec_agent.host.program import find_program, outcome, start_program
 from ipsec_agent.host.understood import understood
 
 CHARON_UNIT = "IPSEC_AGENT_CHARON_UNIT"
 """The environment variable by which ipsec-agent.service names charon's unit."""
-
-PLACES = "/usr/bin:/bin"
 
 
 class UnitState(Struct, frozen=True):
@@ -152,29 +149,21 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
         CharonStartError: it cannot be run, refuses, or does not answer in time.
         TimeoutError: `stop` did not end in time.
     """
-    program = shutil.which("systemctl", path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    program = find_program("systemctl")
     if program is None:
         raise CharonStartError(
             "the program systemctl is not installed",
             hint=f"without systemd, unset {CHARON_UNIT}",
         )
     try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *("--no-ask-password", "--no-pager", verb, *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        process = await start_program(program, "--no-ask-password", "--no-pager", verb, *arguments)
     except OSError as error:
         raise CharonStartError(
             f"cannot start {program}: {error.strerror}",
             hint="check the program and the number of processes; the agent tries again",
         ) from error
     try:
-        async with asyncio.timeout(deadline):
-            out, complaint = await process.communicate()
+        status, out, complaint = await outcome(process, deadline)
     except TimeoutError as error:
         if verb == "stop":
             raise
@@ -182,13 +171,9 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
             f"systemd did not answer within {deadline:g} s (systemctl {verb})",
             hint="the machine is overloaded; the agent tries again",
         ) from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise _refusal(verb, arguments[-1], complaint.decode(errors="replace"))
-    return out.decode(errors="replace")
+    if status != 0:
+        raise _refusal(verb, arguments[-1], complaint)
+    return out
 
 
 def _refusal(verb: str, unit: str, complaint: str) -> CharonStartError:

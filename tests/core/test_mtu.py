@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.mtu import (
+    ESP_HEADER,
+    IP_HEADER,
+    TRAILER,
+    UDP_HEADER,
     Carriage,
     Suite,
     judge_links,
     largest,
-    on_wire,
     required,
     suites,
     wanted,
@@ -24,6 +27,19 @@ PLAIN = Carriage((GCM,))
 ETH0 = Link(2, "eth0", 1500, up=True)
 DOCKER0 = Link(3, "docker0", 1500, up=True, kind="bridge")
 VETH = Link(4, "veth1", 1500, up=True, kind="veth", master=3)
+
+
+def on_wire(packet: int, suite: Suite, *, version: int = 4, encapsulated: bool = False) -> int:
+    """Bytes of an IP packet on the wire.
+
+    Args:
+        packet: its bytes in clear, with the IP header.
+    """
+    header = IP_HEADER[version]
+    inner = packet - header + TRAILER
+    aligned = -(-inner // suite.alignment) * suite.alignment
+    udp = UDP_HEADER if encapsulated else 0
+    return header + udp + ESP_HEADER + suite.iv + aligned + suite.icv
 
 
 def network(*links: Link) -> NetworkFacts:

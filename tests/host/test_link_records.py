@@ -47,7 +47,6 @@ def test_a_link() -> None:
         up=True,
         kind="veth",
         master=3,
-        mac="02:00:00:00:00:01",
         lower=2,
         namespace=4,
     )

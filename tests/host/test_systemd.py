@@ -175,7 +175,7 @@ async def test_a_systemd_that_hangs(systemctl: Path) -> None:
 
 async def test_without_systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, no traceback."""
-    monkeypatch.setattr("ipsec_agent.host.systemd.PLACES", "")
+    monkeypatch.setattr("ipsec_agent.host.program.PLACES", "")
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(CharonStartError, match="not installed"):

@@ -269,7 +269,7 @@ def test_without_nft(
     action: str,
 ) -> None:
     """One sentence, what to install, and no traceback; nothing is saved that was never tried."""
-    monkeypatch.setattr("ipsec_agent.host.nft.PLACES", "/nowhere")
+    monkeypatch.setattr("ipsec_agent.host.nft.find_program", lambda _: None)
     monkeypatch.setenv("PATH", "/nowhere")
 
     assert guard(action, config) == 1

@@ -49,7 +49,7 @@ def test_no_default_route(namespace: Callable[..., str]) -> None:
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, and what to install."""
-    monkeypatch.setattr("ipsec_agent.host.ip_listing.PLACES", "/nowhere")
+    monkeypatch.setattr("ipsec_agent.host.program.PLACES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(KernelError, match="the program ip is not installed") as caught:

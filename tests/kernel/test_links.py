@@ -63,7 +63,6 @@ async def test_links(machine: Run) -> None:
         1450,
         up=True,
         kind="veth",
-        mac="02:00:00:00:00:01",
         lower=links["v1"].index,
     )
     assert links["lo"].loopback
@@ -83,16 +82,6 @@ async def test_addresses(machine: Run) -> None:
         OwnAddress(ip_address("10.7.0.1"), 32, links["v2"].index),
         OwnAddress(ip_address("fd00:5::1"), 64, links["v0"].index),
     }
-
-
-async def test_tentative_address(machine: Run) -> None:
-    """An address whose uniqueness is still being checked is marked."""
-    machine("addr add fd00:6::1/64 dev v0")
-
-    found = {str(each.address): each.tentative for each in (await facts()).addresses}
-
-    assert found["fd00:6::1"]
-    assert not found["fd00:5::1"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ async def test_the_same_text_has_the_same_form_each_time() -> None:
     form = nft.form_of(TEXT)
     send_udp(A, A4, B4)
     assert await intact(nft)
-    await nft.apply(exempt_update([link(A, "ac0"), LinkId(4711, "gone")]))
+    nft.exempt([link(A, "ac0"), LinkId(4711, "gone")])
     assert await intact(nft)
 
     await nft.load(ruleset(Guard(Promise((), ()))))
@@ -126,7 +126,7 @@ async def test_links_are_changed_without_touching_the_counters() -> None:
     table = await nft.read()
     assert table is not None
     assert table.exempt == (inner,)
-    await nft.apply(exempt_update([]))
+    nft.exempt([])
 
     table = await nft.read()
     assert table is not None
@@ -164,8 +164,6 @@ async def test_an_alteration_is_noticed_at_once(change: str) -> None:
 
         assert not await intact(nft)
 
-    assert nft.last_change is not None
-    assert nft.last_change.program == "nft"
     FIGURES.info("%s: noticed after %.0f ms, the foreign nft included", change, took * 1000)
 
 
@@ -212,7 +210,7 @@ async def test_our_own_work_other_tables_and_packets_wake_nobody() -> None:
     nft = Nft()
     async with watched(nft) as rung:
         await nft.load(TEXT)
-        await nft.apply(exempt_update([LinkId(4711, "gone")]))
+        nft.exempt([LinkId(4711, "gone")])
         await asyncio.to_thread(run, "nft", "add table inet other", ns=A)
         for number in range(20):
             send_udp(A, A4, f"10.77.3.{number}")
@@ -389,7 +387,7 @@ async def test_trouble_is_said_in_one_sentence(
 
 async def test_nft_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence says what to install, or what to set."""
-    monkeypatch.setattr("ipsec_agent.host.nft.PLACES", "/nowhere")
+    monkeypatch.setattr("ipsec_agent.host.program.PLACES", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(KernelError, match="the program nft is not installed") as caught:
