@@ -24,6 +24,7 @@ from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonError, CharonStartError, KernelError
 from ipsec_agent.host import link_events, nft_exempt, peers, rtnetlink
 from ipsec_agent.host.charon import CharonClient, said_by
+from ipsec_agent.host.essential_addresses import read_essential_addresses
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.ip_listing import facts_of
 from ipsec_agent.host.link_events import RTM_NEWNSID
@@ -31,9 +32,8 @@ from ipsec_agent.host.link_records import link_of, read_links, read_numbers
 from ipsec_agent.host.links import _matters, _RouteMarshal, default_hops, own_addresses
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.netlink_wire import translated
-from ipsec_agent.host.nft_events import Change, Transactions
+from ipsec_agent.host.nft_events import Transactions
 from ipsec_agent.host.nft_listing import read_flow_rules, read_flowtables, read_form, read_table
-from ipsec_agent.host.surroundings import read_surroundings
 from ipsec_agent.host.systemd import UnitState, state_of
 from ipsec_agent.host.vici_wire import ViciConnection
 from ipsec_agent.host.xfrm_messages import Kind, raw_message
@@ -304,7 +304,7 @@ def test_nft_events(datagrams: list[bytes]) -> None:
     """Changes of nftables."""
     transactions = Transactions("ipsec_agent")
     for datagram in datagrams:
-        assert all(isinstance(one, Change) for one in transactions.feed(datagram))
+        assert all(isinstance(one, int) for one in transactions.feed(datagram))
 
 
 # --- programs and files -----------------------------------------------------------------------
@@ -404,12 +404,12 @@ SETTINGS = {
     text=texts(SETTINGS),
     other=messages(b"nameserver 10.0.0.2\nSERVER_ADDRESS=10.0.0.3\nPPid:\t1\n"),
 )
-def test_surroundings(place: Path, text: str, other: bytes) -> None:
+def test_essential_addresses(place: Path, text: str, other: bytes) -> None:
     """BOSH's settings, resolv.conf and leases tell nothing where they are odd."""
     for name in ("var/vcap/bosh/settings.json", "etc/resolv.conf", "proc/9/status"):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(other if "json" not in name else text.encode(errors="replace"))
-    found = read_surroundings({"SSH_CONNECTION": text[:40]}, root=place, process=9)
+    found = read_essential_addresses({"SSH_CONNECTION": text[:40]}, root=place, process=9)
     assert all(isinstance(one, IPv4Address | IPv6Address) for one in found.directors)
 
 
