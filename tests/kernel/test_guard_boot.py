@@ -44,6 +44,13 @@ def command(unit: Path, key: str) -> list[str]:
     text = unit.read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.startswith(key)]
     words = shlex.split(lines[-1].removeprefix(key))
+    given = [
+        shlex.split(line.removeprefix("Environment="))[0]
+        for line in text.splitlines()
+        if line.startswith("Environment=")
+    ]
+    variables = {f"${{{name}}}": value for name, value in (one.split("=", 1) for one in given)}
+    words = [variables.get(word, word) for word in words]
     assert not any(word.startswith("$") for word in words), "systemd's own"
     return words
 
