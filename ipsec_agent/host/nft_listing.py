@@ -1,8 +1,9 @@
 """What `nft -j` says of the guard's table, read into our records. No program, no socket.
 
 The JSON is that of libnftables-json(5). A table is told from an altered one by its form: a digest
-of everything that nft lists of it except handles, counter values and what packets add by
-themselves. nft writes the same form when it echoes a load (`-e`) as when it lists the table.
+of what a load can say of tables, chains, sets and rules, without counter values and what packets
+add by themselves. What else nft lists (1.1.7 adds a set's `count`) is no part of it. nft writes
+the same form when it echoes a load (`-e`) as when it lists the table.
 """
 
 import hashlib
@@ -20,6 +21,16 @@ from ipsec_agent.host.understood import understood
 
 _FIXED = ("outside4", "outside6", "listed4", "listed6")
 """The sets whose elements belong to the form. Links come and go, the rest are counters."""
+
+_WRITTEN: Mapping[str, frozenset[str]] = {
+    "table": frozenset({"family", "name", "flags"}),
+    "chain": frozenset({"family", "table", "name", "type", "hook", "prio", "policy", "dev"}),
+    "set": frozenset(
+        {"family", "table", "name", "type", "flags", "timeout", "size", "policy", "stmt"}
+    ),
+    "rule": frozenset({"family", "table", "chain", "expr", "comment"}),
+}
+"""What of each kind belongs to the form. Another kind does nothing unless a rule names it."""
 
 _DROPS_IN = (
     "clear_in4", "clear_in6", "tunnel_in4", "tunnel_in6", "disguised_in", "closed_in",
@@ -151,13 +162,14 @@ def _form(objects: list[tuple[str, dict[str, Any]]]) -> str | None:
     rules: dict[str, list[Any]] = {}
     elements: dict[str, list[str]] = {name: [] for name in _FIXED}
     for kind, value in objects:
-        kept = {key: item for key, item in value.items() if key not in {"handle", "elem"}}
+        written = _WRITTEN.get(kind, frozenset())
+        kept = {key: _uncounted(value[key]) for key in written if key in value}
         if kind == "rule":
-            rules.setdefault(value["chain"], []).append(_uncounted(kept))
-        elif kind != "element":
+            rules.setdefault(value["chain"], []).append(kept)
+        elif written:
             # The echo of a replacement names the table twice.
-            named[f"{kind} {value['name']}"] = _uncounted(kept)
-        if value.get("name") in elements and "elem" in value:
+            named[f"{kind} {value['name']}"] = kept
+        if kind in {"set", "element"} and value.get("name") in elements and "elem" in value:
             found = value["elem"]
             found = found["set"] if isinstance(found, dict) else found
             elements[value["name"]] += [json.dumps(item, sort_keys=True) for item in found]

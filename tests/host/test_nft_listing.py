@@ -5,6 +5,8 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
@@ -158,6 +160,43 @@ def test_handles_and_counters_are_no_alteration() -> None:
     moved = [*TABLE[:-1], drop("clear_out4", 99, handle=77)]
 
     assert read_form(listing(*TABLE)) == read_form(listing(*moved))
+
+
+@given(
+    st.integers(0, len(TABLE) - 1),
+    st.text("abcdefghij-", min_size=1).map("new-{}".format),
+    st.none() | st.integers() | st.text() | st.lists(st.integers()),
+)
+def test_what_a_newer_nft_adds_is_no_alteration(at: int, key: str, value: object) -> None:
+    """A key more in any object, and an object of another kind: nft 1.1.7 tells a set's `count`."""
+    ((kind, old),) = TABLE[at].items()
+    for name in ("count", key):
+        wider = [*TABLE[:at], {kind: {**old, name: value}}, *TABLE[at + 1 :], {key: {name: value}}]
+
+        assert read_table(listing(*wider), {}) == read_table(listing(*TABLE), {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("table", "flags"),
+        *(("chain", key) for key in ("type", "hook", "prio", "policy", "dev")),
+        *(("set", key) for key in ("type", "flags", "timeout", "size", "policy", "stmt")),
+        ("rule", "expr"),
+        ("rule", "comment"),
+    ],
+)
+def test_what_we_write_belongs_to_the_form(kind: str, key: str) -> None:
+    """Each key that a load can say is noticed when it is changed or removed."""
+    at = next(place for place, item in enumerate(TABLE) if kind in item)
+    old = {**TABLE[at][kind], key: [{"one": 1}]}
+    without = {name: value for name, value in old.items() if name != key}
+    forms = {
+        read_form(listing(*TABLE[:at], {kind: one}, *TABLE[at + 1 :], drop("in4", 0)))
+        for one in (old, {**old, key: [{"two": 2}]}, {"chain": "in4", **without})
+    }
+
+    assert len(forms) == 3
 
 
 def test_a_listing_that_breaks_off() -> None:
