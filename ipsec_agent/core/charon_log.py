@@ -77,10 +77,13 @@ PATTERNS = (
 
 BEGINNINGS = re.compile(
     r"^initiating IKE_SA .* to (\S+)$"
-    r"|^(\S+) is initiating an IKE_SA$"
+    r"|^(\S+) is initiating (?:an IKE_SA|IKE_SA .*\[\d+\])$"
     r"|^IKE_SA .* (?:established|rekeyed) between .*\.\.\.([0-9A-Fa-f:.]+)\["
 )
-"""What charon says when an IKE_SA gets its number (ike_init.c, ike_establish.c, ike_rekey.c)."""
+"""What charon says when an IKE_SA gets its number (ike_init.c, ike_establish.c, ike_rekey.c).
+
+From 6.0.6 the responder's line names the connection, as the initiator's does.
+"""
 
 ADDRESS = re.compile(r"[0-9A-Fa-f:.]{3,}")
 """What may be an address; a time of day or a hex number may look like one."""

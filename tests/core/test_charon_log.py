@@ -107,3 +107,9 @@ def test_counterpart(line: str, peer: str) -> None:
 def test_doubts_of_the_kernel(group: str, line: str, *, doubted: bool) -> None:
     """An SA that was not installed, here or at a peer, has ESP tried again."""
     assert doubts_kernel(Said(group, 1, line)) is doubted
+
+
+def test_the_responders_line_since_strongswan_6_0_6() -> None:
+    """It names the connection and the number, where 5.9.8 says "an IKE_SA"."""
+    for words in ("an IKE_SA", "IKE_SA subnets-v4[5]", "IKE_SA (unnamed)[5]"):
+        assert counterpart(Said("IKE", 0, f"10.7.0.2 is initiating {words}", 5)) == "10.7.0.2"

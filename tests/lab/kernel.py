@@ -1,6 +1,7 @@
 """The guest's kernel and first file system: Debian's cloud kernel, unpacked, never installed."""
 
 import gzip
+import lzma
 import os
 import re
 import shutil
@@ -68,25 +69,34 @@ def fetch(cache: Path) -> Path:
     subprocess.run(["dpkg", "-x", package, partial], check=True, timeout=120)
     kernel = next(partial.glob("boot/vmlinuz-*"))
     version = kernel.name.removeprefix("vmlinuz-")
+    if not (partial / "lib").exists():
+        # Debian 13's package has its modules below usr/lib alone.
+        (partial / "lib").symlink_to("usr/lib")
     subprocess.run(["depmod", "-b", partial, version], check=True, timeout=120)
     package.unlink()
     partial.rename(tree)
     return tree / "boot" / kernel.name
 
 
+def unpacked(module: Path) -> bytes:
+    """A module as insmod takes it; Debian 13 packs each with xz."""
+    content = module.read_bytes()
+    return lzma.decompress(content) if module.suffix == ".xz" else content
+
+
 def initramfs(kernel: Path, results: Path, target: Path) -> None:
     """Write a first file system that mounts the machine's own root below an overlay."""
     version = kernel.name.removeprefix("vmlinuz-")
-    modules_dir = kernel.parents[1] / "lib" / "modules"
+    modules_dir = (kernel.parents[1] / "lib" / "modules").resolve()
     root = target.with_suffix(".tree")
     shutil.rmtree(root, ignore_errors=True)
     for name in ("bin", "modules", "proc", "dev", "lower", "rw", "new"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin" / "busybox")
     for module in FIRST_MODULES:
-        source = next((modules_dir / version).rglob(f"{module}.ko"), None)
+        source = next((modules_dir / version).rglob(f"{module}.ko*"), None)
         if source is not None:
-            shutil.copy(source, root / "modules")
+            (root / "modules" / f"{module}.ko").write_bytes(unpacked(source))
     here = [name for name in FIRST_MODULES if (root / "modules" / f"{name}.ko").exists()]
     (root / "init").write_text(
         INIT.format(modules=" ".join(here), results=results, modules_dir=modules_dir)
