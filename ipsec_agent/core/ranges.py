@@ -22,7 +22,7 @@ BITS = {4: 32, 6: 128}
 def range_of(network: Network) -> Range:
     """First and last address of a network."""
     first = int(network.network_address)
-    # Four times as fast as its broadcast_address, which is made anew for each network.
+    # Four times as fast as its broadcast_address, which is made again for each network.
     return first, first | ((1 << (BITS[network.version] - network.prefixlen)) - 1)
 
 

@@ -31,7 +31,7 @@ SETTINGS: dict[str, str] = {
     "install_routes": "no",
     "install_virtual_ip": "no",
     "process_route": "no",
-    # A connection has one own address. Where that goes, charon would negotiate its selectors anew
+    # A connection has one own address. Where that goes, charon would negotiate its selectors again
     # from another one, and a peer could not tell that from an address that somebody else claims.
     "plugins.kernel-netlink.roam_events": "no",
     "make_before_break": "yes",

@@ -189,15 +189,15 @@ def _prevented(placement: Placement | None, drift: Drift, table: GuardTable) -> 
 def _cause(peer: Address, drift: Drift) -> tuple[str, str]:
     """Why no policy has made ESP of what goes to a peer, and what to do."""
     charon = drift.observed.charon
-    mends = "the agent repairs it"
+    repair = "the agent repairs it"
     if drift.desired.credentials is not None and charon is None:
-        return "charon is not running", mends
+        return "charon is not running", repair
     if charon is not None and not charon.responsive:
-        return "charon does not answer", mends
+        return "charon does not answer", repair
     untrapped, names = _untrapped(drift)
     subnet = untrapped.narrowest(peer)
     if subnet is not None:
-        return f"the trap of {names[subnet]} is missing", mends
+        return f"the trap of {names[subnet]} is missing", repair
     if _bypassed(drift).narrowest(peer) is not None:
         return (
             "a foreign policy lets them through",
