@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from ipsec_agent.admission import refuse_lockout
+from ipsec_agent.admission import refuse_lockout, refuse_unlisted
 from ipsec_agent.config_file import load_config
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
@@ -164,20 +164,29 @@ class Agent:
                 if self._converged.is_set():
                     notify("READY=1")
 
-    async def _take_config(self) -> None:
-        config = _config(self._path)
+    async def _take_config(self) -> tuple[str, ...]:
+        """Have the loop take the config; what it is warned of.
+
+        Raises:
+            AgentError: it is refused, and the old one stays in force.
+        """
+        warnings: list[str] = []
+        config = _config(self._path, warnings.append)
         before = self._loop.config.agent
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
             raise ConfigError(
                 "agent.run_dir and agent.vici_socket cannot change while the agent runs",
                 hint="stop the agent, change them, and start it",
             )
+        network = await self._machine.network()
+        refuse_unlisted(config, network)
         # Who reloads may sit anywhere: no session of his is looked for.
         essential = read_essential_addresses({})
         if not self._force:
-            refuse_lockout(config, await self._machine.network(), essential)
+            refuse_lockout(config, network, essential)
         self._loop.adopt(config, essential)
         self._log.info("config reloaded", config=str(self._path))
+        return tuple(warnings)
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         if self._loop.snapshot is None:
@@ -189,8 +198,7 @@ class Agent:
         return health_answer(self._loop.config, self._loop.snapshot, since)
 
     async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
-        await self._take_config()
-        return {}
+        return {"warnings": list(await self._take_config())}
 
     async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.warning("guard taken down until `guard up` or the agent's next start")
@@ -256,11 +264,14 @@ async def run(path: Path, *, force: bool = False) -> None:
             raise _first(expected) from None
 
 
-def _config(path: Path) -> Config:
+def _config(path: Path, warned: Callable[[str], None] = lambda _: None) -> Config:
     log = structlog.get_logger("config")
-    return load_config(
-        path, warn=lambda text: log.warning("config", complaint=text), hint="nothing was changed"
-    )
+
+    def warn(text: str) -> None:
+        log.warning("config", complaint=text)
+        warned(text)
+
+    return load_config(path, warn=warn, hint="nothing was changed")
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

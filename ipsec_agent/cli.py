@@ -62,9 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made["run"].add_argument(
         "--force", action="store_true", help="enforce even a config that cuts this VM off"
     )
-    made["check"].add_argument(
-        "file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default()
-    )
+    _file_argument(made["check"])
     made["check"].add_argument(
         "--machine",
         action="store_true",
@@ -84,8 +82,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _file_argument(verb: argparse.ArgumentParser) -> None:
+    """The config, with or without the name of the option that other verbs have for it."""
+    either = verb.add_mutually_exclusive_group()
+    either.add_argument(
+        "file", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help="config file"
+    )
+    either.add_argument(
+        "--config", dest="file", default=DEFAULT_CONFIG, metavar="FILE", help=_default("the same")
+    )
+
+
 def _plan_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    _file_argument(verb)
     verb.add_argument("--address", metavar="IP", help="address of the VM; default: agent.address")
     verb.add_argument("--to", metavar="IP", help="show how packets to this address would travel")
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")

@@ -6,6 +6,7 @@ A pre-start may ask before the VM is closed for the first time.
 import asyncio
 from collections.abc import Callable
 
+from ipsec_agent.admission import refuse_unlisted
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.esp import dummy_sas
@@ -24,7 +25,7 @@ Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
 
 def check_machine(config: Config) -> Findings:
     """Check everything, whatever the first finding is; as root."""
-    findings = [_tried(check, config) for check in (_esp, _guard, _lockouts, _charon)]
+    findings = [_tried(check, config) for check in (_place, _esp, _guard, _lockouts, _charon)]
     return (
         tuple(text for good, _ in findings for text in good),
         tuple(error for _, bad in findings for error in bad),
@@ -36,6 +37,12 @@ def _tried(check: Callable[[Config], Findings], config: Config) -> Findings:
         return check(config)
     except AgentError as error:
         return (), (error,)
+
+
+def _place(config: Config) -> Findings:
+    # Without the links, so an address that only containers use may count, too.
+    refuse_unlisted(config, read_addresses())
+    return (), ()
 
 
 def _esp(config: Config) -> Findings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.cli import GUARD_ACTIONS, VERBS, main
+from ipsec_agent.cli import GUARD_ACTIONS, VERBS, main, parser
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 from tests.certificates import make_ca, make_leaf
@@ -114,11 +114,27 @@ def test_nobody_to_ask(verb: str, tmp_path: Path) -> None:
         ({"socket": "/s"}, "see `ipsec-agent status`", "status --socket /s`"),
         ({"config": "/a.yml", "socket": "/s"}, "`ipsec-agent guard status`", "--config /a.yml`"),
         ({"socket": DEFAULT_SOCKET}, "see `ipsec-agent status`", "status`"),
+        ({"socket": "/s"}, "see `ipsec-agent status` on that VM", "status` on that VM"),
+        ({"socket": "/s"}, "see `ipsec-agent status` there", "status` there"),
     ],
 )
 def test_commands_keep_what_was_given(given: dict[str, str], text: str, said: str) -> None:
     """A command in a hint is about the config and the agent that the user named."""
     assert repeatable(text, argparse.Namespace(**given), DEFAULT_SOCKET).endswith(said)
+
+
+@pytest.mark.parametrize("verb", ["check", "plan"])
+def test_a_config_by_name_or_place(verb: str, tmp_path: Path) -> None:
+    """As a hint says it, and as a person writes it; not both."""
+    file = str(tmp_path / "none.yml")
+
+    named = parser().parse_args([verb, "--config", file])
+    placed = parser().parse_args([verb, file])
+
+    assert named.file == placed.file == file
+    assert parser().parse_args([verb]).file == DEFAULT_CONFIG
+    with pytest.raises(SystemExit):
+        parser().parse_args([verb, "--config", file, file])
 
 
 @pytest.mark.parametrize("verb", VERBS)

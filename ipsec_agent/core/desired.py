@@ -52,7 +52,7 @@ def desired(config: Config, placement: Placement, *, guarded: bool = True) -> De
         ConfigError: the main address is in neither list and `agent.outside` does not allow it.
     """
     lists = Promise.of(config)
-    _refuse_outside(config, lists, placement.address)
+    refuse_outside(config, lists, placement.address)
     encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
     connections = (
         *_shunts(lists),
@@ -102,7 +102,12 @@ def _selector(child: Child, direction: Direction) -> PolicySelector:
     )
 
 
-def _refuse_outside(config: Config, lists: Promise, address: Address) -> None:
+def refuse_outside(config: Config, lists: Promise, address: Address) -> None:
+    """Refuse a config that says nothing of this VM.
+
+    Raises:
+        ConfigError: the main address is in neither list and `agent.outside` does not allow it.
+    """
     listed = lists.ipsec_subnet(address) or lists.no_ipsec_subnet(address)
     if listed is None and config.agent.outside is Outside.ERROR:
         raise ConfigError(

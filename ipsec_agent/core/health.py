@@ -124,7 +124,7 @@ def judge(
         *policy_problems(drift),
         *guard_problems(config, placement, drift, lowered=lowered),
         *unreadable(observed),
-        *network_problems(placement),
+        *network_problems(placement, observed.network),
         *link_problems(Promise.of(config), placement, observed.network),
         *switch_problems(placement, desired, observed),
         *mtu_problems(config, placement, desired, observed),

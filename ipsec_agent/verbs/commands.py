@@ -5,7 +5,10 @@ import re
 
 DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
 
-COMMAND = re.compile(r"`(ipsec-agent (?:run|status|reload|stop|guard (?:up|down|status)))`")
+COMMAND = re.compile(
+    r"`(ipsec-agent (?:run|status|reload|stop|guard (?:up|down|status)))`(?! (?:on that VM|there))"
+)
+"""Of this VM: what is to be run on another one has paths of its own."""
 
 TAKES_CONFIG = ("run", "guard")
 TAKES_SOCKET = ("status", "reload", "stop", "guard up", "guard down")

@@ -4,10 +4,13 @@ import argparse
 import sys
 
 from ipsec_agent.host.control_client import ask
+from ipsec_agent.host.own_process import complain
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Ask, and say what came of it."""
-    ask(arguments.socket, "reload", deadline=30)
+    answer = ask(arguments.socket, "reload", deadline=30)
+    # An agent of an earlier version tells of none.
+    complain("".join(f"{text}\n" for text in answer.get("warnings", [])))
     sys.stdout.write("reloaded\n")
     return 0

@@ -162,6 +162,31 @@ def test_reload(node: Node) -> None:
     assert node.settled()["policies"]["desired"] == 5
 
 
+def test_reload_tells_of_warnings(node: Node) -> None:
+    """Whoever reloads sees what `check` would say, and not only the agent's log."""
+    node.up()
+    node.config.write_text(node.config.read_text().replace("no_ipsec_subnets", "no_ipsec_subnet"))
+
+    done = node.ask("reload")
+
+    assert done.returncode == 0
+    assert done.stdout == "reloaded\n"
+    assert "unknown key; did you mean no_ipsec_subnets?" in done.stderr
+
+
+def test_reload_into_neither_list(node: Node) -> None:
+    """A config that says nothing of this VM is refused, and the old one stays in force."""
+    before = node.up()["connections"]
+    configure(node, ipsec=["10.8.0.0/24"])
+
+    refused = node.ask("reload")
+
+    assert refused.returncode == 1
+    assert "10.9.0.1 is in neither ipsec_subnets nor no_ipsec_subnets" in refused.stderr
+    assert node.settled()["connections"] == before
+    assert node.policies() == EXPECTED
+
+
 def test_sighup_reloads(node: Node) -> None:
     """SIGHUP does what `reload` does."""
     node.up()

@@ -90,6 +90,16 @@ def test_check_machine(node: Node) -> None:
     assert list(node.directory.glob("*")) == [node.config]
 
 
+def test_check_machine_of_a_vm_in_neither_list(node: Node) -> None:
+    """Told before the agent would refuse it."""
+    configure(node, ipsec=["10.8.0.0/24"])
+
+    done = check(node)
+
+    assert done.returncode == 1
+    assert "10.9.0.1 is in neither ipsec_subnets nor no_ipsec_subnets" in done.stderr
+
+
 def test_check_machine_of_a_clear_vm(node: Node) -> None:
     """What it does not need is not asked of its kernel."""
     configure(node, no_ipsec=["10.9.0.1/32"])

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.config import GuardMode
 from ipsec_agent.core.health import Assessment, Memory
+from ipsec_agent.core.inside import Inside
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import Direction, LinkId, PolicySelector
 from ipsec_agent.core.observed import Charon, Policy, SecurityAssociation
@@ -128,6 +129,21 @@ def test_network() -> None:
 
     assert healthy_vm(network=down).problems()["link-down"].message == "the uplink eth0 is down"
     assert gone.problems()["address-missing"].severity is ERROR
+
+
+def test_an_address_on_a_link_of_containers() -> None:
+    """The link is named, and what to write if it is none of theirs."""
+    (eth0,) = [link for link in NETWORK.links if link.name == "eth0"]
+    aside = replace(
+        VM.placement, present=False, inside=(Inside(eth0, "its far end is a container's"),)
+    )
+
+    found = replace(VM, placement=aside).problems()["address-missing"]
+
+    assert found.message == (
+        f"this VM's address {OWN} is on eth0, which is not guarded: its far end is a container's"
+    )
+    assert "agent.uplinks: [eth0]" in found.hint
 
 
 def test_mtu() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ipsec_agent.core.drift import Drift, takes_trapped
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed, Policy
+from ipsec_agent.core.observed import NetworkFacts, Observed, Policy
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.words import several
@@ -76,7 +76,7 @@ def _bypasses(policy: Policy, desired: Desired) -> bool:
     return clear and takes_trapped(policy, desired)
 
 
-def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
+def network_problems(placement: Placement | None, network: NetworkFacts) -> tuple[Problem, ...]:
     """Whether this VM is reachable at all."""
     if placement is None:
         return ()
@@ -97,11 +97,27 @@ def network_problems(placement: Placement | None) -> tuple[Problem, ...]:
             Problem(
                 "address-missing",
                 Severity.ERROR,
-                f"no link of this VM has its address {placement.address}",
-                "correct agent.address, or bring the link up",
+                *_address_missing(placement, network),
             )
         )
     return tuple(found)
+
+
+def _address_missing(placement: Placement, network: NetworkFacts) -> tuple[str, str]:
+    """Message and hint: no link has this VM's address, or one that is not taken for its own."""
+    address = placement.address
+    bearing = {one.link for one in network.addresses if one.address == address}
+    for one in placement.inside:
+        if one.link.index in bearing:
+            name = one.link.name
+            return (
+                f"this VM's address {address} is on {name}, which is not guarded: {one.because}",
+                f"write agent.uplinks: [{name}] if it leads to other VMs, or correct agent.address",
+            )
+    return (
+        f"no link of this VM has its address {address}",
+        "correct agent.address, or bring the link up",
+    )
 
 
 def unreadable(observed: Observed) -> tuple[Problem, ...]:
