@@ -5,7 +5,7 @@ new, unknown, made of hardware or stacked on another link is not, nor is what co
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
@@ -34,6 +34,9 @@ STACKED = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap", "vlan"})
 
 WITHIN = frozenset({"bond", BRIDGE, DUMMY, "ipvlan", "macvlan", "team", "vlan", "vrf"})
 """Kinds that lead out of a container's namespace only by another link in it."""
+
+NARROW = frozenset({DUMMY, VETH, "tun"})
+"""Kinds of a bridge's ports that lead to containers and programs, or nowhere."""
 
 NAMEABLE = re.compile(r"[A-Za-z0-9_.@+=~,-]+")
 """Names that nft takes as they are, none of them as a pattern."""
@@ -261,19 +264,46 @@ class OwnWay(Struct, frozen=True):
 
 
 def own_ways(network: NetworkFacts, inside: tuple[Inside, ...]) -> tuple[OwnWay, ...]:
-    """Links of containers on top of a guarded link of this VM, or that are hardware.
+    """Links of containers on top of a guarded link of this VM or switched to one, or hardware.
 
     Args:
         inside: links that lead to containers only, on which a container's link is no way out.
     """
     links = {link.index: link for link in network.links}
     known = {one.link.index for one in inside}
+    switched = {
+        (end.namespace, end.lower): links[end.master].name
+        for end in switched_ends(network.links)
+        if end.master not in known
+    }
     return tuple(
-        OwnWay(there, link, links[link.lower].name if link.kind else "")
+        OwnWay(there, link, switched.get((there.number, link.index)) or _below(link, links))
         for there in network.namespaces
         for link in there.links
-        if may_be_own_way(link, network.number)
-        and (not link.kind or link.lower in links.keys() - known)
+        if (link.up and (there.number, link.index) in switched)
+        or (
+            may_be_own_way(link, network.number)
+            and (not link.kind or link.lower in links.keys() - known)
+        )
+    )
+
+
+def _below(link: Link, links: dict[int, Link]) -> str:
+    return links[link.lower].name if link.kind else ""
+
+
+def switched_ends(links: Iterable[Link]) -> tuple[Link, ...]:
+    """This VM's ends of veths to containers in a bridge that has a port of another kind, too.
+
+    The bridge switches between its ports past this VM's IP layer.
+    """
+    every = tuple(links)
+    bridges = {link.index for link in every if link.kind == BRIDGE}
+    wide = {link.master for link in every if link.kind not in NARROW} & bridges
+    return tuple(
+        link
+        for link in every
+        if link.kind == VETH and link.namespace is not None and link.master in wide
     )
 
 

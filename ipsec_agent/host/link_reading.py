@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from socket import socket
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ipsec_agent.core.inside import may_be_own_way
+from ipsec_agent.core.inside import may_be_own_way, switched_ends
 from ipsec_agent.core.observed import Link, Namespace
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.link_events import News
@@ -78,7 +78,8 @@ class LinkReading:
             # The kernel counts this one, too, once a link in another that it told of refers to it.
             self._own = read_own_number(channel)
             found = {one.number: one for one in read if one and one.number != self._own}
-            self._kept = _named(channel, found, self._own)
+            switched = {end.namespace for end in switched_ends(links)}
+            self._kept = _named(channel, found, self._own, switched)
         return Seen(links, tuple(self._kept.values()), self._own)
 
     def _undoubted(self) -> dict[int, Namespace]:
@@ -113,12 +114,18 @@ def _namespace(channel: socket, number: int) -> Namespace | None:
         return None
 
 
-def _named(channel: socket, found: dict[int, Namespace], own: int | None) -> dict[int, Namespace]:
-    """The same, with names for those that an operator may have to be told of."""
+def _named(
+    channel: socket, found: dict[int, Namespace], own: int | None, switched: Container[int | None]
+) -> dict[int, Namespace]:
+    """The same, with names for those that an operator may have to be told of.
+
+    Args:
+        switched: those with a link in a bridge that may lead out.
+    """
     nameless = {
         each
         for each, namespace in found.items()
-        if not namespace.name and _to_tell(namespace.links, own)
+        if not namespace.name and (each in switched or _to_tell(namespace.links, own))
     }
     names = namespace_names(channel, nameless)
     return found | {each: replace(found[each], name=name) for each, name in names.items()}

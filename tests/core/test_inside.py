@@ -256,6 +256,26 @@ def test_own_ways() -> None:
     assert [(one.link.name, one.below) for one in found] == [("macvlan7", "eth0"), ("nic11", "")]
 
 
+def test_a_container_in_a_bridge_that_has_a_way_out() -> None:
+    """The bridge switches its frames to the network card, past the guard."""
+    port = replace(VETH, master=DOCKER0.index)
+    card = link(7, "", master=DOCKER0.index)
+
+    def ways(*links: Link, inner: Link = INNER) -> list[tuple[str, str]]:
+        network = facts(*links, inner=(INNER_LO, inner))
+        found = own_ways(network, find_inside(network, LISTS, Words()))
+        return [(one.link.name, one.below) for one in found]
+
+    assert ways(port, DOCKER0, card) == [("eth0", "docker0")]
+    assert ways(port, DOCKER0, card, inner=replace(INNER, up=False)) == []
+    assert ways(port, DOCKER0) == []
+    assert ways(VETH, DOCKER0, card) == []
+    # A master that routes switches nothing.
+    assert ways(port, replace(DOCKER0, kind="vrf"), card) == []
+    # A tap is a program's, as that of a container's VPN.
+    assert ways(port, DOCKER0, replace(card, kind="tun")) == []
+
+
 # --- any network ------------------------------------------------------------------------------
 
 KINDS = ("", "bond", "bridge", "dummy", "macvlan", "tun", "veth", "vlan", "vxlan")

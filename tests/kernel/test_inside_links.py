@@ -428,3 +428,25 @@ async def test_a_container_with_a_macvlan_is_named(tmp_path: Path) -> None:
         assert problem.message.startswith(
             f"the container {POD} has the macvlan mv0 on eth0 of its own"
         )
+
+
+async def test_a_container_in_a_bridge_with_a_way_out_is_named(tmp_path: Path) -> None:
+    """The bridge switches past this VM's IP layer: that is a limit, and the status says so."""
+    ips(
+        "link add br0 type bridge",
+        "link set br0 up",
+        f"addr add {ONE}/24 dev br0",
+        # The NICs of the lab are veths; a tunnel to a group leads out by its kind.
+        "link add out0 type vxlan id 9 group 239.7.7.7 dev eth1 dstport 4790",
+    )
+    pod(POD, "veth1", "10.77.0.9/24", ONE, master="br0")
+    async with agent(tmp_path) as running:
+        before = await running.settled()
+        assert "container-not-guarded" not in {problem.code for problem in before.problems}
+
+        ips("link set out0 master br0")
+        snapshot = await running.until(
+            lambda seen: "container-not-guarded" in {problem.code for problem in seen.problems}
+        )
+        (problem,) = (one for one in snapshot.problems if one.code == "container-not-guarded")
+        assert problem.message.startswith(f"the container {POD} has the veth eth0 on br0 of its")

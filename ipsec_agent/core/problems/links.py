@@ -28,8 +28,8 @@ def _own_ways(placement: Placement, network: NetworkFacts) -> tuple[Problem, ...
             Severity.WARNING,
             f"{_container(ways[0])} has {listed(tuple(map(_shown, ways)))} of its own: what it"
             " sends there bypasses this VM's IP layer and its guard",
-            "connect it by a veth, as bridge networks do; or run IPsec in it, or keep its"
-            " addresses out of ipsec_subnets",
+            "connect it by a veth, outside any bridge with a way out; or run IPsec in it, or keep"
+            " its addresses out of ipsec_subnets",
             _container(ways[0]),
         )
         for ways in found.values()
