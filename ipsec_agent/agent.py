@@ -29,6 +29,9 @@ from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Reconciler
 
+IN_FORCE = 20.0
+"""Seconds that `reload` waits until the new config is in force; the status says what is not."""
+
 
 class Stopped(Exception):  # noqa: N818 - it is how a task group is told to end, no error
     """The agent has to end."""
@@ -198,7 +201,11 @@ class Agent:
         return health_answer(self._loop.config, self._loop.snapshot, since)
 
     async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"warnings": list(await self._take_config())}
+        warnings = await self._take_config()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IN_FORCE):
+                await self._loop.passed()
+        return {"warnings": list(warnings)}
 
     async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.warning("guard taken down until `guard up` or the agent's next start")
