@@ -1,9 +1,12 @@
-"""The agent's own log: one JSON line an event on stderr, or plain text on a terminal."""
+"""The agent's own log: one JSON line an event on stderr, or plain text on a terminal.
+
+Where the journal reads stderr, each line begins with its priority (sd-daemon(3)).
+"""
 
 import contextlib
 import os
 import sys
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -21,8 +24,16 @@ class _Lossy:
         """Nothing is kept back."""
 
 
-def set_up() -> None:
-    """Configure structlog for the process."""
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""syslog(3)'s, by the names of structlog's levels."""
+
+
+def set_up(*, journal: bool = False) -> None:
+    """Configure structlog for the process.
+
+    Args:
+        journal: whether the journal reads stderr.
+    """
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()
@@ -33,8 +44,16 @@ def set_up() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            _prioritized(renderer) if journal else renderer,
         ],
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy())),
         cache_logger_on_first_use=True,
     )
+
+
+def _prioritized(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
+    def render(logger: Any, name: str, event: structlog.typing.EventDict) -> str:
+        priority = PRIORITIES.get(event["level"], PRIORITIES["info"])
+        return f"<{priority}>{renderer(logger, name, event)!s}"
+
+    return render

@@ -154,14 +154,18 @@ class Reporter:
     def _tell(self, ended: Pass, problems: tuple[Problem, ...]) -> None:
         if ended.done:
             self._log.info("pass", steps=len(ended.done), did=ended.done[:STEPS_LOGGED])
-        known = {(problem.code, problem.subject) for problem in self._shown}
+        known = {(problem.code, problem.subject, problem.severity) for problem in self._shown}
         for problem in problems:
-            if (problem.code, problem.subject) not in known:
-                self._log.warning("problem", code=problem.code, message=problem.message)
+            if (problem.code, problem.subject, problem.severity) not in known:
+                self._log_at(problem.severity, "problem", problem, hint=problem.hint)
         now = {(problem.code, problem.subject) for problem in problems}
         for problem in self._shown:
             if (problem.code, problem.subject) not in now:
-                self._log.info("problem solved", code=problem.code, message=problem.message)
+                self._log_at(Severity.INFO, "problem solved", problem)
+
+    def _log_at(self, level: Severity, event: str, problem: Problem, **more: str) -> None:
+        say = getattr(self._log, level.value)
+        say(event, code=problem.code, subject=problem.subject, message=problem.message, **more)
 
 
 def _enforced(ended: Pass) -> bool:

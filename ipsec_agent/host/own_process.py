@@ -68,8 +68,27 @@ def open_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def complain(text: str) -> None:
-    """Write to standard error; what cannot be written there is lost, and changes no exit code."""
+def read_by_journal() -> bool:
+    """Whether the journal reads standard error, and not a file or a terminal (systemd.exec(5))."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+ERROR, WARNING = 3, 4
+"""Priorities of the journal (syslog(3))."""
+
+
+def complain(text: str, priority: int = ERROR) -> None:
+    """Write to standard error; what cannot be written there is lost, and changes no exit code.
+
+    Args:
+        priority: of each line, where the journal reads it.
+    """
+    if read_by_journal():
+        text = "".join(f"<{priority}>{line}" for line in text.splitlines(keepends=True))
     try:
         sys.stderr.write(text)
         sys.stderr.flush()

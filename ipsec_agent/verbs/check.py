@@ -10,7 +10,7 @@ from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import WARNING, complain
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if arguments.machine and os.geteuid() != 0:
         raise StartError("check --machine needs root to add a test SA", hint="run it with sudo")
-    config = load_config(Path(arguments.file), warn=lambda text: complain(f"{text}\n"))
+    config = load_config(Path(arguments.file), warn=lambda text: complain(f"{text}\n", WARNING))
     sys.stdout.write(f"{arguments.file} is valid\n{_summary(config)}")
     return _machine(config) if arguments.machine else 0
 
