@@ -28,9 +28,11 @@ class Listed(Struct, frozen=True):
 def read_subnets(fields: Fields) -> tuple[tuple[Subnet, ...], tuple[Subnet, ...]]:
     """ipsec_subnets and no_ipsec_subnets, as written and normalised; host bits are allowed."""
     ipsec, no_ipsec = _list(fields, IPSEC), _list(fields, NO_IPSEC)
+    for item in (*ipsec, *no_ipsec):
+        _mapped(fields, item)
     for item in ipsec:
         reason = _not_for_ipsec(item.subnet.network)
-        if reason:
+        if reason and not _as_ipv4(item.subnet.network):
             fields.complaints.error(
                 item.line, item.path, f"{item.subnet.written} {reason}", "list subnets of VMs"
             )
@@ -72,10 +74,23 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
     return tuple(listed)
 
 
+def _mapped(fields: Fields, item: Listed) -> None:
+    """Refuse IPv4 written as IPv6: no packet has such an address, so it would be without effect."""
+    ipv4 = _as_ipv4(item.subnet.network)
+    if ipv4:
+        fields.complaints.error(
+            item.line, item.path, f"{item.subnet.written} is IPv4 written as IPv6", f"write {ipv4}"
+        )
+
+
+def _as_ipv4(network: Network) -> str:
+    """The IPv4 form of IPv4 that is written as IPv6 (RFC 4291, 2.5.5.2), "" for all else."""
+    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped
+    return f"{mapped}/{network.prefixlen - 96}" if mapped else ""
+
+
 def _not_for_ipsec(network: Network) -> str:
     """Why no VM of a deployment can have an address of this subnet, "" where one can."""
-    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        return "is IPv4 written as IPv6; write it as IPv4"
     for named, holds in (
         ("loopback", network.is_loopback),
         ("multicast", network.is_multicast),

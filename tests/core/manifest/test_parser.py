@@ -96,6 +96,32 @@ def test_host_bits() -> None:
     assert config.ipsec_subnets[0].network == ip_network("10.0.0.0/20")
 
 
+@pytest.mark.parametrize("key", ["ipsec_subnets", "no_ipsec_subnets"])
+@pytest.mark.parametrize(
+    ("written", "ipv4"),
+    [
+        ("::ffff:10.0.0.1/128", "10.0.0.1/32"),
+        ("::ffff:a00:0/104", "10.0.0.0/8"),
+        ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+    ],
+)
+def test_ipv4_as_ipv6(key: str, written: str, ipv4: str) -> None:
+    """It would be without effect in either list; one complaint names the form to write."""
+    lists = {"ipsec": ["10.1.0.0/16"], key.removesuffix("_subnets"): [written]}
+
+    assert complaints(good(form="rendered", **lists)) == [
+        f"ipsec.{key}[0]: {written} is IPv4 written as IPv6; write {ipv4}"
+    ]
+
+
+@pytest.mark.parametrize("exempt", ["169.254.169.254/32", "fe80::/10", "127.0.0.0/8"])
+def test_what_only_no_ipsec_may_have(exempt: str) -> None:
+    """Addresses of no VM, such as the metadata service's, may be exempted, and not encrypted."""
+    assert read(good(ipsec=["10.1.0.0/16"], no_ipsec=[exempt])).config is not None
+    assert read(good(ipsec=[exempt])).config is None
+
+
 def test_links_that_are_judged_and_links_that_are_not() -> None:
     """Names need not be there yet; one link cannot be both."""
     config = read(good(agent={"uplinks": ["eth1"], "inside": ["tap0", "tun7"]})).config
