@@ -184,7 +184,7 @@ class Agent:
         network = await self._machine.network()
         refuse_unlisted(config, network)
         # Who reloads may sit anywhere: no session of his is looked for.
-        essential = read_essential_addresses({})
+        essential = await asyncio.to_thread(read_essential_addresses, {})
         if not self._force:
             refuse_lockout(config, network, essential)
         self._loop.adopt(config, essential)

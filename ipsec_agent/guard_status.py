@@ -62,11 +62,16 @@ class GuardStatus(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-def lockouts_here(config: Config) -> tuple[Finding, ...]:
-    """What this VM would lose by a config; for all its addresses, since every link is guarded."""
+def lockouts_here(config: Config) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """What this VM would lose by a config; for all its addresses, since every link is guarded.
+
+    Returns:
+        the findings, and the names of hosts that nobody can judge.
+    """
     network = read_addresses()
     own = tuple(one.address for one in network.addresses)
-    return lockouts(config, own, network.gateways, read_own_essential_addresses())
+    essential = read_own_essential_addresses()
+    return lockouts(config, own, network.gateways, essential), essential.unresolved
 
 
 async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> GuardStatus:

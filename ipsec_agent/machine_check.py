@@ -11,6 +11,7 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.lockout import unjudged, unjudged_hint
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.errors import AgentError, KernelError, StartError
 from ipsec_agent.guard_status import lockouts_here
@@ -63,12 +64,15 @@ def _guard(config: Config) -> Findings:
 
 
 def _lockouts(config: Config) -> Findings:
-    bad = [finding for finding in lockouts_here(config) if finding.refused]
+    findings, unresolved = lockouts_here(config)
+    bad = [finding for finding in findings if finding.refused]
     if bad:
         return (), tuple(
             StartError(one.message, hint=f"{one.hint}; or use `run --force`") for one in bad
         )
-    return ("lock-out: the config cuts off nothing that this VM needs",), ()
+    good = "lock-out: the config cuts off nothing that this VM needs"
+    doubts = (f"not judged: {unjudged(name)} ({unjudged_hint(name)})" for name in unresolved)
+    return (good + (", as far as it is known" if unresolved else ""), *doubts), ()
 
 
 def _charon(config: Config) -> Findings:

@@ -22,6 +22,7 @@ from ipsec_agent.core.pacing import TURN
 from ipsec_agent.core.peers import pokes_wait
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
+from ipsec_agent.core.problems.guard import unjudged_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.errors import AgentError
@@ -144,6 +145,7 @@ class Reporter:
                 *(_failure(what, error) for what, error in ended.failures),
                 *(_paused(kind) for kind in ended.waiting),
                 *(_left_out(one) for one in ended.unsafe),
+                *unjudged_problems(ended.essential, ended.drift.desired),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),
             lockouts=lockouts(ended.config, addresses, observed.network.gateways, ended.essential),

@@ -18,6 +18,7 @@ WITHIN_HOST = {
     "charon": {"vici_wire"},
     "charon_start": {"files", "own_time", "process", "systemd"},
     "peers": {"files"},
+    "essential_addresses": {"names"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},
     "link_reading": {"link_events", "link_records", "rtnetlink"},

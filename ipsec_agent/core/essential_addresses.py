@@ -10,6 +10,7 @@ class EssentialAddresses(Struct, frozen=True):
 
     Attributes:
         directors: of BOSH: its message bus and blobstore.
+        unresolved: names of those whose addresses are not known, so that nobody judges them.
         ssh_clients: where the operator of this session sits.
     """
 
@@ -17,3 +18,4 @@ class EssentialAddresses(Struct, frozen=True):
     dhcp_servers: tuple[Address, ...] = ()
     directors: tuple[Address, ...] = ()
     ssh_clients: tuple[Address, ...] = ()
+    unresolved: tuple[str, ...] = ()

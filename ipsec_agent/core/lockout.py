@@ -114,3 +114,16 @@ def _finding(address: Address, roles: list[Role]) -> Finding:
         ),
         line=f"- {address}/{address.max_prefixlen}",
     )
+
+
+def unjudged(name: str) -> str:
+    """What to say of a host of BOSH's whose addresses are not known."""
+    return (
+        f"{name} (BOSH director or blobstore) has no address that this VM can resolve: whether the"
+        " config cuts it off is not known"
+    )
+
+
+def unjudged_hint(name: str) -> str:
+    """What to do about it."""
+    return f"try `getent ahosts {name}`; if it is inside ipsec_subnets, list it in no_ipsec_subnets"

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.model import Address
+from ipsec_agent.host.names import resolve
 
 LARGEST = 1024 * 1024
 """Bytes that are read of any file."""
@@ -27,8 +28,15 @@ LOGINS = ("sshd", "dropbear")
 """What the programs of an SSH session's server are called; OpenSSH 10 has sshd-session."""
 
 
+Resolve = Callable[[Iterable[str]], Mapping[str, tuple[str, ...]]]
+
+
 def read_essential_addresses(
-    environment: Mapping[str, str], *, root: Path = Path("/"), process: int | None = None
+    environment: Mapping[str, str],
+    *,
+    root: Path = Path("/"),
+    process: int | None = None,
+    resolve: Resolve = resolve,
 ) -> EssentialAddresses:
     """Name servers, DHCP servers, the BOSH director and the SSH client, as far as they are known.
 
@@ -37,12 +45,16 @@ def read_essential_addresses(
         root: the directory below which the files are.
         process: process id from which the ancestors are asked for SSH_CONNECTION where the
             environment lacks it, as sudo removes it; None asks no process.
+        resolve: gives the addresses of names; it may take some seconds (host/names.py).
     """
+    directors = tuple(_directors(root / "var/vcap/bosh/settings.json"))
+    named = resolve([host for host in directors if host and not _is_address(host)])
     return EssentialAddresses(
         name_servers=_addresses(_name_servers(root)),
         dhcp_servers=_addresses(_dhcp_servers(root)),
-        directors=_addresses(_directors(root / "var/vcap/bosh/settings.json")),
+        directors=_addresses(one for host in directors for one in (named.get(host) or (host,))),
         ssh_clients=_addresses(_ssh_clients(environment, root, process)),
+        unresolved=tuple(host for host, addresses in named.items() if not addresses),
     )
 
 
@@ -83,6 +95,14 @@ def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
         if not (address.is_loopback or address.is_unspecified):
             found[address] = None
     return tuple(found)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _text(path: Path) -> str:

@@ -15,13 +15,13 @@ from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
-from ipsec_agent.core.lockout import Finding
+from ipsec_agent.core.lockout import Finding, unjudged, unjudged_hint
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status, reasons
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import Nft
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import WARNING, complain
 from ipsec_agent.host.saved_guard import NAME, save_guard
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status import guard_lines
@@ -43,11 +43,13 @@ def _up(arguments: argparse.Namespace) -> int:
             f"{arguments.config} says agent.guard: none",
             hint="remove that line to use the guard",
         )
-    findings = lockouts_here(config)
+    findings, unresolved = lockouts_here(config)
     refused = [finding for finding in findings if finding.refused]
     for finding in findings:
         louder = "REFUSED" if finding.refused and not arguments.force else "warning"
         complain(f"{louder}: {finding.message}\n  {finding.hint}\n")
+    for name in unresolved:
+        complain(f"warning: {unjudged(name)}\n  {unjudged_hint(name)}\n", WARNING)
     if refused and not arguments.force:
         raise StartError(
             "the guard would cut this VM off; nothing was changed",

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.lockout import lockout
-from ipsec_agent.core.model import Address
+from ipsec_agent.core.model import Address, Desired, Role
+from ipsec_agent.core.problems.guard import unjudged_problems
+from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.promise import Promise
 
 OWN = (ip_address("10.0.0.5"),)
@@ -125,3 +127,15 @@ def test_the_lines_suffice(needed: tuple[Address, ...]) -> None:
 
     assert not lockout(guard(*everything, clear=lines), own, needed, NOTHING)
     assert all(ip_network(line).num_addresses == 1 for line in lines)
+
+
+def test_a_name_that_nobody_can_judge() -> None:
+    """It is information while this VM encrypts; one that speaks clear is cut off from nothing."""
+    needs = EssentialAddresses(unresolved=("blob.example",))
+
+    (problem,) = unjudged_problems(needs, Desired(role=Role.ENCRYPT))
+
+    assert (problem.code, problem.severity) == ("lockout-not-judged", Severity.INFO)
+    assert problem.subject == "blob.example"
+    assert "`getent ahosts blob.example`" in problem.hint
+    assert unjudged_problems(needs, Desired(role=Role.CLEAR)) == ()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -61,7 +62,10 @@ def test_dhcp_servers(tmp_path: Path) -> None:
 
 
 def test_directors(tmp_path: Path) -> None:
-    """Message bus and blobstore, in the old and the new place; names and 0.0.0.0 tell nothing."""
+    """Message bus and blobstore, in the old and the new place; 0.0.0.0 tells nothing.
+
+    A name is asked for and its addresses count; one without an address is said to be so.
+    """
     settings = {
         "mbus": "nats://nats:secret@10.0.0.6:4222",
         "blobstore": {"provider": "dav", "options": {"endpoint": "https://10.0.0.6:25250"}},
@@ -71,6 +75,7 @@ def test_directors(tmp_path: Path) -> None:
                 "blobstores": [
                     {"options": {"endpoint": "https://[fd00::8]:25250"}},
                     {"options": {"endpoint": "https://blob.example:25250"}},
+                    {"options": {"endpoint": "https://lost.example:25250"}},
                     "odd",
                 ],
             }
@@ -78,9 +83,19 @@ def test_directors(tmp_path: Path) -> None:
     }
     write(tmp_path, "var/vcap/bosh/settings.json", json.dumps(settings))
 
-    found = read_essential_addresses({}, root=tmp_path).directors
+    asked: list[str] = []
 
-    assert found == tuple(map(ip_address, ("10.0.0.6", "10.0.0.7", "fd00::8")))
+    def resolve(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        asked.extend(names)
+        return {"blob.example": ("10.0.0.9", "fd00::9"), "lost.example": ()}
+
+    found = read_essential_addresses({}, root=tmp_path, resolve=resolve)
+
+    assert asked == ["blob.example", "lost.example"]
+    assert found.directors == tuple(
+        map(ip_address, ("10.0.0.6", "10.0.0.7", "fd00::8", "10.0.0.9", "fd00::9"))
+    )
+    assert found.unresolved == ("lost.example",)
 
 
 @pytest.mark.parametrize(

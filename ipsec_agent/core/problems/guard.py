@@ -9,10 +9,11 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.coverage import traps
 from ipsec_agent.core.derived import derived
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.flow_rules import wanted_flow_rules
 from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
-from ipsec_agent.core.lockout import Finding
-from ipsec_agent.core.model import Action, Address, Desired, Direction, Network
+from ipsec_agent.core.lockout import Finding, unjudged, unjudged_hint
+from ipsec_agent.core.model import Action, Address, Desired, Direction, Network, Role
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
@@ -117,6 +118,16 @@ def lockout_problems(findings: tuple[Finding, ...], charon: Charon | None) -> tu
         )
         for finding in findings
         if finding.address not in reached
+    )
+
+
+def unjudged_problems(essential: EssentialAddresses, desired: Desired) -> tuple[Problem, ...]:
+    """What the config may cut this VM off from without anybody knowing it."""
+    if desired.role is not Role.ENCRYPT:
+        return ()
+    return tuple(
+        Problem("lockout-not-judged", Severity.INFO, unjudged(name), unjudged_hint(name), name)
+        for name in essential.unresolved
     )
 
 
