@@ -1,0 +1,99 @@
+"""monit/ipsec-agent-ctl says what the agent complained of, and what is missing.
+
+The agent is a script here; tests/monit has the real one under a real monit.
+"""
+
+import fcntl
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.data_files import ROOT
+
+CTL = ROOT / "monit" / "ipsec-agent-ctl"
+REFUSED = """\
+{"complaint": "an event", "level": "warning", "event": "config"}
+/c/ipsec.yml:3: ipsec.no_ipsec_subnets[0]: warning: x is listed twice; remove one
+/c/ipsec.yml:7: ipsec.ipsec_subnets[0]: 10.9.0.0/33 is not a subnet; write an address
+/c/ipsec.yml:9: ipsec.ca_certificates: is missing; list the CA
+ipsec-agent: /c/ipsec.yml is refused: 2 errors
+  hint: nothing was changed
+"""
+STARTED = """\
+ipsec-agent: IPsec did not start within prestart_timeout (30 s): charon is not installed
+  hint: fix the cause, or raise prestart_timeout
+"""
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "<string>", line 1, in <module>
+ModuleNotFoundError: No module named 'vici'
+"""
+
+
+def control(place: Path, verb: str, agent: str) -> subprocess.CompletedProcess[str]:
+    """Run the script for an agent whose files are in a directory of the test's."""
+    words = (f"run_dir={place}", f"log={place}/log/agent.log", f"agent={agent}", "timeout=5")
+    return subprocess.run(
+        [CTL, verb, *words], check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+def ending(place: Path, said: str) -> str:
+    """An agent that says this and ends."""
+    (place / "said").write_text(said)
+    agent = place / "agent"
+    agent.write_text(f'#!/bin/sh\n[ "$1" = run ] && cat {place}/said >&2\nexit 1\n')
+    agent.chmod(0o755)
+    return str(agent)
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        (REFUSED, REFUSED.splitlines()[2]),
+        (STARTED, "; ".join(line.strip() for line in STARTED.splitlines())),
+        (TRACEBACK, "ModuleNotFoundError: No module named 'vici'"),
+        ("", "see {log}"),
+    ],
+)
+def test_the_first_complaint(tmp_path: Path, said: str, first: str) -> None:
+    """Of this start, whatever an earlier one said; warnings and events are no cause."""
+    log = tmp_path / "log" / "agent.log"
+    log.parent.mkdir()
+    log.write_text("ipsec-agent: what it said a day before\n")
+
+    done = control(tmp_path, "start", ending(tmp_path, said))
+
+    assert done.returncode == 1
+    assert done.stderr == f"ipsec-agent-ctl: the agent has ended: {first.format(log=log)}\n"
+
+
+def test_no_program(tmp_path: Path) -> None:
+    """It is said that it is not there, and not that an agent does not answer; no log is made."""
+    done = control(tmp_path, "start", "no-such-agent")
+
+    assert done.returncode == 1
+    assert "there is no program no-such-agent in /usr/local/sbin:" in done.stderr
+    assert "agent=/PATH/TO/ipsec-agent" in done.stderr
+    assert not (tmp_path / "log").exists()
+
+
+def test_stop_without_the_program(tmp_path: Path) -> None:
+    """An agent that runs and cannot be asked is ended all the same, and the cause is told."""
+    with (tmp_path / "agent.pid").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # It inherits the lock, and holds it as long as it lives.
+        running = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
+        lock.write(f"{running.pid}\n")
+    try:
+        done = control(tmp_path, "stop", "no-such-agent")
+        assert running.wait(20) == -signal.SIGKILL
+    finally:
+        running.kill()
+        running.wait(20)
+
+    assert done.returncode == 0
+    assert "there is no program no-such-agent" in done.stderr
+    assert "does not answer" not in done.stderr
