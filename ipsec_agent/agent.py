@@ -17,7 +17,7 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.status import Snapshot, document, sentence
-from ipsec_agent.errors import AgentError, ConfigError, StartError
+from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
@@ -189,6 +189,10 @@ class Agent:
             refuse_lockout(config, network, essential)
         self._loop.adopt(config, essential)
         self._log.info("config reloaded", config=str(self._path))
+        try:
+            await self._machine.reopen_log()
+        except CharonError as error:
+            self._log.warning("charon did not open its log again", message=error.message)
         return tuple(warnings)
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:

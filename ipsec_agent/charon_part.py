@@ -317,6 +317,12 @@ class CharonPart:
                 deadline=min(config.prestart_timeout, START_DEADLINE),
             )
 
+    async def reopen_log(self) -> None:
+        """Have charon open its log file again, which may have been rotated away."""
+        if self._process is not None and self._process.ours:
+            async with open_charon(self._vici, VICI_DEADLINE) as client:
+                await client.reopen_log()
+
     async def stop(self, deadline: float) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         unit = charon_unit()

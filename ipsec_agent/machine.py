@@ -97,6 +97,14 @@ class Machine:
             group.create_task(self._kernel.watch(wake), name="kernel events")
             group.create_task(self._charon.watch(wake, noted), name="charon")
 
+    async def reopen_log(self) -> None:
+        """Have charon open its log file again.
+
+        Raises:
+            CharonError: it does not.
+        """
+        await self._charon.reopen_log()
+
     async def stop_charon(self, deadline: float) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         await self._charon.stop(deadline)

@@ -34,6 +34,10 @@ class CharonClient:
         with _understood("version"):
             return _text(answer.get("version", b""))
 
+    async def reopen_log(self) -> None:
+        """Have charon read its strongswan.conf again, and with it open its log files again."""
+        await self._vici.request("reload-settings")
+
     async def plugins(self) -> tuple[str, ...]:
         """The plugins that charon loaded."""
         answer = await self._vici.request("stats")

@@ -187,6 +187,24 @@ def test_reload_into_neither_list(node: Node) -> None:
     assert node.policies() == EXPECTED
 
 
+def test_reload_after_a_rotation(node: Node) -> None:
+    """charon then writes to the new file; nothing else of it changes."""
+    node.up()
+    log, rotated = node.directory / "charon.log", node.directory / "charon.log.1"
+    before = node.charon_pid
+    log.rename(rotated)
+
+    assert node.ask("reload").returncode == 0
+    until(log.exists, "charon opens its log again")
+    node.settled()
+
+    assert node.charon_pid == before
+    assert node.policies() == EXPECTED
+    node.ask("stop")
+    until(lambda: "SIGTERM" in log.read_text(), "charon writes of its end")
+    assert "SIGTERM" not in rotated.read_text()
+
+
 def test_sighup_reloads(node: Node) -> None:
     """SIGHUP does what `reload` does."""
     node.up()
