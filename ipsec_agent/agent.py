@@ -17,13 +17,14 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.status import Snapshot, document, sentence
-from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
+from ipsec_agent.errors import AgentError, CharonError, ConfigError, KernelError, StartError
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
     read_own_essential_addresses,
 )
 from ipsec_agent.host.files import make_directory, only_agent
+from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
@@ -264,15 +265,35 @@ async def run(path: Path, *, force: bool = False) -> None:
     Raises:
         AgentError: one sentence why it could not start, or go on.
     """
-    async with open_agent(path, force=force) as agent:
-        try:
-            await agent.run()
-        except ExceptionGroup as group:
-            # Not `except*`: what is raised there is wrapped in a group again by Python 3.11.2.
-            expected, surprise = group.split(AgentError)
-            if expected is None or surprise is not None:
-                raise
-            raise _first(expected) from None
+    opened = False
+    try:
+        async with open_agent(path, force=force) as agent:
+            opened = True
+            try:
+                await agent.run()
+            except ExceptionGroup as group:
+                # Not `except*`: what is raised there is wrapped in a group again by Python 3.11.2.
+                expected, surprise = group.split(AgentError)
+                if expected is None or surprise is not None:
+                    raise
+                raise _first(expected) from None
+    except AgentError as error:
+        if not opened:
+            error.hint = "; ".join(filter(None, (error.hint, await _warning_of_clear())))
+        raise
+
+
+async def _warning_of_clear() -> str:
+    """What to say where a start is refused and nothing holds packets back, "" where it does."""
+    try:
+        if await Nft().read() is not None:
+            return ""
+    except KernelError:
+        return ""
+    return (
+        "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed` lets"
+        " pass only IPsec and what it takes to repair this VM"
+    )
 
 
 def _config(path: Path, warned: Callable[[str], None] = lambda _: None) -> Config:

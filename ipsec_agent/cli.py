@@ -118,6 +118,13 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
             action.add_argument(
                 "--force", action="store_true", help="load it even if that cuts this VM off"
             )
+            action.add_argument(
+                "--closed",
+                action="store_true",
+                help="without a valid config: let nothing pass but IPsec, SSH to port 22, DNS, NTP,"
+                " DHCP, the metadata service and what BOSH needs, until the agent starts,"
+                " `guard up`, `guard down` or the next boot",
+            )
 
 
 def _default(what: str = "config file") -> str:

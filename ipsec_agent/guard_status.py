@@ -100,6 +100,14 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
     state = _state(table)
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
+    if table is not None and table.closed:
+        notes.append(
+            "the saved table did not load at boot, so only SSH and IPsec pass:"
+            " run `ipsec-agent guard up`"
+            if table.mark == mark(CLOSED)
+            else "`guard up --closed` has closed this VM, or the table was changed since: correct"
+            " the config and start the agent, or run `ipsec-agent guard up`"
+        )
     held = table is not None and table.flow_rules is not None
     filtered = f"; table netdev {GUARD_TABLE} filters them" if held else ""
     notes += [
@@ -139,9 +147,9 @@ async def _learn(nft: Nft, text: str, notes: list[str]) -> None:
 def _state(table: GuardTable | None) -> TableState:
     if table is None:
         return TableState.MISSING
-    if not table.mark:
-        return TableState.ALTERED
-    return TableState.CLOSED if table.mark == mark(CLOSED) else TableState.UP
+    if table.closed:
+        return TableState.CLOSED
+    return TableState.UP if table.mark else TableState.ALTERED
 
 
 def _current(table: GuardTable | None, wanted: str | None) -> bool:
@@ -169,11 +177,6 @@ def _notes(
         )
     elif state is TableState.ALTERED:
         notes.append("the table is not the one that ipsec-agent loaded: run `ipsec-agent guard up`")
-    elif state is TableState.CLOSED:
-        notes.append(
-            "the saved table did not load at boot, so only SSH and IPsec pass:"
-            " run `ipsec-agent guard up`"
-        )
     if wanted is not None and kept not in {None, wanted}:
         notes.append("the saved table is not the config's: run `ipsec-agent guard up` to save it")
     return notes

@@ -1,12 +1,19 @@
-"""The table for a boot whose saved guard does not load: next to nothing passes.
+"""The table for a VM without a good config: next to nothing passes.
 
-Without the saved table it is not known at boot which addresses are encrypted, so everything
-is dropped that is not needed to repair the VM. It bears the name of the guard's table, and so the
-agent's first load, and any other, replaces it in one transaction. It is shipped as a file, since
-no Python runs at that moment.
+Without a config, or the saved table at boot, it is not known which addresses are encrypted, so
+everything is dropped that is not needed to repair the VM. It bears the name of the guard's table,
+and so the agent's first load, and any other, replaces it in one transaction. The form for the boot
+is shipped as a file, since no Python runs at that moment.
 """
 
-from ipsec_agent.core.model import GUARD_TABLE
+from collections.abc import Iterable, Iterator
+
+from ipsec_agent.core.essential_addresses import EssentialAddresses
+from ipsec_agent.core.lockout import METADATA
+from ipsec_agent.core.model import GUARD_TABLE, Address
+
+_LAST_IN = '\t\tudp sport 547 udp dport 546 accept comment "DHCPv6"\n'
+_LAST_OUT = '\t\tudp sport 546 udp dport 547 accept comment "DHCPv6"\n'
 
 CLOSED = f"""\
 # Shipped with ipsec-agent, for a boot whose saved guard does not load: nothing may leave in clear
@@ -29,7 +36,7 @@ table inet {GUARD_TABLE} {{
 		jump closed_neighbours
 		tcp dport 22 accept comment "the operator's way in"
 		udp sport 67 udp dport 68 accept comment "DHCP"
-		udp sport 547 udp dport 546 accept comment "DHCPv6"
+{_LAST_IN}\
 		counter drop
 	}}
 	chain closed_out {{
@@ -44,7 +51,7 @@ table inet {GUARD_TABLE} {{
 		jump closed_neighbours
 		tcp sport 22 accept comment "the operator's way in"
 		udp sport 68 udp dport 67 accept comment "DHCP"
-		udp sport 546 udp dport 547 accept comment "DHCPv6"
+{_LAST_OUT}\
 		counter drop
 	}}
 	chain closed_disguised {{
@@ -87,3 +94,38 @@ table inet {GUARD_TABLE} {{
 - On the way out fragments are made after this chain, on the way in they come as they are. Ports are
   looked for in later fragments, too (seen with Linux 6.18), so those are sorted out first.
 """
+
+
+def closed_table(essential: EssentialAddresses) -> str:
+    """The same table for a VM that runs, which leaves it what it needs besides SSH.
+
+    These are DNS of its name servers, NTP of anybody, and TCP with the metadata service and with
+    what its settings name of BOSH: director, message bus and blobstore.
+    """
+    text = CLOSED
+    for last, end in ((_LAST_IN, "s"), (_LAST_OUT, "d")):
+        text = text.replace(last, "".join((last, *_needs(essential, end))))
+    return text
+
+
+def _needs(essential: EssentialAddresses, end: str) -> Iterator[str]:
+    """Rules for packets whose other end is the source (`s`) or the destination (`d`)."""
+    for servers in _by_family(essential.name_servers, end):
+        yield _accept(f"{servers} meta l4proto {{ tcp, udp }} th {end}port 53", "DNS")
+    # Whoever has port 123 must not reach every port here.
+    ports = " udp dport { 123, 32768-65535 }" if end == "s" else ""
+    yield _accept(f"udp {end}port 123{ports}", "NTP")
+    for hosts in _by_family((*METADATA, *essential.directors), end):
+        yield _accept(f"{hosts} meta l4proto tcp", "metadata and BOSH")
+
+
+def _accept(matches: str, comment: str) -> str:
+    return f'\t\t{matches} accept comment "{comment}"\n'
+
+
+def _by_family(addresses: Iterable[Address], end: str) -> Iterator[str]:
+    known = tuple(dict.fromkeys(addresses))
+    for version, family in ((4, "ip"), (6, "ip6")):
+        listed = ", ".join(str(one) for one in known if one.version == version)
+        if listed:
+            yield f"{family} {end}addr {{ {listed} }}"

@@ -68,6 +68,7 @@ class GuardTable(Struct, frozen=True):
             none is known to: it was altered; None where there is none.
         offloaded: packets that it dropped.
         reading: number of the reading: one with the same number tells nothing further.
+        closed: whether it is a closed table, in whatever form (closed_table.py).
     """
 
     form: str
@@ -90,6 +91,7 @@ class GuardTable(Struct, frozen=True):
     flow_rules: str | None = None
     offloaded: int = 0
     reading: int = 0
+    closed: bool = False
 
     def aged(self, seconds: int) -> "GuardTable":
         """The same, some seconds after it was listed without another packet."""

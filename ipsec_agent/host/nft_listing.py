@@ -113,6 +113,7 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
     with _understood():
         objects = list(_objects(text))
         sets = {value["name"]: value for kind, value in objects if kind == "set"}
+        chains = {value["name"] for kind, value in objects if kind == "chain"}
         return GuardTable(
             form=_form(objects) or "",
             exempt=tuple(sorted(_link_ids(sets, links))),
@@ -129,6 +130,7 @@ def _table(text: str, links: Mapping[str, int]) -> GuardTable:
             untranslated=_peers(sets, "untranslated"),
             tunnelled=_peers(sets, "tunnel"),
             unjudged=_links(sets),
+            closed="closed_out" in chains,
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ipsec_agent.config_file import load_config
+from ipsec_agent.core.closed_table import closed_table
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
@@ -19,6 +20,7 @@ from ipsec_agent.core.lockout import Finding, unjudged, unjudged_hint
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status, reasons
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
+from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.own_process import WARNING, complain
@@ -37,6 +39,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     """Load the guard, now and at each boot; nothing is touched where that is refused."""
+    if arguments.closed:
+        return _close(arguments)
     config = load_config(Path(arguments.config))
     if config.agent.guard is GuardMode.NONE:
         raise StartError(
@@ -71,6 +75,33 @@ def _up(arguments: argparse.Namespace) -> int:
         how = "the running agent keeps it up"
     shown = {"schema": 1, "state": "up", "saved": str(saved), "findings": _told(findings)}
     _say(arguments, shown, f"the guard is up: {how}\nthe next boot loads {saved}")
+    return 0
+
+
+def _close(arguments: argparse.Namespace) -> int:
+    """Close this VM but for what it takes to repair it; this needs no valid config."""
+    socket = _socket(arguments, _agent_section(arguments.config))
+    try:
+        ask(socket, "health", deadline=AGENT_DEADLINE)
+    except NotRunningError:
+        pass
+    else:
+        raise StartError(
+            "an agent runs, and would put the guard of its config in the place of this table",
+            hint=_see_status(socket),
+        )
+    essential = read_own_essential_addresses()
+    asyncio.run(Nft().load(closed_table(essential)))
+    for name in essential.unresolved:
+        complain(f"warning: {name} (BOSH) has no address now, and is cut off\n", WARNING)
+    kept = [str(address) for address in (*essential.name_servers, *essential.directors)]
+    _say(
+        arguments,
+        {"schema": 1, "state": "closed", "reachable": kept},
+        "this VM is closed: nothing passes but IPsec, SSH to port 22, DNS, NTP, DHCP, the metadata"
+        f" service and BOSH ({', '.join(kept) or 'no name server or director is known'})\n"
+        "until the agent starts, `guard up`, `guard down` or the next boot",
+    )
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import make_ca, make_leaf, rsa_key
-from tests.charon.nodes import NO_ESP, Node, as_nobody, complaints, ip, network, until
+from tests.charon.nodes import AGENT, NO_ESP, Node, as_nobody, complaints, ip, network, until
 from tests.charon.shared_manifest import EXPECTED, WITHOUT_SHUNT, configure
 from tests.lab.guest import has_esp
 
@@ -321,8 +321,35 @@ def test_without_charon(node: Node) -> None:
 
     assert (code, said) == (
         1,
-        "ipsec-agent: charon is not at /nowhere/charon\n  hint: correct agent.charon.program\n",
+        "ipsec-agent: charon is not at /nowhere/charon\n"
+        f"  hint: correct agent.charon.program; {CLEAR}\n",
     )
+
+
+CLEAR = (
+    "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed` lets pass"
+    " only IPsec and what it takes to repair this VM"
+)
+
+
+def test_a_first_start_that_is_refused(node: Node) -> None:
+    """It says that the VM is open and how to close it; where a guard holds, it says nothing."""
+    good = node.config.read_text()
+    node.config.write_text(good.replace("10.9.0.0/24", "10.9.0.0/33"))
+
+    code, said = node.run_and_fail()
+
+    assert code == 1
+    assert said.endswith(f"  hint: nothing was changed; {CLEAR}\n")
+
+    socket = ("--socket", str(node.run_dir / "control.sock"))
+    subprocess.run(node.command(*AGENT, "guard", "up", "--closed", *socket), check=True, timeout=60)
+    _, said = node.run_and_fail()
+    assert said.endswith("  hint: nothing was changed\n")
+
+    node.config.write_text(good)
+    node.up()
+    assert node.status()["guard"]["state"] == "up"
 
 
 HIDE_NFT = (

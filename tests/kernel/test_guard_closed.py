@@ -3,10 +3,12 @@
 import contextlib
 import socket
 import threading
+from ipaddress import ip_address
 
 import pytest
 
-from ipsec_agent.core.closed_table import CLOSED
+from ipsec_agent.core.closed_table import CLOSED, closed_table
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.host.nft import Nft
 from tests.kernel.guard_lab import (
@@ -178,6 +180,26 @@ def test_no_way_out(address: str) -> None:
     close(A)
 
     assert greeting(A, B, address, 22) == b""
+
+
+def test_what_a_vm_needs() -> None:
+    """With `--closed` its director is reached, as DNS and NTP are; nobody else and nothing else."""
+    needs = EssentialAddresses(
+        name_servers=(ip_address(B4),), directors=(ip_address(B6), ip_address(PLAIN4))
+    )
+    run("nft", "-f", "-", ns=A, text=closed_table(needs))
+
+    assert greeting(A, B, B6, 4222) == b"SSH-2.0-x\r\n"
+    assert greeting(A, B, PLAIN4, 25250) == b"SSH-2.0-x\r\n"
+    assert greeting(A, B, B4, 4222) == b""
+    assert greeting(A, B, B4, 53) == b"SSH-2.0-x\r\n"
+    assert not send_udp(A, A6, B6)
+    for target, port, passes in ((B4, 53, True), (PLAIN4, 53, False), (PLAIN4, 123, True)):
+        assert send_udp(A, A4, target, b"question", ports=(0, port)) is passes
+    with receiver(A, A4, 40000) as high, receiver(A, A4, 1000) as low:
+        for port in (40000, 1000):
+            send_udp(B, PLAIN4, A4, b"time", ports=(123, port))
+        assert (arrived(high), arrived(low)) == (b"time", None)
 
 
 def test_dhcp_passes(wire: Capture) -> None:

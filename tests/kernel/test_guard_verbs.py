@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ import pytest
 
 from ipsec_agent.cli import main
 from ipsec_agent.core.closed_table import CLOSED
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard_table import exempt_update
 from ipsec_agent.host.control import serve_control
 from tests.certificates import make_ca, make_leaf
@@ -197,6 +199,47 @@ def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFi
     assert send_udp(A, A4, B4)
 
 
+def test_closed_without_a_config(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By flag only, whatever the config is; it is told as what it is, and `up` replaces it."""
+    needs = EssentialAddresses(directors=(ip_address(PLAIN4),), unresolved=("blob.example",))
+    monkeypatch.setattr("ipsec_agent.verbs.guard.read_own_essential_addresses", lambda: needs)
+    good = config.read_text()
+    config.write_text(good.replace("10.77.0.0/16", "10.77.0.0/99"))
+    assert guard("up", config) == 1
+    assert send_udp(A, A4, B4)
+    capsys.readouterr()
+    socket = f"{config.parent}/run/control.sock"
+
+    assert guard("up", config, "--closed", "--socket", socket) == 0
+
+    said = capsys.readouterr()
+    assert f"and BOSH ({PLAIN4})" in said.out
+    assert "blob.example (BOSH) has no address now, and is cut off" in said.err
+    assert not send_udp(A, A4, B4)
+    assert not send_udp(A, A4, PLAIN4)
+    assert not (config.parent / "state").exists()
+    code, shown = told(capsys, config)
+    assert (code, shown["state"]) == (1, "closed")
+    assert any("`guard up --closed` has closed this VM" in note for note in shown["notes"])
+    config.write_text(good)
+    assert guard("up", config) == 0
+    assert send_udp(A, A4, PLAIN4)
+    assert told(capsys, config)[0] == 0
+
+
+def test_closed_is_not_for_a_vm_with_an_agent(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would put its own guard in that place at once."""
+    with Listener(config.parent / "run" / "control.sock", standing=True):
+        assert guard("up", config, "--closed") == 1
+
+    assert "an agent runs, and would put the guard of its config" in capsys.readouterr().err
+    assert send_udp(A, A4, B4)
+
+
 def test_none_is_wanted(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`agent.guard: none` is not overruled."""
     write(config, guard="none")
@@ -309,7 +352,9 @@ class Listener:
             self.asked.append(request)
             return {"guard_up": self._standing}
 
-        async with serve_control(self._path, {}, {"guard-up": answer, "guard-down": answer}):
+        async with serve_control(
+            self._path, {"health": answer}, {"guard-up": answer, "guard-down": answer}
+        ):
             self._open.set()
             await asyncio.to_thread(self._close.wait, 60)
 
