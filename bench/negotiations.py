@@ -166,9 +166,11 @@ class Fleet:
         """Have something happen later."""
         heapq.heappush(self._events, (self.now + seconds, next(self._count), what))
 
-    def run(self, most: float) -> None:
-        """Until each VM has an SA with each peer that it lacks, or for so many seconds."""
-        while self._events and self.missing:
+    def run(self, most: float, events: int) -> None:
+        """Until all have an SA with each peer that they lack, or for so many seconds or events."""
+        for _ in range(events):
+            if not (self._events and self.missing):
+                return
             self.now, _, what = heapq.heappop(self._events)
             if self.now > most:
                 return

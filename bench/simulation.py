@@ -48,8 +48,9 @@ RUNS = (
 MODELLED = 80
 """VMs that are modelled of a larger deployment: each pair stands for as many as there are more."""
 
-MOST = 90.0
-"""Seconds after which a run counts as one that never ends."""
+MOST, EVENTS = 240.0, 200_000
+"""Seconds of the model, and events, after which a run ends whose mesh is not full: those that have
+collapsed do nothing but send again."""
 
 PASS = 0.00025
 """Seconds between two passes of an agent, for each peer."""
@@ -165,6 +166,7 @@ class Agent:
         self._pairs = {peer: (address(number), address(peer)) for peer in peers}
         self._known = {pair: peer for peer, pair in self._pairs.items()}
         self._pass = PASS * fleet.weight * len(fleet.nodes)
+        self._credit = 0.0
 
     def look(self, *, paced: bool, grace: bool) -> None:
         """One pass: begin with the next ones, or, as before, with all."""
@@ -183,10 +185,16 @@ class Agent:
         busy = sum(at > turn and peer not in node.peers for peer, at in self._begun.items())
         pairs = [self._pairs[peer] for peer in sorted(waiting)]
         elapsed = fleet.now - self._started if grace else -1.0
-        # One of the model is several of the deployment.
-        whole = pacing.AT_ONCE / fleet.weight
         chosen = pacing.due(pairs, busy=0, elapsed=elapsed)
-        return [self._known[pair] for pair in chosen[: max(0, round(whole) - busy)]]
+        # One of the model is several of the deployment, which begin in as many passes as they need.
+        room = float(pacing.AT_ONCE)
+        if fleet.weight <= pacing.AT_ONCE:
+            room = max(0.0, room - busy * fleet.weight)
+        if chosen:
+            self._credit = min(self._credit + room, max(room, fleet.weight))
+        chosen = chosen[: int(self._credit / fleet.weight)]
+        self._credit -= len(chosen) * fleet.weight
+        return [self._known[pair] for pair in chosen]
 
 
 def address(number: int) -> Address:
@@ -220,15 +228,17 @@ def run(case: Case, costs: Costs, settings: Settings, *, paced: bool) -> dict[st
     weight = (case.vms - 1) / (modelled - 1)
     fleet = Fleet(modelled, weight, case.machine, costs, settings)
     case.begin(fleet, paced)
-    fleet.run(MOST)
+    fleet.run(MOST, EVENTS)
     full = [node.full for node in fleet.nodes if node.full >= 0]
-    median = statistics.median(full) if full else MOST
+    median = statistics.median(full) if 2 * len(full) > modelled else None
     tally = fleet.tally
     return {
         "mesh full, s": None if fleet.missing else round(fleet.now, 1),
-        "median VM, s": round(median, 1),
+        **({"ended without, s": round(fleet.now, 1)} if fleet.missing else {}),
+        "median VM, s": None if median is None else round(median, 1),
         "outliers": round(
-            sum(not 0 <= node.full <= median + LATE for node in fleet.nodes) * (case.vms / modelled)
+            sum(median is None or not 0 <= node.full <= median + LATE for node in fleet.nodes)
+            * (case.vms / modelled)
         ),
         **{
             name: round(value * weight * case.vms / modelled)
