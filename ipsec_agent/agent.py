@@ -265,22 +265,20 @@ async def run(path: Path, *, force: bool = False) -> None:
     Raises:
         AgentError: one sentence why it could not start, or go on.
     """
-    opened = False
-    try:
-        async with open_agent(path, force=force) as agent:
-            opened = True
-            try:
-                await agent.run()
-            except ExceptionGroup as group:
-                # Not `except*`: what is raised there is wrapped in a group again by Python 3.11.2.
-                expected, surprise = group.split(AgentError)
-                if expected is None or surprise is not None:
-                    raise
-                raise _first(expected) from None
-    except AgentError as error:
-        if not opened:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            agent = await stack.enter_async_context(open_agent(path, force=force))
+        except AgentError as error:
             error.hint = "; ".join(filter(None, (error.hint, await _warning_of_clear())))
-        raise
+            raise
+        try:
+            await agent.run()
+        except ExceptionGroup as group:
+            # Not `except*`: what is raised there is wrapped in a group again by Python 3.11.2.
+            expected, surprise = group.split(AgentError)
+            if expected is None or surprise is not None:
+                raise
+            raise _first(expected) from None
 
 
 async def _warning_of_clear() -> str:
