@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,12 +15,10 @@ from msgspec.structs import replace
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonTimeoutError
 from ipsec_agent.host import own_time
-from ipsec_agent.host.writers import trusted
+from ipsec_agent.host.writers import peer_of, trusted
 
 KILL_DEADLINE = 5.0
 """Seconds that the kernel may take to end a process after SIGKILL."""
-
-UCRED = struct.Struct("3i")
 
 
 def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
@@ -51,7 +48,7 @@ def find_charon(vici_socket: Path, conf: Path) -> CharonProcess | None:
 
 
 def _listener(path: Path) -> tuple[int | None, int]:
-    """Pid and user of the process that listens on a UNIX socket (SO_PEERCRED, unix(7)).
+    """Pid and user of the process that listens on a UNIX socket.
 
     Raises:
         BlockingIOError: its backlog is full. A stopped charon's is after four connections.
@@ -64,9 +61,7 @@ def _listener(path: Path) -> tuple[int | None, int]:
             raise
         except OSError:
             return None, 0
-        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-        pid, uid, _ = UCRED.unpack(credentials)
-        return int(pid), int(uid)
+        return peer_of(channel)
 
 
 def listens(pid: int, path: Path) -> bool:

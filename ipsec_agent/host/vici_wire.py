@@ -22,7 +22,7 @@ from ipsec_agent.errors import (
     ForeignCharonError,
 )
 from ipsec_agent.host import own_time
-from ipsec_agent.host.writers import trusted
+from ipsec_agent.host.writers import peer_of, trusted
 
 DEADLINE = 5.0
 """Seconds that charon may take for one answer; a healthy one takes milliseconds."""
@@ -32,8 +32,6 @@ MAX_FRAME = 512 * 1024
 
 BACKLOG_PAUSE = 0.05
 """Seconds between attempts to connect while the backlog is full."""
-
-UCRED = struct.Struct("3i")
 
 
 class ViciConnection:
@@ -205,13 +203,11 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
 
 
 def _refuse_stranger(channel: socket.socket, path: Path) -> None:
-    """Ask who listens before a private key is sent there (SO_PEERCRED, unix(7)).
+    """Ask who listens before a private key is sent there.
 
     It is the user who called listen(2), so it is root's also of a charon that gives up root later.
     """
-    pid, uid, _ = UCRED.unpack(
-        channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-    )
+    pid, uid = peer_of(channel)
     if not trusted(uid):
         channel.close()
         raise ForeignCharonError(

@@ -5,11 +5,16 @@ Trusted are root and the agent's own user. A group counts as others, except that
 
 import grp
 import os
+import socket
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from ipsec_agent.errors import ConfigError, StartError
+
+UCRED = struct.Struct("3i")
+"""linux/socket.h"""
 
 MOST_LINKS = 40
 """Symbolic links that the kernel follows in one path (path_resolution(7))."""
@@ -18,6 +23,13 @@ MOST_LINKS = 40
 def trusted(uid: int) -> bool:
     """Whether a user may do all that the agent can: root, and who runs it."""
     return uid in {0, os.geteuid()}
+
+
+def peer_of(channel: socket.socket) -> tuple[int, int]:
+    """Pid and user at the other end of a UNIX socket: of who called connect or listen (unix(7))."""
+    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid, uid, _gid = UCRED.unpack(credentials)
+    return int(pid), int(uid)
 
 
 def refuse_writable_directory(path: Path) -> None:
