@@ -25,13 +25,13 @@ from ipsec_agent.host.rtnetlink import (
     RTM_GETLINK,
     RTM_GETNEIGH,
     RTM_GETNSID,
-    as_told,
     ask,
     attribute,
     attributes,
     dump,
     number,
 )
+from ipsec_agent.host.understood import as_told
 from ipsec_agent.host.veth import namespace_files
 
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8

@@ -19,7 +19,7 @@ from typing import Any
 
 from ipsec_agent.core.esp import DummySa, EspAbility, KernelEvidence, Trial
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host.understood import understood
+from ipsec_agent.host.understood import as_told
 from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Kind
 from ipsec_agent.host.xfrm_records import dummy_deletion, dummy_sa
 
@@ -93,7 +93,7 @@ def _asked(channel: socket.socket, message: Any, kind: int) -> int:
     message.encode()
     channel.send(bytes(message.data))
     answer = channel.recv(65536)
-    with understood(lambda _error: OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))):
+    with as_told():
         return -int(ERROR.unpack_from(answer)[-1])
 
 

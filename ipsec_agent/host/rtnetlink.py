@@ -10,9 +10,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
-from ipsec_agent.host.understood import understood
+from ipsec_agent.host.understood import as_told
 
 DEADLINE = 5.0
 """Seconds for each answer."""
@@ -107,11 +107,6 @@ def _raise_refusal(answer: bytes, at: int) -> None:
     (code,) = struct.unpack_from("=i", answer, at + HEADER.size)
     if code:
         raise OSError(-code, os.strerror(-code))
-
-
-def as_told() -> AbstractContextManager[None]:
-    """Raise an OSError (EBADMSG) where a message is none of the kernel's kind."""
-    return understood(lambda _error: OSError(errno.EBADMSG, os.strerror(errno.EBADMSG)))
 
 
 def attribute(kind: int, value: int) -> bytes:

@@ -1,8 +1,10 @@
 """What the kernel or a program says and cannot be read: one documented error instead of many."""
 
+import errno
+import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 NOT_UNDERSTOOD = (
     ArithmeticError,
@@ -27,3 +29,8 @@ def understood(error: Callable[[Exception], Exception]) -> Iterator[None]:
         yield
     except NOT_UNDERSTOOD as cause:
         raise error(cause) from cause
+
+
+def as_told() -> AbstractContextManager[None]:
+    """Raise an OSError (EBADMSG) where a message is none of the kernel's kind."""
+    return understood(lambda _error: OSError(errno.EBADMSG, os.strerror(errno.EBADMSG)))
