@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from tests import linters
 from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, run, send_below
 
 PLANTED = ipv4(A4, B4, 99, b"planted by the judge")
@@ -36,14 +35,11 @@ def below(wire: Capture) -> Iterator[Capture]:
     run("nft", "-f", "-", ns=A, text=REMOVAL)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Have mypy run beside the tests that come before its own."""
-    if not session.config.option.collectonly and any(
-        item.name == "test_mypy" for item in session.items
-    ):
-        linters.begin(session.config)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """mypy, which takes as long as many tests, comes first: others run beside it."""
+    items.sort(key=lambda item: item.name != "test_mypy")
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """mypy ends with the tests, whatever ended these."""
-    linters.end(config)
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A PEM, which each process makes for itself, is no part of a test's name."""
+    return argname if isinstance(val, str) and "-----BEGIN " in val else None

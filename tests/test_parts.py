@@ -10,7 +10,18 @@ from tests.data_files import ROOT
 
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("test_*.py"))
-PARTS = ("unit", "kernel", "charon", "monit", "repair", "fleet", "esp", "boot", "mutations")
+PARTS = (
+    "unit",
+    "kernel",
+    "guard",
+    "charon",
+    "monit",
+    "repair",
+    "fleet",
+    "esp",
+    "boot",
+    "mutations",
+)
 MARKED = {
     "kernel": "kernel",
     "charon": "charon",

@@ -190,7 +190,6 @@ LEGACY = (
             "IKE cannot use this kind of key",
         ),
     ],
-    ids=str,
 )
 def test_no_key(text: str, said: str) -> None:
     """Each way to paste the key wrong has its own words."""
