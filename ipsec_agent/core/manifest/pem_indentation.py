@@ -51,7 +51,7 @@ class Misplaced(Struct, frozen=True):
 
 def misplaced(text: str) -> tuple[Misplaced, ...]:
     """Every certificate and key whose lines are not indented as they must be."""
-    lines = _lines(text)
+    lines = lines_of(text)
     found: list[Misplaced] = []
     number = 0
     while number < len(lines) and len(found) < MOST_BLOCKS:
@@ -64,7 +64,7 @@ def misplaced(text: str) -> tuple[Misplaced, ...]:
 
 def indented(text: str, blocks: Sequence[Misplaced]) -> str:
     """The text with these lines where they belong; no line moves to another number."""
-    lines = _lines(text)
+    lines = lines_of(text)
     for block in blocks:
         opener = lines[block.opener - 1].partition("#")[0].rstrip()
         lines[block.opener - 1] = opener if opener.endswith(("|", ">", "-", "+")) else f"{opener} |"
@@ -73,8 +73,8 @@ def indented(text: str, blocks: Sequence[Misplaced]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lines(text: str) -> list[str]:
-    """As YAML counts them."""
+def lines_of(text: str) -> list[str]:
+    """A text's lines, as YAML counts them."""
     return re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)
 
 

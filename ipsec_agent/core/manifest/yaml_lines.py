@@ -1,12 +1,13 @@
 """YAML as a tree of entries, each with its lines."""
 
-import re
 from collections.abc import Iterator
 
 import yaml
 
-from ipsec_agent.core.manifest import pem_indentation
+from ipsec_agent.core.manifest import pem_indentation, surroundings
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest.yaml_faults import explained, forbidden
+from ipsec_agent.core.manifest.yaml_scanner import ScanningLoader
 from ipsec_agent.core.terse import Terse
 
 MAX_NODES = 20_000
@@ -55,8 +56,8 @@ class Entry(Terse, frozen=True):
 def read(text: str, complaints: Complaints) -> Entry | None:
     """The tree of a text; None, with a complaint, where it is no YAML.
 
-    Certificates that are not indented are reported, and read as if they were, so that the rest of
-    the text is checked, too.
+    Certificates that are not indented, and what a terminal put around the config, are reported, and
+    read as if they were right, so that the rest of the text is checked, too.
     """
     if len(text) > MAX_TEXT:
         complaints.error(
@@ -66,17 +67,29 @@ def read(text: str, complaints: Complaints) -> Entry | None:
             "check that this is the right file",
         )
         return None
+    text = text.removeprefix("\ufeff")
     found = Complaints(complaints.file)
     tree = _composed(text, found)
     if tree is None:
-        misplaced = pem_indentation.misplaced(text)
-        for block in misplaced:
-            complaints.error(block.first, block.key, block.message, block.remedy)
-        if misplaced:
+        mended = _mended(text, complaints)
+        if mended is not None:
             found = Complaints(complaints.file)
-            tree = _composed(pem_indentation.indented(text, misplaced), found)
+            tree = _composed(mended, found)
     complaints.found += found.found
     return tree
+
+
+def _mended(text: str, complaints: Complaints) -> str | None:
+    """The text without the mistakes that can be told from the rest; None without any."""
+    around = surroundings.foreign(text)
+    for lines in around:
+        complaints.error(lines.first, "", lines.message, lines.remedy)
+    text = surroundings.without(text, around) if around else text
+    misplaced = pem_indentation.misplaced(text)
+    for block in misplaced:
+        complaints.error(block.first, block.key, block.message, block.remedy)
+    text = pem_indentation.indented(text, misplaced) if misplaced else text
+    return text if around or misplaced else None
 
 
 def _composed(text: str, complaints: Complaints) -> Entry | None:
@@ -88,50 +101,27 @@ def _composed(text: str, complaints: Complaints) -> Entry | None:
             loader.dispose()
         return Entry(1, 1, items={}) if node is None else _Converter(complaints).entry(node, "")
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        message, remedy = _explained(error)
-        complaints.error(mark.line + 1 if mark else 0, "", message, remedy)
+        line, message, remedy = explained(error)
     except yaml.reader.ReaderError as error:
-        complaints.error(
-            len(re.findall(r"\r\n|[\n\r\x85\u2028\u2029]", text[: error.position])) + 1,
-            "",
-            "not valid YAML: it contains a forbidden character",
-            f"remove the character with code {error.character}",
-        )
+        line, message, remedy = forbidden(text, error)
     except ValueError:
         # PyYAML converts without asking: `%YAML` with 5,000 digits, `"\U77777777"`.
-        complaints.error(
-            0,
-            "",
-            "not valid YAML: a number or an escape such as \\U… is too large",
-            "check that this is the right file",
-        )
+        line = 0
+        message = "not valid YAML: a number or an escape such as \\U… is too large"
+        remedy = "check that this is the right file"
     except (_TooLargeError, RecursionError):
-        complaints.error(
-            0,
-            "",
-            "the file is nested too deeply or has too many values for a config",
-            "check that this is the right file",
-        )
+        line = 0
+        message = "the file is nested too deeply or has too many values for a config"
+        remedy = "check that this is the right file"
+    complaints.error(line, "", message, remedy)
     return None
-
-
-def _explained(error: yaml.MarkedYAMLError) -> tuple[str, str]:
-    """What is wrong and what to do, without anything of the text: it could be a line of a key."""
-    problem = str(error.problem or error.context or "it ends too early")
-    if "another document" in problem:
-        return "the file contains a second document", "keep only one: remove the line `---`"
-    if "'\\t'" in problem:
-        return "not valid YAML: the line is indented with a tab", "use spaces"
-    plain = re.sub(r"[^\x20-\x7e]", "?", re.sub(r"\s*'[^']*'?", "", problem))[:120]
-    return f"not valid YAML: {plain}", "check the indentation of this line and those around it"
 
 
 class _TooLargeError(Exception):
     """More nodes than a config has, or one that holds itself."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(ScanningLoader):
     """Composes nodes, and stops at more than a config has."""
 
     composed = 0

@@ -1,0 +1,101 @@
+"""What is wrong with a text that is no YAML, in an operator's words.
+
+Nothing of the text is repeated: it could be a line of a key.
+"""
+
+import re
+import unicodedata
+
+import yaml
+
+from ipsec_agent.core.manifest.pem_indentation import lines_of
+from ipsec_agent.core.manifest.yaml_scanner import INDENTED_WITH_TAB
+
+ESCAPE = "\x1b"
+LOOKALIKE = re.compile(r"[^#]*?(?:[\u200b\u2060\ufeff]|[^\S\x00-\x20\x85\u2028\u2029])")
+"""A line up to what looks like a space, or like nothing, and is neither to YAML."""
+
+SIMPLE_KEY = "while scanning a simple key"
+BEGUN = {SIMPLE_KEY, "while scanning a quoted scalar"}
+"""What is found out far below the line that is wrong."""
+
+KNOWN = (
+    (
+        "another document",
+        "a second document begins here",
+        "keep only one of the two: what is above this line, or what is below it",
+    ),
+    (
+        SIMPLE_KEY,
+        "not valid YAML: the line is neither `key: value` nor `- value`",
+        "write a space after the colon or the dash, or indent the line below its key",
+    ),
+    (
+        "undefined alias",
+        "not valid YAML: no `&name` above belongs to this `*name`",
+        "write out the value",
+    ),
+    ("'`'", "not valid YAML: a value cannot begin with `", 'write it in quotes: "…"'),
+    ("'@'", "not valid YAML: a value cannot begin with @", 'write it in quotes: "…"'),
+    (
+        "unexpected end of stream",
+        "not valid YAML: a quote is not closed",
+        "write the same quote at the value's end",
+    ),
+)
+"""A part of PyYAML's words, ours, and what to do."""
+
+
+def explained(error: yaml.MarkedYAMLError) -> tuple[int, str, str]:
+    """The line, 1-based and 0 where none is known; what is wrong; what to do."""
+    mark = error.problem_mark or error.context_mark
+    if error.context in BEGUN:
+        mark = error.context_mark
+    if mark is None or mark.buffer is None:
+        return 0, *_known(str(error.problem or error.context))
+    text = str(mark.buffer).rstrip("\0")
+    lines = lines_of(text)[: mark.line + 1]
+    problem = str(error.problem or error.context or "it ends too early")
+    if "'\\t'" in problem or problem == INDENTED_WITH_TAB:
+        return mark.line + 1, *_tab(lines[-1][: mark.column], lines[-1][mark.column :])
+    odd = [(at, found[0]) for at, line in enumerate(lines) if (found := LOOKALIKE.match(line))]
+    if odd:
+        at, letter = odd[-1]
+        name = unicodedata.name(letter[-1], "without a name").lower()
+        message = f"not valid YAML: it contains a character that only looks like a space ({name})"
+        return at + 1, message, "write a space in its place"
+    return mark.line + 1, *_known(problem if error.context != SIMPLE_KEY else SIMPLE_KEY)
+
+
+def _known(problem: str) -> tuple[str, str]:
+    """What is wrong and what to do, of PyYAML's words."""
+    for part, message, remedy in KNOWN:
+        if part in problem:
+            return message, remedy
+    plain = re.sub(r"[^\x20-\x7e]", "?", re.sub(r"\s*'[^']*'?", "", problem))[:120]
+    return f"not valid YAML: {plain}", "check the indentation of this line and those around it"
+
+
+def _tab(before: str, after: str) -> tuple[str, str]:
+    """Why a tab cannot be there."""
+    if before.strip():
+        return "not valid YAML: a tab follows the dash", "write a space in place of the tab"
+    if not after.strip():
+        return "not valid YAML: the line is empty but for a tab", "delete the line"
+    return "not valid YAML: the line is indented with a tab", "use spaces"
+
+
+def forbidden(text: str, error: yaml.reader.ReaderError) -> tuple[int, str, str]:
+    """The same for a character that YAML does not allow at all."""
+    line = len(lines_of(text[: error.position]))
+    if text[error.position : error.position + 1] == ESCAPE:
+        return (
+            line,
+            "not valid YAML: it contains the colours of a terminal",
+            "save it again, with `bosh --no-color`",
+        )
+    return (
+        line,
+        "not valid YAML: it contains a forbidden character",
+        f"remove the character with code {error.character}",
+    )
