@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from tests.certificates import Issued
+from tests.forge import Forged
 
 
 class _Block(str):
@@ -28,8 +29,9 @@ def manifest(
     ipsec: Sequence[str] = ("10.0.0.0/16",),
     no_ipsec: Sequence[str] | None = (),
     *,
-    leaf: Issued,
-    cas: Sequence[Issued],
+    leaf: Issued | Forged,
+    cas: Sequence[Issued | Forged],
+    behind: Sequence[Issued | Forged] = (),
     agent: Mapping[str, Any] | None = None,
     form: str = "runtime",
     **extra: Any,
@@ -38,7 +40,7 @@ def manifest(
     properties: dict[str, Any] = {
         "ipsec_subnets": list(ipsec),
         "no_ipsec_subnets": None if no_ipsec is None else list(no_ipsec),
-        "instance_certificate": _Block(leaf.cert_pem),
+        "instance_certificate": _Block("".join(one.cert_pem for one in (leaf, *behind))),
         "instance_private_key": _Block(leaf.key_pem),
         "ca_certificates": [_Block(ca.cert_pem) for ca in cas],
         **extra,

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ipsec_agent.core.manifest.certificates import RSA_LEAST, Finding, name
+from ipsec_agent.core.manifest.issuers import is_ca
 
 FOR_IKE = {
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
@@ -17,14 +18,6 @@ FOR_IKE = {
     ExtendedKeyUsageOID.IPSEC_IKE,
 }
 WEAK_HASHES = {"md5", "sha1"}
-
-
-def is_ca(certificate: x509.Certificate) -> bool:
-    """Whether it says CA:TRUE; charon ignores all others as issuers."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
 
 
 def validity(
@@ -50,7 +43,11 @@ def validity(
 
 
 def usage(leaf: x509.Certificate, part: str) -> Iterator[Finding]:
-    """Limits that other IKE daemons than charon would mind (RFC 4945, 5.1.3)."""
+    """Whether its key may be used for IKE (RFC 4945, 5.1.3).
+
+    charon refuses a peer whose key may not sign (pubkey_authenticator.c: is_compliant_cert); of
+    extended usages it knows nothing, other IKE daemons do.
+    """
     for extension in leaf.extensions:
         value = extension.value
         if isinstance(value, x509.KeyUsage) and not (
@@ -58,9 +55,8 @@ def usage(leaf: x509.Certificate, part: str) -> Iterator[Finding]:
         ):
             yield Finding(
                 part,
-                "its key usage does not allow signatures, which IKE needs",
+                "its key usage does not allow signatures, so every peer would refuse it",
                 "issue it with key usage digitalSignature",
-                "warning",
             )
         if isinstance(value, x509.ExtendedKeyUsage) and not FOR_IKE.intersection(value):
             yield Finding(
@@ -73,17 +69,25 @@ def usage(leaf: x509.Certificate, part: str) -> Iterator[Finding]:
 
 
 def authority(part: str, ca: x509.Certificate) -> Iterator[Finding]:
-    """Whether it may sign others."""
+    """Whether it may sign others; charon asks for CA:TRUE, not for the key usage."""
     subject = name(ca.subject)
     try:
         signs = ca.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     except x509.ExtensionNotFound:
         signs = True
-    if not is_ca(ca) or not signs:
+    if not is_ca(ca):
         yield Finding(
             part,
             f"{subject} is not a CA certificate",
             "paste the CA's own certificate; `openssl x509 -text` shows CA:TRUE for it",
+        )
+    elif not signs:
+        yield Finding(
+            part,
+            f"the key usage of {subject} does not allow it to sign certificates; charon does not"
+            " look at that, other programs do",
+            "create a CA with key usage keyCertSign and rotate to it",
+            "warning",
         )
     public = ca.public_key()
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < RSA_LEAST:

@@ -1,16 +1,21 @@
 """Reads the certificates and the key before charon sees them, which would load almost anything."""
 
+import contextlib
+import warnings
 from collections import deque
+from collections.abc import Iterator
 from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from msgspec import Struct
 
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.manifest import pem
+from ipsec_agent.core.manifest.loadable import called, obstacles
 from ipsec_agent.core.model import Authority, Credentials, Secret
 
 RSA_WANTED, RSA_LEAST = 3072, 2048
@@ -55,39 +60,44 @@ def load_certificates(
     certificates: list[x509.Certificate] = []
     findings: list[Finding] = []
     for block in found:
-        certificate = _certificate(block)
+        certificate, damaged = _certificate(block, part)
         if certificate is None:
-            findings.append(_refused(block, part))
+            findings.append(damaged or _refused(block, part))
             continue
         certificates.append(certificate)
-        findings += _critical(certificate, part)
+        subject = name(certificate.subject)
+        findings += (
+            Finding(part, f"{subject} {what}", remedy) for what, remedy in obstacles(certificate)
+        )
     return tuple(certificates), tuple(findings)
 
 
-def _certificate(block: pem.Block) -> x509.Certificate | None:
+def _certificate(block: pem.Block, part: str) -> tuple[x509.Certificate | None, Finding | None]:
     encoded = block.der() if block.label == CERTIFICATE and block.ended else None
     if encoded is None or block.placeholder:
-        return None
+        return None, None
     try:
-        certificate = x509.load_der_x509_certificate(encoded)
+        with _any_serial():
+            certificate = x509.load_der_x509_certificate(encoded)
         # What cannot be read of it now could not be judged later.
-        _ = (certificate.extensions, certificate.public_key(), facts(certificate, ""))
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
-        return None
-    return certificate
+        _ = facts(certificate, "")
+    except (ValueError, x509.InvalidVersion):
+        return None, None
+    try:
+        _ = (certificate.extensions, certificate.public_key())
+    except x509.DuplicateExtension as error:
+        return None, _unclear(certificate, part, f"has the extension {called(error.oid)} twice")
+    except (ValueError, UnsupportedAlgorithm):
+        return None, _unclear(certificate, part, "has an extension or a key that cannot be read")
+    return certificate, None
 
 
-def _critical(certificate: x509.Certificate, part: str) -> tuple[Finding, ...]:
-    """Unknown critical extensions: charon refuses to load such a certificate."""
-    return tuple(
-        Finding(
-            part,
-            f"{name(certificate.subject)} has the critical extension {item.oid.dotted_string},"
-            " which charon does not support",
-            "issue the certificate without it",
-        )
-        for item in certificate.extensions
-        if item.critical and isinstance(item.value, x509.UnrecognizedExtension)
+def _unclear(certificate: x509.Certificate, part: str, what: str) -> Finding:
+    return Finding(
+        part,
+        f"{name(certificate.subject)} {what}; charon may take it, ipsec-agent takes none that it"
+        " cannot judge",
+        "reissue the certificate",
     )
 
 
@@ -203,17 +213,19 @@ def _fit_for_ike(key: object) -> tuple[Key | None, tuple[Finding, ...]]:
         return None, (
             Finding(
                 KEY_PART,
-                f"IKE cannot use the curve {key.curve.name}",
+                f"ipsec-agent takes no key on the curve {key.curve.name}, though charon does",
                 "use secp256r1, secp384r1 or secp521r1",
             ),
         )
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size >= RSA_WANTED:
         return key, ()
+    weak = key.key_size < RSA_LEAST
     small = Finding(
         KEY_PART,
-        f"an RSA key of {key.key_size} bits is too small",
+        f"an RSA key of {key.key_size} bits is too small"
+        + (f": charon takes it, ipsec-agent takes none below {RSA_LEAST}" if weak else ""),
         f"create one of {RSA_WANTED} or 4096 bits",
-        "warning" if key.key_size >= RSA_LEAST else "error",
+        "error" if weak else "warning",
     )
     return key, (small,)
 
@@ -224,13 +236,23 @@ def name(subject: x509.Name) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+@contextlib.contextmanager
+def _any_serial() -> Iterator[None]:
+    """No warning of the library's: charon does not mind serials of 0 and below (RFC 5280 does)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
+
+
 def facts(certificate: x509.Certificate, role: str) -> CertificateFacts:
     """What is shown of a certificate."""
+    with _any_serial():
+        serial = certificate.serial_number
     return CertificateFacts(
         subject=name(certificate.subject),
         issuer=name(certificate.issuer),
         role=role,
-        serial=f"{certificate.serial_number:x}",
+        serial=f"{serial:x}",
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )

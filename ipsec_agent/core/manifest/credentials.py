@@ -7,6 +7,7 @@ from cryptography import x509
 
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.manifest import certificates, trust
+from ipsec_agent.core.manifest.bundle import Bundle
 from ipsec_agent.core.manifest.certificates import Finding, Key
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.manifest.fields import Fields
@@ -41,7 +42,7 @@ def read_credentials(
         return None
     if not chain:
         return None
-    _complain(fields, trust.judge(trust.Bundle(chain[0], chain[1:], authorities), key, now))
+    _complain(fields, trust.judge(Bundle(chain[0], chain[1:], authorities), key, now))
     if key is None:
         return None
     listed = tuple(dict.fromkeys(ca for _, ca in authorities))

@@ -1,53 +1,22 @@
 """Whether peers will trust the instance certificate, checked as charon does, or stricter.
 
 charon trusts a chain only if it ends at a self-signed CA, every link of it is a CA and valid now,
-and no path length is exceeded (credential_manager.c; each seen with strongSwan 5.9.8). VMs with
-one and the same certificate trust each other without any CA, so what is wrong here would break out
-only when the certificate is replaced.
+and no path length or constraint is exceeded (credential_manager.c; each seen with strongSwan
+5.9.8). VMs with one and the same certificate trust each other without any CA, so what is wrong here
+would break out only when the certificate is replaced.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from msgspec import Struct
 
-from ipsec_agent.core.manifest.certificate_rules import authority, is_ca, signature, usage, validity
+from ipsec_agent.core.manifest import name_constraints, policies
+from ipsec_agent.core.manifest.bundle import LEAF, MOST_INTERMEDIATES, Bundle, Path, Ways, ways
+from ipsec_agent.core.manifest.certificate_rules import authority, signature, usage, validity
 from ipsec_agent.core.manifest.certificates import KEY_PART, Finding, Key, name
-
-LEAF = "instance_certificate"
-LONGEST_PATH = 7
-"""Links between a leaf and its root (strongSwan's MAX_TRUST_PATH_LEN)."""
-
-MOST_STEPS = 500
-"""Of the search for a root; a config needs three or four, cross-signed CAs some more."""
-
-Path = tuple[x509.Certificate, ...]
-
-
-class Bundle(Struct, frozen=True):
-    """All certificates of a config.
-
-    Attributes:
-        intermediates: the certificates after the leaf in instance_certificate.
-        authorities: each CA with its part, such as ca_certificates[0].
-    """
-
-    leaf: x509.Certificate
-    intermediates: tuple[x509.Certificate, ...]
-    authorities: tuple[tuple[str, x509.Certificate], ...]
-
-    @property
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        """The CAs at which a chain may end."""
-        return tuple(ca for _, ca in self.authorities if is_ca(ca) and issued(ca, ca))
-
-    def part(self, certificate: x509.Certificate) -> str:
-        """The part that lists a certificate."""
-        return next((part for part, ca in self.authorities if ca == certificate), LEAF)
+from ipsec_agent.core.manifest.no_chain import why_no_chain
 
 
 def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]:
@@ -58,61 +27,74 @@ def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]
     for part, ca in bundle.authorities:
         findings += authority(part, ca)
     findings += _repeated(bundle)
-    paths = tuple(_paths(bundle))
-    if paths:
-        findings += _of_paths(bundle, paths, now)
+    found = ways(bundle)
+    if found.good:
+        findings += _of_paths(bundle, found.good, now)
+        findings += _dead_ends(bundle, found)
     elif bundle.authorities:
-        findings.append(_no_path(bundle))
-    findings += _aside(bundle, {link for path in paths for link in path}, now)
+        findings.append(_too_many() if found.endless else why_no_chain(bundle))
+    findings += _aside(bundle, {link for path in found.good for link in path}, now)
     return tuple(findings)
-
-
-def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether the issuer's name and signature are those of the certificate."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _paths(bundle: Bundle) -> Iterator[Path]:
-    """Every way from the leaf to a listed root, the leaf first."""
-    roots = bundle.roots
-    issuers = tuple(dict.fromkeys((*(ca for _, ca in bundle.authorities), *bundle.intermediates)))
-    known: dict[x509.Certificate, Path] = {}
-    steps = itertools.count()
-
-    def onward(path: Path) -> Iterator[Path]:
-        top = path[-1]
-        if top in roots:
-            yield path
-        elif len(path) <= LONGEST_PATH and next(steps) < MOST_STEPS:
-            if top not in known:
-                known[top] = tuple(one for one in issuers if is_ca(one) and issued(top, one))
-            for above in known[top]:
-                if above not in path:
-                    yield from onward((*path, above))
-
-    return onward((bundle.leaf,))
 
 
 def _of_paths(bundle: Bundle, paths: Sequence[Path], now: datetime) -> Iterator[Finding]:
     """What is wrong on the way to the root.
 
-    Where one way is good and another holds an expired CA, charon may take either (seen: the CA
-    that was added last), so each link must be valid.
+    Where one way is good and another is not, charon may take either (seen: the CA that was added
+    last), so each must be good.
     """
     for link in dict.fromkeys(link for path in paths for link in path[1:]):
         yield from validity(link, bundle.part(link), now)
         if link not in bundle.roots:
             yield from signature(link, bundle.part(link))
-    if all(_too_long(path) for path in paths):
+    if any(_too_long(path) for path in paths):
         yield Finding(
             LEAF,
             "its chain is longer than the path length that a CA allows",
             "use a CA with a larger pathlen, or fewer intermediates",
         )
+    for path in paths:
+        yield from _constraints(bundle, path)
+
+
+def _constraints(bundle: Bundle, path: Path) -> Iterator[Finding]:
+    """What the CAs of a chain forbid below them."""
+    broken = name_constraints.violation(path)
+    if broken is not None:
+        refuses = f": {broken.charon.value} refuses that" if broken.charon else ""
+        yield Finding(
+            bundle.part(broken.ca),
+            f"the name constraints of {name(broken.ca.subject)} {broken.what}{refuses}",
+            "create a CA without name constraints, or with one permitted DNS name that all names"
+            " of the certificate end with",
+        )
+    for ca, below in policies.forbidden(path):
+        yield Finding(
+            bundle.part(ca),
+            f"{name(ca.subject)} forbids the policy anyPolicy, which {name(below.subject)} has",
+            "issue the certificate without it",
+        )
+
+
+def _dead_ends(bundle: Bundle, found: Ways) -> Iterator[Finding]:
+    """Issuers that charon may take instead of a good one, and that lead to no listed root."""
+    good = {link for path in found.good for link in path}
+    astray = (link for path in (*found.dead, *found.endless) for link in path if link not in good)
+    for link in dict.fromkeys(astray):
+        yield Finding(
+            bundle.part(link),
+            f"{name(link.subject)} is here more than once, and one of them (its issuer is"
+            f" {name(link.issuer)}) leads to no CA of ca_certificates; charon may take that one",
+            "remove that one, or list the CA that signed it",
+        )
+
+
+def _too_many() -> Finding:
+    return Finding(
+        LEAF,
+        f"its chain has more than {MOST_INTERMEDIATES} intermediates, and charon follows no more",
+        "use a CA with fewer intermediates",
+    )
 
 
 def _too_long(path: Path) -> bool:
@@ -122,46 +104,6 @@ def _too_long(path: Path) -> bool:
         if limit is not None and below > limit:
             return True
     return False
-
-
-def _no_path(bundle: Bundle) -> Finding:
-    """Why the leaf has no chain to a listed CA."""
-    top, path = bundle.leaf, {bundle.leaf}
-    listed = (*(ca for _, ca in bundle.authorities), *bundle.intermediates)
-    while above := next((one for one in listed if one not in path and issued(top, one)), None):
-        top = above
-        path.add(above)
-    if issued(top, top):
-        if top == bundle.leaf:
-            return Finding(
-                LEAF,
-                "it is self-signed, so no CA vouches for it",
-                "create a CA, sign the certificate with it, and list the CA in ca_certificates",
-            )
-        return Finding(
-            LEAF,
-            f"its chain ends at {name(top.subject)}, which is not a CA of ca_certificates",
-            "list the CA itself in ca_certificates",
-        )
-    issuer = name(top.issuer)
-    if any(ca.subject == top.issuer for _, ca in bundle.authorities):
-        return Finding(
-            LEAF,
-            f"{issuer} in ca_certificates has another key than the CA that signed it",
-            "list the CA that signed it",
-        )
-    if top != bundle.leaf:
-        return Finding(
-            LEAF,
-            f"its chain ends at {name(top.subject)}: the CA above it, {issuer}, is not in"
-            " ca_certificates",
-            f"add {issuer}: charon trusts a chain only up to a self-signed CA",
-        )
-    return Finding(
-        LEAF,
-        f"no CA in ca_certificates signed it (its issuer is {issuer})",
-        "add that CA to ca_certificates, or use a certificate that one of them signed",
-    )
 
 
 def _matching(bundle: Bundle, key: Key) -> Iterator[Finding]:

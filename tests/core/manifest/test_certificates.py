@@ -178,7 +178,10 @@ LEGACY = (
             "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
             "the key cannot be read",
         ),
-        (key_pem(ec.generate_private_key(ec.SECP256K1())), "IKE cannot use the curve secp256k1"),
+        (
+            key_pem(ec.generate_private_key(ec.SECP256K1())),
+            "ipsec-agent takes no key on the curve secp256k1, though charon does",
+        ),
         (
             dsa.generate_private_key(1024)
             .private_bytes(
@@ -268,7 +271,7 @@ def test_small_rsa(bits: int, severity: str) -> None:
     key, findings = load_key(key_pem(rsa_key(bits)))
 
     assert key is not None
-    assert [(item.message, item.severity) for item in findings] == [
+    assert [(item.message.partition(":")[0], item.severity) for item in findings] == [
         (f"an RSA key of {bits} bits is too small", severity)
     ]
 

@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ipsec_agent.core.manifest import trust
+from ipsec_agent.core.manifest.bundle import Bundle
 from ipsec_agent.core.manifest.certificates import Finding
 from tests.certificates import Issued, ec_key, make_ca, make_leaf, rsa_key
 
@@ -25,7 +26,7 @@ def judged(
     instance: Issued, cas: list[Issued], *, behind: list[Issued] | None = None
 ) -> tuple[Finding, ...]:
     """What is found about a certificate, with these CAs and these certificates behind it."""
-    bundle = trust.Bundle(
+    bundle = Bundle(
         instance.certificate,
         tuple(item.certificate for item in behind or []),
         tuple((f"ca_certificates[{at}]", ca.certificate) for at, ca in enumerate(cas)),
@@ -132,11 +133,12 @@ def test_an_issuer_that_is_no_ca() -> None:
 
 
 def test_a_ca_that_may_not_sign() -> None:
-    """A key usage without keyCertSign is refused, though charon does not look."""
+    """A key usage without keyCertSign is a warning: charon does not look."""
     mute = make_ca("Mute", key=ec_key(3), extensions=[(usage(crl_sign=True), True)])
 
     assert said(judged(leaf(mute), [mute])) == [
-        "error ca_certificates[0]: CN=Mute is not a CA certificate"
+        "warning ca_certificates[0]: the key usage of CN=Mute does not allow it to sign"
+        " certificates; charon does not look at that, other programs do"
     ]
 
 
@@ -172,7 +174,7 @@ def test_its_own_ca() -> None:
 
 def test_key_of_another_certificate() -> None:
     """A key that fits nothing, and one that fits a certificate further down."""
-    bundle = trust.Bundle(
+    bundle = Bundle(
         MIDDLE.certificate, (leaf(MIDDLE).certificate,), (("ca_certificates[0]", ROOT.certificate),)
     )
 
@@ -207,7 +209,7 @@ def test_twice_and_same_name() -> None:
 
 
 def test_usages_of_the_leaf() -> None:
-    """A leaf that may not sign, or is for something else, is a warning."""
+    """A leaf that may not sign is refused; one that is for something else is a warning."""
     limited = leaf(
         ROOT,
         extensions=[
@@ -223,9 +225,10 @@ def test_usages_of_the_leaf() -> None:
         ],
     )
 
-    assert [item.message.partition(",")[0] for item in judged(limited, [ROOT])] == [
-        "its key usage does not allow signatures",
-        "its extended key usage does not allow IKE",
+    assert said(judged(limited, [ROOT])) == [
+        "error instance_certificate: its key usage does not allow signatures, so every peer would"
+        " refuse it",
+        "warning instance_certificate: its extended key usage does not allow IKE",
     ]
     assert judged(fitting, [ROOT]) == ()
 

@@ -1,0 +1,189 @@
+"""Whether charon can load a certificate at all; what it cannot load keeps its VM from starting.
+
+charon has two readers of certificates: OpenSSL's first, then its own where OpenSSL's does not know
+a critical extension (strongSwan 5.9.8 to 6.0: openssl_x509.c, x509_cert.c). OpenSSL's knows no name
+constraints before 5.9.12, and no policies at all.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
+
+OPENSSL = frozenset(
+    {
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.ISSUER_ALTERNATIVE_NAME,
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.7"),  # address blocks, RFC 3779
+    }
+)
+"""Extensions that its first reader knows."""
+
+OWN = OPENSSL - {ExtensionOID.ISSUER_ALTERNATIVE_NAME} | {
+    ExtensionOID.NAME_CONSTRAINTS,
+    ExtensionOID.CERTIFICATE_POLICIES,
+    ExtensionOID.POLICY_MAPPINGS,
+    ExtensionOID.POLICY_CONSTRAINTS,
+    ExtensionOID.INHIBIT_ANY_POLICY,
+    *(x509.ObjectIdentifier(f"2.16.840.1.113730.1.{last}") for last in (3, 4, 8, 13)),  # Netscape's
+}
+"""Those that its own reader knows."""
+
+SIGNED_WITH = frozenset(
+    {
+        SignatureAlgorithmOID.RSA_WITH_MD5,
+        SignatureAlgorithmOID.RSA_WITH_SHA1,
+        SignatureAlgorithmOID.RSA_WITH_SHA224,
+        SignatureAlgorithmOID.RSA_WITH_SHA256,
+        SignatureAlgorithmOID.RSA_WITH_SHA384,
+        SignatureAlgorithmOID.RSA_WITH_SHA512,
+        SignatureAlgorithmOID.RSA_WITH_SHA3_224,
+        SignatureAlgorithmOID.RSA_WITH_SHA3_256,
+        SignatureAlgorithmOID.RSA_WITH_SHA3_384,
+        SignatureAlgorithmOID.RSA_WITH_SHA3_512,
+        SignatureAlgorithmOID.RSASSA_PSS,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA1,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
+        SignatureAlgorithmOID.ED25519,
+        SignatureAlgorithmOID.ED448,
+    }
+)
+"""Signatures that charon knows (public_key.c: signature_scheme_from_oid)."""
+
+NAMES = (
+    x509.RFC822Name, x509.DNSName, x509.UniformResourceIdentifier, x509.DirectoryName,
+    x509.IPAddress,
+)  # fmt: skip
+"""Kinds of names that its own reader knows; any other makes it refuse the certificate."""
+
+
+KEYS = (
+    rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey,
+)  # fmt: skip
+"""Kinds of keys that charon knows."""
+
+
+class Charon(Enum):
+    """Its versions, as far as they judge certificates differently."""
+
+    BEFORE_5_9_14 = "charon before 5.9.14"
+    SINCE_5_9_14 = "charon since 5.9.14"
+
+
+def own_reader(certificate: x509.Certificate, charon: Charon) -> bool:
+    """Whether charon reads it with its own reader: then its policies count, and before 5.9.12
+    only then its name constraints."""
+    known = OPENSSL
+    if charon is Charon.SINCE_5_9_14:
+        known |= {ExtensionOID.NAME_CONSTRAINTS}
+    return any(item.critical and item.oid not in known for item in certificate.extensions)
+
+
+def obstacles(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
+    """Why charon cannot load it: what it has, and what to do."""
+    oid = certificate.signature_algorithm_oid
+    if oid not in SIGNED_WITH:
+        yield f"is signed with {called(oid)}, which charon does not know", "reissue it with SHA-256"
+    if not isinstance(certificate.public_key(), KEYS):
+        yield "has a key of a kind that charon does not support", "use RSA or ECDSA"
+    critical = [item.oid for item in certificate.extensions if item.critical]
+    unknown = [oid for oid in critical if oid not in OWN | OPENSSL]
+    for oid in unknown:
+        yield (
+            f"has the critical extension {called(oid)}, which charon does not support",
+            "issue the certificate without it, or with it as not critical",
+        )
+    if not unknown and own_reader(certificate, Charon.BEFORE_5_9_14):
+        yield from _obstacles_of_own_reader(certificate, critical)
+
+
+def _obstacles_of_own_reader(
+    certificate: x509.Certificate, critical: list[x509.ObjectIdentifier]
+) -> Iterator[tuple[str, str]]:
+    if ExtensionOID.ISSUER_ALTERNATIVE_NAME in critical:
+        yield (
+            (
+                "has critical extensions that charon does not support together, issuerAltName and"
+                f" {called(next(oid for oid in critical if oid not in OPENSSL))}"
+            ),
+            "issue the certificate with issuerAltName as not critical",
+        )
+    for item in certificate.extensions:
+        value = item.value
+        if isinstance(value, x509.SubjectAlternativeName):
+            for general in value:
+                if not isinstance(general, NAMES):
+                    yield (
+                        (
+                            f"has a subject alternative name of the kind {kind(general)} beside a"
+                            " critical extension, which charon does not support"
+                        ),
+                        "issue the certificate without that name",
+                    )
+        if isinstance(value, x509.NameConstraints):
+            for general in (*(value.permitted_subtrees or ()), *(value.excluded_subtrees or ())):
+                if not isinstance(general, NAMES) or isinstance(general, x509.IPAddress):
+                    yield (
+                        (
+                            f"has a name constraint of the kind {kind(general)}, which charon"
+                            " before 5.9.12 does not support"
+                        ),
+                        "create a CA without it, or with constraints of DNS names",
+                    )
+
+
+def kind(general: x509.GeneralName) -> str:
+    """The kind of a name, as RFC 5280 calls it."""
+    words = {
+        x509.RFC822Name: "rfc822Name",
+        x509.DNSName: "dNSName",
+        x509.UniformResourceIdentifier: "uniformResourceIdentifier",
+        x509.DirectoryName: "directoryName",
+        x509.IPAddress: "iPAddress",
+        x509.RegisteredID: "registeredID",
+    }
+    return words.get(type(general), "otherName")
+
+
+def called(oid: x509.ObjectIdentifier) -> str:
+    """An object identifier with its name, where one is known."""
+    known = KNOWN_AS.get(oid.dotted_string)
+    return f"{oid.dotted_string} ({known})" if known else oid.dotted_string
+
+
+KNOWN_AS = {
+    "1.2.840.10045.4.3.1": "ECDSA with SHA-224",
+    "2.16.840.1.101.3.4.3.9": "ECDSA with SHA3-224",
+    "2.16.840.1.101.3.4.3.10": "ECDSA with SHA3-256",
+    "2.16.840.1.101.3.4.3.11": "ECDSA with SHA3-384",
+    "2.16.840.1.101.3.4.3.12": "ECDSA with SHA3-512",
+    "1.3.36.8.3.3": "admissions",
+    "1.3.6.1.4.1.11129.2.4.2": "certificate transparency",
+    "1.3.6.1.4.1.11129.2.4.3": "precertificate poison",
+    "1.3.6.1.4.1.311.21.7": "Microsoft's certificate template",
+    "1.3.6.1.5.5.7.1.3": "qcStatements",
+    "1.3.6.1.5.5.7.1.11": "subjectInfoAccess",
+    "1.3.6.1.5.5.7.1.24": "TLS feature",
+    "1.3.6.1.5.5.7.48.1.5": "OCSP no check",
+    "2.16.840.1.113730.1.1": "Netscape's certificate type",
+    "2.5.29.9": "subjectDirectoryAttributes",
+    "2.5.29.16": "privateKeyUsagePeriod",
+    "2.5.29.30": "nameConstraints",
+    "2.5.29.32": "certificatePolicies",
+    "2.5.29.33": "policyMappings",
+    "2.5.29.36": "policyConstraints",
+    "2.5.29.46": "freshestCRL",
+    "2.5.29.54": "inhibitAnyPolicy",
+}
+"""The names that certificate tools print for what stands in our messages."""
