@@ -31,6 +31,7 @@ from tests.verdicts import (
     Chain,
     alone,
     astray,
+    both,
     domain,
     exclude,
     exts,
@@ -58,6 +59,7 @@ CRLS = x509.CRLDistributionPoints([POINT])
 ANY_POLICY = x509.CertificatePolicies(
     [x509.PolicyInformation(x509.ObjectIdentifier("2.5.29.32.0"), None)]
 )
+REGISTERED = x509.RegisteredID(x509.ObjectIdentifier("1.2.3.4.5"))
 ADDRESSES = tlv(
     SEQUENCE,
     tlv(SEQUENCE, tlv(OCTETS, b"\0\1"), tlv(SEQUENCE, tlv(3, b"\0\x0a"))),
@@ -143,6 +145,7 @@ CHAINS = (
     Case("path length 0, one intermediate", three({"basic": CA_0}), "longer than the path length"),
     Case("path length 1, one intermediate", three({"basic": CA_1})),
     Case("7 intermediates", many(7)),
+    Case("9 intermediates", many(9), "has more than 7 intermediates", openssl=True),
     Case(
         "8 intermediates",
         many(8),
@@ -320,6 +323,23 @@ EXTENSIONS = (
     *(
         Case(f"critical {ours}", two(vm=raw(oid, value)), openssl=openssl)
         for ours, oid, value, openssl in KNOWN_TO_CHARON
+    ),
+    Case(
+        "a kind of name that only one of charon's readers knows",
+        two(vm=both(exts(ANY_POLICY, critical=True), san(REGISTERED))),
+        "has a subject alternative name of the kind registeredID beside a critical extension",
+        openssl=True,
+    ),
+    Case("the same kind of name by itself", two(vm=san(REGISTERED))),
+    Case(
+        "critical extensions that no reader knows together",
+        two(
+            both(
+                exts(ANY_POLICY, critical=True),
+                exts(x509.IssuerAlternativeName([HERE]), critical=True),
+            )
+        ),
+        "does not support together, issuerAltName and 2.5.29.32 (certificatePolicies)",
     ),
     Case("critical address blocks", two(raw("1.3.6.1.5.5.7.1.7", ADDRESSES))),
     Case(

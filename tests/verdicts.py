@@ -147,6 +147,11 @@ def exts(*values: x509.ExtensionType, critical: bool = False) -> Parts:
     return {"extensions": [extension(value, critical=critical) for value in values]}
 
 
+def both(one: Parts, other: Parts) -> Parts:
+    """The extensions of two."""
+    return {"extensions": [*one["extensions"], *other["extensions"]]}
+
+
 def raw(oid: str, value: bytes = tlv(NULL), *, critical: bool = True) -> Parts:
     """One extension, given as DER."""
     only: Sequence[Extension] = [(oid, critical, value)]

@@ -63,11 +63,11 @@ def ways(bundle: Bundle) -> Ways:
     """Every way upward from the leaf."""
     roots = bundle.roots
     found = tuple(_upward(bundle, roots))
-    good = tuple(path for path in found if path[-1] in roots)
+    followed = tuple(path for path in found if len(path) - 2 <= MOST_INTERMEDIATES)
     return Ways(
-        tuple(path for path in good if len(path) - 2 <= MOST_INTERMEDIATES),
-        tuple(path for path in found if path[-1] not in roots),
-        tuple(path for path in good if len(path) - 2 > MOST_INTERMEDIATES),
+        tuple(path for path in followed if path[-1] in roots),
+        tuple(path for path in followed if path[-1] not in roots),
+        tuple(path for path in found if path not in followed),
     )
 
 
@@ -82,8 +82,9 @@ def _upward(bundle: Bundle, roots: Path) -> Iterator[Path]:
             ends = top in roots or (top != bundle.leaf and issued(top, top))
             known[top] = () if ends else tuple(one for one in issuers if issued(top, one))
         above = [one for one in known[top] if one not in path]
-        if not above or len(path) > MOST_INTERMEDIATES + 2:
+        if not above or len(path) - 2 > MOST_INTERMEDIATES:
             yield path
+            return
         for one in above if next(steps) < MOST_STEPS else ():
             yield from onward((*path, one))
 

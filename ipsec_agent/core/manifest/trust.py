@@ -43,9 +43,10 @@ def _of_paths(bundle: Bundle, paths: Sequence[Path], now: datetime) -> Iterator[
     Where one way is good and another is not, charon may take either (seen: the CA that was added
     last), so each must be good.
     """
+    roots = bundle.roots
     for link in dict.fromkeys(link for path in paths for link in path[1:]):
         yield from validity(link, bundle.part(link), now)
-        if link not in bundle.roots:
+        if link not in roots:
             yield from signature(link, bundle.part(link))
     if any(_too_long(path) for path in paths):
         yield Finding(
