@@ -29,6 +29,7 @@ from ipsec_agent.core.desired import desired
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.swanctl import connection_message
 from ipsec_agent.host.control_client import ask
+from tests.certificates import rsa_key
 from tests.charon.nodes import AGENT, CHARON, PYTHON, Node, ip, network, until
 from tests.lab.deployment import A, configure, issued
 from tests.lab.truth import Entry, Kernel, alive
@@ -253,7 +254,7 @@ def swanctl_files(node: Node, place: Path) -> Iterator[dict[str, str]]:
         wish = desired(load_config(node.config), Placement(OWN, (OWN,)))
         for one in wish.connections:
             connections |= connection_message(one)
-        ca, leaf = issued()
+        ca, leaf = issued(rsa_key())
         (place / "leaf.pem").write_text(leaf.cert_pem)
         (place / "key.pem").write_text(leaf.key_pem)
         (place / "ca.pem").write_text(ca.cert_pem)

@@ -18,7 +18,7 @@ from ipsec_agent.core.promise import Promise
 from tests.boot.apparmor import compile_profiles
 from tests.boot.place import BARE, PEER, VM
 from tests.boot.story import CHARON_KILLED, LIMITS, Span, Story, figures
-from tests.certificates import make_ca, make_leaf
+from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import CHARON, OTHER_CHARON
 from tests.lab.frames import Kind
 from tests.lab.guest import Boot, in_guest
@@ -53,7 +53,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     """One boot."""
     results = tmp_path_factory.mktemp("boot")
     ca = make_ca()
-    leaf = make_leaf(ca)
+    leaf = make_leaf(ca, key=ec_key())
     sections: dict[str, dict[str, Any]] = {
         "vm": {"interval": 3, "charon": {"program": CHARON}},
         "peer": {

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.certificates import rsa_key
 from tests.charon import agents
 from tests.charon.nodes import SCALE, Node, network, until
 from tests.lab.bed import Setting, enforces
@@ -14,9 +15,9 @@ from tests.lab.matrix import Figures, table
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
-    """Three VMs: two encrypt, the third is in no_ipsec_subnets."""
+    """Three VMs with an RSA key, as in the guide: two encrypt, one is in no_ipsec_subnets."""
     with network(tmp_path_factory.mktemp("vms"), 3, "es") as nodes:
-        configure(nodes, [f"{C}/32"])
+        configure(nodes, [f"{C}/32"], key=rsa_key())
         start(nodes)
         yield nodes
 

@@ -4,6 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.certificates import rsa_key
 from tests.charon.nodes import network
 from tests.lab import judge
 from tests.lab.deployment import A, B, C, configure, hub_of, start
@@ -25,7 +26,7 @@ def main() -> int:
         network(Path(place), 3, "demo") as nodes,
     ):
         say("1. One manifest for three VMs: encrypt 10.9.0.0/24, but for 10.9.0.3/32")
-        configure(nodes, [f"{C}/32"])
+        configure(nodes, [f"{C}/32"], key=rsa_key())
         say("2. An agent starts on each VM; each starts its own charon (strongSwan)")
         start(nodes)
         say("3. VM 1 pings VM 2, sends it 5 MB over TCP, and pings VM 3; a capture counts the wire")

@@ -10,7 +10,7 @@ from ipsec_agent.core.desired import desired
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.swanctl import renewal_message
-from tests.certificates import Issued, Key, make_ca, make_leaf
+from tests.certificates import Issued, Key, ec_key, make_ca, make_leaf
 from tests.charon.nodes import Node
 from tests.lab.truth import charon_of
 from tests.manifests import manifest
@@ -32,8 +32,11 @@ def authority() -> Issued:
 
 @functools.cache
 def issued(key: Key | None = None) -> tuple[Issued, Issued]:
-    """The CA, and an instance certificate that is the same each time for the same key."""
-    return authority(), make_leaf(authority(), key=key)
+    """The CA, and an instance certificate that is the same each time for the same key.
+
+    Without a key it has one on P-256: to check and to use an RSA key takes the lab's guest seconds.
+    """
+    return authority(), make_leaf(authority(), key=key or ec_key())
 
 
 def configure(
