@@ -9,12 +9,16 @@ import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ipsec_agent import __version__
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 VERBS = {
     "run": "run the agent in the foreground; SIGTERM ends it, charon and traffic continue",
@@ -43,9 +47,19 @@ GUARD_ACTIONS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose help fails where nobody gets it: argparse passes over it from Python 3.11.7 on."""
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        if file is None or file is sys.stderr:
+            complain(message)
+        else:
+            file.write(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="ipsec-agent",
         description="Encrypt every packet between the VMs of a deployment with IPsec ESP.",
         epilog="example: ipsec-agent status",
