@@ -12,6 +12,7 @@ TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("test_*.py"))
 PARTS = (
     "unit",
+    "lowest",
     "kernel",
     "guard",
     "charon",
