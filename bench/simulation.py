@@ -45,7 +45,7 @@ RUNS = (
 )
 """What is run beside each other: its name, charon's settings, and whether agents pace."""
 
-MODELLED = 80
+MODELLED = 64
 """VMs that are modelled of a larger deployment: each pair stands for as many as there are more."""
 
 MOST, EVENTS = 240.0, 200_000
@@ -187,8 +187,8 @@ class Agent:
         elapsed = fleet.now - self._started if grace else -1.0
         chosen = pacing.due(pairs, busy=0, elapsed=elapsed)
         # One of the model is several of the deployment, which begin in as many passes as they need.
-        room = float(pacing.AT_ONCE)
-        if fleet.weight <= pacing.AT_ONCE:
+        room = float(pacing.room(round(len(waiting) * fleet.weight), 0))
+        if fleet.weight <= room:
             room = max(0.0, room - busy * fleet.weight)
         if chosen:
             self._credit = min(self._credit + room, max(room, fleet.weight))

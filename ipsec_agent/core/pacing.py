@@ -14,7 +14,8 @@ from ipsec_agent.core.model import Address
 
 AT_ONCE = 16
 """Negotiations under way that a VM has begun by itself: 16 of 5 ms keep two CPUs busy for 40 ms, so
-that a peer's own request has its answer within the first retransmission."""
+that a peer's own request has its answer within the first retransmission.
+With more than 256 peers one in 16 of those that wait, since a pass takes longer there."""
 
 TURN = 1.0
 """Seconds after which a negotiation has no part in that number any more, whatever becomes of it: a
@@ -47,7 +48,17 @@ def due(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, ...]
         elapsed: seconds since they want it. Below 0, where the clock was set back, nobody waits.
     """
     ready = [pair for pair in pairs if elapsed < 0 or elapsed >= grace(pair)]
-    return in_order(ready)[: max(0, AT_ONCE - busy)]
+    return in_order(ready)[: room(len(ready), busy)]
+
+
+def room(waiting: int, busy: int) -> int:
+    """With how many more this end may begin.
+
+    Args:
+        waiting: those of which it might.
+        busy: as in `due`.
+    """
+    return max(0, max(AT_ONCE, (waiting + busy) // 16) - busy)
 
 
 def in_order(pairs: Iterable[Pair]) -> tuple[Pair, ...]:

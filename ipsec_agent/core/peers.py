@@ -85,7 +85,7 @@ def _poke(drift: Drift, standing: tuple[Address, ...]) -> tuple[Address, ...]:
         peer.poked and 0 <= now - peer.poked_at < pacing.TURN and peer.address not in there
         for peer in (drift.observed.remembered if pairs else ())
     )
-    most = max(0, pacing.AT_ONCE - busy)
+    most = pacing.room(len(pairs), busy)
     return tuple(peer for _, peer in pacing.in_order(pairs)[:most])
 
 

@@ -55,6 +55,16 @@ def test_the_bound_holds(peers: set[Address], busy: int, elapsed: float) -> None
     assert len(chosen) == min(len(ready), max(0, AT_ONCE - busy))
 
 
+def test_a_larger_fleet_begins_more_at_once() -> None:
+    """One in 16 of those that wait, so that 10,000 do not wait ten times as long as 1,000."""
+    pairs = [(OWN, IPv4Address("10.0.0.0") + n) for n in range(1600)]
+
+    assert len(due(pairs[:256], busy=0, elapsed=100.0)) == AT_ONCE
+    assert len(due(pairs, busy=0, elapsed=100.0)) == 100
+    assert len(due(pairs[40:], busy=40, elapsed=100.0)) == 60
+    assert len(due(pairs[100:], busy=100, elapsed=100.0)) == 0
+
+
 def test_not_all_begin_with_the_same_peer() -> None:
     """What begins at once in 256 VMs is spread over them: no peer is asked by a tenth of all."""
     subnet: list[Address] = [IPv4Address("10.0.0.0") + n for n in range(256)]
