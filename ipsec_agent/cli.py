@@ -28,6 +28,7 @@ VERBS = {
     "reload": "reload the config in the running agent",
     "stop": "stop charon cleanly, then the agent; the guard stays",
     "guard": "load, remove or show the guard, which drops clear packets between encrypted VMs",
+    "certs": "create, show or verify certificates",
 }
 
 EXAMPLES = {
@@ -38,12 +39,27 @@ EXAMPLES = {
     "reload": "ipsec-agent reload",
     "stop": "ipsec-agent stop",
     "guard": "ipsec-agent guard up --config /etc/ipsec-agent/ipsec.yml",
+    "certs": "ipsec-agent certs create --out-manifest fields.yml",
 }
 
 GUARD_ACTIONS = {
     "up": "load the guard now and at each boot; exit code 0 done, 1 refused",
     "down": "remove the guard until `guard up`, the agent's next start or the next boot",
     "status": "show the guard; exit code 0 up, 1 altered, closed or not of this config, 3 no table",
+}
+
+CERTS_ACTIONS = {
+    "create": "create a CA for development and a certificate that it signs, or, with --ca, a"
+    " certificate of a CA that you have",
+    "show": "show the certificates and keys of configs, PEM files or directories; nothing secret",
+    "verify": "verify chains, keys, usages, dates, names and strength; exit code 0 good (warnings"
+    " included), 1 not",
+}
+
+CERTS_EXAMPLES = {
+    "create": "ipsec-agent certs create --ca certs/pcf-ipsec-ca-cert.pem --dir certs-next",
+    "show": "ipsec-agent certs show ipsec-addon.yml --json | jq '.certificates[].days_left'",
+    "verify": "ipsec-agent certs verify certs",
 }
 
 
@@ -89,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")
         )
     _guard_arguments(made["guard"])
+    _certs_arguments(made["certs"])
     made["status"].add_argument(
         "--json", action="store_true", help="print JSON with a stable schema"
     )
@@ -139,6 +156,70 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
                 " DHCP, the metadata service and what BOSH needs, until the agent starts,"
                 " `guard up`, `guard down` or the next boot",
             )
+
+
+def _certs_arguments(verb: argparse.ArgumentParser) -> None:
+    actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
+    made = {
+        name: actions.add_parser(
+            name, help=text, description=text, epilog=f"example: {CERTS_EXAMPLES[name]}"
+        )
+        for name, text in CERTS_ACTIONS.items()
+    }
+    for name in ("show", "verify"):
+        made[name].add_argument(
+            "files", nargs="+", metavar="FILE", help="config, PEM file, or directory of PEM files"
+        )
+    made["show"].add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    _create_arguments(made["create"])
+
+
+def _create_arguments(action: argparse.ArgumentParser) -> None:
+    for option, metavar, text in (
+        ("--ca", "FILE", "certificate of an existing CA that signs, with those above it behind it"),
+        (
+            "--ca-key",
+            "FILE",
+            "its key; default: beside it, as `certs create` and certstrap name it",
+        ),
+        ("--ca-name", "NAME", "common name of a new CA; default: one of its own with the date"),
+        ("--name", "NAME", "common name of the certificate that all VMs share"),
+        ("--out-manifest", "FILE", "also write the fields of a config, ready to be pasted"),
+    ):
+        action.add_argument(option, metavar=metavar, default="", help=text)
+    action.add_argument(
+        "--dir", default="certs", metavar="DIR", help=_default("directory to write to")
+    )
+    action.add_argument(
+        "--san",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="DNS name or IP address in the certificate; may be repeated",
+    )
+    action.add_argument(
+        "--per-vm",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="make one certificate for each VM, named by DNS name or IP address",
+    )
+    action.add_argument(
+        "--days",
+        type=_days,
+        default=365,
+        metavar="N",
+        help=_default("days until the certificate ends"),
+    )
+    action.add_argument("--force", action="store_true", help="overwrite files that are there")
+
+
+def _days(text: str) -> int:
+    """Days until a certificate ends; 9,999 are more than any CA has."""
+    number = int(text) if text.isdecimal() and len(text) <= len("9999") else 0
+    if not number:
+        raise argparse.ArgumentTypeError("must be a whole number from 1 to 9999")
+    return number
 
 
 def _default(what: str = "config file") -> str:

@@ -7,11 +7,12 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ipsec_agent.core.manifest.complaint import Complaint
-from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.core.terse import Terse
+from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.writers import (
     readers,
     refuse_writable_config,
@@ -19,11 +20,13 @@ from ipsec_agent.host.writers import (
     trusted,
 )
 
+PEM_SUFFIXES = (".pem", ".crt", ".cer", ".key")
+
 MAX_CONFIG = 4 * 1024 * 1024
 """Bytes of the largest config that is read."""
 
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-
+NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 PIPE_DEADLINE = 10.0
 """Seconds within which a config that comes through a pipe must have come."""
@@ -67,6 +70,50 @@ def read_config(path: Path) -> str:
         ) from error
 
 
+def read_pem(path: Path) -> str:
+    """The text of a file with certificates or keys, or of a config that is only looked at.
+
+    Raises:
+        AgentError: it cannot be read, is too large, or is no text.
+    """
+    try:
+        with io.FileIO(path, opener=_without_waiting) as file:
+            raw = _received(path, file)
+    except FileNotFoundError as error:
+        raise AgentError(f"there is no file {path}", hint="check its path") from error
+    except OSError as error:
+        raise AgentError(
+            f"cannot read {path}: {error.strerror}",
+            hint="run this as root" if isinstance(error, PermissionError) else "",
+        ) from error
+    if len(raw) > MAX_CONFIG:
+        raise AgentError(f"{path} is larger than {MAX_CONFIG} bytes")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise AgentError(
+            f"{path} is not text", hint=f"make PEM of it: openssl x509 -inform der -in {path}"
+        ) from error
+
+
+def pem_files(directory: Path) -> tuple[Path, ...]:
+    """The files of a directory whose names say that they have certificates or keys, sorted.
+
+    Raises:
+        AgentError: there are none, or it cannot be read.
+    """
+    try:
+        found = tuple(sorted(one for one in directory.iterdir() if one.suffix in PEM_SUFFIXES))
+    except OSError as error:
+        raise AgentError(f"cannot read {directory}: {error.strerror}") from error
+    if not found:
+        raise AgentError(
+            f"{directory} has no file named *{', *'.join(PEM_SUFFIXES)}",
+            hint="give the files themselves",
+        )
+    return found
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -105,27 +152,66 @@ def config_warnings(path: Path) -> tuple[Complaint, ...]:
     return (Complaint(str(path), 0, "", message, remedy, "warning"),)
 
 
+class NewFile(Terse, frozen=True):
+    """A file to write.
+
+    Attributes:
+        text: all of it, which may be a key.
+        mode: its permissions.
+    """
+
+    unshown = ("text",)
+
+    path: Path
+    text: str
+    mode: int
+
+    @property
+    def temporary(self) -> Path:
+        """Where it is written first."""
+        return self.path.with_name(f".{self.path.name}.{os.getpid()}")
+
+
 def write_whole(path: Path, text: str, *, mode: int) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part (rename(2)).
 
     Raises:
         StartError: the directory does not let us.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write_together((NewFile(path, text, mode),), hint="run as root, or change agent.run_dir")
+
+
+def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
+    """Write files, each whole; none takes its place before all are written.
+
+    Raises:
+        StartError: a directory does not let us; none, or only the first of them, are replaced.
+    """
+    path = Path()
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
+        for new in files:
+            path = new.path
+            _write_new(new)
+        for new in files:
+            path = new.path
+            new.temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StartError(
-            f"cannot write {path}: {error.strerror}", hint="run as root, or change agent.run_dir"
-        ) from error
+        for new in files:
+            with contextlib.suppress(OSError):
+                new.temporary.unlink()
+        raise StartError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+
+
+def _write_new(new: NewFile) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        new.temporary.unlink()
+    # Another user's file, which he has open, must not get a key.
+    descriptor = os.open(new.temporary, NEW_FLAGS, new.mode)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, new.mode)
+        file.write(new.text)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def make_directory(path: Path, *, mode: int = 0o755) -> None:
@@ -142,6 +228,18 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
             hint="run as root, or change agent.run_dir",
         ) from error
     refuse_writable_directory(path)
+
+
+def make_private(path: Path) -> None:
+    """Make a directory that only its owner may enter; one that is there stays as it is.
+
+    Raises:
+        StartError: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot create the directory {path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cryptography import x509
+from msgspec import Struct
 
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.manifest import certificates, trust
@@ -22,6 +23,25 @@ CA_MISSING_DASH = (
 )
 
 
+class Pasted(Struct, frozen=True):
+    """What the config's text has of certificates and keys, as far as it can be read.
+
+    Attributes:
+        chain: the instance certificate and its intermediates; empty where none can be read.
+        key: None where it cannot be read.
+        authorities: each CA with the name of the item that lists it, such as ca_certificates[0].
+    """
+
+    chain: tuple[x509.Certificate, ...]
+    key: Key | None
+    authorities: tuple[tuple[str, x509.Certificate], ...]
+
+
+def pasted(fields: Fields) -> Pasted:
+    """The certificates and the key, with a complaint about each that cannot be read."""
+    return Pasted(_chain(fields), _key(fields), _authorities(fields))
+
+
 def read_credentials(
     fields: Fields, now: datetime
 ) -> tuple[x509.Certificate, Credentials, tuple[CertificateFacts, ...]] | None:
@@ -30,9 +50,8 @@ def read_credentials(
     Args:
         now: the time at which the certificates must be valid.
     """
-    chain = _chain(fields)
-    key = _key(fields)
-    authorities = _authorities(fields)
+    held = pasted(fields)
+    chain, key, authorities = held.chain, held.key, held.authorities
     if len(chain) + len(authorities) > MOST_CERTIFICATES:
         fields.wrong(
             "ca_certificates",
@@ -42,7 +61,7 @@ def read_credentials(
         return None
     if not chain:
         return None
-    _complain(fields, trust.judge(Bundle(chain[0], chain[1:], authorities), key, now))
+    complain(fields, trust.judge(Bundle(chain[0], chain[1:], authorities), key, now))
     if key is None:
         return None
     listed = tuple(dict.fromkeys(ca for _, ca in authorities))
@@ -59,7 +78,7 @@ def _chain(fields: Fields) -> tuple[x509.Certificate, ...]:
     if text is None:
         return ()
     found, findings = certificates.load_certificates(text, "instance_certificate")
-    _complain(fields, findings)
+    complain(fields, findings)
     return found
 
 
@@ -68,7 +87,7 @@ def _key(fields: Fields) -> Key | None:
     if text is None:
         return None
     key, findings = certificates.load_key(text)
-    _complain(fields, findings)
+    complain(fields, findings)
     return key
 
 
@@ -107,13 +126,13 @@ def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
             )
             continue
         split, findings = certificates.load_certificates(item.value, part)
-        _complain(fields, findings)
+        complain(fields, findings)
         read_all += [(part, certificate) for certificate in split]
     return tuple(read_all)
 
 
-def _complain(fields: Fields, findings: Iterable[Finding]) -> None:
-    """Report each finding at the line of its certificate or key."""
+def complain(fields: Fields, findings: Iterable[Finding]) -> None:
+    """Report each finding at the line of its certificate, key or other property."""
     for finding in findings:
         name, _, item = finding.part.partition("[")
         line, path = fields.line(name), fields.path(name)

@@ -1,0 +1,200 @@
+"""What `certs verify` finds: what `check` would, and what a set of files shows beside it."""
+
+import itertools
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+from ipsec_agent.core.certificates.material import Held, HeldKey, Material, Place
+from ipsec_agent.core.certificates.public_keys import described, encoded
+from ipsec_agent.core.config import ExpiryPeriods
+from ipsec_agent.core.manifest.certificate_rules import authority, signature, validity
+from ipsec_agent.core.manifest.certificates import (
+    CURVES,
+    KEY_PART,
+    RSA_LEAST,
+    RSA_WANTED,
+    Finding,
+    name,
+)
+from ipsec_agent.core.manifest.complaint import Complaint
+from ipsec_agent.core.manifest.trust import LEAF, Bundle, judge
+from ipsec_agent.core.words import several
+
+EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
+
+SOON = timedelta(days=ExpiryPeriods().info)
+"""Before the end of a certificate from which on it is said."""
+
+
+def verify(material: Material, now: datetime) -> tuple[Complaint, ...]:
+    """Everything that is wrong with these certificates and keys, each with its place."""
+    found = [
+        *material.complaints,
+        *_chains(material, now),
+        *_keys(material),
+        *(one for held in material.certificates for one in _alone(material, held, now)),
+        *_shared(material),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _chains(material: Material, now: datetime) -> Iterator[Complaint]:
+    """Each instance certificate below the CAs of its config, or of all PEM; else the CAs alone."""
+    for leaf in material.certificates:
+        if leaf.role != "instance":
+            continue
+        listed = _listed(material, leaf)
+        key = _key_of(leaf, material)
+        bundle = Bundle(
+            leaf.certificate,
+            tuple(one.certificate for one in _behind(material, leaf)),
+            tuple((_part(held.place), held.certificate) for held in listed),
+        )
+        places = {_part(held.place): held.place for held in listed}
+        places |= {LEAF: leaf.place, KEY_PART: key.place if key else leaf.place}
+        for finding in judge(bundle, key.key if key else None, now):
+            yield _complaint(finding, places[finding.part])
+    if not any(one.role == "instance" for one in material.certificates):
+        for held in material.certificates:
+            ca = held.certificate
+            for finding in (*validity(ca, "", now), *authority("", ca), *signature(ca, "")):
+                yield _complaint(finding, held.place)
+
+
+def _group(place: Place) -> str:
+    """Certificates of one config belong together, as do those of all files that are PEM."""
+    return place.file if place.part else ""
+
+
+def _part(place: Place) -> str:
+    """How a finding calls it."""
+    return place.part or f"{place.file}:{place.line}"
+
+
+def _listed(material: Material, leaf: Held) -> tuple[Held, ...]:
+    """The CAs that a config lists, or that files of PEM have."""
+    return tuple(
+        one
+        for one in material.certificates
+        if _group(one.place) == _group(leaf.place)
+        and one.role != "instance"
+        and one.place != leaf.place
+    )
+
+
+def _behind(material: Material, leaf: Held) -> Iterator[Held]:
+    """The intermediates after a config's instance certificate."""
+    return (
+        one
+        for one in material.certificates
+        if leaf.place.part and one.place == leaf.place and one.role == "intermediate"
+    )
+
+
+def _key_of(leaf: Held, material: Material) -> HeldKey | None:
+    """Its key, or the one that its config gives for it."""
+    public = encoded(leaf.certificate.public_key())
+    return next(
+        (
+            one
+            for one in material.keys
+            if (one.place.part and one.place.file == leaf.place.file)
+            or encoded(one.key.public_key()) == public
+        ),
+        None,
+    )
+
+
+def _keys(material: Material) -> Iterator[Complaint]:
+    """Keys that are no certificate's; that of a config is judged with its certificate."""
+    for key in material.keys:
+        if not key.place.part and material.certificates and material.owner(key) is None:
+            yield _complaint(
+                Finding(
+                    "",
+                    "the key belongs to none of these certificates",
+                    "give its certificate, too, or remove the key",
+                ),
+                key.place,
+            )
+
+
+def _alone(material: Material, held: Held, now: datetime) -> Iterator[Complaint]:
+    """What is wrong with a certificate whatever signed it."""
+    left = held.certificate.not_valid_after_utc - now
+    if timedelta() <= left < SOON:
+        remedy = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
+        if held.role != "instance":
+            remedy = "create the next CA now: to replace one takes three deployments"
+        yield _complaint(
+            Finding(
+                "",
+                f"{name(held.certificate.subject)} ends on"
+                f" {held.certificate.not_valid_after_utc:%Y-%m-%d}, in {several(left.days, 'day')}",
+                remedy,
+                "warning",
+            ),
+            held.place,
+        )
+    # A key that is given says itself that it is weak.
+    if held.role != "instance" or _key_of(held, material) is None:
+        yield from (_complaint(one, held.place) for one in _weak(held))
+
+
+def _weak(held: Held) -> Iterator[Finding]:
+    """Of a CA, judge says what is below the least."""
+    key, instance = held.certificate.public_key(), held.role == "instance"
+    severity = "warning"
+    if isinstance(key, rsa.RSAPublicKey):
+        weak = (0 if instance else RSA_LEAST) <= key.key_size < RSA_WANTED
+        severity = "error" if key.key_size < RSA_LEAST else "warning"
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        weak = not isinstance(key.curve, CURVES)
+        severity = "error" if instance else "warning"
+    else:
+        weak = instance and not isinstance(key, EDWARDS)
+        severity = "error"
+    if weak:
+        yield Finding(
+            "",
+            f"{name(held.certificate.subject)} has the weak key {described(key)}",
+            f"create one with a key of RSA {RSA_WANTED} or 4096",
+            severity,
+        )
+
+
+def _shared(material: Material) -> Iterator[Complaint]:
+    """Serial numbers and names that two different certificates have."""
+    distinct = {one.certificate: one for one in reversed(material.certificates)}
+    for earlier, later in itertools.combinations(reversed(distinct.values()), 2):
+        where = f"{earlier.place.file}:{earlier.place.line}"
+        for finding in _alike(earlier.certificate, later.certificate, where):
+            yield _complaint(finding, later.place)
+
+
+def _alike(earlier: x509.Certificate, later: x509.Certificate, where: str) -> Iterator[Finding]:
+    """What tells two certificates apart, and does not."""
+    if (earlier.issuer, earlier.serial_number) == (later.issuer, later.serial_number):
+        yield Finding(
+            "",
+            f"{name(later.subject)} has the serial number of the certificate in {where}, which the"
+            " same CA issued",
+            "issue it with a random serial number, as `ipsec-agent certs create` does",
+            "warning",
+        )
+    if earlier.subject == later.subject and earlier.public_key() != later.public_key():
+        yield Finding(
+            "",
+            f"{name(later.subject)} has the name of the certificate in {where}, but another key",
+            "give each its own name, so that logs tell them apart",
+            "warning",
+        )
+
+
+def _complaint(finding: Finding, place: Place) -> Complaint:
+    return Complaint(
+        place.file, place.line, place.part, finding.message, finding.remedy, finding.severity
+    )

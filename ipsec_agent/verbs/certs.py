@@ -1,0 +1,233 @@
+"""`ipsec-agent certs`: create certificates, show them, verify them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from ipsec_agent.core.certificates import order
+from ipsec_agent.core.certificates.issuing import (
+    CA_BITS,
+    CA_DAYS,
+    INSTANCE_BITS,
+    Issuer,
+    Subject,
+    authority,
+    instance,
+)
+from ipsec_agent.core.certificates.material import Material, read_files
+from ipsec_agent.core.certificates.shown import document, text
+from ipsec_agent.core.certificates.verdict import verify
+from ipsec_agent.core.manifest import trust
+from ipsec_agent.core.manifest.certificates import Key, name
+from ipsec_agent.core.manifest.complaint import Complaint
+from ipsec_agent.core.words import several
+from ipsec_agent.errors import AgentError, ConfigError
+from ipsec_agent.host.files import NewFile, make_private, pem_files, read_pem, write_together
+from ipsec_agent.host.keys import new_key, new_mark, new_serial
+from ipsec_agent.host.own_process import WARNING, complain
+from ipsec_agent.host.writers import readers
+
+CERTIFICATE_MODE, KEY_MODE = 0o644, 0o600
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do what the action says; 0 where it is done, or all is good."""
+    actions = {"create": _create, "show": _show, "verify": _verify}
+    return actions[arguments.action](arguments, datetime.now(UTC))
+
+
+def _show(arguments: argparse.Namespace, now: datetime) -> int:
+    material = _material(arguments.files)
+    _report(material.complaints)
+    if arguments.json:
+        sys.stdout.write(json.dumps(document(material, now)) + "\n")
+    else:
+        sys.stdout.write(text(material, now))
+    return 1 if _errors(material.complaints) else 0
+
+
+def _verify(arguments: argparse.Namespace, now: datetime) -> int:
+    material = _material(arguments.files)
+    complaints = verify(material, now)
+    _report(complaints)
+    errors = _errors(complaints)
+    if errors:
+        complain(f"ipsec-agent: the certificates are not good: {several(errors, 'error')}\n")
+        return 1
+    if not material.certificates:
+        raise AgentError("there is no certificate", hint="give the files that have one")
+    number = several(len({one.certificate for one in material.certificates}), "certificate")
+    keys = several(len(material.keys), "key")
+    sys.stdout.write(f"{number} and {keys} are good\n")
+    return 0
+
+
+def _material(names: Sequence[str]) -> Material:
+    paths: list[Path] = []
+    for one in map(Path, names):
+        paths += pem_files(one) if one.is_dir() else (one,)
+    return read_files((str(path), read_pem(path)) for path in dict.fromkeys(paths))
+
+
+def _report(complaints: Iterable[Complaint]) -> None:
+    for one in complaints:
+        complain(f"{one}\n", WARNING)
+
+
+def _errors(complaints: Iterable[Complaint]) -> int:
+    return sum(one.severity == "error" for one in complaints)
+
+
+# --- create -----------------------------------------------------------------------------------
+
+
+def _create(arguments: argparse.Namespace, now: datetime) -> int:
+    """Make certificates and keys, all of them or none.
+
+    Raises:
+        AgentError: what was asked for cannot be made, or a file is there already.
+    """
+    place = Path(arguments.dir)
+    subjects = _subjects(arguments)
+    new_ca = () if arguments.ca else (order.CA_FILE,)
+    begins = (*new_ca, *(subject.file for subject in subjects))
+    manifests = {subject: _manifest_path(arguments, subject) for subject in subjects}
+    if not arguments.force:
+        _refuse_existing(
+            [place / file for begin in begins for file in order.files(begin)]
+            + [path for path in manifests.values() if path is not None]
+        )
+    ca = _signer(arguments) if arguments.ca else _new_ca(arguments, now)
+    files = [] if arguments.ca else _pair(place, order.CA_FILE, (ca.certificate,), ca.key)
+    ends = ca.certificate.not_valid_after_utc
+    for subject, manifest in manifests.items():
+        key = new_key(INSTANCE_BITS)
+        leaf = instance(key, ca, subject, serial=new_serial(), now=now, days=arguments.days)
+        _judge(arguments, leaf, ca, now)
+        ends = min(ends, leaf.not_valid_after_utc)
+        files += _pair(place, subject.file, (leaf,), key)
+        if manifest is not None:
+            files.append(NewFile(manifest, order.manifest_text(leaf, key, ca), KEY_MODE))
+    make_private(place)
+    write_together(files, hint="choose another directory with --dir")
+    sys.stdout.write(_told(arguments, files, ca, ends))
+    return 0
+
+
+def _subjects(arguments: argparse.Namespace) -> tuple[Subject, ...]:
+    if not arguments.per_vm:
+        return (order.shared(arguments.name or order.SHARED_NAME, arguments.san),)
+    if arguments.name or arguments.san:
+        raise AgentError("--per-vm gives each VM its own name", hint="leave out --name and --san")
+    return order.per_vm(arguments.per_vm)
+
+
+def _manifest_path(arguments: argparse.Namespace, subject: Subject) -> Path | None:
+    """Where its fields go: each VM has a file of its own."""
+    if not arguments.out_manifest:
+        return None
+    path = Path(arguments.out_manifest)
+    return path.with_name(f"{path.stem}-{subject.file}{path.suffix}") if arguments.per_vm else path
+
+
+def _refuse_existing(paths: Sequence[Path]) -> None:
+    there = [path for path in paths if path.exists() or path.is_symlink()]
+    if there:
+        more = f" and {several(len(there) - 1, 'other file')}" if there[1:] else ""
+        raise AgentError(
+            f"{there[0]}{more} would be overwritten",
+            hint="write to another directory with --dir, or overwrite with --force; a key that is"
+            " overwritten is lost",
+        )
+
+
+def _new_ca(arguments: argparse.Namespace, now: datetime) -> Issuer:
+    ca_name = order.ca_name(arguments.ca_name, f"{now:%Y-%m-%d}", new_mark())
+    return authority(new_key(CA_BITS), name=ca_name, serial=new_serial(), now=now, days=CA_DAYS)
+
+
+def _signer(arguments: argparse.Namespace) -> Issuer:
+    """The existing CA.
+
+    Raises:
+        AgentError: it cannot be read, or the key is another one's.
+    """
+    if arguments.ca_name:
+        raise AgentError("--ca-name is for a new CA", hint="leave it out, or leave out --ca")
+    path = Path(arguments.ca)
+    texts = {path: read_pem(path)}
+    key_path = Path(arguments.ca_key) if arguments.ca_key else path
+    if not arguments.ca_key and not order.has_key(texts[path]):
+        beside = [path.with_name(file) for file in order.keys_beside(path.name)]
+        found = [file for file in beside if file.exists()]
+        if not found:
+            raise AgentError(
+                f"the key of {path} is not beside it", hint="give it with --ca-key FILE"
+            )
+        key_path = found[0]
+    texts[key_path] = read_pem(key_path)
+    who = readers(key_path.stat())
+    if who:
+        complain(f"warning: {who} can read {key_path}; chmod 0600 {key_path}\n", WARNING)
+    material = read_files((str(file), text) for file, text in texts.items())
+    _refuse(material.complaints, f"{path} cannot sign")
+    return order.issuer(material, str(path), str(key_path))
+
+
+def _judge(
+    arguments: argparse.Namespace, leaf: x509.Certificate, ca: Issuer, now: datetime
+) -> None:
+    """Refuse a certificate that the agent would refuse.
+
+    Raises:
+        ConfigError: the CA is none, has expired, or is below a CA that is not given.
+    """
+    complaints = [
+        Complaint(arguments.ca or "", 0, "", found.message, found.remedy, found.severity)
+        for found in trust.judge(order.bundle(leaf, ca), None, now)
+    ]
+    _refuse(complaints, f"VMs would refuse a certificate of {name(ca.certificate.subject)}")
+
+
+def _pair(place: Path, begin: str, chain: Sequence[x509.Certificate], key: Key) -> list[NewFile]:
+    """The key first: a certificate without its key is of no use."""
+    certificate, private = order.files(begin)
+    return [
+        NewFile(place / private, order.key_text(key), KEY_MODE),
+        NewFile(place / certificate, order.certificate_text(*chain), CERTIFICATE_MODE),
+    ]
+
+
+def _refuse(complaints: Sequence[Complaint], what: str) -> None:
+    """Report warnings, and refuse errors.
+
+    Raises:
+        ConfigError: there is an error.
+    """
+    errors = _errors(complaints)
+    if errors:
+        raise ConfigError(
+            f"{what}: {several(errors, 'error')}", complaints=list(map(str, complaints))
+        )
+    _report(complaints)
+
+
+def _told(
+    arguments: argparse.Namespace, files: Sequence[NewFile], ca: Issuer, ends: datetime
+) -> str:
+    """What was made, how long it lasts, and what to do before it ends."""
+    used = arguments.ca or Path(arguments.dir, order.files(order.CA_FILE)[0])
+    lines = [f"created {file.path}" for file in files]
+    lines.append(
+        f"valid until {ends:%Y-%m-%d}; their CA {name(ca.certificate.subject)} until"
+        f" {ca.certificate.not_valid_after_utc:%Y-%m-%d}"
+    )
+    lines.append(f"before it ends: ipsec-agent certs create --ca {used} --dir NEW-DIRECTORY")
+    if not arguments.ca:
+        lines.append("keep the CA's key off the VMs: who has it can join the deployment")
+    return "".join(f"{line}\n" for line in lines)
