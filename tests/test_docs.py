@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.cli import GUARD_ACTIONS, VERBS
+from ipsec_agent.cli import CERTS_ACTIONS, GUARD_ACTIONS, VERBS
+from ipsec_agent.core.certificates.material import read_files
+from ipsec_agent.core.certificates.shown import document as certificates_document
 from ipsec_agent.core.charon_log import PATTERNS
 from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, AgentConfig, ExpiryPeriods
 from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
@@ -195,11 +197,21 @@ def test_plan_keys() -> None:
     assert rows(page("status.md"), "## `plan --json`") == set(shown)
 
 
+def test_certificate_keys() -> None:
+    """docs/status.md has a row for each key of `certs show --json`, and of its certificates."""
+    ca = make_ca()
+    shown = certificates_document(read_files([("a.pem", ca.cert_pem)]), datetime.now(UTC))
+    assert rows(page("status.md"), "## `certs show --json`") == set(shown)
+    assert rows(page("status.md"), "### Certificates") == set(shown["certificates"][0])
+
+
 def test_verbs() -> None:
-    """docs/status.md tells the exit codes of each verb and of each action of `guard`."""
+    """docs/status.md tells the exit codes of each verb, and of each action of one that has some."""
     told = {" ".join(row.split()[:2]) for row in rows(page("status.md"), "## Exit codes")}
     named = {word.split("[")[0].strip() for word in told}
-    wanted = {*VERBS, *(f"guard {action}" for action in GUARD_ACTIONS)} - {"guard"}
+    actions = {"guard": GUARD_ACTIONS, "certs": CERTS_ACTIONS}
+    wanted = {f"{verb} {action}" for verb, names in actions.items() for action in names}
+    wanted |= VERBS.keys() - actions.keys()
     assert named == wanted
 
 

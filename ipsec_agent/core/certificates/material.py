@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from ipsec_agent.core.certificates.public_keys import encoded
 from ipsec_agent.core.manifest import certificates, pem
-from ipsec_agent.core.manifest.certificate_rules import is_ca
+from ipsec_agent.core.manifest.bundle import LEAF
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints
 from ipsec_agent.core.manifest.credentials import pasted
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import locate
+from ipsec_agent.core.manifest.issuers import is_ca, issued
 from ipsec_agent.core.manifest.parser import PROPERTIES
-from ipsec_agent.core.manifest.trust import LEAF, issued
 from ipsec_agent.core.manifest.yaml_lines import read
 from ipsec_agent.core.terse import Terse
 

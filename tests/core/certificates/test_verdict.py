@@ -163,4 +163,3 @@ def test_shared_serials_and_names() -> None:
     assert found(numbered("one", 1, 21), ROOT.cert_pem, ROOT.cert_pem) == [
         "c:1: warning: CN=Root is listed twice, here and in b:1; remove one"
     ]
-
