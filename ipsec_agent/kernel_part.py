@@ -11,7 +11,7 @@ from typing import assert_never
 from ipsec_agent.cached import Cached
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.esp import DummySa, EspAbility, dummy_sas
-from ipsec_agent.core.guard_table import exempt_update, mark
+from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.inside import Words, find_inside
 from ipsec_agent.core.model import DesiredGuard, LinkId
 from ipsec_agent.core.observed import NetworkFacts
@@ -188,7 +188,7 @@ class KernelPart:
         async with self._exemptions.loading(guard.exempt, further=further) as exempt:
             self._mark = None
             with self._table.changing():
-                await self._nft.load(guard.text, exempt_update(exempt, guard.overlay_ports))
+                await self._nft.load(guard.text, exempt, guard.overlay_ports)
             self._mark = guard.mark
 
     def _put_exempt(self, links: tuple[LinkId, ...], ports: tuple[int, ...] | None) -> None:
@@ -224,7 +224,7 @@ class KernelPart:
 
         def renamed() -> None:
             nonlocal names
-            # A listing of the table names links, and costs more than all else that a pass reads.
+            # A reading of the table names links, and of many counted peers it takes its time.
             if (now := socket.if_nameindex()) != names:
                 names = now
                 self._table.outdated()

@@ -42,7 +42,7 @@ class GuardTable(Struct, frozen=True):
     """The guard's table as the kernel lists it.
 
     Attributes:
-        form: digest of its rules and fixed sets; see host/nft_listing.py.
+        form: digest of its rules and fixed sets; see host/nft_image.py.
         mark: of the text that is known to make this form, "" where none is: it was altered.
         exempt: the links that it does not cover, sorted.
         overlay_ports: UDP ports on which it lets nothing through but IPsec, sorted.

@@ -1,4 +1,8 @@
-"""The guard's table in the kernel: tried, loaded, read and watched, by the program nft."""
+"""The guard's table in the kernel: tried and loaded by the program nft; read, put back and watched.
+
+To start a program takes longer than all the rest of a pass. So nft only makes a table of a text
+that is not known yet; what the kernel made of it is put back, and read, in its own language.
+"""
 
 import asyncio
 import collections
@@ -11,40 +15,47 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from ipsec_agent.core.guard_table import mark
+from ipsec_agent.core.guard_table import exempt_update, mark
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host.nft_events import DATAGRAM, Transactions, open_events
+from ipsec_agent.host import own_time
+from ipsec_agent.host.nft_events import Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
-from ipsec_agent.host.nft_listing import (
-    read_flow_rules,
-    read_flowtables,
-    read_form,
-    read_table,
-)
+from ipsec_agent.host.nft_image import Image
+from ipsec_agent.host.nft_table import FIXED
+from ipsec_agent.host.nft_tables import put_back, read_flow_rules, read_guard, read_tables
+from ipsec_agent.host.nft_trial import try_text
+from ipsec_agent.host.nft_wire import DATAGRAM
 from ipsec_agent.host.program import find_program, outcome, start_program
 
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
 
-FLOWTABLES = Path("/sys/module/nf_flow_table")
-"""Only a kernel that has loaded this module can have flowtables."""
+_ROOM = 1 << 23
+"""Bytes of events that are kept while nft replaces a table."""
 
 _ABSENT = "No such file or directory"
-"""What nft says of a table that is not there."""
+"""What nft says of a module that the kernel lacks."""
 
-_TRY = f'"$0" "$@" && exec "$0" -j list table inet {GUARD_TABLE}'
+
+class _Outcome(Struct, frozen=True):
+    """How a run of nft ended."""
+
+    status: int
+    complaint: str
+    process: int
 
 
 class Nft:
     """The table `inet ipsec_agent` of this network namespace.
 
-    Whether it is still what was loaded is told by its form: nft echoes what the kernel made of a
-    load, in that very transaction, so no other change is between. It is remembered per text, in a
+    Whether it is still what was loaded is told by its form (nft_image.py), as it was right after
+    the load, if the kernel tells of no other change in between. It is remembered per text, in a
     file if one is given, so that the next process need not load the same table again.
 
     Args:
@@ -56,6 +67,7 @@ class Nft:
         self._memory = memory
         self._deadline = deadline
         self._forms: dict[str, str] = _recall(memory)
+        self._image: tuple[str, Image] | None = None
         self._flow_form: tuple[str, str] | None = None
         self._readings = 0
         self._own: collections.deque[int] = collections.deque(maxlen=64)
@@ -70,26 +82,54 @@ class Nft:
         """
         await self._succeed("the guard's table does not load", text, "-c")
 
-    async def load(self, text: str, links: str = "") -> None:
+    async def load(
+        self, text: str, exempt: Iterable[LinkId] = (), ports: Iterable[int] = ()
+    ) -> None:
         """Put a table in the place of the old one, all in one transaction.
 
         Args:
             text: the table; what `form_of` asks for later.
-            links: a change of the exempt links, made in the same transaction.
+            exempt: the links that it does not cover.
+            ports: UDP ports of the tunnels among them.
 
         Raises:
             KernelError: it does not load, and the old one stays; or nft is not installed.
         """
-        echo = await self._succeed("the guard's table does not load", text + links, "-j", "-e")
-        form = _echoed(echo)
-        if form is None:
-            listed = await self.read()
-            form = listed.form if listed else ""
+        links, numbers = tuple(exempt), tuple(ports)
+        known = self._image
+        if (
+            known is not None
+            and known[0] == mark(text)
+            and await put_back(known[1], links, numbers, self._own)
+        ):
+            return
+        self._image = None
+        with open_events(room=_ROOM) as events:
+            made = await self._succeed(
+                "the guard's table does not load", text + exempt_update(links, numbers)
+            )
+            image = await read_guard()
+            alone = image is not None and await self._alone(events, made, image.generation)
+        form = image.form(FIXED) if image is not None and alone else ""
         self._forms = {mark(text): form}
+        self._know(mark(text), image)
         if self._memory is not None:
             # A memory that cannot be written costs one more load after a restart.
             with contextlib.suppress(OSError):
                 self._memory.write_text(json.dumps(self._forms))
+
+    async def _alone(self, events: socket.socket, process: int, generation: int) -> bool:
+        """Whether up to a generation only this process has changed the table."""
+        loop = asyncio.get_running_loop()
+        transactions, authors = Transactions(GUARD_TABLE), list[int]()
+        try:
+            async with own_time.timeout(self._deadline):
+                while transactions.generation != generation:
+                    authors += transactions.feed(await loop.sock_recv(events, DATAGRAM))
+        except (OSError, TimeoutError):
+            # Some were lost; the next pass loads the table again.
+            return False
+        return authors == [process]
 
     def exempt(self, links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
         """Set the exempt links, and the ports where only IPsec passes (`set_exempt`).
@@ -110,7 +150,7 @@ class Nft:
             KernelError: the kernel refuses.
         """
         # In this order: without the guard nothing looks for the other.
-        if await self._flow_rules():
+        if await read_flow_rules() is not None:
             await self.load_flow_rules("")
         text = f"table inet {GUARD_TABLE}\ndelete table inet {GUARD_TABLE}\n"
         await self._succeed("cannot remove the guard's table", text)
@@ -127,8 +167,8 @@ class Nft:
         except KernelError as error:
             hint = "egress hooks need Linux 5.16, nft 1.0.1 and the module nft_fib_netdev"
             raise KernelError(error.message, code=error.code, hint=hint) from error
-        found = await self._flow_rules() if text else None
-        self._flow_form = (mark(text), found[0]) if found else None
+        found = await read_flow_rules() if text else None
+        self._flow_form = (mark(text), found) if found is not None else None
 
     async def read(self) -> GuardTable | None:
         """The table as it is, None where there is none.
@@ -138,43 +178,27 @@ class Nft:
         Raises:
             KernelError: it cannot be read.
         """
-        status, out, complaint = await self._run("-j", "list", "table", "inet", GUARD_TABLE)
-        if status == 0:
-            table = read_table(out, {name: index for index, name in socket.if_nameindex()})
-            flowtables, rules = await self._flowtables(), await self._flow_rules()
-            known, form = self._flow_form or ("", "")
-            self._readings += 1
-            return replace(
-                table,
-                mark=self._mark_of(table.form),
-                flowtables=flowtables,
-                flow_rules=(known if rules[0] == form else "") if rules else None,
-                offloaded=rules[1] if rules else 0,
-                reading=self._readings,
-            )
-        if _ABSENT in complaint:
+        found = await read_tables()
+        if found is None:
             return None
-        raise _refusal("cannot read the guard's table", complaint)
+        known = self._mark_of(found.guard.form)
+        self._know(known, found.image)
+        flow_mark, form = self._flow_form or ("", "")
+        rules = found.flow_rules
+        self._readings += 1
+        return replace(
+            found.guard,
+            mark=known,
+            flowtables=found.flowtables,
+            flow_rules=None if rules is None else flow_mark if rules == form else "",
+            offloaded=found.offloaded,
+            reading=self._readings,
+        )
 
-    async def _flowtables(self) -> tuple[str, ...]:
-        # Of sysfs, which does not block.
-        if not FLOWTABLES.exists():  # noqa: ASYNC240
-            return ()
-        status, out, complaint = await self._run("-j", "list", "flowtables")
-        if status != 0:
-            raise _refusal("cannot read the kernel's flowtables", complaint)
-        return read_flowtables(out)
-
-    async def _flow_rules(self) -> tuple[str, int] | None:
-        """Form and drops of the table beside flowtables, None where there is none."""
-        if not FLOWTABLES.exists():  # noqa: ASYNC240
-            return None
-        status, out, complaint = await self._run("list", "table", "netdev", GUARD_TABLE)
-        if status == 0:
-            return read_flow_rules(out)
-        if _ABSENT in complaint:
-            return None
-        raise _refusal("cannot read the table that filters flowtables", complaint)
+    def _know(self, known: str, image: Image | None) -> None:
+        """Keep what a text is known to make, so that it can be put back."""
+        if known and image is not None and self._forms.get(known):
+            self._image = known, image
 
     def form_of(self, text: str) -> str | None:
         """The form that the table has if it is what this text loaded, None if that is not known.
@@ -197,15 +221,16 @@ class Nft:
         Raises:
             KernelError: it does not load, or no namespace can be made.
         """
-        with _as_file(text) as descriptor:
-            path = f"/proc/self/fd/{descriptor}"
-            status, listed, complaint = await self._run(
-                *("-f", path), keep=descriptor, around=("unshare", "--net", "sh", "-c", _TRY)
-            )
-        # A text may load and make no table.
-        if status != 0 and _ABSENT not in complaint:
-            raise _refusal("cannot try the guard's table in a network namespace", complaint)
-        self._forms[mark(text)] = (read_form(listed) if status == 0 else None) or ""
+        program = _program()
+        doing = "cannot try the guard's table in a network namespace"
+        try:
+            with _as_file(text) as descriptor, _in_time(self._deadline):
+                trial = await try_text(program, descriptor, self._deadline)
+        except OSError as error:
+            raise KernelError(f"{doing}: {error.strerror}", code=error.errno or 0) from error
+        if trial.status != 0:
+            raise _refusal(doing, trial.complaint)
+        self._forms[mark(text)] = trial.image.form(FIXED) if trial.image else ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake once it listens, and at every foreign change of the table, until cancelled.
@@ -239,37 +264,23 @@ class Nft:
                 if not ours:
                     wake()
 
-    async def _succeed(self, doing: str, text: str, *options: str) -> str:
+    async def _succeed(self, doing: str, text: str, *options: str) -> int:
+        """Have nft take a text; its process id."""
         with _as_file(text) as descriptor:
-            path = f"/proc/self/fd/{descriptor}"
-            status, out, complaint = await self._run(
-                *options, "-f", path, keep=descriptor, changing=True
-            )
-        if status != 0:
-            raise _refusal(doing, complaint)
-        return out
+            done = await self._run(*options, "-f", f"/proc/self/fd/{descriptor}", keep=descriptor)
+        if done.status != 0:
+            raise _refusal(doing, done.complaint)
+        return done.process
 
-    async def _run(
-        self,
-        *arguments: str,
-        keep: int | None = None,
-        around: tuple[str, ...] = (),
-        changing: bool = False,
-    ) -> tuple[int, str, str]:
+    async def _run(self, *arguments: str, keep: int) -> _Outcome:
         program = _program()
         async with self._starting:
             with _startable(program):
-                process = await start_program(*around, program, *arguments, keep=keep)
-            if changing:
-                self._own.append(process.pid)
-        try:
-            return await outcome(process, self._deadline)
-        except TimeoutError as error:
-            raise KernelError(
-                f"nft did not answer within {self._deadline:g} s",
-                code=errno.ETIMEDOUT,
-                hint="the machine is overloaded; the agent tries again",
-            ) from error
+                process = await start_program(program, *arguments, keep=keep)
+            self._own.append(process.pid)
+        with _in_time(self._deadline):
+            status, _, complaint = await outcome(process, self._deadline)
+        return _Outcome(status, complaint, process.pid)
 
 
 def _program() -> str:
@@ -296,8 +307,20 @@ def _startable(program: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _in_time(deadline: float) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise KernelError(
+            f"nft did not answer within {deadline:g} s",
+            code=errno.ETIMEDOUT,
+            hint="the machine is overloaded; the agent tries again",
+        ) from error
+
+
+@contextlib.contextmanager
 def _as_file(text: str) -> Iterator[int]:
-    """A descriptor to name to nft: with -j it reads its input twice, once as JSON."""
+    """A descriptor to name to nft."""
     with os.fdopen(os.memfd_create("guard"), "w+") as file:
         file.write(text)
         file.flush()
@@ -319,14 +342,6 @@ def _refusal(doing: str, complaint: str) -> KernelError:
             " FILE`"
         )
     return KernelError(f"{doing}: {reason}", code=code, hint=hint)
-
-
-def _echoed(echo: str) -> str | None:
-    # nft before 1.0.5 echoes no JSON for such a text; then the listing has to do.
-    try:
-        return read_form(echo)
-    except KernelError:
-        return None
 
 
 def _recall(memory: Path | None) -> dict[str, str]:

@@ -1,47 +1,46 @@
 """The kernel's word that nftables changed: its netlink group, and the messages on it.
 
-Formats: linux/netlink.h, linux/netfilter/nfnetlink.h and linux/netfilter/nf_tables.h. Packets that
+Packets that
 add elements to a set cause no message; a transaction ends with one that names who made it.
 """
 
 import socket
-import struct
 from collections.abc import Iterator
 
 from msgspec import Struct
 
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft_wire import FAMILY, NETLINK_NETFILTER, SUBSYSTEM, attributes, parts
 
-DATAGRAM = 131072
-"""Bytes that hold any message batch of the kernel's (nf_tables sends up to 32 KiB)."""
-
-_NETLINK_NETFILTER = 12
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP = 1
 _GROUP_NFTABLES = 7
-_SUBSYSTEM = 10
 _NEWGEN = 15
 _FLOWTABLES = frozenset({22, 24})
 """NFT_MSG_NEWFLOWTABLE and DELFLOWTABLE: one of anybody's takes packets past every table."""
 
-_HEADERS = 20  # nlmsghdr and nfgenmsg
 _TABLE_NAME = 1  # the same number in every message about a part of a table
-_GEN_PID = 2
-_TYPE_MASK = 0x3FFF
+_GEN_ID, _GEN_PID = 1, 2
+_RCVBUFFORCE = 33
 
 
-def open_events() -> socket.socket:
+def open_events(*, room: int = 0) -> socket.socket:
     """A non-blocking socket on which the kernel tells of changes in this network namespace.
+
+    Args:
+        room: bytes of messages that it keeps; 0 for as many as every socket does.
 
     Raises:
         KernelError: the kernel has no nf_tables, or refuses.
     """
     try:
-        events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     except OSError as error:
         raise _refused(error) from error
     try:
         events.setblocking(False)
+        if room:
+            events.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, room)
         events.bind((0, 0))
         events.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
     except OSError as error:
@@ -55,9 +54,11 @@ class Transactions(Struct):
 
     Attributes:
         table: the one that counts; so does a flowtable, wherever it is.
+        generation: of all tables, after the last transaction; 0 before the first.
     """
 
     table: str
+    generation: int = 0
     _touched: bool = False
 
     def feed(self, datagram: bytes) -> Iterator[int]:
@@ -65,37 +66,28 @@ class Transactions(Struct):
 
         Each by its process id.
         """
-        for kind, attributes in _messages(datagram):
+        for kind, found in _messages(datagram):
             if kind == _NEWGEN:
+                self.generation = int.from_bytes(found.get(_GEN_ID, b""))
                 if self._touched:
                     self._touched = False
-                    yield int.from_bytes(attributes.get(_GEN_PID, b""), "big")
-            elif kind in _FLOWTABLES or attributes.get(_TABLE_NAME) == self.table.encode() + b"\0":
+                    yield int.from_bytes(found.get(_GEN_PID, b""))
+            elif kind in _FLOWTABLES or found.get(_TABLE_NAME) == self.table.encode() + b"\0":
                 self._touched = True
 
 
 def _messages(datagram: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
     """Message number and attributes of each nf_tables message."""
-    start = 0
-    while start + _HEADERS <= len(datagram):
-        length, kind = struct.unpack_from("=IH", datagram, start)
-        if length < _HEADERS:
-            return
-        if kind >> 8 == _SUBSYSTEM:
-            yield kind & 0xFF, _attributes(datagram[start + _HEADERS : start + length])
-        start += (length + 3) & ~3
+    for kind, _, _, payload in parts(datagram):
+        if kind >> 8 == SUBSYSTEM:
+            yield kind & 0xFF, _attributes(payload[FAMILY.size :])
 
 
 def _attributes(payload: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    start = 0
-    while start + 4 <= len(payload):
-        length, kind = struct.unpack_from("=HH", payload, start)
-        if length < 4:  # noqa: PLR2004 - the header's own size
-            break
-        found[kind & _TYPE_MASK] = payload[start + 4 : start + length]
-        start += (length + 3) & ~3
-    return found
+    try:
+        return dict(attributes(payload))
+    except ValueError:
+        return {}
 
 
 def _refused(error: OSError) -> KernelError:

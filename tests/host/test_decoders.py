@@ -5,7 +5,6 @@ Random bytes, and real messages with a few bytes or values changed.
 
 import asyncio
 import contextlib
-import json
 import os
 import struct
 import tempfile
@@ -22,7 +21,7 @@ from vici.protocol import Message, Packet
 from ipsec_agent.core.charon_log import Said, counterpart, explain
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonError, CharonStartError, KernelError
-from ipsec_agent.host import link_events, nft_exempt, peers, rtnetlink
+from ipsec_agent.host import link_events, nft_wire, peers, rtnetlink
 from ipsec_agent.host.charon import CharonClient, said_by
 from ipsec_agent.host.essential_addresses import read_essential_addresses
 from ipsec_agent.host.ike_ports import IkePortsReader
@@ -33,7 +32,8 @@ from ipsec_agent.host.links import _matters, _RouteMarshal, default_hops, own_ad
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.netlink_wire import translated
 from ipsec_agent.host.nft_events import Transactions
-from ipsec_agent.host.nft_listing import read_flow_rules, read_flowtables, read_form, read_table
+from ipsec_agent.host.nft_image import GET_CHAIN, GET_RULE, GET_SET
+from ipsec_agent.host.nft_tables import GET_FLOWTABLES, _tables, _told
 from ipsec_agent.host.systemd import UnitState, state_of
 from ipsec_agent.host.vici_wire import ViciConnection
 from ipsec_agent.host.xfrm_messages import Kind, raw_message
@@ -42,9 +42,9 @@ from ipsec_agent.host.xfrm_records import state_of as sa_of
 from ipsec_agent.host.xfrm_stat import stats
 from tests.host import xfrm_dumps
 from tests.host.mutate import documents, messages, texts
+from tests.host.nft_tables_made import guard, packed
 from tests.host.test_ike_ports import WELL, lay
 from tests.host.test_link_records import answer, attribute, info
-from tests.host.test_nft_listing import TABLE, listing
 
 quick = settings(max_examples=120, deadline=None)
 
@@ -248,7 +248,7 @@ def test_links(datagram: bytes, namespace: int | None) -> None:
     with contextlib.suppress(OSError):
         set(link_events._renumbered(datagram))
     with contextlib.suppress(OSError):
-        nft_exempt._judge(datagram, 1)
+        nft_wire._judge(datagram, 1)
 
 
 ADDRESS = netlink(
@@ -310,15 +310,26 @@ def test_nft_events(datagrams: list[bytes]) -> None:
 # --- programs and files -----------------------------------------------------------------------
 
 
+FLOWTABLE = packed({1: b"fast\0", 2: b"f\0", 3: packed({3: packed({1: b"eth0\0"})})})
+LISTED = {
+    **{kind: guard().dumps[kind] for kind in (GET_CHAIN, GET_RULE, GET_SET)},
+    GET_FLOWTABLES: [(1, FLOWTABLE)],
+}
+COUNTING = guard().elements["clear_in4"][0]
+
+
 @settings(max_examples=400, deadline=None)
-@given(texts(json.loads(listing(*TABLE))))
-def test_nft_listing(text: str) -> None:
-    """What nft lists, and echoes; what was read has the types that it should."""
-    for read in (read_form, read_flowtables, read_flow_rules):
-        with contextlib.suppress(KernelError):
-            read(text)
-    with contextlib.suppress(KernelError):
-        table = read_table(text, {"veth1": 3})
+@given(st.sampled_from(sorted(LISTED)), st.data())
+def test_nft_tables(kind: int, data: st.DataObject) -> None:
+    """What the kernel lists of nftables; what was read has the types that it should."""
+    kernel = guard(flowtables=LISTED[GET_FLOWTABLES])
+    _, payload = data.draw(st.sampled_from(LISTED[kind]))
+    kernel.dumps[kind] = [*LISTED[kind], (1, data.draw(messages(payload)))]
+    kernel.elements = {**kernel.elements, "clear_in4": (data.draw(messages(COUNTING)),)}
+    with contextlib.suppress(KernelError), _told("reading"):
+        found = _tables(cast("Any", kernel))
+        assert found is not None
+        table = found.guard
         counted: tuple[Any, ...] = (
             *table.clear_in,
             *table.clear_out,

@@ -26,7 +26,9 @@ from ipsec_agent.core.model import DesiredGuard, LinkId
 from ipsec_agent.core.observed import Link
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
-from ipsec_agent.host.nft_listing import read_table
+from ipsec_agent.host.nft_table import guard_table
+from ipsec_agent.host.nft_tables import guard_image
+from ipsec_agent.host.nft_wire import Channel
 from tests.charon.nodes import ips, remove
 from tests.lab.namespaces import inside
 
@@ -120,9 +122,10 @@ def flow_table(*links: str, guard: Guard = GUARD) -> str:
 
 def table(ns: str) -> GuardTable:
     """The table as it is."""
-    with inside(ns):
-        links = {name: index for index, name in socket.if_nameindex()}
-    return read_table(run("nft", "-j", "list", "table", "inet", "ipsec_agent", ns=ns), links)
+    with inside(ns), Channel() as channel:
+        image = guard_image(channel)
+        assert image is not None
+        return guard_table(image, dict(socket.if_nameindex()))
 
 
 def index(ns: str, link: str) -> int:

@@ -4,16 +4,17 @@ With a flowtable it is shown in tests/lab/test_guard_flows_esp.py: not every ker
 """
 
 import socket
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from ipsec_agent.core.guard_table import mark, ruleset
+from ipsec_agent.core.model import GUARD_TABLE
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host import nft as adapter
 from ipsec_agent.host.nft import Nft
-from ipsec_agent.host.nft_listing import read_flow_rules
+from ipsec_agent.host.nft_image import read_image
+from ipsec_agent.host.nft_table import dropped as dropped_by
+from ipsec_agent.host.nft_wire import NFPROTO_NETDEV, Channel
 from tests.kernel.guard_lab import (
     A4,
     A6,
@@ -54,7 +55,10 @@ def judge(*links: str, forced: bool = False) -> None:
 
 def dropped() -> int:
     """Packets that it dropped."""
-    return read_flow_rules(run("nft", "list", "table", "netdev", "ipsec_agent", ns=A))[1]
+    with inside(A), Channel() as channel:
+        image = read_image(channel, NFPROTO_NETDEV, GUARD_TABLE, ())
+    assert image is not None
+    return dropped_by(image)
 
 
 def test_a_translated_container_is_held(below: Capture) -> None:
@@ -131,11 +135,8 @@ def test_fragments_are_the_guards(below: Capture) -> None:
     assert len(below.between(A4, B4)) == 2
 
 
-async def test_it_is_loaded_read_and_taken_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_is_loaded_read_and_taken_away() -> None:
     """Known by its mark until somebody alters it; `guard down` takes both tables away."""
-    monkeypatch.setattr(adapter, "FLOWTABLES", tmp_path)
     text = flow_table("a0", "ac0")
 
     async def stands() -> str | None:
@@ -163,11 +164,8 @@ async def test_it_is_loaded_read_and_taken_away(
     assert "ipsec_agent" not in run("nft", "list", "tables", ns=A)
 
 
-async def test_a_refused_one_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refused_one_leaves_the_old_one() -> None:
     """All of it is one transaction."""
-    monkeypatch.setattr(adapter, "FLOWTABLES", tmp_path)
     text = flow_table("a0")
     with inside(A):
         nft = Nft()

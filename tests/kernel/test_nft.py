@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.core.guard import Guard
-from ipsec_agent.core.guard_table import exempt_update, mark, ruleset
+from ipsec_agent.core.guard_table import mark, ruleset
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError
@@ -107,7 +107,7 @@ async def test_the_same_text_has_the_same_form_each_time() -> None:
 
     await nft.load(ruleset(Guard(Promise((), ()))))
     assert nft.form_of(TEXT) is None
-    await nft.load(TEXT, exempt_update([link(A, "ac0")]))
+    await nft.load(TEXT, [link(A, "ac0")])
 
     assert form == nft.form_of(TEXT)
     assert await intact(nft)
@@ -117,7 +117,7 @@ async def test_links_are_changed_without_touching_the_counters() -> None:
     """The links that are not judged come and go; a link's name does not matter."""
     nft = Nft()
     inner = link(A, "ac0")
-    await nft.load(TEXT, exempt_update([inner]))
+    await nft.load(TEXT, [inner])
     send_udp(A, A4, B4)
     # Before Linux 6.2 a link is renamed only while it is down.
     run("ip", "link", "set", "ac0", "down")
@@ -391,6 +391,6 @@ async def test_nft_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(KernelError, match="the program nft is not installed") as caught:
-        await Nft().read()
+        await Nft().load(TEXT)
 
     assert caught.value.hint == "apt install nftables, or set agent.guard: none"

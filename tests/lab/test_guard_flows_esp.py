@@ -142,7 +142,7 @@ async def test_a_connection_from_before_is_held(below: Capture) -> None:
     with container() as client, receiver(B, B4) as at_b:
         talk(client, at_b)
         with inside(A):
-            await nft.load(text, exempt_update([link(A, "ac0")]))
+            await nft.load(text, [link(A, "ac0")])
         below.packets()
         bypass(client, below)
         at_b.sendto(b"forged", MAPPED)

@@ -1,0 +1,261 @@
+"""A table of nf_tables as the kernel's own bytes: read, told from an altered one, put back.
+
+No expression is decoded but counters: two tables of one form do the same, whatever they say. The
+form is a digest of what a load can say of table, chains, sets and rules, without handles, counter
+values and what packets add by themselves. What else the kernel tells (Linux 6.14 adds the number
+of a set's elements) is no part of it. Only the parts of this one table are asked for, so that a
+foreign set of any size costs nothing.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from ipsec_agent.host.nft_wire import (
+    APPEND,
+    CREATE,
+    NFPROTO_UNSPEC,
+    Channel,
+    InterruptedDumpError,
+    Message,
+    attribute,
+    attributes,
+    joined,
+    nested,
+    text,
+)
+
+NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN, GET_CHAIN = 0, 1, 2, 3, 4
+NEW_RULE, GET_RULE, NEW_SET, GET_SET = 6, 7, 9, 10
+NEW_ELEMENTS, GET_ELEMENTS, GET_GENERATION = 12, 13, 16
+
+TABLE = 1
+"""The table's name: the same number in every message about a part of it."""
+
+RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
+SET_NAME, SET_FLAGS, SET_ID, SET_EXPRESSION, SET_EXPRESSIONS = 2, 3, 10, 17, 18
+ELEMENTS_SET, ELEMENTS, LISTED = 2, 3, 1
+ELEMENT_KEY, ELEMENT_FLAGS = 1, 3
+EXPRESSION_NAME, EXPRESSION_DATA = 1, 2
+ANONYMOUS, INTERVAL_END = 1, 1
+
+_OF_TABLE = frozenset({1, 2, 6, 7})  # name, flags, user's data, owner
+_OF_CHAIN = frozenset({1, 3, 4, 5, 7, 10, 12})  # table, name, hook, policy, type, flags, data
+_OF_RULE = frozenset({1, 2, 4, 5, 7})  # table, chain, expressions, compat, user's data
+_OF_SET = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18})
+"""All but its id, its handle, and what the kernel finds by itself."""
+
+AT_ONCE = 500
+"""Elements in one message: an attribute holds 64 KiB."""
+
+ATTEMPTS = 20
+COUNTER = "counter"
+
+Attributes = Mapping[int, bytes]
+
+
+class Image(Struct, frozen=True):
+    """A table, of one moment.
+
+    Attributes:
+        generation: of all tables, when it was read: another one after each change.
+        family: nf_tables' number.
+        elements: of the sets that were asked for and of anonymous ones, by the set's name.
+    """
+
+    generation: int
+    family: int
+    table: Attributes
+    sets: tuple[Attributes, ...]
+    chains: tuple[Attributes, ...]
+    rules: tuple[Attributes, ...]
+    elements: Mapping[str, tuple[bytes, ...]]
+
+    def form(self, fixed: Collection[str]) -> str:
+        """The digest, "" of a table without rules: nobody can tell who made that.
+
+        Args:
+            fixed: the sets whose elements belong to it.
+        """
+        if not self.rules:
+            return ""
+        digest = hashlib.sha256()
+        for kind, body in self._written(fixed):
+            digest.update(len(body).to_bytes(4) + bytes([kind]) + body)
+        return digest.hexdigest()[:32]
+
+    def replacement(self, fixed: Collection[str]) -> list[Message]:
+        """The changes that put it in the place of whatever table bears its name."""
+        name = joined({TABLE: self.table[TABLE]})
+        return [
+            (NEW_TABLE, CREATE, name),
+            (DELETE_TABLE, 0, name),
+            *(
+                (kind, CREATE | (APPEND if kind == NEW_RULE else 0), body)
+                for kind, body in self._written(fixed)
+            ),
+        ]
+
+    def _written(self, fixed: Collection[str]) -> Iterator[tuple[int, bytes]]:
+        """What a load says, in the order that a transaction needs: what is named comes first."""
+        yield NEW_TABLE, joined(self.table)
+        for number, one in enumerate(self.sets, 1):
+            yield NEW_SET, joined(_set_uncounted(one)) + attribute(SET_ID, number.to_bytes(4))
+        for one in self.sets:
+            name = name_of(one)
+            if name in fixed or is_anonymous(one):
+                for body in element_lists(self.table[TABLE], name, self.elements[name]):
+                    yield NEW_ELEMENTS, body
+        for one in self.chains:
+            yield NEW_CHAIN, joined(one)
+        for one in self.rules:
+            yield NEW_RULE, joined(_rule_uncounted(one))
+
+
+def read_image(channel: Channel, family: int, name: str, sets: Collection[str]) -> Image | None:
+    """A table as it is, None where there is none.
+
+    Args:
+        sets: those whose elements are wanted, besides anonymous ones.
+
+    Raises:
+        OSError: the kernel refuses, is late, or the tables change all the time.
+        ValueError: its answer is not understood; LookupError likewise.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            generation = _generation(channel)
+            found = _read(channel, family, name, sets, generation)
+            if generation == _generation(channel):
+                return found
+        except (InterruptedDumpError, FileNotFoundError):
+            # A set that was asked for has gone.
+            continue
+    raise TimeoutError("the tables change all the time")
+
+
+def name_of(one: Attributes) -> str:
+    """The name of a set."""
+    return _string(one[SET_NAME])
+
+
+def is_anonymous(one: Attributes) -> bool:
+    """Whether a set is part of a rule."""
+    return bool(int.from_bytes(one.get(SET_FLAGS, b"")) & ANONYMOUS)
+
+
+def chain_of(rule: Attributes) -> str:
+    """The name of a rule's chain."""
+    return _string(rule[RULE_CHAIN])
+
+
+def expressions(listed: bytes) -> Iterator[tuple[str, bytes]]:
+    """Name and data of each of a list of expressions."""
+    for _, one in attributes(listed):
+        found = dict(attributes(one))
+        yield _string(found[EXPRESSION_NAME]), found.get(EXPRESSION_DATA, b"")
+
+
+def element_lists(table: bytes, name: str, elements: Sequence[bytes]) -> Iterator[bytes]:
+    """The messages' attributes that add elements to a set, some in each.
+
+    Args:
+        table: the name of its table, as an attribute has it.
+        elements: the attributes of each.
+    """
+    of_set = attribute(TABLE, table) + text(ELEMENTS_SET, name)
+    for at in range(0, len(elements), AT_ONCE):
+        part = b"".join(nested(LISTED, one) for one in elements[at : at + AT_ONCE])
+        yield of_set + nested(ELEMENTS, part)
+
+
+def _read(
+    channel: Channel, family: int, name: str, sets: Collection[str], generation: int
+) -> Image | None:
+    of_table = text(TABLE, name)
+    try:
+        ((_, payload),) = channel.ask(GET_TABLE, of_table, family)
+    except FileNotFoundError:
+        return None
+
+    def parts(kind: int, kept: frozenset[int]) -> tuple[Attributes, ...]:
+        found = (
+            dict(attributes(payload))
+            for of, payload in channel.ask(kind, of_table, family, dump=True)
+            if of == family
+        )
+        # Of chains the kernel lists every table's.
+        return tuple(
+            {number: value for number, value in one.items() if number in kept}
+            for one in found
+            if _string(one[TABLE]) == name
+        )
+
+    found_sets = parts(GET_SET, _OF_SET)
+    return Image(
+        generation=generation,
+        family=family,
+        table={it: value for it, value in attributes(payload) if it in _OF_TABLE},
+        sets=found_sets,
+        chains=parts(GET_CHAIN, _OF_CHAIN),
+        rules=parts(GET_RULE, _OF_RULE),
+        elements={
+            name_of(one): _elements(channel, family, of_table + text(ELEMENTS_SET, name_of(one)))
+            for one in found_sets
+            if name_of(one) in sets or is_anonymous(one)
+        },
+    )
+
+
+def _elements(channel: Channel, family: int, of_set: bytes) -> tuple[bytes, ...]:
+    """What a set holds, in the order in which an interval can be added: an end before a start."""
+    found = [
+        one
+        for _, payload in channel.ask(GET_ELEMENTS, of_set, family, dump=True)
+        for _, one in attributes(dict(attributes(payload)).get(ELEMENTS, b""))
+    ]
+    return tuple(sorted(found, key=_place))
+
+
+def _place(element: bytes) -> tuple[bytes, bool]:
+    found = dict(attributes(element))
+    flags = int.from_bytes(found.get(ELEMENT_FLAGS, b""))
+    return found.get(ELEMENT_KEY, b""), not flags & INTERVAL_END
+
+
+def _generation(channel: Channel) -> int:
+    ((_, payload),) = channel.ask(GET_GENERATION, b"", NFPROTO_UNSPEC)
+    return int.from_bytes(dict(attributes(payload))[1])
+
+
+def _set_uncounted(one: Attributes) -> Attributes:
+    return {
+        number: _uncounted(value)
+        if number == SET_EXPRESSION
+        else _all_uncounted(value)
+        if number == SET_EXPRESSIONS
+        else value
+        for number, value in one.items()
+    }
+
+
+def _rule_uncounted(one: Attributes) -> Attributes:
+    return {
+        number: _all_uncounted(value) if number == RULE_EXPRESSIONS else value
+        for number, value in one.items()
+    }
+
+
+def _all_uncounted(listed: bytes) -> bytes:
+    return b"".join(attribute(number, _uncounted(one)) for number, one in attributes(listed))
+
+
+def _uncounted(expression: bytes) -> bytes:
+    """An expression; a counter without its values."""
+    name = dict(attributes(expression)).get(EXPRESSION_NAME, b"")
+    return attribute(EXPRESSION_NAME, name) if _string(name) == COUNTER else expression
+
+
+def _string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode()

@@ -1,0 +1,183 @@
+"""The guard's tables and everybody's flowtables, read from the kernel, and the guard put back.
+
+Each call works in a thread of its own, since much is read where many peers are counted.
+"""
+
+import asyncio
+import errno
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from msgspec import Struct
+
+from ipsec_agent.core.model import GUARD_TABLE, LinkId
+from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft_exempt import exemptions
+from ipsec_agent.host.nft_image import Image, read_image
+from ipsec_agent.host.nft_table import FIXED, SETS, dropped, flowtable, guard_table
+from ipsec_agent.host.nft_wire import (
+    NFPROTO_INET,
+    NFPROTO_NETDEV,
+    NFPROTO_UNSPEC,
+    Channel,
+    InterruptedDumpError,
+)
+from ipsec_agent.host.understood import NOT_UNDERSTOOD, understood
+
+GET_FLOWTABLES = 23
+ATTEMPTS = 20
+
+LACKING = (errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+"""What a kernel without nf_tables answers; linux/netfilter/nfnetlink.c."""
+
+T = TypeVar("T")
+
+
+class Tables(Struct, frozen=True):
+    """What was read.
+
+    Attributes:
+        guard: without its mark.
+        image: of the guard's table.
+        flowtables: those of anybody that have links.
+        flow_rules: form of the table beside them, None where there is none.
+        offloaded: packets that it dropped.
+    """
+
+    guard: GuardTable
+    image: Image
+    flowtables: tuple[str, ...]
+    flow_rules: str | None
+    offloaded: int
+
+
+async def read_tables() -> Tables | None:
+    """All of it, None where there is no guard.
+
+    Raises:
+        KernelError: it cannot be read.
+    """
+    return await _reading("cannot read the guard's table", _tables)
+
+
+async def read_guard() -> Image | None:
+    """The guard's table, None where there is none.
+
+    Raises:
+        KernelError: it cannot be read.
+    """
+    return await _reading("cannot read the guard's table", guard_image)
+
+
+async def read_flow_rules() -> str | None:
+    """The form of the table beside flowtables, None where there is none.
+
+    Raises:
+        KernelError: it cannot be read.
+    """
+    return await _reading("cannot read the table that filters flowtables", _flow_form)
+
+
+async def put_back(
+    image: Image, links: Sequence[LinkId], ports: Sequence[int], authors: deque[int]
+) -> bool:
+    """Replace the guard by what an image was read of; whether it is that again.
+
+    Args:
+        links: that are exempt.
+        ports: UDP ports of the tunnels among them.
+        authors: is told who does it, as the kernel names it: by the thread.
+    """
+
+    def put(channel: Channel) -> Image | None:
+        authors.append(threading.get_native_id())
+        channel.perform([*image.replacement(FIXED), *exemptions(links, ports)])
+        return guard_image(channel)
+
+    try:
+        found = await asyncio.to_thread(_with, Channel(), put)
+    except (OSError, *NOT_UNDERSTOOD):
+        # nft tries again, and says what is wrong.
+        return False
+    return found is not None and found.form(FIXED) == image.form(FIXED)
+
+
+def guard_image(channel: Channel) -> Image | None:
+    """The guard's table, None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS)
+
+
+def _tables(channel: Channel) -> Tables | None:
+    image = guard_image(channel)
+    if image is None:
+        return None
+    names = dict(socket.if_nameindex())
+    rules = _flow_image(channel)
+    return Tables(
+        guard=guard_table(image, names),
+        image=image,
+        flowtables=_flowtables(channel),
+        flow_rules=rules.form(FIXED) if rules else None,
+        offloaded=dropped(rules) if rules else 0,
+    )
+
+
+def _flow_image(channel: Channel) -> Image | None:
+    return read_image(channel, NFPROTO_NETDEV, GUARD_TABLE, FIXED)
+
+
+def _flow_form(channel: Channel) -> str | None:
+    rules = _flow_image(channel)
+    return rules.form(FIXED) if rules else None
+
+
+def _flowtables(channel: Channel) -> tuple[str, ...]:
+    for _ in range(ATTEMPTS):
+        try:
+            listed = list(channel.ask(GET_FLOWTABLES, b"", NFPROTO_UNSPEC, dump=True))
+        except InterruptedDumpError:
+            continue
+        return tuple(filter(None, (flowtable(family, payload) for family, payload in listed)))
+    raise TimeoutError("the flowtables change all the time")
+
+
+async def _reading(doing: str, read: Callable[[Channel], T]) -> T:
+    with _told(doing):
+        # Of this thread's network namespace.
+        return await asyncio.to_thread(_with, Channel(), read)
+
+
+def _with(channel: Channel, work: Callable[[Channel], T]) -> T:
+    with channel:
+        return work(channel)
+
+
+@contextmanager
+def _told(doing: str) -> Iterator[None]:
+    try:
+        with understood(lambda error: OSError(errno.EBADMSG, f"not understood: {error}")):
+            yield
+    except OSError as error:
+        raise _refused(doing, error) from error
+
+
+def _refused(doing: str, error: OSError) -> KernelError:
+    code, hint = error.errno or 0, ""
+    if code == errno.EPERM:
+        hint = "run as root, or with the capability CAP_NET_ADMIN"
+    elif code in LACKING:
+        code = errno.EOPNOTSUPP
+        hint = "this kernel lacks nf_tables: run `modprobe nf_tables`, or set agent.guard: none"
+    elif isinstance(error, TimeoutError):
+        code = errno.ETIMEDOUT
+        hint = "the machine is overloaded; the agent tries again"
+    return KernelError(f"{doing}: {error.strerror or error}", code=code, hint=hint)
