@@ -224,7 +224,7 @@ class KernelPart:
 
         def renamed() -> None:
             nonlocal names
-            # A reading of the table names links, and of many counted peers it takes its time.
+            # A reading of the table names links; with many counted peers it takes its time.
             if (now := socket.if_nameindex()) != names:
                 names = now
                 self._table.outdated()

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -83,7 +83,7 @@ class Nft:
         await self._succeed("the guard's table does not load", text, "-c")
 
     async def load(
-        self, text: str, exempt: Iterable[LinkId] = (), ports: Iterable[int] = ()
+        self, text: str, exempt: Sequence[LinkId] = (), ports: Sequence[int] = ()
     ) -> None:
         """Put a table in the place of the old one, all in one transaction.
 
@@ -95,19 +95,18 @@ class Nft:
         Raises:
             KernelError: it does not load, and the old one stays; or nft is not installed.
         """
-        links, numbers = tuple(exempt), tuple(ports)
         known = self._image
         if (
             known is not None
             and known[0] == mark(text)
-            and await put_back(known[1], links, numbers, self._own)
+            and await put_back(known[1], exempt, ports, self._own)
         ):
             return
         self._image = None
+        # A closed table has no sets for them.
+        links = exempt_update(exempt, ports) if exempt or ports else ""
         with open_events(room=_ROOM) as events:
-            made = await self._succeed(
-                "the guard's table does not load", text + exempt_update(links, numbers)
-            )
+            made = await self._succeed("the guard's table does not load", text + links)
             image = await read_guard()
             alone = image is not None and await self._alone(events, made, image.generation)
         form = image.form(FIXED) if image is not None and alone else ""

@@ -50,7 +50,7 @@ AT_ONCE = 500
 """Elements in one message: an attribute holds 64 KiB."""
 
 ATTEMPTS = 20
-COUNTER = "counter"
+COUNTER = b"counter\0"
 
 Attributes = Mapping[int, bytes]
 
@@ -150,11 +150,14 @@ def chain_of(rule: Attributes) -> str:
     return _string(rule[RULE_CHAIN])
 
 
-def expressions(listed: bytes) -> Iterator[tuple[str, bytes]]:
-    """Name and data of each of a list of expressions."""
-    for _, one in attributes(listed):
-        found = dict(attributes(one))
-        yield _string(found[EXPRESSION_NAME]), found.get(EXPRESSION_DATA, b"")
+def counters(listed: bytes) -> Iterator[bytes]:
+    """The data of each counter in a list of expressions."""
+    # Most have none, and need not be taken apart.
+    if COUNTER in listed:
+        for _, one in attributes(listed):
+            found = dict(attributes(one))
+            if found[EXPRESSION_NAME] == COUNTER:
+                yield found[EXPRESSION_DATA]
 
 
 def element_lists(table: bytes, name: str, elements: Sequence[bytes]) -> Iterator[bytes]:
@@ -248,13 +251,15 @@ def _rule_uncounted(one: Attributes) -> Attributes:
 
 
 def _all_uncounted(listed: bytes) -> bytes:
+    if COUNTER not in listed:
+        return listed
     return b"".join(attribute(number, _uncounted(one)) for number, one in attributes(listed))
 
 
 def _uncounted(expression: bytes) -> bytes:
     """An expression; a counter without its values."""
-    name = dict(attributes(expression)).get(EXPRESSION_NAME, b"")
-    return attribute(EXPRESSION_NAME, name) if _string(name) == COUNTER else expression
+    counts = dict(attributes(expression)).get(EXPRESSION_NAME) == COUNTER
+    return attribute(EXPRESSION_NAME, COUNTER) if counts else expression
 
 
 def _string(value: bytes) -> str:

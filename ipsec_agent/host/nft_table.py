@@ -11,12 +11,11 @@ from ipaddress import ip_address
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.host.nft_image import (
-    COUNTER,
     EXPRESSION_DATA,
     RULE_EXPRESSIONS,
     Image,
     chain_of,
-    expressions,
+    counters,
     name_of,
 )
 from ipsec_agent.host.nft_wire import attributes
@@ -107,10 +106,9 @@ def _drops(image: Image) -> dict[str, int]:
     """Packets that the counters of each chain's rules have counted."""
     found: dict[str, int] = {}
     for rule in image.rules:
-        for name, data in expressions(rule.get(RULE_EXPRESSIONS, b"")):
-            if name == COUNTER:
-                chain = chain_of(rule)
-                found[chain] = found.get(chain, 0) + _counts(data)[0]
+        for data in counters(rule.get(RULE_EXPRESSIONS, b"")):
+            chain = chain_of(rule)
+            found[chain] = found.get(chain, 0) + _counts(data)[0]
     return found
 
 
@@ -155,9 +153,7 @@ def _counted(image: Image, name: str) -> Iterator[tuple[bytes, int, int, int]]:
 def _element_counts(element: dict[int, bytes]) -> Iterator[tuple[int, int]]:
     if _EXPRESSION in element:
         yield _counts(dict(attributes(element[_EXPRESSION]))[EXPRESSION_DATA])
-    for name, data in expressions(element.get(_EXPRESSIONS, b"")):
-        if name == COUNTER:
-            yield _counts(data)
+    yield from map(_counts, counters(element.get(_EXPRESSIONS, b"")))
     yield 0, 0
 
 

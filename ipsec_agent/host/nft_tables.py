@@ -96,7 +96,8 @@ async def put_back(
 
     def put(channel: Channel) -> Image | None:
         authors.append(threading.get_native_id())
-        channel.perform([*image.replacement(FIXED), *exemptions(links, ports)])
+        more = exemptions(links, ports) if links or ports else ()
+        channel.perform([*image.replacement(FIXED), *more])
         return guard_image(channel)
 
     try:

@@ -89,7 +89,9 @@ ALTERED = {
         )
     },
     **{
-        f"a set's {what}": with_dump(10, (1, packed(a_set("outside4", 4, 0, **other))), *SETS_OF[1:])
+        f"a set's {what}": with_dump(
+            10, (1, packed(a_set("outside4", 4, 0, **other))), *SETS_OF[1:]
+        )
         for what, other in (
             ("size", {"a9": b"\x08\0\x01\0\0\0\0\1"}), ("policy", {"a8": big(1)}),
             ("data", {"a6": big(1)}), ("expression", {"a17": counter(0)}),
