@@ -18,7 +18,9 @@ from ipsec_agent.cli import main
 from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard_table import exempt_update
+from ipsec_agent.guard_status import EXIT, TableState
 from ipsec_agent.host.control import serve_control
+from ipsec_agent.host.saved_guard import NAME
 from tests.certificates import make_ca, make_leaf
 from tests.kernel.guard_lab import (
     A4,
@@ -304,7 +306,7 @@ def test_the_operators_own_session_is_a_refusal(config: Path) -> None:
     assert by_ssh(config, terminal=False).returncode == 0
 
 
-@pytest.mark.parametrize("action", ["up", "down", "status"])
+@pytest.mark.parametrize("action", ["up", "down"])
 def test_without_nft(
     config: Path,
     capsys: pytest.CaptureFixture[str],
@@ -322,6 +324,18 @@ def test_without_nft(
         "  hint: apt install nftables, or set agent.guard: none\n"
     )
     assert not (config.parent / "state").exists()
+
+
+def test_status_without_nft(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the kernel is read without it, and told from what was altered."""
+    assert guard("up", config) == 0
+    (config.parent / "state" / NAME).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ipsec_agent.host.nft.find_program", lambda _: None)
+        assert guard("status", config) == EXIT[TableState.UP]
+        run("nft", "flush chain inet ipsec_agent out", ns=A)
+        assert guard("status", config) == EXIT[TableState.ALTERED]
 
 
 def test_a_disk_that_is_full_does_not_hold_up_the_guard(
