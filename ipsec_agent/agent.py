@@ -99,7 +99,7 @@ class Agent:
             group.create_task(self._until_stopped(), name="stop")
 
     async def _watch(self) -> None:
-        await self._machine.watch(self._loop.wake.set, self._heard)
+        await self._machine.watch(self._loop.heard, self._heard)
 
     async def _until_stopped(self) -> None:
         await self._stop.wait()
@@ -130,7 +130,7 @@ class Agent:
 
     def _heard(self, said: Said) -> None:
         if self._loop.reporter.heard(said, time.time()):
-            self._loop.wake.set()
+            self._loop.heard()
 
     @contextlib.contextmanager
     def _signals(self) -> Any:
@@ -197,13 +197,15 @@ class Agent:
         return tuple(warnings)
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        if self._loop.snapshot is None:
+        look = await self._loop.look()
+        if look.snapshot is None:
             return {"status": {"schema": 1, "state": "starting", "healthy": False, "problems": []}}
-        return {"status": document(self._loop.snapshot)}
+        return {"status": document(look.snapshot, look.age)}
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
-        since = time.monotonic() - self._pass_ended
-        return health_answer(self._loop.config, self._loop.snapshot, since)
+        config = self._loop.config
+        look = await self._loop.look(within=config.agent.interval)
+        return health_answer(config, look.snapshot, time.monotonic() - self._pass_ended)
 
     async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
         warnings = await self._take_config()

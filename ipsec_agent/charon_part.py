@@ -114,6 +114,10 @@ class CharonPart:
         """Take another config; charon itself gets to know of it by the steps of a plan."""
         self._config = config
 
+    def outdate(self) -> None:
+        """Keep nothing for the next look of who has IKE's ports."""
+        self._ports.outdate()
+
     def readings(self) -> tuple[Reading, ...]:
         """What is read, in this order: what follows the first tells of the process it found."""
         return (

@@ -35,6 +35,13 @@ class TableState(enum.StrEnum):
     CLOSED = "closed"
 
 
+class ClosedBy(enum.StrEnum):
+    """Who has closed this VM."""
+
+    BOOT = "boot"
+    HAND = "hand"
+
+
 class Saved(enum.StrEnum):
     """What the next boot loads."""
 
@@ -51,6 +58,7 @@ class GuardStatus(Struct, frozen=True):
     """What was found.
 
     Attributes:
+        closed_by: None while the table is no closed one.
         current: whether this is the config's table, None without a valid config.
         notes: what an operator should know or do, as sentences.
     """
@@ -60,6 +68,7 @@ class GuardStatus(Struct, frozen=True):
     current: bool | None
     saved: Saved
     notes: tuple[str, ...]
+    closed_by: ClosedBy | None = None
 
 
 def lockouts_here(config: Config) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
@@ -100,11 +109,12 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
     state = _state(table)
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
-    if table is not None and table.closed:
+    closed_by = _closed_by(table)
+    if closed_by is not None:
         notes.append(
             "the saved table did not load at boot, so only SSH and IPsec pass:"
             " run `ipsec-agent guard up`"
-            if table.mark == mark(CLOSED)
+            if closed_by is ClosedBy.BOOT
             else "`guard up --closed` has closed this VM, or the table was changed since: correct"
             " the config and start the agent, or run `ipsec-agent guard up`"
         )
@@ -115,7 +125,7 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
         f" delete the rules with `flow add`, then run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]
-    return GuardStatus(state, table, current, saved, tuple(dict.fromkeys(notes)))
+    return GuardStatus(state, table, current, saved, tuple(dict.fromkeys(notes)), closed_by)
 
 
 async def _saved(nft: Nft, kept: str | None, path: Path, notes: list[str]) -> Saved:
@@ -150,6 +160,13 @@ def _state(table: GuardTable | None) -> TableState:
     if table.closed:
         return TableState.CLOSED
     return TableState.UP if table.mark else TableState.ALTERED
+
+
+def _closed_by(table: GuardTable | None) -> ClosedBy | None:
+    """The table of a boot is always the same; `guard up --closed` adds what this VM needs."""
+    if table is None or not table.closed:
+        return None
+    return ClosedBy.BOOT if table.mark == mark(CLOSED) else ClosedBy.HAND
 
 
 def _current(table: GuardTable | None, wanted: str | None) -> bool:
@@ -207,6 +224,7 @@ def document(found: GuardStatus, path: Path, because: Mapping[str, str]) -> dict
     return {
         "schema": 1,
         "state": found.state.value,
+        "closed_by": found.closed_by,
         "matches_config": found.current,
         "exempt": [link.name for link in exempt],
         "inside": [

@@ -84,6 +84,11 @@ class KernelPart:
         """Take another config."""
         self._config = config
 
+    def outdate(self) -> None:
+        """Keep neither the guard's counters nor the switches for the next look."""
+        self._table.outdated()
+        self._switches.outdate()
+
     def readings(self) -> tuple[tuple[Reading, ...], ...]:
         """What is read at any time; within each chain, one after the other."""
         return (

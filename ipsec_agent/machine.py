@@ -36,6 +36,11 @@ class Machine:
         self._charon.adopt(config)
         self._kernel.adopt(config)
 
+    def outdate(self) -> None:
+        """Keep nothing for the next look of what changes without an event."""
+        self._charon.outdate()
+        self._kernel.outdate()
+
     async def observe(self) -> Observed:
         """Read everything once.
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import structlog
+from msgspec import Struct
 
 from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
@@ -46,7 +47,22 @@ GUARD_LOOK = 0.25
 """Seconds between looks at the guard while something waits for charon; one that no event has told
 of costs nothing."""
 
+LOOK_WAIT = 1.0
+"""Seconds that a question waits for a look of its own; a charon that hangs holds a pass longer."""
+
 T = TypeVar("T")
+
+
+class Look(Struct, frozen=True):
+    """The answer to a question.
+
+    Attributes:
+        snapshot: None before the first pass has ended.
+        age: seconds from the look to the question; 0 where it was taken after it.
+    """
+
+    snapshot: Snapshot | None
+    age: float = 0.0
 
 
 class Host(Protocol):
@@ -69,6 +85,9 @@ class Host(Protocol):
             AgentError: it does not load.
         """
 
+    def outdate(self) -> None:
+        """Keep nothing for the next look of what changes without an event."""
+
     def adopt(self, config: Config) -> None:
         """Take another config."""
 
@@ -77,7 +96,7 @@ class Reconciler:
     """Keeps the VM as the config wants it.
 
     Attributes:
-        wake: set by events, which carry nothing else.
+        wake: has the loop begin a pass.
         config: the config in force.
         snapshot: what the newest pass saw; None before the first.
         reporter: turns passes into the snapshot.
@@ -114,7 +133,9 @@ class Reconciler:
         self._desired = unplaced(config, lowered=False)
         self._wished_by: tuple[Config, NetworkFacts, bool] | None = None
         self._failures: dict[str, AgentError] = {}
-        self._retry = RETRY_FIRST
+        self._retry, self._retry_at = RETRY_FIRST, 0.0
+        self._only_asked = False
+        self._looking = self._looked = 0.0
         self._begun = self._ended = 0
         self._change = asyncio.Condition()
         self._passing = asyncio.Lock()
@@ -129,28 +150,32 @@ class Reconciler:
         self._host.adopt(config)
         self._settled = False
         self._budget = Budget()
-        self.wake.set()
+        self.heard()
 
     def lower_guard(self, *, lowered: bool) -> None:
         """Take the guard down, until `guard up` or the agent's next start."""
         self.guard_lowered = lowered
         self._settled = False
+        self.heard()
+
+    def heard(self) -> None:
+        """Something has happened: look again, and try again what failed."""
+        self._only_asked = False
         self.wake.set()
 
     async def run(self) -> None:
         """Run passes until cancelled."""
-        clock = asyncio.get_running_loop().time
         while True:
-            began = clock()
+            began = _now()
             await self.one_pass()
-            ended = clock()
+            ended = _now()
             try:
                 async with asyncio.timeout(self._pause()):
                     await self.wake.wait()
             except TimeoutError:
                 continue
             rest = min(max(ended - began, BURST), BURST_MOST)
-            await asyncio.sleep(max(0.0, ended + rest - clock()))
+            await asyncio.sleep(max(0.0, ended + rest - _now()))
 
     @contextlib.asynccontextmanager
     async def halted(self) -> AsyncIterator[None]:
@@ -160,16 +185,35 @@ class Reconciler:
 
     async def passed(self) -> Snapshot:
         """Wake the loop, and wait for the end of a pass that began after this call."""
-        number = self._begun + 1
-        self.wake.set()
-        async with self._change:
-            await self._change.wait_for(lambda: self._ended >= number)
+        self.heard()
+        await self._pass_after(self._begun)
         assert self.snapshot is not None  # noqa: S101 - a pass has ended
         return self.snapshot
 
+    async def look(self, within: float = 0.0) -> Look:
+        """A look that was taken after this call, or at most so many seconds before it.
+
+        All who wait share a pass. After LOOK_WAIT it is the last look, however old.
+        """
+        asked = _now()
+        if self.snapshot is None or asked - self._looked > within:
+            self._host.outdate()
+            # An event that has woken the loop already remains one.
+            self._only_asked = self._only_asked or not self.wake.is_set()
+            self.wake.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_WAIT):
+                    await self._pass_after(self._begun)
+        return Look(self.snapshot, max(0.0, asked - self._looked) if self.snapshot else 0.0)
+
+    async def _pass_after(self, number: int) -> None:
+        async with self._change:
+            await self._change.wait_for(lambda: self._ended > number)
+
     def _pause(self) -> float:
         unread = self.snapshot.observed.unreadable if self.snapshot else ()
-        pause = self._retry if self._failures or unread else self.config.agent.interval
+        retry = max(0.0, self._retry_at - _now())
+        pause = retry if self._failures or unread else self.config.agent.interval
         pause = min(pause, max(self.reporter.due, RETRY_FIRST))
         waiting = self._budget.wait()
         if waiting:
@@ -184,32 +228,47 @@ class Reconciler:
     async def _pass(self) -> Snapshot:
         self.wake.clear()
         self._begun += 1
-        self._failures = {}
+        # However often somebody asks, what failed is tried again when its time has come.
+        early = self._only_asked and _now() < self._retry_at
+        held, self._failures = self._failures if early else {}, {}
+        self._only_asked = False
         done: list[str] = []
         told: dict[Lie, None] = {}
         unsafe: dict[str, Unsafe] = {}
-        drift = Drift(self._desired, await self._guarding(self._host.observe(), done))
+        drift = Drift(self._desired, await self._observe(done))
         self._budget = self._budget.at(drift.observed.time)
         for _ in range(ROUNDS):
             self._decide(drift.observed)
             drift = Drift(self._desired, drift.observed)
             # What is ended in this pass is not there any more when it reports.
             told |= dict.fromkeys(lies(drift))
-            steps = self._safe(plan(drift), unsafe)
+            steps = self._due(self._safe(plan(drift), unsafe), held)
             affordable = self._budget.allowed(steps)
             if self._settled:
                 self._budget = self._budget.spent(affordable)
             if not affordable:
                 break
             going_on = await self._act(affordable, done)
-            drift = Drift(self._desired, await self._guarding(self._host.observe(), done))
+            drift = Drift(self._desired, await self._observe(done))
             if not going_on:
                 break
         # What a new config asked for had this pass; from now on it is repair.
         self._settled = True
-        failed = self._failures or drift.observed.unreadable
-        self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
+        if not early:
+            failed = self._failures or drift.observed.unreadable
+            self._retry = min(self._retry * 2, RETRY_MOST) if failed else RETRY_FIRST
+            self._retry_at = _now() + self._retry
         return await self._report(drift, done, tuple(told), tuple(unsafe.values()))
+
+    async def _observe(self, done: list[str]) -> Observed:
+        self._looking = _now()
+        return await self._guarding(self._host.observe(), done)
+
+    def _due(self, steps: tuple[Step, ...], held: dict[str, AgentError]) -> tuple[Step, ...]:
+        """The steps without those that failed, and are not yet to be tried again."""
+        later = {name: held[name] for name in map(str, steps) if name in held} if held else {}
+        self._failures |= later
+        return tuple(step for step in steps if str(step) not in later) if later else steps
 
     def _safe(self, steps: tuple[Step, ...], unsafe: dict[str, Unsafe]) -> tuple[Step, ...]:
         """The steps of a plan without those that would open what was closed, which are noted."""
@@ -316,8 +375,14 @@ class Reconciler:
                 essential=self.essential,
             )
         )
+        self._looked = self._looking
         self._finished(self.snapshot)
         async with self._change:
             self._ended = self._begun
             self._change.notify_all()
         return self.snapshot
+
+
+def _now() -> float:
+    """Seconds of the loop's clock."""
+    return asyncio.get_running_loop().time()

@@ -110,6 +110,7 @@ class FakeMachine:
         self.calls: list[str] = []
         self.fail_at: int | None = None
         self.refuses_to_start = False
+        self.outdated = 0
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -154,6 +155,9 @@ class FakeMachine:
 
     def adopt(self, config: Config) -> None:
         pass
+
+    def outdate(self) -> None:
+        self.outdated += 1
 
     async def restore_guard(self, guard: DesiredGuard) -> bool:
         if self.table is not None and self.table.mark == guard.mark:

@@ -23,7 +23,7 @@ from ipsec_agent.core.manifest.parser import PERIODS, PROPERTIES, parse
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.xfrm_counters import MEANINGS, code
 from ipsec_agent.core.status import State, document, guard_counters
-from ipsec_agent.guard_status import GuardStatus, Saved, TableState
+from ipsec_agent.guard_status import ClosedBy, GuardStatus, Saved, TableState
 from ipsec_agent.guard_status import document as guard_status_document
 from ipsec_agent.verbs.plan import document as plan_document
 from tests.certificates import make_ca, make_leaf
@@ -187,7 +187,7 @@ def test_guard_status_keys() -> None:
     assert rows(page("status.md"), "## `guard status --json`") == set(seen) - set(
         guard_counters(None)
     )
-    for word in (*TableState, *Saved):
+    for word in (*TableState, *Saved, *ClosedBy):
         assert f"`{word}`" in page("status.md")
 
 

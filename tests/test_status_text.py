@@ -34,6 +34,15 @@ def test_healthy() -> None:
     ) in shown
 
 
+def test_the_age_of_the_last_look() -> None:
+    """Where it is not of now, the first line says so, and no age is too short for that."""
+    now = snapshot(with_sa(VM))
+
+    for age, says in ((0.02, "1 s"), (4.3, "4 s"), (300, "5 min")):
+        first = text(document(now, age)).splitlines()[0]
+        assert first == f"ipsec-agent 0: running, healthy, as of {says} ago"
+
+
 def test_problem() -> None:
     """A problem says how long it stands and what to do."""
     memory = VM.but(charon=None, time=NOW - 300).assess().memory

@@ -1,6 +1,7 @@
 """The status document: what `status --json` prints. A stable interface, versioned by `schema`."""
 
 import enum
+import math
 from typing import Any
 
 from msgspec import Struct
@@ -70,8 +71,12 @@ class Snapshot(Struct, frozen=True):
         return guard_state(self.config, self.desired, self.observed, lowered=self.guard_lowered)
 
 
-def document(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as JSON's types."""
+def document(snapshot: Snapshot, age: float = 0.0) -> dict[str, Any]:
+    """The snapshot as JSON's types.
+
+    Args:
+        age: seconds from the look to the question, 0 where it was taken after it.
+    """
     desired, observed = snapshot.desired, snapshot.observed
     missing, foreign = snapshot.drift.missing, snapshot.drift.foreign
     return {
@@ -79,6 +84,8 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "version": snapshot.version,
         "pid": snapshot.pid,
         "time": observed.time,
+        # Never 0 for a look of before the question.
+        "age": math.ceil(age * 10) / 10,
         "passes": snapshot.passes,
         "state": snapshot.state.value,
         "healthy": snapshot.healthy,

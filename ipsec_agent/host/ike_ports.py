@@ -80,6 +80,10 @@ class IkePortsReader:
         self._found = self._look(process)
         return self._found
 
+    def outdate(self) -> None:
+        """Keep no reading."""
+        self._read = -math.inf
+
     def changed(self) -> bool:
         """Whether what was amiss in the newest reading is otherwise now."""
         # Without a charon there is none to be started again.

@@ -44,6 +44,10 @@ class SwitchesReader:
             self._found = tuple(self._look())
         return self._found
 
+    def outdate(self) -> None:
+        """Keep no reading."""
+        self._read = -math.inf
+
     def _look(self) -> Iterator[Switch]:
         for family, kind in SETTINGS:
             # A family that this kernel does not have has no such directory, and a link may go.

@@ -34,11 +34,13 @@ COUNTED = {
 GUARD_STATES = {
     "missing": "DOWN: no table is loaded",
     "altered": "ALTERED: the table is not the one that was loaded",
-    "closed": "CLOSED: the saved table did not load at boot",
+    "closed": "CLOSED: by `ipsec-agent guard up --closed`, or the table was changed since",
     "lowered": "DOWN: taken down by `ipsec-agent guard down`",
     "none": "none (agent.guard: none)",
 }
 """The guard's states as a person reads them; `up` is `up`."""
+
+CLOSED_AT_BOOT = "CLOSED: the saved table did not load at boot"
 
 NO_TABLE = ("missing", "lowered", "none")
 
@@ -81,7 +83,9 @@ def _once(arguments: argparse.Namespace) -> int:
 def text(status: dict[str, Any]) -> str:
     """The status for a person."""
     health = "healthy" if status["healthy"] else "NOT HEALTHY"
-    lines = [f"ipsec-agent {status.get('version', '')}: {status['state']}, {health}"]
+    age = status.get("age", 0)
+    then = f", as of {_long(max(age, 1))} ago" if age else ""
+    lines = [f"ipsec-agent {status.get('version', '')}: {status['state']}, {health}{then}"]
     for problem in status["problems"]:
         lasts = _long(status.get("time", problem["since"]) - problem["since"])
         lines.append(f"  {problem['severity'].upper()} {problem['code']}: {problem['message']}")
@@ -133,6 +137,8 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
     if guard is None:
         return []
     state = GUARD_STATES.get(guard["state"], guard["state"])
+    if guard.get("closed_by") == "boot":
+        state = CLOSED_AT_BOOT
     lines = [f"guard      {state}"]
     if guard["state"] not in NO_TABLE:
         lines[0] += f", dropped {guard['dropped_in']} in, {guard['dropped_out']} out"

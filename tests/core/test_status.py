@@ -50,9 +50,9 @@ def states(out: int, back: int, *, used: int = 0) -> tuple[SecurityAssociation, 
 def test_keys() -> None:
     """The interface: what other programs may count on, all of it present at any time."""
     keys = {
-        "schema", "version", "pid", "time", "passes", "state", "healthy", "problems", "address",
-        "addresses", "role", "notes", "charon", "connections", "peers", "policies", "guard",
-        "counters", "certificates", "links", "inside",
+        "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
+        "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
+        "guard", "counters", "certificates", "links", "inside",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys

@@ -117,6 +117,9 @@ class NoCharon:
     def adopt(self, config: Config) -> None:
         """Nothing here depends on it."""
 
+    def outdate(self) -> None:
+        """Nothing is kept."""
+
     def readings(self) -> tuple[Reading, ...]:
         """None runs."""
         return ()
@@ -164,7 +167,7 @@ async def agent(tmp_path: Path, **section: object) -> AsyncIterator[Agent]:
         kernel = Kernel(made, xfrm, links, Nft())
         machine = Machine(cast("CharonPart", NoCharon()), kernel)
         loop = Reconciler(machine, made, lambda _: None)
-        listening = asyncio.create_task(kernel.watch(loop.wake.set))
+        listening = asyncio.create_task(kernel.watch(loop.heard))
         running = asyncio.create_task(loop.run())
         try:
             running_agent = Agent(loop)

@@ -124,6 +124,9 @@ def test_status_of_each_state(config: Path, capsys: pytest.CaptureFixture[str]) 
     send_udp(A, A4, B4)
     code, shown = told(capsys, config)
     assert (code, shown["state"], shown["dropped_out"]) == (1, "closed", 1)
+    assert shown["closed_by"] == "boot"
+    guard("status", config)
+    assert "guard      CLOSED: the saved table did not load at boot" in capsys.readouterr().out
 
 
 def test_a_table_loaded_at_boot_is_known(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +226,9 @@ def test_closed_without_a_config(
     assert not send_udp(A, A4, PLAIN4)
     assert not (config.parent / "state").exists()
     code, shown = told(capsys, config)
-    assert (code, shown["state"]) == (1, "closed")
+    assert (code, shown["state"], shown["closed_by"]) == (1, "closed", "hand")
+    guard("status", config)
+    assert "guard      CLOSED: by `ipsec-agent guard up --closed`, or" in capsys.readouterr().out
     assert any("`guard up --closed` has closed this VM" in note for note in shown["notes"])
     config.write_text(good)
     assert guard("up", config) == 0

@@ -118,6 +118,17 @@ async def test_nothing_is_read_twice(machine: Run, tmp_path: Path) -> None:
         assert it.readings == {"network": 1, "guard": 1}
 
 
+async def test_a_question_has_its_own_counters(machine: Run, tmp_path: Path) -> None:
+    """No event tells of a packet, so the guard is read again; links are not."""
+    async with kept(tmp_path) as it:
+        for _ in range(2):
+            assert await it.mtu("v0") == 1500
+            assert await it.mark() == ""
+            it.part.outdate()
+
+        assert it.readings == {"network": 1, "guard": 2}
+
+
 async def test_what_others_change_is_read(machine: Run, tmp_path: Path) -> None:
     """By the event, and at once; a link's name stands in the guard's listing, too."""
     async with kept(tmp_path) as it:
