@@ -41,11 +41,7 @@ from ipsec_agent.errors import (
 )
 from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
-from ipsec_agent.host.charon_start import (
-    locate_program,
-    start_charon,
-    start_charon_unit,
-)
+from ipsec_agent.host.charon_start import locate_program, start_charon, start_charon_unit
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
