@@ -14,7 +14,7 @@ ESP, through IPsec, as IKE or as neighbour discovery; anything else is counted a
   leaves by. Any other own address is one that a program has chosen (bind, IP_PKTINFO, ::1), or that
   masquerade takes while the uplink has none (inet_select_addr in devinet.c of the kernel), and
   IPV6_FREEBIND lets a program send from one that no link has. What leaves so is clear traffic, too,
-  unless a no-ipsec subnet has that address (the sets `listed`). Dropped before conntrack has
+  unless it is an own address in a no-ipsec subnet (the sets `listed`). Dropped before conntrack has
   confirmed it, it leaves no mapping behind that would outlive the uplink's return. A socket tells
   what was sent here; the input link does not, since a bridge's packets have none (br_netfilter).
 - A dual-stack socket takes ::ffff:a.b.c.d in an IPv6 header for the IPv4 peer, and a source route
@@ -318,16 +318,15 @@ def _judge(family: Family, enforce: bool) -> Iterable[str]:
 def _unlisted(family: Family, enforce: bool) -> Iterable[str]:
     """What leaves from an address in no list to one that is encrypted."""
     version, ip = family.version, family.ip
-    misplaced = (
-        f"{ip} saddr != @listed{version} fib saddr . oif type != local goto misplaced{version}"
-    )
+    own = f"{ip} saddr != @listed{version} fib saddr . oif type != local"
+    misplaced = f"goto misplaced{version}"
     untranslated = f"update @untranslated{version} {{ {ip} saddr }}"
     yield _clear(f"misplaced{version}", "out", f"{ip} saddr", enforce)
     yield block(
         f"chain unlisted{version}",
         [
-            f"fib saddr type local {misplaced}",
-            f"meta skuid >= 0 {misplaced}",
+            f"fib saddr type local {own} {misplaced}",
+            f"meta skuid >= 0 fib saddr type != local {misplaced}",
             f"{family.routed}oif . oifname != @exempt {untranslated}",
         ],
     )

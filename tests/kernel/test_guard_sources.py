@@ -35,12 +35,30 @@ from tests.kernel.guard_lab import (
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("guarded")]
 
 GATE6, LO4, LO6, NOBODYS = "fd88::1", "192.168.79.1", "fd79::1", "fd99::9"
+LISTED_NOBODYS = "fd77:9::77"
+"""In a no-ipsec subnet."""
+
 FREEBIND = """
 import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
 s.bind((sys.argv[1], 0))
 s.sendto(b"clear", (sys.argv[2], 9))
+"""
+FREEBIND_STREAM = """
+import socket, sys
+s = socket.socket(socket.AF_INET6)
+s.settimeout(0.3)
+s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+s.bind((sys.argv[1], 0))
+try: s.connect((sys.argv[2], 9))
+except ConnectionRefusedError: pass
+"""
+PKTINFO_FREEBIND = """
+import socket, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+s.sendmsg([b"clear"], [(41, 50, bytes.fromhex(sys.argv[3]))], 0, (sys.argv[2], 9))
 """
 PKTINFO = """
 import socket, sys
@@ -143,6 +161,32 @@ def test_a_listed_source_speaks_clear(wire: Capture, source: str, target: str) -
 
     assert send(BIND, source, target)
     assert len(wire.between(source, target)) == 1
+
+
+@pytest.mark.parametrize("code", [FREEBIND, FREEBIND_STREAM, PKTINFO_FREEBIND])
+def test_a_listed_source_that_this_vm_does_not_have(wire: Capture, code: str) -> None:
+    """A program chose it: also in a no-ipsec subnet nobody else's address speaks from here."""
+    send(code, LISTED_NOBODYS, B6)
+    assert len(wire.between(LISTED_NOBODYS, B6)) == 1, "it leaves without a guard"
+    load(A)
+
+    assert not send(code, LISTED_NOBODYS, B6)
+
+    assert not wire.between(LISTED_NOBODYS, B6)
+    assert [str(peer.address) for peer in table(A).misplaced] == [LISTED_NOBODYS]
+
+
+def test_a_listed_source_is_forwarded(wire: Capture) -> None:
+    """What a container has there is its own: it goes on as before."""
+    run("ip", "addr", "add", f"{LISTED_NOBODYS}/128", "dev", "c0", "nodad", ns=C)
+    run("ip", "addr", "add", "fd88::2/64", "dev", "c0", "nodad", ns=C)
+    run("ip", "route", "add", f"{B6}/128", "via", GATE6, "src", LISTED_NOBODYS, ns=C)
+    run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", ns=A)
+    load(A)
+
+    assert send_udp(C, LISTED_NOBODYS, B6)
+    assert len(wire.between(LISTED_NOBODYS, B6)) == 1
+    assert table(A).misplaced == ()
 
 
 @pytest.mark.parametrize(("source", "target"), [("192.168.78.1", B4), ("fd78::1", B6)])

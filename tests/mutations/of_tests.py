@@ -53,6 +53,13 @@ TEST_MUTATIONS = (
         f"{FLOWS}::test_ike_of_a_container_is_none",
     ),
     OfTest(
+        "a program may speak from a listed address that nobody has",
+        "core/guard_table.py",
+        "meta skuid >= 0 fib saddr type != local {misplaced}",
+        "meta skuid >= 0 {own} {misplaced}",
+        f"{SOURCES}::test_a_listed_source_that_this_vm_does_not_have",
+    ),
+    OfTest(
         "IKE of any user passes",
         "core/guard_table.py",
         '"meta skuid 0 goto ike_in"',
