@@ -42,11 +42,13 @@ class _Parted(Struct):
     Attributes:
         installed: those that are wanted, by selector.
         others: all others.
+        narrowed: those that a mark, an interface or a link narrows, which ours never are.
         secured: between what they require ESP.
     """
 
     installed: dict[Key, Policy] = field(default_factory=dict)
     others: list[tuple[Pair, Policy]] = field(default_factory=list)
+    narrowed: list[Policy] = field(default_factory=list)
     secured: dict[Direction, set[Pair]] = field(
         default_factory=lambda: {direction: set() for direction in Direction}
     )
@@ -73,8 +75,9 @@ class Drift(Struct, frozen=True, dict=True):
     def foreign(self) -> tuple[Policy, ...]:
         """Policies that neither the connections nor a CHILD_SA of charon's explain.
 
-        One of a CHILD_SA that charon made while the pass was reading is not foreign: charon had
-        answered before.
+        One that a mark, an interface or a link narrows, as route-based VPNs have them, counts where
+        it takes what one of our traps selects. One of a CHILD_SA that charon made while the pass
+        was reading is not foreign: charon had answered before.
         """
         pairs, began = self._charons_pairs, int(self.observed.time)
         return tuple(
@@ -82,7 +85,7 @@ class Drift(Struct, frozen=True, dict=True):
             for pair, policy in self._parted.others
             if pair not in pairs
             and not (policy.esp and policy.added >= began > 0 and _is_charons(policy))
-        )
+        ) + tuple(one for one in self._parted.narrowed if takes_trapped(one, self.desired))
 
     @cached_property
     def orphans(self) -> tuple[Policy, ...]:
@@ -95,6 +98,7 @@ class Drift(Struct, frozen=True, dict=True):
             policy
             for policy in self.foreign
             if _is_charons(policy)
+            and not policy.narrowed
             and (
                 policy.added < started
                 # One that charon has taken over keeps its index.
@@ -128,6 +132,7 @@ class Drift(Struct, frozen=True, dict=True):
             ends
             for policy in self.observed.policies
             if policy.esp
+            and not policy.narrowed
             and policy.selector.direction is Direction.OUT
             and (ends := ends_of(policy.selector)) in pairs
             and pair_of(policy.selector.source, policy.selector.destination)
@@ -194,6 +199,9 @@ class Drift(Struct, frozen=True, dict=True):
         wanted = _wanted(self.desired)
         parted = _Parted()
         for policy in self.observed.policies:
+            if policy.narrowed:
+                parted.narrowed.append(policy)
+                continue
             selector = policy.selector
             pair = pair_of(selector.source, selector.destination)
             if policy.esp:

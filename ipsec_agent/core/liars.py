@@ -131,6 +131,9 @@ def _unknown(drift: Drift) -> tuple[Lie, ...]:
         policy.tunnel: f"a policy in tunnel mode for {policy.selector.source} to"
         f" {policy.selector.destination}, which charon does not know"
         for policy in drift.foreign
-        if policy.tunnel is not None and takes_trapped(policy, drift.desired)
+        # A route-based VPN of the operator's takes only what is sent through its interface.
+        if policy.tunnel is not None
+        and not policy.narrowed
+        and takes_trapped(policy, drift.desired)
     }
     return tuple(Lie(peer, because) for peer, because in found.items())

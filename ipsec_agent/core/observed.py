@@ -187,6 +187,7 @@ class Policy(Struct, frozen=True):
         reqid: of the template, 0 without one.
         added: when it was installed or replaced; 0 where that is unknown.
         tunnel: the far end of its first template in another mode than transport, None without one.
+        narrowed: what packets must have besides, such as "mark 0x1/0xff", "" where nothing.
     """
 
     selector: PolicySelector
@@ -198,6 +199,7 @@ class Policy(Struct, frozen=True):
     index: int = 0
     added: int = 0
     tunnel: Address | None = None
+    narrowed: str = ""
 
 
 class SecurityAssociation(Struct, frozen=True):

@@ -101,7 +101,7 @@ def document(snapshot: Snapshot, age: float = 0.0) -> dict[str, Any]:
             "desired": len(desired.policies),
             "installed": len(desired.policies) - len(missing),
             "missing": [_selector(p.selector) for p in missing],
-            "foreign": [_selector(p.selector) for p in foreign],
+            "foreign": [f"{_selector(p.selector)} {p.narrowed}".rstrip() for p in foreign],
         },
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},

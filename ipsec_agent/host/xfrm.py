@@ -47,10 +47,7 @@ class Xfrm:
         self._states = Decoded(state_of)
 
     async def policies(self) -> tuple[Policy, ...]:
-        """All policies that apply to any packet their selector names.
-
-        Left out: policies of single sockets (charon's own for IKE), and those bound to a mark,
-        an XFRM interface (if_id) or a link.
+        """All policies but those of single sockets, such as charon's own for IKE.
 
         Raises:
             KernelError: refused, too late, or the kernel has no XFRM.

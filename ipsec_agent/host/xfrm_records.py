@@ -5,7 +5,7 @@ import functools
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Generic, NamedTuple, TypeVar
@@ -156,16 +156,11 @@ def _understood() -> AbstractContextManager[None]:
 
 
 def policy_of(body: bytes) -> Policy | None:
-    """A policy of a dump; None where no PolicySelector tells what it applies to.
-
-    That is where it is a socket's, or a mark, an interface or a link narrows it.
-    """
+    """A policy of a dump; None where it is one socket's."""
     info = _PolicyInfo._make(_POLICY.unpack_from(body))
-    if info.direction not in _DIRECTIONS or info.link:
+    if info.direction not in _DIRECTIONS:
         return None
     found = dict(attributes(body[_POLICY.size :]))
-    if any(found.get(IF_ID, b"")) or any(found.get(MARK, b"")[4:]):
-        return None
     templates = unpack_templates(found.get(TEMPLATES, b""))
     return Policy(
         selector=PolicySelector(
@@ -188,7 +183,20 @@ def policy_of(body: bytes) -> Policy | None:
         index=info.number,
         added=info.added,
         tunnel=_tunnel(Direction(info.direction), templates),
+        narrowed=_narrowed(info, found),
     )
+
+
+def _narrowed(info: _PolicyInfo, found: Mapping[int, bytes]) -> str:
+    """What a policy asks of packets besides its selector (`struct xfrm_mark`, XFRMA_IF_ID)."""
+    value, mask = struct.unpack("=II", found.get(MARK, bytes(8)))
+    (interface,) = struct.unpack("=I", found.get(IF_ID, bytes(4)))
+    asked = (
+        f"mark {value:#x}/{mask:#x}" if mask else "",
+        f"if_id {interface}" if interface else "",
+        f"link {info.link}" if info.link else "",
+    )
+    return ", ".join(filter(None, asked))
 
 
 def _tunnel(direction: Direction, templates: tuple[Template, ...]) -> Address | None:

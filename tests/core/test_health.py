@@ -101,6 +101,24 @@ def test_bypass() -> None:
     assert vm.problems()["policies-bypassed"].severity is ERROR
 
 
+def test_a_bypass_for_some_packets() -> None:
+    """One that a mark narrows is named with it, replaces no trap, and is nobody's to be removed."""
+    marked = replace(foreign("0.0.0.0/0", "10.0.0.9/32"), narrowed="mark 0x1/0xff")
+    traps = tuple(replace(policy, narrowed="if_id 5") for policy in VM.observed.policies)
+
+    found = VM.but(policies=(*VM.observed.policies, marked)).problems()["policies-bypassed"]
+    assert found.severity is ERROR
+    assert "(out, mark 0x1/0xff)" in found.message
+    assert "policies-missing" in VM.but(policies=traps).problems()
+
+
+def test_a_route_based_vpn_lives() -> None:
+    """What only packets of its own interface meet, and no trap selects, is no problem."""
+    vpn = replace(foreign("192.0.2.0/24", "198.51.100.0/24"), narrowed="if_id 5")
+
+    assert VM.but(policies=(*VM.observed.policies, vpn)).problems() == VM.problems()
+
+
 @pytest.mark.parametrize(
     "policy",
     [

@@ -75,12 +75,25 @@ def test_discovery_shunt() -> None:
     assert found.selector == PolicySelector(Direction.IN, everything, everything, 58, 135, 0)
 
 
+def test_a_sockets_policy_is_left_out() -> None:
+    """It holds for what that socket sends only."""
+    assert policy_of(read(xfrm_dumps.SOCKET_POLICY)["body"]) is None
+
+
 @pytest.mark.parametrize(
-    "recorded", [xfrm_dumps.SOCKET_POLICY, xfrm_dumps.MARKED_OUT, xfrm_dumps.LINK_BOUND_OUT]
+    ("recorded", "narrowed"),
+    [
+        (xfrm_dumps.MARKED_OUT, "mark 0x7/0xf, if_id 9"),
+        (xfrm_dumps.LINK_BOUND_OUT, "link 3"),
+        (xfrm_dumps.BLOCK_OUT, ""),
+    ],
 )
-def test_narrowed_policies_are_left_out(recorded: bytes) -> None:
-    """Policies of one socket, of a mark or of a link hold for other packets than they name."""
-    assert policy_of(read(recorded)["body"]) is None
+def test_what_narrows_a_policy(recorded: bytes, narrowed: str) -> None:
+    """It says what else packets must have."""
+    found = policy_of(read(recorded)["body"])
+
+    assert found is not None
+    assert found.narrowed == narrowed
 
 
 def test_block() -> None:

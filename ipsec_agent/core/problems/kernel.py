@@ -57,13 +57,14 @@ def _strange(
     if not policies:
         return ()
     first = policies[0].selector
+    where = ", ".join(filter(None, (first.direction.name.lower(), policies[0].narrowed)))
     return (
         Problem(
             code,
             severity,
             f"the kernel has {several(len(policies), 'foreign policy', 'foreign policies')}{what},"
             f" such as {first.source} to"
-            f" {first.destination} ({first.direction.name.lower()})",
+            f" {first.destination} ({where})",
             "find out who installed them (another IPsec program, an earlier charon), and"
             " remove them with `ip xfrm policy delete`",
         ),
