@@ -160,7 +160,7 @@ async def _reply(
         return _refusal("the request is not JSON")
     verb = request.get("verb") if isinstance(request, dict) else None
     if not isinstance(verb, str) or verb not in {*reading, *changing}:
-        return _refusal("the request has no verb that this agent knows", str(verb))
+        return _refusal("the request has no verb that this agent knows")
     if verb in changing and not _may_change(writer):
         return _refusal(f"{verb} is for root only", "run it as root, or with sudo")
     try:

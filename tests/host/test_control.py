@@ -112,7 +112,7 @@ async def test_malformed(tmp_path: Path, line: bytes, error: str) -> None:
         answer = await asyncio.to_thread(raw, path, line)
         after = await asyncio.to_thread(ask, str(path), "status")
 
-    assert (answer["ok"], answer["error"]) == (False, error)
+    assert (answer["ok"], answer["error"], answer["hint"]) == (False, error, "")
     assert after["ok"]
 
 

@@ -225,13 +225,20 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def _disables(words: list[str], names: tuple[str, ...]) -> str:
     """Which of these names a line of modprobe.d keeps from being loaded, "" for none."""
     match words:
-        # One that loads the module after all only does something beside it.
-        case ["install", name, *command] if "--ignore-install" not in command:
+        case ["install", name, *command] if not _loads(command):
             return _named(name, names)
         case ["blacklist", name] | ["alias", name, "off" | "/dev/null"]:
             return _named(name, names)
         case _:
             return ""
+
+
+def _loads(command: list[str]) -> bool:
+    """Whether what is run instead loads the module after all, and only does something beside it."""
+    programs = [word.rpartition("/")[2] for word in command]
+    if "modprobe" in programs:
+        return bool({"-i", "--ignore-install"} & set(command[programs.index("modprobe") :]))
+    return "insmod" in programs
 
 
 def _named(written: str, names: tuple[str, ...]) -> str:

@@ -69,6 +69,8 @@ def test_the_file_and_the_line() -> None:
         "install xfrm-type-2-50 /bin/true",
         "install xfrm_type_2_50 /bin/true",
         "install xfrm-algo /bin/true",
+        "install esp4 /bin/true; : --ignore-install",
+        "install esp4 modprobe dummy",
     ],
 )
 def test_a_line_that_disables(line: str) -> None:
@@ -88,6 +90,8 @@ def test_a_line_that_disables(line: str) -> None:
         "softdep esp4 pre: gcm",
         "alias xfrm-type-2-50 esp4",
         "install esp4 /sbin/modprobe --ignore-install esp4",
+        "install esp4 logger esp4; /sbin/modprobe -i esp4",
+        "install esp4 insmod /opt/esp4.ko",
         "install",
         "blacklist",
     ],
