@@ -1,5 +1,6 @@
 """Files: the config is read, files of ours are written whole, one agent holds a run directory."""
 
+import codecs
 import contextlib
 import fcntl
 import io
@@ -62,11 +63,23 @@ def read_config(path: Path) -> str:
         ) from error
     if len(raw) > MAX_CONFIG:
         raise ConfigError(f"the config {path} is larger than {MAX_CONFIG} bytes")
+    return _decoded(path, raw)
+
+
+def _decoded(path: Path, raw: bytes) -> str:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in raw[:2]:
+        kind = "UTF-16BE" if raw.startswith((b"\0", codecs.BOM_UTF16_BE)) else "UTF-16LE"
+        raise ConfigError(
+            f"the config {path} is {kind} text",
+            hint=f"save it as UTF-8: iconv -f {kind} -t UTF-8 {path}",
+        )
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"the config {path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8"
+            f"the config {path} is not UTF-8 text (line {line}, byte {error.start})",
+            hint="save it as UTF-8",
         ) from error
 
 

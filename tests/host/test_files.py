@@ -1,5 +1,6 @@
 """Files of the agent: the config is read, ours are written whole, one agent holds a directory."""
 
+import codecs
 import fcntl
 import os
 import signal
@@ -36,7 +37,11 @@ def test_read(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"a" * (MAX_CONFIG + 1), "is larger than"),
-        (b"good\xff\xfe", r"is not UTF-8 text \(byte 4\)"),
+        (b"a: 1\ngood\xff\xfe", r"is not UTF-8 text \(line 2, byte 9\)"),
+        (codecs.BOM_UTF16_LE + "ipsec:".encode("utf-16-le"), "is UTF-16LE text"),
+        (codecs.BOM_UTF16_BE + "ipsec:".encode("utf-16-be"), "is UTF-16BE text"),
+        ("ipsec:".encode("utf-16-le"), "is UTF-16LE text"),
+        ("ipsec:".encode("utf-16-be"), "is UTF-16BE text"),
     ],
 )
 def test_read_refused(tmp_path: Path, content: bytes, said: str) -> None:

@@ -64,7 +64,7 @@ RESERVED = {
 
 def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
     """The node section; the defaults where there is none."""
-    if entry is None or entry.empty:
+    if entry is None or entry.empty or entry.void:
         return AgentConfig()
     fields = Fields.of(entry, "agent", complaints)
     fields.unknown(AGENT_KEYS)
@@ -157,7 +157,7 @@ def _settings(fields: Fields) -> tuple[tuple[str, str], ...]:
         wrong, remedy = _wrong_setting(key, item, {*SETTINGS, *RESERVED, *settings})
         if wrong:
             fields.complaints.error(item.line, where, wrong, remedy)
-        else:
+        elif not item.void:
             settings[key] = _word(item.value)
     return tuple(settings.items())
 
@@ -168,7 +168,7 @@ def _wrong_setting(key: str, item: Entry, others: set[str]) -> tuple[str, str]:
         return "the agent sets this itself", RESERVED[key]
     if not SETTING.fullmatch(key):
         return "not a valid setting name", "use only letters, digits, - and _"
-    if item.value is None:
+    if item.value is None and not item.void:
         return "must be a single value", "write one string or number; a list as `a b c`"
     if not _word(item.value).isprintable():
         return "contains an unprintable character", "remove it"

@@ -59,7 +59,7 @@ def read_credentials(
             "list only the CAs that signed certificates of these VMs",
         )
         return None
-    if not chain:
+    if not chain or fields.incomplete("ca_certificates"):
         return None
     complain(fields, trust.judge(Bundle(chain[0], chain[1:], authorities), key, now))
     if key is None:
@@ -94,7 +94,7 @@ def _key(fields: Fields) -> Key | None:
 def _required(fields: Fields, name: str) -> str | None:
     found = fields.entry(name)
     if found is None:
-        fields.wrong(name, "is missing", f"write `{name}: |` and the PEM indented below it")
+        fields.missing(name, "is missing", f"write `{name}: |` and the PEM indented below it")
         return None
     if not isinstance(found[1].value, str):
         fields.wrong(name, "must be a string", f"write `{name}: |` and the PEM indented below it")
@@ -107,7 +107,7 @@ def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
     name = "ca_certificates"
     found = fields.entry(name)
     if found is None or found[1].elements == ():
-        fields.wrong(name, "is missing", "list the CA that signed the certificate")
+        fields.missing(name, "is missing", "list the CA that signed the certificate")
         return ()
     path, entry = found
     if entry.elements is None:
@@ -118,12 +118,14 @@ def _authorities(fields: Fields) -> tuple[tuple[str, x509.Certificate], ...]:
     for position, item in enumerate(entry.elements):
         part = f"{name}[{position}]"
         if not isinstance(item.value, str):
-            fields.complaints.error(
-                item.line,
-                f"{path}[{position}]",
-                "must be a string",
-                'write "- |" on a line of its own, and the certificate indented below it',
-            )
+            if not item.void:
+                right = 'write "- |" on a line of its own, and the certificate indented below it'
+                fields.complaints.error(
+                    item.line,
+                    f"{path}[{position}]",
+                    "is empty" if item.empty else "must be a string",
+                    f"delete this dash, or {right}" if item.empty else right,
+                )
             continue
         split, findings = certificates.load_certificates(item.value, part)
         complain(fields, findings)

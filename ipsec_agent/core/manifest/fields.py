@@ -43,9 +43,19 @@ class Fields:
         return cls(items, entry.line, path, complaints)
 
     def entry(self, name: str) -> tuple[str, Entry] | None:
-        """The key path and the entry, None where it is absent or empty."""
+        """The key path and the entry, None where it is absent, empty or void."""
         found = self._entries.get(name)
-        return None if found is None or found[1].empty else found
+        return None if found is None or found[1].empty or found[1].void else found
+
+    def incomplete(self, name: str) -> bool:
+        """Whether a complaint was made of it before, or of an element of it."""
+        found = self._entries.get(name)
+        return found is not None and found[1].incomplete
+
+    def missing(self, name: str, message: str, remedy: str) -> None:
+        """Complain of a value that must be there, unless what is there was complained of."""
+        if not self.incomplete(name):
+            self.wrong(name, message, remedy)
 
     def line(self, name: str) -> int:
         """The line of a value, or of the mapping where it is absent."""
@@ -160,11 +170,17 @@ class Fields:
             return ()
         entry = found[1]
         elements = (entry,) if entry.elements is None else entry.elements
-        values = [item.value for item in elements]
-        if not all(isinstance(item, str) for item in values):
-            self.wrong(name, "must be a list of strings", f"write {name}: [one, two]")
-            return ()
-        return tuple(str(item) for item in values)
+        values = []
+        for position, item in enumerate(elements):
+            if isinstance(item.value, str):
+                values.append(item.value)
+            elif not item.void:
+                where = found[0] if entry.elements is None else f"{found[0]}[{position}]"
+                what, right = "must be a string", f"write {name}: [one, two]"
+                if item.empty:
+                    what, right = "is empty", "delete this dash, or write a value after it"
+                self.complaints.error(item.line, where, what, right)
+        return tuple(values)
 
     def address(self, name: str) -> Address | None:
         """An IP address that a VM can have."""

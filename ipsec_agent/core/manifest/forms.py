@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
 
+from ipsec_agent.core.manifest import variables
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.fields import nearest
-from ipsec_agent.core.manifest.yaml_lines import Entry
+from ipsec_agent.core.manifest.yaml_lines import Entry, Scalar
 
 RUNTIME_KEYS = frozenset(
     {"releases", "addons", "tags", "variables", "features", "exclude", "include"}
@@ -63,12 +64,7 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
     holding = [one for one in sections if one.ipsec is not None]
     ipsec = holding[0].ipsec if holding else None
     if ipsec is None and not any(known & set(one.holder.items or {}) for one in sections):
-        complaints.error(
-            root.line,
-            "",
-            "no ipsec properties found",
-            "nest them under `ipsec:`, or under `addons: … properties: ipsec:` as the guide shows",
-        )
+        _nothing(root, complaints)
         return None
     properties: dict[str, tuple[str, Entry]] = {}
     for section in sections:
@@ -81,15 +77,45 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
     return Located(properties, root.get("agent"), line, path)
 
 
+def _nothing(root: Entry, complaints: Complaints) -> None:
+    """Complain that there are no properties, or of the variable that should give them."""
+    before = len(complaints.found)
+    for path, entry in _places(root, ""):
+        variables.complained(entry, path, complaints)
+    if len(complaints.found) > before:
+        return
+    complaints.error(
+        root.line,
+        "",
+        "no ipsec properties found",
+        "nest them under `ipsec:`, or under `addons: … properties: ipsec:` as the guide shows",
+    )
+
+
+def _places(entry: Entry, path: str) -> Iterator[tuple[str, Entry]]:
+    """Every value on a way to the properties."""
+    for name in ("addons", "jobs", "properties", "ipsec"):
+        part = entry.get(name)
+        if part is None:
+            continue
+        where = f"{path}.{name}" if path else name
+        yield where, part
+        yield from _places(part, where)
+        for position, item in enumerate(part.elements or ()):
+            yield f"{where}[{position}]", item
+            yield from _places(item, f"{where}[{position}]")
+
+
 def _below(section: _Section, complaints: Complaints) -> dict[str, tuple[str, Entry]]:
     ipsec = section.ipsec
     if ipsec is None:
         return {}
     path = section.path_of("ipsec")
     if ipsec.items is None:
-        complaints.error(
-            ipsec.line, path, "must be a mapping", "write its properties indented below it"
-        )
+        if not variables.complained(ipsec, path, complaints):
+            complaints.error(
+                ipsec.line, path, "must be a mapping", "write its properties indented below it"
+            )
         return {}
     return {name: (f"{path}.{shown_key(name)}", item) for name, item in ipsec.items.items()}
 
@@ -131,6 +157,10 @@ def _move(first: int, last: int, spaces: int) -> str:
     return f"indent {lines} by {spaces} more spaces"
 
 
+def _lines(first: int, last: int) -> str:
+    return f"lines {first} to {last}" if last > first else f"line {first}"
+
+
 def _at_top(root: Entry, complaints: Complaints) -> Iterator[_Section]:
     """The rendered forms."""
     places = [("", root)]
@@ -165,33 +195,53 @@ def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
     addons = root.get("addons")
     if addons is None or addons.empty:
         return
-    if addons.elements is None:
+    if addons.elements is None and not variables.complained(addons, "addons", complaints):
         complaints.error(
             addons.line, "addons", "must be a list", 'write "- " before `name:` of the add-on'
         )
-    earlier = 0
-    for position, addon in enumerate(addons.elements or (addons,)):
-        path = f"addons[{position}]"
-        jobs = addon.get("jobs")
-        named = [
-            (f"{path}.jobs[{index}]", job)
-            for index, job in enumerate((jobs.elements if jobs is not None else None) or ())
-            if _named(job)
-        ]
-        if not named and not _without_job(addon, path, complaints):
-            continue
-        if earlier:
+    listed = [
+        (f"addons[{position}]", addon)
+        for position, addon in enumerate(addons.elements or (addons,))
+    ]
+    ours = [(path, addon) for path, addon in listed if _named(addon, path)]
+    for path, addon in ours[1:]:
+        first = ours[0][1]
+        complaints.error(
+            addon.line,
+            path,
+            f"the job {JOB} is in two add-ons, here and in line {first.line}",
+            "keep the one that is for this VM, as its `include:` says: delete"
+            f" {_lines(addon.line, addon.last)} or {_lines(first.line, first.last)}",
+        )
+    for path, addon in ours[:1] or listed:
+        named = _named(addon, path) or _misnamed(addon, path, complaints)
+        for where, job in named[1:]:
             complaints.error(
-                addon.line,
-                path,
-                f"the job ipsec is listed twice, here and in the add-on of line {earlier}",
-                "keep the one for this VM",
+                job.line,
+                where,
+                f"the job {JOB} is listed twice, here and in line {named[0][1].line}",
+                f"delete {_lines(job.line, job.last)}; BOSH refuses a job twice",
             )
-            continue
-        earlier = addon.line
-        yield from _of_addon(addon, path, complaints)
+        if named or _without_job(addon, path, complaints):
+            yield from _of_addon(addon, path, complaints)
         for where, job in named:
             yield from _properties(job, where)
+
+
+def _named(addon: Entry, path: str) -> list[tuple[str, Entry]]:
+    """The jobs ipsec of an add-on, each with its key path."""
+    return [(where, job) for where, job in _jobs(addon, path) if _name(job) == JOB]
+
+
+def _jobs(addon: Entry, path: str) -> list[tuple[str, Entry]]:
+    jobs = addon.get("jobs")
+    elements = jobs.elements if jobs is not None else None
+    return [(f"{path}.jobs[{position}]", job) for position, job in enumerate(elements or ())]
+
+
+def _name(job: Entry) -> Scalar:
+    name = job.get("name")
+    return name.value if name is not None else None
 
 
 def _of_addon(addon: Entry, path: str, complaints: Complaints) -> Iterator[_Section]:
@@ -213,23 +263,33 @@ def _properties(holder: Entry, path: str) -> Iterator[_Section]:
         yield _Section(f"{path}.properties", properties, properties.get("ipsec"))
 
 
-def _named(job: Entry) -> bool:
-    name = job.get("name")
-    return name is not None and name.value == JOB
+def _misnamed(addon: Entry, path: str, complaints: Complaints) -> list[tuple[str, Entry]]:
+    """A job with properties of ipsec under another name; then a complaint."""
+    for where, job in _jobs(addon, path):
+        if any(section.ipsec is not None for section in _properties(job, where)):
+            complaints.error(
+                job.line, f"{where}.name", f"the job must be named {JOB}", f"write `- name: {JOB}`"
+            )
+            return [(where, job)]
+    return []
 
 
 def _without_job(addon: Entry, path: str, complaints: Complaints) -> bool:
     """Whether an add-on gives properties of ipsec to no job of that name; then a complaint."""
-    properties = addon.get("properties")
-    given = properties is not None and properties.get("ipsec") is not None
-    if given:
-        complaints.error(
-            addon.line,
-            f"{path}.jobs",
-            "no job of this add-on is named ipsec",
-            "write `- name: ipsec` and `release: ipsec` below `jobs:`; the name must stay ipsec",
+    if not any(section.ipsec is not None for section in _properties(addon, path)):
+        return False
+    jobs = addon.get("jobs")
+    if jobs is not None and variables.complained(jobs, f"{path}.jobs", complaints):
+        return True
+    if jobs is not None and jobs.items is not None:
+        wrong = "must be a list", 'write "- " before `name:` of the job'
+    else:
+        wrong = (
+            f"no job of this add-on is named {JOB}",
+            f"write `- name: {JOB}` and `release: {JOB}` below `jobs:`; the name must stay {JOB}",
         )
-    return given
+    complaints.error(addon.line, f"{path}.jobs", *wrong)
+    return True
 
 
 def _unknown_top(root: Entry, known: Iterable[str], complaints: Complaints) -> None:

@@ -15,6 +15,7 @@ from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import Located, locate
 from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
 from ipsec_agent.core.manifest.subnets import read_subnets
+from ipsec_agent.core.manifest.usable import usable
 from ipsec_agent.core.manifest.yaml_lines import read
 
 PERIODS = ("info", "warn", "error", "critical")
@@ -65,12 +66,13 @@ def parse(text: str, *, file: str, now: datetime) -> Parsed:
 
 
 def _config(located: Located, complaints: Complaints, now: datetime) -> Config | None:
-    fields = Fields(located.properties, located.line, located.path, complaints)
+    properties, section = usable(located, complaints)
+    fields = Fields(properties, located.line, located.path, complaints)
     fields.unknown(PROPERTIES, elsewhere={"agent"})
     _replaced(fields)
     ipsec, no_ipsec = read_subnets(fields)
     held = read_credentials(fields, now)
-    agent = read_agent(located.agent, complaints)
+    agent = read_agent(section, complaints)
     read_rest = _rest(fields)
     if held is None:
         return None

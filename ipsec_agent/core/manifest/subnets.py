@@ -8,6 +8,7 @@ from msgspec import Struct
 from ipsec_agent.core.config import Subnet
 from ipsec_agent.core.manifest.complaint import shown
 from ipsec_agent.core.manifest.fields import Fields
+from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.model import Network
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.ranges import Subnets
@@ -46,7 +47,7 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
     found = fields.entry(name)
     if found is None or found[1].elements == ():
         if name == IPSEC:
-            fields.wrong(
+            fields.missing(
                 name, "must list at least one subnet", "write, for example, `- 10.0.0.0/20`"
             )
         return ()
@@ -65,13 +66,19 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
         try:
             listed.append(Listed(item.line, where, Subnet(text, ip_network(text, strict=False))))
         except ValueError:
-            fields.complaints.error(
-                item.line,
-                where,
-                f"{'this' if item.value is None else shown(item.value)} is not a subnet",
-                "write an address and a prefix length, such as 10.0.0.0/20",
-            )
+            if not item.void:
+                fields.complaints.error(item.line, where, *_no_subnet(item))
     return tuple(listed)
+
+
+def _no_subnet(item: Entry) -> tuple[str, str]:
+    """What is wrong with what is no subnet, and what to do."""
+    if item.empty:
+        return "is empty", "delete this dash, or write a subnet after it"
+    if item.elements is not None:
+        return "must be a subnet, not a list", "write one dash before each subnet"
+    what = "this" if item.value is None else shown(item.value)
+    return f"{what} is not a subnet", "write an address and a prefix length, such as 10.0.0.0/20"
 
 
 def _mapped(fields: Fields, item: Listed) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import yaml
+from msgspec.structs import replace
 
 from ipsec_agent.core.manifest import pem_indentation, surroundings
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
@@ -32,6 +33,8 @@ class Entry(Terse, frozen=True):
         value: the scalar; for a mapping or a list None.
         items: the mapping's entries, None for other kinds.
         elements: the list's entries, None for other kinds.
+        style: of a scalar: its quote, `|` or `>`, "" for one without quotes.
+        void: whether what is written there has been complained of and is of no further use.
     """
 
     unshown = ("value",)
@@ -42,11 +45,29 @@ class Entry(Terse, frozen=True):
     value: Scalar = None
     items: dict[str, "Entry"] | None = None
     elements: tuple["Entry", ...] | None = None
+    style: str = ""
+    void: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether nothing is written there."""
-        return self.value is None and self.items is None and self.elements is None
+        return not (self.void or self.kind) and self.value is None
+
+    @property
+    def kind(self) -> str:
+        """What it is, where it is neither a scalar nor void: a mapping or a list."""
+        if self.items is not None:
+            return "mapping"
+        return "" if self.elements is None else "list"
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether it, or an element of it, is void."""
+        return self.void or any(item.void for item in self.elements or ())
+
+    def voided(self) -> "Entry":
+        """The same place, of no further use."""
+        return Entry(self.line, self.last, self.column, void=True)
 
     def get(self, key: str) -> "Entry | None":
         """The entry of a mapping's key, None without one."""
@@ -165,7 +186,7 @@ class _Converter:
         if isinstance(node, yaml.ScalarNode):
             # A block scalar ends where the next token begins.
             last = node.end_mark.line + (0 if node.style in {"|", ">"} else 1)
-            return Entry(line, max(line, last), column, _scalar(node))
+            return Entry(line, max(line, last), column, _scalar(node), style=node.style or "")
         elements = tuple(
             self.entry(item, f"{key}[{position}]") for position, item in enumerate(node.value)
         )
@@ -191,13 +212,8 @@ class _Converter:
                     "remove one",
                 )
             value = self.entry(value_node, path)
-            items[name] = Entry(
-                line,
-                max(line, value.last),
-                name_node.start_mark.column,
-                value.value,
-                value.items,
-                value.elements,
+            items[name] = replace(
+                value, line=line, last=max(line, value.last), column=name_node.start_mark.column
             )
         return {**merged, **items}
 

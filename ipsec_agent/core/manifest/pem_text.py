@@ -1,0 +1,75 @@
+"""Texts that should be PEM and were changed on the way here: what did it, and what to write."""
+
+import re
+
+from msgspec.structs import replace
+
+from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest.yaml_lines import Entry
+
+ESCAPED = re.compile(r"(?:\\+r)?\\+n|\\+r")
+"""Line breaks that are two characters or more."""
+
+PATH = re.compile(r"\s*(?:(?:~|\.{0,2})/[\w./~-]+|[\w./~-]+\.(?:pem|crt|cer|key|der))\s*")
+LONGEST_PATH = 200
+
+
+def mended(entry: Entry, name: str, path: str, complaints: Complaints) -> Entry:
+    """A property whose texts have their line breaks again; each change is complained of.
+
+    Args:
+        name: its key, "" for an element of a list.
+    """
+    if entry.elements is not None:
+        elements = tuple(
+            mended(item, "", f"{path}[{position}]", complaints)
+            for position, item in enumerate(entry.elements)
+        )
+        return replace(entry, elements=elements)
+    if entry.items is not None:
+        items = {
+            key: mended(item, shown_key(key), f"{path}.{shown_key(key)}", complaints)
+            for key, item in entry.items.items()
+        }
+        return replace(entry, items=items)
+    return _mended(entry, f"{name}:" if name else "-", path, complaints)
+
+
+def _mended(entry: Entry, head: str, path: str, complaints: Complaints) -> Entry:
+    text = entry.value
+    if not isinstance(text, str):
+        return entry
+    below = f"the PEM indented below `{head} |`"
+    if len(text) <= LONGEST_PATH and PATH.fullmatch(text):
+        complaints.error(
+            entry.line, path, "is the path of a file, not what the file holds", f"write {below}"
+        )
+        return entry.voided()
+    if "-----BEGIN" not in text or not ESCAPED.search(text):
+        return entry
+    complaints.error(entry.line, path, *_escaped(entry.style, below))
+    return replace(entry, value=ESCAPED.sub("\n", text))
+
+
+def _escaped(style: str, below: str) -> tuple[str, str]:
+    r"""Why `\n` is no line break there, and what to write."""
+    real = f"write {below}, with a line break for each `\\n`"
+    if style == "'":
+        return (
+            "single quotes keep each `\\n` as two characters",
+            f"write double quotes in their place, or {real}",
+        )
+    if style == '"':
+        return (
+            "`\\\\n` in double quotes is a backslash and an n",
+            f"write `\\n` with one backslash, or {real}",
+        )
+    if not style:
+        return (
+            "without quotes each `\\n` stays two characters",
+            f"write it in double quotes, or {real}",
+        )
+    return (
+        f"below `{style}` each `\\n` stays two characters",
+        "write a line break for each `\\n`, or the text in double quotes",
+    )

@@ -1,0 +1,60 @@
+"""Variables that nobody filled in: BOSH's `((name))`, and tags of a job's template."""
+
+import re
+
+from msgspec.structs import replace
+
+from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest.yaml_lines import Entry
+
+VARIABLE = re.compile(r"\(\(([^()\n]{0,200})\)\)|<%.{0,2000}?%>", re.DOTALL)
+NAME = re.compile(r"!?[-/.\w]{1,100}")
+"""What BOSH takes as a name (interpolationRegex in bosh-cli's director/template)."""
+
+MOST_NAMES = 5
+"""Named in one complaint."""
+
+FILL_IN = (
+    "check the file with its values: `bosh interpolate FILE --vars-file VARS`, or"
+    " `credhub interpolate -f FILE`"
+)
+
+
+def voided(entry: Entry, path: str, complaints: Complaints) -> Entry:
+    """An entry of which each value with a variable is void, and complained of."""
+    if entry.items is not None:
+        items = {
+            name: voided(item, f"{path}.{shown_key(name)}", complaints)
+            for name, item in entry.items.items()
+        }
+        return replace(entry, items=items)
+    if entry.elements is not None:
+        elements = tuple(
+            voided(item, f"{path}[{position}]", complaints)
+            for position, item in enumerate(entry.elements)
+        )
+        return replace(entry, elements=elements)
+    return entry.voided() if complained(entry, path, complaints) else entry
+
+
+def complained(entry: Entry, path: str, complaints: Complaints) -> bool:
+    """Whether a text holds a variable; then a complaint."""
+    if not isinstance(entry.value, str):
+        return False
+    found = list(dict.fromkeys(_shown(one) for one in VARIABLE.finditer(entry.value)))
+    if not found:
+        return False
+    names = " and ".join(found[:MOST_NAMES])
+    verb = "was" if len(found) == 1 else "were"
+    remedy = "check the file that BOSH renders of the template" if "<%" in names else FILL_IN
+    if "((…))" in found:
+        remedy = "a name has letters, digits, and - _ / . only"
+    complaints.error(entry.line, path, f"{names} {verb} not filled in", remedy)
+    return True
+
+
+def _shown(variable: re.Match[str]) -> str:
+    """The variable with its name, unless that is none."""
+    if variable[0].startswith("<%"):
+        return "<%= … %>"
+    return variable[0] if NAME.fullmatch(variable[1]) else "((…))"
