@@ -15,6 +15,7 @@ from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import locate
 from ipsec_agent.core.manifest.issuers import is_ca, issued
 from ipsec_agent.core.manifest.parser import PROPERTIES
+from ipsec_agent.core.manifest.usable import usable
 from ipsec_agent.core.manifest.yaml_lines import read
 from ipsec_agent.core.terse import Terse
 
@@ -97,7 +98,8 @@ def _of_config(file: str, text: str) -> Material:
     located = locate(root, PROPERTIES, complaints) if root is not None else None
     if located is None:
         return Material(complaints=complaints.in_order())
-    fields = Fields(located.properties, located.line, located.path, complaints)
+    properties, _ = usable(located, complaints)
+    fields = Fields(properties, located.line, located.path, complaints)
     found = pasted(fields)
     leaf = Place(file, fields.line(LEAF), fields.path(LEAF))
     items = fields.entry("ca_certificates")

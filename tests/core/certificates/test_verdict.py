@@ -1,6 +1,7 @@
 """What `certs verify` finds beside what `check` does, each with its place and a remedy."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -32,6 +33,15 @@ def test_good() -> None:
     assert found(make_leaf(MIDDLE, key=ec_key(4)).cert_pem, MIDDLE.cert_pem, ROOT.cert_pem) == []
     assert found(ROOT.cert_pem + ROOT.key_pem) == []
     assert found(manifest(leaf=LEAF, cas=[ROOT])) == []
+    of_credhub = {
+        "ca": ROOT.cert_pem,
+        "certificate": LEAF.cert_pem,
+        "private_key": LEAF.key_pem,
+    }
+    nothing: dict[str, Any] = {"instance_private_key": None, "ca_certificates": None}
+    whole = manifest(leaf=LEAF, cas=[], instance_certificate=of_credhub, **nothing)
+    assert found(whole) == []
+    assert len(read_files([("a", whole)]).keys) == 1
     behind = make_leaf(MIDDLE, "VM", key=ec_key(4))
     chained = Issued(behind.certificate, behind.key)
     text = manifest(
