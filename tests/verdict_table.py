@@ -47,6 +47,7 @@ from tests.verdicts import (
     root,
     rsa_signed,
     san,
+    shortened,
     three,
     two,
 )
@@ -143,6 +144,12 @@ CHAINS = (
     Case("a root twice, the newer first", renewed(**OLD), "CN=Root expired on", openssl=True),
     Case("path length 0, no intermediate", two({"basic": CA_0})),
     Case("path length 0, one intermediate", three({"basic": CA_0}), "longer than the path length"),
+    Case(
+        "two path lengths of one root",
+        shortened,
+        "longer than the path length",
+        openssl=True,
+    ),
     Case("path length 1, one intermediate", three({"basic": CA_1})),
     Case("7 intermediates", many(7)),
     Case("9 intermediates", many(9), "has more than 7 intermediates", openssl=True),
@@ -448,6 +455,22 @@ CONSTRAINTS = (
         "a CA below permits more",
         three(permit(HERE), permit(A), san(domain("x.a.example"))),
         "the name constraints of CN=Root permit",
+    ),
+    Case(
+        "a CA below permits something else, not critical",
+        three(permit(A, critical=False), permit(B, critical=False), VM_NAME),
+        "permit no name of this kind, and vm.a.example is not in it: " + SINCE,
+        charon=True,
+        since=False,
+        openssl=False,
+    ),
+    Case(
+        "a CA below excludes something else, not critical",
+        three(exclude(A, critical=False), exclude(B, critical=False), VM_NAME),
+        "exclude a.example or b.example, and vm.a.example is in it: " + SINCE,
+        charon=True,
+        since=False,
+        openssl=False,
     ),
     Case(
         "of the intermediate",

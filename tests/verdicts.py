@@ -233,6 +233,12 @@ def renewed(**old: Any) -> Callable[[], Chain]:
     return lambda: Chain(leaf(root()), (root(serial=b"\x52"), root(**old)))
 
 
+def shortened() -> Chain:
+    """An intermediate below two certificates of one root, of which one allows none."""
+    between = middle(root())
+    return Chain(leaf(between), (root(), root(basic=CA_0)), (between,))
+
+
 def rsa_signed(ca: str = "sha256", vm: str = "sha256", *, pss: bool = False) -> Callable[[], Chain]:
     """A CA with an RSA key, and what the two signatures are made with."""
 

@@ -6,7 +6,6 @@ constraints before 5.9.12, and no policies at all.
 """
 
 from collections.abc import Iterator
-from enum import Enum
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -74,20 +73,10 @@ KEYS = (
 """Kinds of keys that charon knows."""
 
 
-class Charon(Enum):
-    """Its versions, as far as they judge certificates differently."""
-
-    BEFORE_5_9_14 = "charon before 5.9.14"
-    SINCE_5_9_14 = "charon since 5.9.14"
-
-
-def own_reader(certificate: x509.Certificate, charon: Charon) -> bool:
-    """Whether charon reads it with its own reader: then its policies count, and before 5.9.12
-    only then its name constraints."""
-    known = OPENSSL
-    if charon is Charon.SINCE_5_9_14:
-        known |= {ExtensionOID.NAME_CONSTRAINTS}
-    return any(item.critical and item.oid not in known for item in certificate.extensions)
+def own_reader(certificate: x509.Certificate) -> bool:
+    """Whether charon reads it with its own reader: only then its policies count, and before 5.9.12
+    its name constraints."""
+    return any(item.critical and item.oid not in OPENSSL for item in certificate.extensions)
 
 
 def obstacles(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
@@ -104,7 +93,7 @@ def obstacles(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
             f"has the critical extension {called(oid)}, which charon does not support",
             "issue the certificate without it, or with it as not critical",
         )
-    if not unknown and own_reader(certificate, Charon.BEFORE_5_9_14):
+    if not unknown and own_reader(certificate):
         yield from _obstacles_of_own_reader(certificate, critical)
 
 

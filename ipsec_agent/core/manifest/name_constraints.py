@@ -16,7 +16,7 @@ from msgspec import Struct
 from ipsec_agent.core.manifest.certificates import name
 from ipsec_agent.core.manifest.der import attributes, elements
 from ipsec_agent.core.manifest.issuers import is_ca
-from ipsec_agent.core.manifest.loadable import Charon, kind, own_reader
+from ipsec_agent.core.manifest.loadable import kind, own_reader
 
 Verb = Literal["permit", "exclude"]
 Path = Sequence[x509.Certificate]
@@ -28,12 +28,12 @@ class Violation(Struct, frozen=True):
     """A CA and what its name constraints forbid.
 
     Attributes:
-        charon: the versions that refuse the chain for it; None for all.
+        refused_by: the versions of charon that refuse the chain for it; empty for all.
     """
 
     ca: x509.Certificate
     what: str
-    charon: Charon | None = None
+    refused_by: str = ""
 
 
 def violation(path: Path) -> Violation | None:
@@ -42,16 +42,16 @@ def violation(path: Path) -> Violation | None:
     if before is not None and since is not None:
         return since
     if before is not None:
-        return Violation(before.ca, before.what, Charon.BEFORE_5_9_14)
+        return Violation(before.ca, before.what, "charon before 5.9.14")
     if since is not None:
-        return Violation(since.ca, since.what, Charon.SINCE_5_9_14)
+        return Violation(since.ca, since.what, "charon since 5.9.14")
     return None
 
 
 def _before(path: Path) -> Iterator[Violation]:
     """Each CA by itself, against what is just below it."""
     for below, ca in itertools.pairwise(path):
-        if not own_reader(ca, Charon.BEFORE_5_9_14):
+        if not own_reader(ca):
             continue
         for verb, one in subtrees(ca):
             if verb == "exclude" and isinstance(one, x509.DirectoryName):
@@ -71,7 +71,7 @@ def _repeated(verb: Verb, one: x509.GeneralName, below: x509.Certificate) -> boo
     """Whether a CA below permits something as narrow, or excludes something as wide."""
     if not is_ca(below):
         return True
-    if not own_reader(below, Charon.BEFORE_5_9_14):
+    if not own_reader(below):
         return False
     own = [its for does, its in subtrees(below) if does == verb and sort(its) == sort(one)]
     return any(within(its, one) if verb == "permit" else within(one, its) for its in own)

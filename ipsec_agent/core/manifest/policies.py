@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from cryptography import x509
 
-from ipsec_agent.core.manifest.loadable import Charon, own_reader
+from ipsec_agent.core.manifest.loadable import own_reader
 
 ANY_POLICY = x509.ObjectIdentifier("2.5.29.32.0")
 
@@ -29,7 +29,7 @@ def forbidden(
 
 
 def _skipped(ca: x509.Certificate) -> int | None:
-    if not own_reader(ca, Charon.SINCE_5_9_14):
+    if not own_reader(ca):
         return None
     try:
         return ca.extensions.get_extension_for_class(x509.InhibitAnyPolicy).value.skip_certs
@@ -38,7 +38,7 @@ def _skipped(ca: x509.Certificate) -> int | None:
 
 
 def _has_any_policy(certificate: x509.Certificate) -> bool:
-    if not own_reader(certificate, Charon.SINCE_5_9_14):
+    if not own_reader(certificate):
         return False
     try:
         found = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value

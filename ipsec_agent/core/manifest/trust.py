@@ -62,7 +62,7 @@ def _constraints(bundle: Bundle, path: Path) -> Iterator[Finding]:
     """What the CAs of a chain forbid below them."""
     broken = name_constraints.violation(path)
     if broken is not None:
-        refuses = f": {broken.charon.value} refuses that" if broken.charon else ""
+        refuses = f": {broken.refused_by} refuses that" if broken.refused_by else ""
         yield Finding(
             bundle.part(broken.ca),
             f"the name constraints of {name(broken.ca.subject)} {broken.what}{refuses}",
