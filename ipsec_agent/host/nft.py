@@ -177,7 +177,7 @@ class Nft:
         Raises:
             KernelError: it cannot be read.
         """
-        found = await read_tables()
+        found = await read_tables(frozenset(self._forms.values()))
         if found is None:
             return None
         known = self._mark_of(found.guard.form)

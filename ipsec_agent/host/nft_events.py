@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host.nft_wire import FAMILY, NETLINK_NETFILTER, SUBSYSTEM, attributes, parts
+from ipsec_agent.host.nft_wire import (
+    FAMILY,
+    NETLINK_NETFILTER,
+    SUBSYSTEM,
+    attributes,
+    make_room,
+    parts,
+)
 
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP = 1
@@ -40,7 +47,7 @@ def open_events(*, room: int = 0) -> socket.socket:
     try:
         events.setblocking(False)
         if room:
-            events.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, room)
+            make_room(events, socket.SO_RCVBUF, _RCVBUFFORCE, room)
         events.bind((0, 0))
         events.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
     except OSError as error:

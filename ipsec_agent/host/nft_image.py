@@ -263,4 +263,4 @@ def _uncounted(expression: bytes) -> bytes:
 
 
 def _string(value: bytes) -> str:
-    return value.rstrip(b"\0").decode()
+    return value.rstrip(b"\0").decode(errors="replace")

@@ -8,7 +8,7 @@ import errno
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -56,13 +56,16 @@ class Tables(Struct, frozen=True):
     offloaded: int
 
 
-async def read_tables() -> Tables | None:
+async def read_tables(known: Collection[str]) -> Tables | None:
     """All of it, None where there is no guard.
+
+    Args:
+        known: forms of the guard. Another one may hold what is not understood.
 
     Raises:
         KernelError: it cannot be read.
     """
-    return await _reading("cannot read the guard's table", _tables)
+    return await _reading("cannot read the guard's table", lambda it: _tables(it, known))
 
 
 async def read_guard() -> Image | None:
@@ -117,19 +120,29 @@ def guard_image(channel: Channel) -> Image | None:
     return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS)
 
 
-def _tables(channel: Channel) -> Tables | None:
+def _tables(channel: Channel, known: Collection[str]) -> Tables | None:
     image = guard_image(channel)
     if image is None:
         return None
-    names = dict(socket.if_nameindex())
     rules = _flow_image(channel)
     return Tables(
-        guard=guard_table(image, names),
+        guard=_guard(image, known),
         image=image,
         flowtables=_flowtables(channel),
         flow_rules=rules.form(FIXED) if rules else None,
         offloaded=dropped(rules) if rules else 0,
     )
+
+
+def _guard(image: Image, known: Collection[str]) -> GuardTable:
+    try:
+        return guard_table(image, dict(socket.if_nameindex()))
+    except NOT_UNDERSTOOD:
+        form = image.form(FIXED)
+        if form and form in known:
+            raise
+        # Somebody's, who must not keep the agent from replacing it.
+        return GuardTable(form=form)
 
 
 def _flow_image(channel: Channel) -> Image | None:

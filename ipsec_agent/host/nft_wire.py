@@ -3,6 +3,7 @@
 Formats: linux/netlink.h, linux/netfilter/nfnetlink.h and linux/netfilter/nf_tables.h.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -105,7 +106,7 @@ class Channel:
         batch.append(message(BATCH_END, REQUEST, 0, b"", NFPROTO_UNSPEC, SUBSYSTEM))
         whole = b"".join(batch)
         # It is one datagram, however long.
-        self._socket.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, max(len(whole) * 2, 1 << 16))
+        make_room(self._socket, socket.SO_SNDBUF, _SNDBUFFORCE, max(len(whole) * 2, 1 << 16))
         self._send(whole)
         # Whatever is refused is told before the last one is acknowledged, which is then refused.
         at_end = False
@@ -125,6 +126,13 @@ class Channel:
         if left <= 0:
             raise TimeoutError("timed out")
         return left
+
+
+def make_room(channel: socket.socket, option: int, force: int, size: int) -> None:
+    """Have a socket hold so many bytes: at least as many as everybody may, in a user namespace."""
+    channel.setsockopt(socket.SOL_SOCKET, option, size)
+    with contextlib.suppress(PermissionError):
+        channel.setsockopt(socket.SOL_SOCKET, force, size)
 
 
 def parts(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:

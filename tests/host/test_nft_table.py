@@ -10,8 +10,8 @@ from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_image import read_image
-from ipsec_agent.host.nft_table import SETS, flowtable, guard_table
-from ipsec_agent.host.nft_tables import _refused, _tables, _told
+from ipsec_agent.host.nft_table import FIXED, SETS, flowtable, guard_table
+from ipsec_agent.host.nft_tables import _refused, _tables, _told, guard_image
 from ipsec_agent.host.nft_wire import NFPROTO_INET
 from tests.host.nft_tables_made import Kernel, chain, element, guard, index, packed
 
@@ -68,30 +68,47 @@ def test_flowtables() -> None:
         return packed({1: b"fast\0", 2: name + b"\0", 3: packed({1: bytes(4), 3: devices})})
 
     listed = ((1, told(b"f", packed({1: b"eth0\0"}))), (10, told(b"g", packed({1: b"eth0\0"}))))
-    found = _tables(cast("Any", guard(flowtables=(*listed, (1, told(b"idle", b""))))))
+    found = _tables(cast("Any", guard(flowtables=(*listed, (1, told(b"idle", b""))))), ())
 
     assert found is not None
     assert found.flowtables == ("inet fast f", "ip6 fast g")
     assert flowtable(1, packed({1: b"fast\0", 2: b"f\0"})) is None
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"elements": {"clear_in4": (element(b"\x0a\0\0\1", a7=b"\3\0"),)}},
-        {"elements": {"clear_in4": (element(b"\x0a\0", a5=bytes(8)),)}},
-        {"rules": ({1: b"ipsec_agent\0", 4: packed({1: packed({1: b"counter\0"})}), 2: b"in\0"},)},
-        {"rules": ({2: b"in\0"},)},
-        {"sets": ({1: b"ipsec_agent\0"},)},
-    ],
+ODD = (
+    {"elements": {"clear_in4": (element(b"\x0a\0\0\1", a7=b"\3\0"),)}},
+    {"elements": {"clear_in4": (element(b"\x0a\0", a5=bytes(8)),)}},
+    {"rules": ({1: b"ipsec_agent\0", 4: packed({1: packed({1: b"counter\0"})}), 2: b"in\0"},)},
 )
+BROKEN = ({"rules": ({2: b"in\0"},)}, {"sets": ({1: b"ipsec_agent\0"},)}, {"table": {2: bytes(4)}})
+
+
+@pytest.mark.parametrize("broken", [*ODD, *BROKEN])
 def test_another_language(broken: dict[str, Any]) -> None:
     """What is not understood is one sentence, and no guard that is good."""
+    kernel = cast("Any", guard(**{"elements": {}, **broken}))
+    form = _form(kernel) if broken in ODD else ""
     with (
         pytest.raises(KernelError, match="cannot read the guard's table: not understood: "),
         _told("cannot read the guard's table"),
     ):
-        _tables(cast("Any", guard(**broken)))
+        _tables(kernel, (form,))
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_somebody_made_need_not_be_understood(odd: dict[str, Any]) -> None:
+    """It is not the guard, and is replaced."""
+    kernel = cast("Any", guard(**{"elements": {}, **odd}))
+    found = _tables(kernel, ("another form",))
+
+    assert found is not None
+    assert found.guard == GuardTable(form=_form(kernel))
+
+
+def _form(kernel: Any) -> str:
+    image = guard_image(kernel)
+    assert image is not None
+    return image.form(FIXED)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,30 @@ async def test_the_next_process_needs_no_program_either(tmp_path: Path) -> None:
             await nft.load(ruleset(MANY))
 
 
+FOREIGN = """
+flush ruleset
+table inet ipsec_agent {
+    set clear_in4 { type inet_service; elements = { 80 }
+    }
+    chain in { type filter hook input priority 0; udp dport @clear_in4 accept
+    }
+}
+"""
+
+
+async def test_a_table_that_somebody_made_under_its_name_is_replaced() -> None:
+    """Whatever it holds: it is another one, and not a guard that cannot be read."""
+    nft = Nft()
+    await nft.load(TEXT)
+    run("nft", "-f", "-", text=FOREIGN)
+
+    found = await nft.read()
+    assert found is not None
+    assert (found.mark, found.clear_in) == ("", ())
+    await nft.load(TEXT)
+    assert await known(nft) == mark(TEXT)
+
+
 @pytest.mark.parametrize("fault", ["refused", "another"])
 async def test_where_it_cannot_be_put_back_nft_loads_it(
     monkeypatch: pytest.MonkeyPatch, fault: str
