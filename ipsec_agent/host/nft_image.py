@@ -105,7 +105,9 @@ class Image(Struct, frozen=True):
         for one in self.sets:
             name = name_of(one)
             if name in fixed or is_anonymous(one):
-                for body in element_lists(self.table[TABLE], name, self.elements[name]):
+                # As intervals can be added: an end before a start.
+                elements = sorted(self.elements[name], key=_place)
+                for body in element_lists(self.table[TABLE], name, elements):
                     yield NEW_ELEMENTS, body
         for one in self.chains:
             yield NEW_CHAIN, joined(one)
@@ -212,13 +214,11 @@ def _read(
 
 
 def _elements(channel: Channel, family: int, of_set: bytes) -> tuple[bytes, ...]:
-    """What a set holds, in the order in which an interval can be added: an end before a start."""
-    found = [
+    return tuple(
         one
         for _, payload in channel.ask(GET_ELEMENTS, of_set, family, dump=True)
         for _, one in attributes(dict(attributes(payload)).get(ELEMENTS, b""))
-    ]
-    return tuple(sorted(found, key=_place))
+    )
 
 
 def _place(element: bytes) -> tuple[bytes, bool]:
