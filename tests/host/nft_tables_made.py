@@ -145,7 +145,14 @@ class Kernel:
 
 
 TABLE = {1: NAME, 2: big(0), 3: big(30), 4: big(3, 8)}
-OUTSIDE = (element(b"\x0a\0\0\2", a3=big(1)), element(b"\x0a\0\0\1"), element(bytes(4), a3=big(1)))
+OUTSIDE = (
+    element(b"\x0a\0\0\2"),
+    element(b"\x0a\0\0\2", a3=big(1)),
+    element(b"\x0a\0\0\1"),
+    element(bytes(4), a3=big(1)),
+)
+"""Two ranges that touch; an end is told from a start by its flag."""
+
 HOUR = 3_600_000
 
 

@@ -13,7 +13,7 @@ from ipsec_agent.host.nft_image import read_image
 from ipsec_agent.host.nft_table import FIXED, SETS, flowtable, guard_table
 from ipsec_agent.host.nft_tables import _refused, _tables, _told, guard_image
 from ipsec_agent.host.nft_wire import NFPROTO_INET
-from tests.host.nft_tables_made import Kernel, chain, element, guard, index, packed
+from tests.host.nft_tables_made import Kernel, big, chain, counter, element, guard, index, packed
 
 
 def table(kernel: Kernel) -> GuardTable:
@@ -54,6 +54,17 @@ def test_exempt_links_of_another_version() -> None:
     kernel.elements = {**kernel.elements, "exempt": (element(index(3)),)}
 
     assert table(kernel).exempt == (LinkId(3, ""),)
+
+
+def test_an_element_may_last_longer_than_its_set_says() -> None:
+    """Silence is counted from its own time."""
+    kernel = guard()
+    lasting = element(
+        bytes((10, 0, 1, 7)), a4=big(7_200_000, 8), a5=big(7_000_500, 8), a7=counter(1)
+    )
+    kernel.elements = {**kernel.elements, "clear_in4": (lasting,), "clear_in6": ()}
+
+    assert [peer.idle for peer in table(kernel).clear_in] == [199]
 
 
 def test_a_closed_table() -> None:

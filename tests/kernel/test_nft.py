@@ -210,6 +210,7 @@ async def test_our_own_work_other_tables_and_packets_wake_nobody() -> None:
     nft = Nft()
     async with watched(nft) as rung:
         await nft.load(TEXT)
+        await nft.load(TEXT)
         nft.exempt([LinkId(4711, "gone")])
         await asyncio.to_thread(run, "nft", "add table inet other", ns=A)
         for number in range(20):
