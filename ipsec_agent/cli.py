@@ -48,6 +48,8 @@ GUARD_ACTIONS = {
     "status": "show the guard; exit code 0 up, 1 altered, closed or not of this config, 3 no table",
 }
 
+BASELINES = ("default", "cnsa2")
+
 CERTS_ACTIONS = {
     "create": "create a CA for development and a certificate that it signs, or, with --ca, a"
     " certificate of a CA that you have",
@@ -98,6 +100,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also try ESP and the guard's table on this VM, look for charon, and check what the"
         " config would cut off; needs root, changes nothing",
+    )
+    made["check"].add_argument(
+        "--baseline",
+        choices=BASELINES,
+        default=BASELINES[0],
+        help="also refuse proposals, keys and signatures that are not of this baseline;"
+        " default: %(default)s, which adds nothing",
     )
     _plan_arguments(made["plan"])
     for verb in ("status", "reload", "stop"):
@@ -210,6 +219,13 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
         default=365,
         metavar="N",
         help=_default("days until the certificate ends"),
+    )
+    action.add_argument(
+        "--bits",
+        type=int,
+        choices=(3072, 4096),
+        default=3072,
+        help=_default("bits of the RSA keys of VMs"),
     )
     action.add_argument("--force", action="store_true", help="overwrite files that are there")
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.manifest.baseline import Baseline
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError
@@ -12,18 +13,23 @@ from ipsec_agent.host.files import config_warnings, read_config
 
 
 def load_config(
-    path: Path, *, warn: Callable[[str], None] = lambda _: None, hint: str = ""
+    path: Path,
+    *,
+    warn: Callable[[str], None] = lambda _: None,
+    hint: str = "",
+    baseline: Baseline = Baseline.DEFAULT,
 ) -> Config:
     """Read and check the config.
 
     Args:
         warn: is given each complaint about a config that is good enough.
         hint: what to say beside the complaints about one that is refused.
+        baseline: whose rules it is judged by, too.
 
     Raises:
         ConfigError: it cannot be read, or is refused; with every complaint.
     """
-    parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC))
+    parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC), baseline=baseline)
     complaints = [str(complaint) for complaint in (*parsed.complaints, *config_warnings(path))]
     if parsed.config is None:
         errors = sum(complaint.severity == "error" for complaint in parsed.complaints)

@@ -13,7 +13,6 @@ from ipsec_agent.core.certificates import order
 from ipsec_agent.core.certificates.issuing import (
     CA_BITS,
     CA_DAYS,
-    INSTANCE_BITS,
     Issuer,
     Subject,
     authority,
@@ -106,7 +105,7 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
     files = [] if arguments.ca else _pair(place, order.CA_FILE, (ca.certificate,), ca.key)
     ends = ca.certificate.not_valid_after_utc
     for subject, manifest in manifests.items():
-        key = new_key(INSTANCE_BITS)
+        key = new_key(arguments.bits)
         leaf = instance(key, ca, subject, serial=new_serial(), now=now, days=arguments.days)
         _judge(arguments, leaf, ca, now)
         ends = min(ends, leaf.not_valid_after_utc)

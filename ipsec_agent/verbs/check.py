@@ -8,9 +8,16 @@ from pathlib import Path
 
 from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.manifest.baseline import Baseline
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.own_process import WARNING, complain
+
+BASELINES = {
+    Baseline.DEFAULT: "",
+    Baseline.CNSA2: "  baseline: cnsa2; warnings name what is of CNSA 1.0, allowed until 2030\n",
+}
+"""What is said of a config that is good by a baseline."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -24,8 +31,11 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if arguments.machine and os.geteuid() != 0:
         raise StartError("check --machine needs root to add a test SA", hint="run it with sudo")
-    config = load_config(Path(arguments.file), warn=lambda text: complain(f"{text}\n", WARNING))
-    sys.stdout.write(f"{arguments.file} is valid\n{_summary(config)}")
+    baseline = Baseline(arguments.baseline)
+    config = load_config(
+        Path(arguments.file), warn=lambda text: complain(f"{text}\n", WARNING), baseline=baseline
+    )
+    sys.stdout.write(f"{arguments.file} is valid\n{_summary(config)}{BASELINES[baseline]}")
     return _machine(config) if arguments.machine else 0
 
 

@@ -16,10 +16,10 @@ from msgspec import Struct
 from ipsec_agent.core.manifest.certificates import Key
 from ipsec_agent.core.terse import Terse
 
-CA_BITS, INSTANCE_BITS = 4096, 3072
-"""RSA keys: a CA's has to last longer."""
+CA_BITS = 4096
+"""Of its RSA key: it has to last longer than the 3,072 of a VM."""
 
-CA_DAYS, INSTANCE_DAYS = 1095, 365
+CA_DAYS = 1095
 """Of the guide's scripts."""
 
 EARLIER = timedelta(hours=1)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from cryptography import x509
 from msgspec import Struct
 
-from ipsec_agent.core.certificates.public_keys import encoded
 from ipsec_agent.core.manifest import certificates, pem
 from ipsec_agent.core.manifest.bundle import LEAF
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints
@@ -15,6 +14,7 @@ from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import locate
 from ipsec_agent.core.manifest.issuers import is_ca, issued
 from ipsec_agent.core.manifest.parser import PROPERTIES
+from ipsec_agent.core.manifest.public_keys import encoded
 from ipsec_agent.core.manifest.usable import usable
 from ipsec_agent.core.manifest.yaml_lines import read
 from ipsec_agent.core.terse import Terse

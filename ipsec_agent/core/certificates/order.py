@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives import serialization
 
 from ipsec_agent.core.certificates.issuing import LONGEST_NAME, Issuer, Subject
 from ipsec_agent.core.certificates.material import Material
-from ipsec_agent.core.certificates.public_keys import encoded
 from ipsec_agent.core.manifest import pem
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificates import KEY_PART, Key
 from ipsec_agent.core.manifest.complaint import shown
+from ipsec_agent.core.manifest.public_keys import encoded
 from ipsec_agent.errors import AgentError
 
 CA_FILE, SHARED_FILE = "pcf-ipsec-ca", "pcf-ipsec-peer"

@@ -7,8 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from ipsec_agent.core.certificates.material import Held, Material
-from ipsec_agent.core.certificates.public_keys import described, hash_of
 from ipsec_agent.core.manifest.certificates import facts, name
+from ipsec_agent.core.manifest.public_keys import described, hash_of
 
 SCHEMA = 1
 

@@ -8,7 +8,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from ipsec_agent.core.certificates.material import Held, HeldKey, Material, Place
-from ipsec_agent.core.certificates.public_keys import described, encoded
 from ipsec_agent.core.config import ExpiryPeriods
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificate_rules import authority, signature, validity
@@ -21,6 +20,7 @@ from ipsec_agent.core.manifest.certificates import (
     name,
 )
 from ipsec_agent.core.manifest.complaint import Complaint
+from ipsec_agent.core.manifest.public_keys import described, encoded
 from ipsec_agent.core.manifest.trust import judge
 from ipsec_agent.core.words import several
 

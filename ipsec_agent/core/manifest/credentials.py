@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.manifest import certificates, trust
+from ipsec_agent.core.manifest.baseline import Baseline, judge_certificates
 from ipsec_agent.core.manifest.bundle import Bundle
 from ipsec_agent.core.manifest.certificates import Finding, Key
 from ipsec_agent.core.manifest.complaint import Complaint
@@ -43,12 +44,13 @@ def pasted(fields: Fields) -> Pasted:
 
 
 def read_credentials(
-    fields: Fields, now: datetime
+    fields: Fields, now: datetime, baseline: Baseline = Baseline.DEFAULT
 ) -> tuple[x509.Certificate, Credentials, tuple[CertificateFacts, ...]] | None:
     """The leaf, the credentials and the facts of all certificates; None where they cannot be read.
 
     Args:
         now: the time at which the certificates must be valid.
+        baseline: whose rules the certificates are judged by, too.
     """
     held = pasted(fields)
     chain, key, authorities = held.chain, held.key, held.authorities
@@ -61,7 +63,9 @@ def read_credentials(
         return None
     if not chain or fields.incomplete("ca_certificates"):
         return None
-    complain(fields, trust.judge(Bundle(chain[0], chain[1:], authorities), key, now))
+    bundle = Bundle(chain[0], chain[1:], authorities)
+    complain(fields, trust.judge(bundle, key, now))
+    complain(fields, judge_certificates(baseline, bundle))
     if key is None:
         return None
     listed = tuple(dict.fromkeys(ca for _, ca in authorities))

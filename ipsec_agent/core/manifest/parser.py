@@ -9,8 +9,9 @@ from msgspec import Struct
 from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Config, ExpiryPeriods
 from ipsec_agent.core.manifest import certificates
 from ipsec_agent.core.manifest.agent_section import read_agent
+from ipsec_agent.core.manifest.baseline import Baseline, judge_proposals
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints, shown
-from ipsec_agent.core.manifest.credentials import read_credentials
+from ipsec_agent.core.manifest.credentials import complain, read_credentials
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import Located, locate
 from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
@@ -51,29 +52,34 @@ class Parsed(Struct, frozen=True):
     complaints: tuple[Complaint, ...]
 
 
-def parse(text: str, *, file: str, now: datetime) -> Parsed:
+def parse(text: str, *, file: str, now: datetime, baseline: Baseline = Baseline.DEFAULT) -> Parsed:
     """Read a config. Never raises for what the text holds.
 
     Args:
         file: the file's name, for the complaints.
         now: the time at which certificates must be valid.
+        baseline: whose rules proposals, certificates and keys are judged by, too.
     """
     complaints = Complaints(file)
     root = read(text, complaints)
     located = locate(root, PROPERTIES, complaints) if root is not None else None
-    config = _config(located, complaints, now) if located is not None else None
+    config = _config(located, complaints, now, baseline) if located is not None else None
     return Parsed(None if complaints.refused else config, complaints.in_order())
 
 
-def _config(located: Located, complaints: Complaints, now: datetime) -> Config | None:
+def _config(
+    located: Located, complaints: Complaints, now: datetime, baseline: Baseline
+) -> Config | None:
     properties, section = usable(located, complaints)
     fields = Fields(properties, located.line, located.path, complaints)
     fields.unknown(PROPERTIES, elsewhere={"agent"})
     _replaced(fields)
     ipsec, no_ipsec = read_subnets(fields)
-    held = read_credentials(fields, now)
+    held = read_credentials(fields, now, baseline)
     agent = read_agent(section, complaints)
     read_rest = _rest(fields)
+    proposals = read_rest["ike_proposals"], read_rest["esp_proposals"]
+    complain(fields, judge_proposals(baseline, *proposals))
     if held is None:
         return None
     leaf, secrets, facts = held
