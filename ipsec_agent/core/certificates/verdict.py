@@ -190,7 +190,8 @@ def _alike(earlier: x509.Certificate, later: x509.Certificate, where: str) -> It
         yield Finding(
             "",
             f"{name(later.subject)} has the name of the certificate in {where}, but another key",
-            "give each its own name, so that logs tell them apart",
+            "nothing to do where one replaces the other; two VMs need two names, so that logs tell"
+            " them apart",
             "warning",
         )
 
