@@ -94,20 +94,7 @@ def parser() -> argparse.ArgumentParser:
     made["run"].add_argument(
         "--force", action="store_true", help="enforce even a config that cuts this VM off"
     )
-    _file_argument(made["check"])
-    made["check"].add_argument(
-        "--machine",
-        action="store_true",
-        help="also try ESP and the guard's table on this VM, look for charon, and check what the"
-        " config would cut off; needs root, changes nothing",
-    )
-    made["check"].add_argument(
-        "--baseline",
-        choices=BASELINES,
-        default=BASELINES[0],
-        help="also refuse proposals, keys and signatures that are not of this baseline;"
-        " default: %(default)s, which adds nothing",
-    )
+    _check_arguments(made["check"])
     _plan_arguments(made["plan"])
     for verb in ("status", "reload", "stop"):
         made[verb].add_argument(
@@ -130,6 +117,23 @@ def _file_argument(verb: argparse.ArgumentParser) -> None:
     )
     either.add_argument(
         "--config", dest="file", default=DEFAULT_CONFIG, metavar="FILE", help=_default("the same")
+    )
+
+
+def _check_arguments(verb: argparse.ArgumentParser) -> None:
+    _file_argument(verb)
+    verb.add_argument(
+        "--machine",
+        action="store_true",
+        help="also try ESP and the guard's table on this VM, look for charon, and check what the"
+        " config would cut off; needs root, changes nothing",
+    )
+    verb.add_argument(
+        "--baseline",
+        choices=BASELINES,
+        default=BASELINES[0],
+        help="also refuse proposals, keys and signatures that are not of this baseline;"
+        " default: %(default)s, which adds nothing",
     )
 
 
