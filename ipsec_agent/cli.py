@@ -217,6 +217,10 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="make one certificate for each VM, named by DNS name or IP address",
     )
+    _issuing_arguments(action)
+
+
+def _issuing_arguments(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--days",
         type=_days,

@@ -92,6 +92,18 @@ def test_esp_of_neither(esp: str) -> None:
     assert len(errors(judged(esp=esp))) == 1
 
 
+def test_no_secret() -> None:
+    """What is no proposal is complained of elsewhere, without its words."""
+    secret = "miievqibadanbgkqhkig9w0baqefaascbk-aes128gcm16"
+    leaf = make_leaf(make_ca())
+
+    assert errors(judged(secret, secret)) == []
+    text = manifest(leaf=leaf, cas=[make_ca()], ike_proposals=secret)
+    found = parse(text, file="a", now=NOW, baseline=Baseline.CNSA2)
+    assert found.config is None
+    assert "miie" not in str(found.complaints)
+
+
 def test_the_defaults() -> None:
     """The agent's own defaults are the guide's, and not of CNSA; its default baseline is silent."""
     assert len(judge_proposals(Baseline.CNSA2, DEFAULT_IKE, DEFAULT_ESP)) == len(DEFAULT_IKE) + 2
