@@ -68,13 +68,25 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
         return None
     properties: dict[str, tuple[str, Entry]] = {}
     for section in sections:
+        _agent_elsewhere(section, complaints)
         properties |= _below(section, complaints)
         properties |= _beside(section, ipsec, known, complaints)
-    if not properties:
+    if not properties and complaints.refused:
         return None
     line = ipsec.line if ipsec is not None else root.line
     path = holding[0].path_of("ipsec") if holding else "ipsec"
     return Located(properties, root.get("agent"), line, path)
+
+
+def _agent_elsewhere(section: _Section, complaints: Complaints) -> None:
+    agent = section.holder.get("agent") if section.path else None
+    if agent is not None and agent.items is not None:
+        complaints.warn(
+            agent.line,
+            section.path_of("agent"),
+            "has no effect here",
+            "move it to the top level of the file, without indentation",
+        )
 
 
 def _nothing(root: Entry, complaints: Complaints) -> None:

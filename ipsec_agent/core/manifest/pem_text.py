@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.yaml_lines import Entry
 
-ESCAPED = re.compile(r"(?:\\+r)?\\+n|\\+r")
+ESCAPED = re.compile(r"(?:\\{1,4}r)?\\{1,4}n|\\{1,4}r")
 """Line breaks that are two characters or more."""
 
 PATH = re.compile(r"\s*(?:(?:~|\.{0,2})/[\w./~-]+|[\w./~-]+\.(?:pem|crt|cer|key|der))\s*")

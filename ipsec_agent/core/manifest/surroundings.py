@@ -28,6 +28,10 @@ CONFIG = re.compile(r" *[\"']?(?:releases|addons|ipsec|properties|agent|tags)[\"
 """A line with which a config begins."""
 
 
+COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]|\x1b\(B")
+"""An escape sequence of a terminal's."""
+
+
 class Foreign(Struct, frozen=True):
     """Lines that are not of the config.
 
@@ -53,6 +57,17 @@ class Foreign(Struct, frozen=True):
         if self.first == self.last:
             return f"delete line {self.first}"
         return f"delete lines {self.first} to {self.last}"
+
+
+def coloured(text: str) -> int:
+    """The first line with an escape sequence of a terminal's, 0 without any."""
+    found = COLOUR.search(text)
+    return len(lines_of(text[: found.start()])) if found else 0
+
+
+def without_colours(text: str) -> str:
+    """The text without escape sequences."""
+    return COLOUR.sub("", text)
 
 
 def foreign(text: str) -> tuple[Foreign, ...]:

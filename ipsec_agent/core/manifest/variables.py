@@ -7,9 +7,12 @@ from msgspec.structs import replace
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.yaml_lines import Entry
 
-VARIABLE = re.compile(r"\(\(([^()\n]{0,200})\)\)|<%.{0,2000}?%>", re.DOTALL)
-NAME = re.compile(r"!?[-/.\w]{1,100}")
+VARIABLE = re.compile(r"\(\(([^()\n]{0,200})\)\)|<%[^%]{0,500}%>")
+NAME = re.compile(r"!?[-/.\w]+")
 """What BOSH takes as a name (interpolationRegex in bosh-cli's director/template)."""
+
+LONGEST_PART = 60
+"""Characters between two slashes of a name that is shown; a line of a key has more."""
 
 MOST_NAMES = 5
 """Named in one complaint."""
@@ -57,4 +60,6 @@ def _shown(variable: re.Match[str]) -> str:
     """The variable with its name, unless that is none."""
     if variable[0].startswith("<%"):
         return "<%= … %>"
-    return variable[0] if NAME.fullmatch(variable[1]) else "((…))"
+    named = NAME.fullmatch(variable[1])
+    short = max(map(len, variable[1].split("/"))) <= LONGEST_PART
+    return variable[0] if named and short else "((…))"

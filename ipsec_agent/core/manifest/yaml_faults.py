@@ -11,7 +11,6 @@ import yaml
 from ipsec_agent.core.manifest.pem_indentation import lines_of
 from ipsec_agent.core.manifest.yaml_scanner import INDENTED_WITH_TAB
 
-ESCAPE = "\x1b"
 LOOKALIKE = re.compile(r"[^#]*?(?:[\u200b\u2060\ufeff]|[^\S\x00-\x20\x85\u2028\u2029])")
 """A line up to what looks like a space, or like nothing, and is neither to YAML."""
 
@@ -88,12 +87,6 @@ def _tab(before: str, after: str) -> tuple[str, str]:
 def forbidden(text: str, error: yaml.reader.ReaderError) -> tuple[int, str, str]:
     """The same for a character that YAML does not allow at all."""
     line = len(lines_of(text[: error.position]))
-    if text[error.position : error.position + 1] == ESCAPE:
-        return (
-            line,
-            "not valid YAML: it contains the colours of a terminal",
-            "save it again, with `bosh --no-color`",
-        )
     return (
         line,
         "not valid YAML: it contains a forbidden character",

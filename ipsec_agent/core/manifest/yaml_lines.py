@@ -102,6 +102,15 @@ def read(text: str, complaints: Complaints) -> Entry | None:
 
 def _mended(text: str, complaints: Complaints) -> str | None:
     """The text without the mistakes that can be told from the rest; None without any."""
+    coloured = surroundings.coloured(text)
+    if coloured:
+        complaints.error(
+            coloured,
+            "",
+            "not valid YAML: it contains the colours of a terminal",
+            "save it again, with `bosh --no-color`",
+        )
+        text = surroundings.without_colours(text)
     around = surroundings.foreign(text)
     for lines in around:
         complaints.error(lines.first, "", lines.message, lines.remedy)
@@ -110,7 +119,7 @@ def _mended(text: str, complaints: Complaints) -> str | None:
     for block in misplaced:
         complaints.error(block.first, block.key, block.message, block.remedy)
     text = pem_indentation.indented(text, misplaced) if misplaced else text
-    return text if around or misplaced else None
+    return text if coloured or around or misplaced else None
 
 
 def _composed(text: str, complaints: Complaints) -> Entry | None:

@@ -1,5 +1,6 @@
 """Values as BOSH, CredHub and editors leave them: variables, maps, empty items, PEM on one line."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,10 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
+from ipsec_agent.core.manifest import pem_text, surroundings, variables
+from ipsec_agent.core.manifest.complaint import Complaints
 from ipsec_agent.core.manifest.parser import Parsed, parse
+from ipsec_agent.core.manifest.yaml_lines import Entry
 from tests.certificates import Issued, ec_key, make_ca, make_leaf
 from tests.manifests import manifest
 
@@ -146,6 +150,30 @@ def test_a_variable_for_a_whole_section(place: str) -> None:
     first, *_ = said(yaml.safe_dump(tree))
 
     assert f"((a)) {FILL_IN}" in first
+
+
+def test_a_key_within_parentheses() -> None:
+    """What is long enough for a line of a key is not shown, though a path may be long."""
+    line = "M" * 64
+    path = "/director/service-instance_0a1b2c3d-0000-1111-2222-333344445555/ipsec_cert.certificate"
+
+    assert line not in "".join(said(text(instance_private_key=f"(({line}))")))
+    assert f"(({path})) " in said(text(instance_private_key=f"(({path}))"))[0]
+
+
+@pytest.mark.parametrize("part", ["\\", "\\r", "<%", "((", "((a", "/", "$ ", "a: ", "\x1b["])
+def test_a_long_text_takes_no_time(part: str) -> None:
+    """No pattern is slow on a megabyte."""
+    long = "-----BEGIN " + part * (1_000_000 // len(part))
+    entry, complaints = Entry(1, value=long), Complaints("f")
+    began = time.process_time()
+
+    variables.voided(entry, "", complaints)
+    pem_text.mended(entry, "", "", complaints)
+    surroundings.foreign(f"{long}\nipsec:\n{long}")
+    surroundings.coloured(long)
+
+    assert time.process_time() - began < 3
 
 
 # --- CredHub's maps ---------------------------------------------------------------------------
@@ -429,6 +457,19 @@ def test_line_breaks_in_other_places(changes: dict[str, Any], key: str) -> None:
 
     assert found.startswith(f"ipsec.{key}: ")
     assert "each `\\n`" in found
+
+
+@pytest.mark.parametrize("place", ["addon", "properties"])
+def test_the_node_section_elsewhere(place: str) -> None:
+    """`agent:` counts at the top level only; elsewhere it is warned of."""
+    tree = yaml.safe_load(text(form="runtime"))
+    addon = tree["addons"][0]
+    (addon if place == "addon" else addon["properties"])["agent"] = {"address": "10.0.0.7"}
+    path = "addons[0].agent" if place == "addon" else "addons[0].properties.agent"
+
+    assert said(yaml.safe_dump(tree)) == [
+        f"{path}: has no effect here; move it to the top level of the file, without indentation"
+    ]
 
 
 # --- several add-ons ---------------------------------------------------------------------------

@@ -574,6 +574,8 @@ def test_a_number_of_5000_digits(text: str) -> None:
         "\t- {",
         "ipsec:\n  a: 1\n  a: 2",
         "ipsec: 3",
+        "ipsec: {}",
+        "addons: [{jobs: [{name: ipsec}], properties: {ipsec: {}}}]",
         "\x00",
         "a: !!python/x",
     ],

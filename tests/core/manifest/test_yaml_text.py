@@ -175,6 +175,18 @@ def test_words_and_an_indentation() -> None:
     assert "indent lines" in found[1]
 
 
+def test_the_colours_of_a_terminal() -> None:
+    """They are named once, and what is between them is judged."""
+    text = "\x1b[0mActing as user 'x'\x1b[0m\n\n" + good().replace(
+        "ipsec-addon", "\x1b[1;32mi\x1b[0m"
+    )
+
+    assert said(text) == [
+        "f:1: it contains the colours of a terminal; save it again, with `bosh --no-color`",
+        f"f:1: `Acting as user …`, {CLI}; delete line 1",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -209,7 +221,6 @@ def test_no_line_moves() -> None:
         ("release: ipsec", "release: `ipsec`", "a value cannot begin with `; write it in quotes"),
         ("release: ipsec", "release: @ipsec", "a value cannot begin with @; write it in quotes"),
         ("release: ipsec", "release: *ipsec", "no `&name` above belongs to this `*name`; write"),
-        ("release: ipsec", "release: \x1b[0mipsec", "it contains the colours of a terminal; save"),
         ("release: ipsec", "release: ip\x00sec", "it contains a forbidden character; remove the"),
     ],
 )
