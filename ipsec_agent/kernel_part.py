@@ -13,8 +13,8 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.esp import DummySa, EspAbility, dummy_sas
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.inside import Words, find_inside
-from ipsec_agent.core.model import DesiredGuard, LinkId
-from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.model import Address, DesiredGuard, LinkId
+from ipsec_agent.core.observed import Neighbour, NetworkFacts
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.steps import (
@@ -32,6 +32,7 @@ from ipsec_agent.errors import KernelError
 from ipsec_agent.esp_reading import EspReading
 from ipsec_agent.exemptions import Exemptions
 from ipsec_agent.host.links import Links
+from ipsec_agent.host.neighbours import Neighbours
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.preflight import esp_ability
 from ipsec_agent.host.saved_guard import NAME, forget_guard, save_guard, saved_guard
@@ -68,6 +69,7 @@ class KernelPart:
         self._nft = nft
         self._saved_guard = Path(config.agent.state_dir) / NAME
         self._switches = SwitchesReader(self._lasts)
+        self._neighbours = Neighbours()
         self._facts: NetworkFacts | None = None
         self._exemptions = Exemptions(self._put_exempt)
         self._mark: str | None = None
@@ -84,6 +86,10 @@ class KernelPart:
         """Take another config."""
         self._config = config
 
+    def suspect(self, peers: tuple[Address, ...]) -> None:
+        """Have each look tell whether these peers are still there."""
+        self._neighbours.want(peers)
+
     def outdate(self) -> None:
         """Keep neither the guard's counters nor the switches for the next look."""
         self._table.outdated()
@@ -92,7 +98,11 @@ class KernelPart:
     def readings(self) -> tuple[tuple[Reading, ...], ...]:
         """What is read at any time; within each chain, one after the other."""
         return (
-            (("network", self.network), ("esp", self._esp_ability)),
+            (
+                ("network", self.network),
+                ("esp", self._esp_ability),
+                ("neighbours", self._known_neighbours),
+            ),
             (("guard", self.guard),),
             (
                 ("saved_guard", self._saved_mark),
@@ -137,6 +147,11 @@ class KernelPart:
         if table is not None:
             self._exemptions.learned(table.exempt)
         return table and table.aged(int(self._table.age))
+
+    async def _known_neighbours(self) -> tuple[Neighbour, ...]:
+        if not self._neighbours.wanted:
+            return ()
+        return await asyncio.to_thread(self._neighbours.get, self._facts)
 
     def _saved_mark(self) -> str:
         text = saved_guard(self._saved_guard)

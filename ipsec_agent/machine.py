@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ipsec_agent.charon_part import CharonPart
 from ipsec_agent.core.charon_log import Said, doubts_kernel
 from ipsec_agent.core.config import Config, GuardMode
-from ipsec_agent.core.model import DesiredGuard
+from ipsec_agent.core.model import Address, DesiredGuard
 from ipsec_agent.core.observed import Inherited, NetworkFacts, Observed
 from ipsec_agent.core.steps import KernelStep, Step
 from ipsec_agent.errors import AgentError, StartError
@@ -35,6 +35,10 @@ class Machine:
         """Take another config; what runs gets to know of it by the steps of a plan."""
         self._charon.adopt(config)
         self._kernel.adopt(config)
+
+    def suspect(self, peers: tuple[Address, ...]) -> None:
+        """Have each look tell whether these peers are still there."""
+        self._kernel.suspect(peers)
 
     def outdate(self) -> None:
         """Keep nothing for the next look of what changes without an event."""

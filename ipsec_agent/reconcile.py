@@ -14,7 +14,7 @@ from ipsec_agent.core.desired_guard import judging_all, unplaced
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.liars import Lie, lies
-from ipsec_agent.core.model import DesiredGuard
+from ipsec_agent.core.model import Address, DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.order import Unsafe, check_order
 from ipsec_agent.core.placement import Placement, place, steady
@@ -84,6 +84,9 @@ class Host(Protocol):
         Raises:
             AgentError: it does not load.
         """
+
+    def suspect(self, peers: tuple[Address, ...]) -> None:
+        """Have each look tell whether these peers are still there."""
 
     def outdate(self) -> None:
         """Keep nothing for the next look of what changes without an event."""
@@ -375,6 +378,7 @@ class Reconciler:
                 essential=self.essential,
             )
         )
+        self._host.suspect(self.reporter.suspects)
         self._looked = self._looking
         self._finished(self.snapshot)
         async with self._change:

@@ -4,18 +4,21 @@ import math
 import os
 from collections import deque
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent import __version__
-from ipsec_agent.core.charon_log import Said, counterpart, explain
+from ipsec_agent.core.charon_log import Said, counterpart, explain, sign
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import Lie
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.order import Unsafe
 from ipsec_agent.core.orphans import renewals_wait
 from ipsec_agent.core.pacing import TURN
@@ -23,6 +26,7 @@ from ipsec_agent.core.peers import pokes_wait
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.guard import unjudged_problems
+from ipsec_agent.core.problems.peer_faults import Hearing, stayed
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.errors import AgentError
@@ -67,6 +71,7 @@ class Reporter:
     def __init__(self) -> None:
         self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._counterparts: dict[int, str] = {}
+        self._hearings: dict[str, Hearing] = {}
         self._shown: tuple[Problem, ...] = ()
         self._memory = Memory()
         self._due = math.inf
@@ -81,6 +86,11 @@ class Reporter:
         """
         return self._due
 
+    @property
+    def suspects(self) -> tuple[Address, ...]:
+        """The peers with which something fails."""
+        return tuple(ip_address(one.peer) for one in self._memory.suspects)
+
     def heard(self, said: Said, now: float) -> bool:
         """Keep a line of charon's log if it explains something; whether it does.
 
@@ -89,6 +99,7 @@ class Reporter:
         peer = counterpart(said)
         if peer:
             self._remember({said.ike_sa: peer})
+        self._hear(said, now)
         found = explain(said)
         if found is None:
             return False
@@ -96,12 +107,27 @@ class Reporter:
         self._lines.append(LogLine(found.code, found.message, peer, found.hint, now))
         return True
 
+    def _hear(self, said: Said, now: float) -> None:
+        """Keep what a line tells of a peer beside complaints."""
+        found = sign(said)
+        if found is None:
+            return
+        told = {found[0].value: now}
+        peer = found[1] or self._counterparts.get(said.ike_sa, "")
+        if peer:
+            # As the newest.
+            self._hearings[peer] = replace(self._hearings.pop(peer, Hearing()), **told)
+            if len(self._hearings) > COUNTERPARTS:
+                del self._hearings[next(iter(self._hearings))]
+
     def report(self, ended: Pass) -> Snapshot:
         """Judge a pass, log what is new, and make the snapshot."""
         observed = ended.drift.observed
         if observed.charon is not None:
             known = [sa for sa in observed.charon.sas if not sa.remote.is_unspecified]
             self._remember({sa.unique_id: str(sa.remote) for sa in known})
+        for peer in stayed(self._hearings, observed.charon, observed.time):
+            self._hearings[peer] = replace(self._hearings[peer], farewell=0.0)
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
         self._due = due(self._memory.seen, observed.time)
@@ -119,6 +145,7 @@ class Reporter:
             version=__version__,
             passes=ended.number,
             traffic=assessment.peers,
+            suspects=self._memory.suspects,
             guard_lowered=ended.guard_lowered,
         )
         self._tell(ended, problems)
@@ -148,6 +175,7 @@ class Reporter:
                 *unjudged_problems(ended.essential, ended.drift.desired),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),
+            heard=self._hearings,
             lockouts=lockouts(ended.config, addresses, observed.network.gateways, ended.essential),
             lowered=ended.guard_lowered,
             lies=ended.lies,

@@ -111,6 +111,7 @@ class FakeMachine:
         self.fail_at: int | None = None
         self.refuses_to_start = False
         self.outdated = 0
+        self.suspected: tuple[Address, ...] = ()
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -155,6 +156,9 @@ class FakeMachine:
 
     def adopt(self, config: Config) -> None:
         pass
+
+    def suspect(self, peers: tuple[Address, ...]) -> None:
+        self.suspected = peers
 
     def outdate(self) -> None:
         self.outdated += 1

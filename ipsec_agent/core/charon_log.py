@@ -1,5 +1,6 @@
 """Which lines of charon's log explain a problem, and what to do about each."""
 
+import enum
 import re
 from ipaddress import ip_address
 
@@ -100,6 +101,32 @@ def explain(said: Said) -> Explanation | None:
         if re.search(pattern, said.text):
             return Explanation(code, said.text, _peer(said.group, said.text), hint)
     return None
+
+
+class Sign(enum.StrEnum):
+    """What a line tells of a peer, without a complaint."""
+
+    ANSWERED = "answered"
+    FAREWELL = "farewell"
+    SUCCEEDED = "succeeded"
+
+
+RECEIVED = re.compile(r"^received packet: from (\S+)\[\d+\] to ")
+FAREWELL = re.compile(r"^received DELETE for IKE_SA ")
+SUCCEEDED = re.compile(r"^(?:inbound |outbound )?CHILD_SA \S+ established with SPIs ")
+"""receiver.c (the group NET), ike_delete.c, child_create.c."""
+
+
+def sign(said: Said) -> tuple[Sign, str] | None:
+    """What a line tells of a peer, and its address where the line has it, else ""."""
+    if said.group == "NET":
+        found = RECEIVED.search(said.text)
+        return (Sign.ANSWERED, _address(found[1])) if found else None
+    if said.group != "IKE":
+        return None
+    if FAREWELL.search(said.text):
+        return Sign.FAREWELL, ""
+    return (Sign.SUCCEEDED, "") if SUCCEEDED.search(said.text) else None
 
 
 def doubts_kernel(said: Said) -> bool:

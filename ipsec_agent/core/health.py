@@ -4,7 +4,9 @@ The subjects have modules of their own: traffic.py and those in problems/. Which
 which, and how long one must last, is in problems/damping.py.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 from msgspec import Struct, field
 
@@ -14,7 +16,7 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problems import damping, guard_drops, xfrm_counters
+from ipsec_agent.core.problems import damping, guard_drops, peer_faults, xfrm_counters
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 
+NOTHING: Mapping[str, peer_faults.Hearing] = {}
+
+
 class Memory(Struct, frozen=True):
     """What health remembers from pass to pass."""
 
@@ -48,6 +53,7 @@ class Memory(Struct, frozen=True):
     counters: xfrm_counters.Memory = ()
     drops: guard_drops.Memory = field(default_factory=guard_drops.Memory)
     followed: traffic.Memory = field(default_factory=traffic.Memory)
+    suspects: peer_faults.Memory = ()
 
 
 class Assessment(Struct, frozen=True):
@@ -72,6 +78,7 @@ def assess(
     *,
     failures: tuple[Problem, ...] = (),
     lines: tuple[LogLine, ...] = (),
+    heard: Mapping[str, peer_faults.Hearing] = NOTHING,
     lockouts: tuple[Finding, ...] = (),
     lowered: bool = False,
     lies: tuple[Lie, ...] = (),
@@ -82,6 +89,7 @@ def assess(
         memory: of the pass before; Memory() at first.
         failures: what the pass itself could not do.
         lines: of charon's log, those that are young enough to explain something.
+        heard: what else the log has told of peers, by their addresses.
         lockouts: what the config cuts this VM off from.
         lowered: an operator has taken the guard down, and the agent leaves it so.
         lies: what peers had made in the course of the pass.
@@ -93,6 +101,17 @@ def assess(
     followed = memory.followed
     if "states" not in dict(observed.unreadable):
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
+    promise = Promise.of(config)
+
+    def encrypted(peer: str) -> bool:
+        return promise.encrypted(ip_address(peer))
+
+    about: list[LogLine] = []
+    others: list[LogLine] = []
+    for line in lines:
+        mine = peer_faults.concerns(line) and encrypted(line.peer)
+        (about if mine else others).append(line)
+    suspects = peer_faults.followed(memory.suspects, about, heard, drift, encrypted)
     found = (
         *failures,
         *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
@@ -101,9 +120,10 @@ def assess(
         *traffic.one_way(followed.peers),
         *xfrm_counters.problems(rises),
     )
-    shown, seen = damping.damped(explained(found, lines, drift), memory.seen, now)
+    named = (*explained(found, tuple(others), drift), *peer_faults.problems(suspects, drift))
+    shown, seen = damping.damped(named, memory.seen, now)
     return Assessment(
-        damping.uncovered(shown), followed.peers, Memory(seen, counters, drops, followed)
+        damping.uncovered(shown), followed.peers, Memory(seen, counters, drops, followed, suspects)
     )
 
 

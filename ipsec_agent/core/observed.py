@@ -323,6 +323,19 @@ class RememberedPeer(Struct, frozen=True):
     poked_at: float = 0.0
 
 
+class Neighbour(Struct, frozen=True):
+    """What neighbour discovery (ARP) knows of a peer on a link of this VM.
+
+    Attributes:
+        answered: when it last proved to be there, seconds since the epoch, 0 for not known.
+        failed: it does not answer now.
+    """
+
+    address: Address
+    answered: float = 0.0
+    failed: bool = False
+
+
 class Inherited(Struct, frozen=True):
     """What an earlier charon had left in the kernel when this one was started.
 
@@ -350,6 +363,7 @@ class Observed(Struct, frozen=True):
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
         inherited: what an earlier charon left.
         remembered: peers that had an SA with this VM, perhaps before it crashed.
+        neighbours: of the peers that were asked for, those that the kernel knows.
         esp: whether the kernel can do the ESP that is wanted.
         unreadable: what could not be read, by the name of its attribute, and why; it is empty then.
         time: when the pass began.
@@ -367,6 +381,7 @@ class Observed(Struct, frozen=True):
     default_blocks: tuple[Direction, ...] = ()
     counters: tuple[tuple[str, int], ...] = ()
     remembered: tuple[RememberedPeer, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
     esp: EspAbility = field(default_factory=EspAbility)
     unreadable: tuple[tuple[str, AgentError], ...] = ()
     time: float = 0.0

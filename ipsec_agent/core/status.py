@@ -15,6 +15,7 @@ from ipsec_agent.core.observed import Charon, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.guard import GuardState, guard_state
+from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer
@@ -36,6 +37,7 @@ class Snapshot(Struct, frozen=True):
 
     Attributes:
         traffic: with each peer, as the kernel's SAs have counted it.
+        suspects: peers with which something fails.
         guard_lowered: an operator has taken the guard down.
     """
 
@@ -48,6 +50,7 @@ class Snapshot(Struct, frozen=True):
     version: str
     passes: int
     traffic: tuple[Peer, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
     guard_lowered: bool = False
 
     @property
@@ -96,7 +99,7 @@ def document(snapshot: Snapshot, age: float = 0.0) -> dict[str, Any]:
         "notes": list(desired.notes),
         "charon": _charon(observed.charon),
         "connections": _connections(snapshot),
-        "peers": peer_entries(desired, observed, snapshot.traffic),
+        "peers": peer_entries(desired, observed, snapshot.traffic, snapshot.suspects),
         "policies": {
             "desired": len(desired.policies),
             "installed": len(desired.policies) - len(missing),

@@ -1,29 +1,57 @@
 """The status document's peers: SAs as charon lists them, traffic as the kernel counts it."""
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from ipsec_agent.core.model import Address, Desired
 from ipsec_agent.core.observed import IkeSa, Observed
+from ipsec_agent.core.problems.charon import SILENT
+from ipsec_agent.core.problems.peer_faults import GONE, Suspect
 from ipsec_agent.core.traffic import Peer, Way, by_peer
 
 
 def peer_entries(
-    desired: Desired, observed: Observed, traffic: Iterable[Peer]
+    desired: Desired,
+    observed: Observed,
+    traffic: Iterable[Peer],
+    suspects: Iterable[Suspect] = (),
 ) -> list[dict[str, Any]]:
-    """One entry for each peer with an SA, by address.
+    """One entry for each peer with an SA, or with which something fails, by address.
 
     `state` is that of the CHILD_SA, or of the IKE_SA where there is none. SAs that only the kernel
-    has are an `orphan` of an earlier charon, or `unknown` while charon does not answer.
+    has are an `orphan` of an earlier charon, or `unknown` while charon does not answer. Without any
+    it is `refused`, `silent` or `gone`.
     """
     known = {peer.address: peer for peer in traffic}
+    codes = {ip_address(one.peer): one.code for one in suspects if one.code}
     entries = {
-        address: _of_charon(sas) for address, sas in _by_remote(observed).items()
-    } | _of_kernel_alone(desired, observed)
+        **{address: _without_sas(code) for address, code in codes.items()},
+        **{address: _of_charon(sas) for address, sas in _by_remote(observed).items()},
+        **_of_kernel_alone(desired, observed),
+    }
     return [
-        {"address": str(address), **entry, **_judged(known.get(address), observed.time)}
+        {
+            "address": str(address),
+            **entry,
+            **_judged(known.get(address), observed.time),
+            "problem": codes.get(address, ""),
+        }
         for address, entry in sorted(entries.items(), key=lambda item: _order(item[0]))
     ]
+
+
+def _without_sas(code: str) -> dict[str, Any]:
+    return {
+        "state": {SILENT: "silent", GONE: "gone"}.get(code, "refused"),
+        **dict.fromkeys(
+            (
+                *("age", "ike_sas", "child_sas", "duplicates"),
+                *("bytes_in", "bytes_out", "packets_in", "packets_out"),
+            ),
+            0,
+        ),
+    }
 
 
 def _order(address: Address) -> tuple[int, int]:

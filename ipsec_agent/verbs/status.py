@@ -177,9 +177,13 @@ def _connection(item: dict[str, Any]) -> str:
 def _peer(peer: dict[str, Any]) -> str:
     twice = f", {several(peer['duplicates'], 'duplicate')}" if peer["duplicates"] else ""
     one_way = f", ONE WAY ({peer['one_way']} only)" if peer.get("one_way") else ""
+    problem = f", {peer['problem']}" if peer.get("problem") else ""
+    if not peer["child_sas"] and not peer["packets_in"] + peer["packets_out"]:
+        ike_only = "IKE only, no SA" if peer["ike_sas"] else "no SA"
+        return f"  {peer['address']:24} {peer['state']:12} {ike_only}{problem}"
     return (
         f"  {peer['address']:24} {peer['state']:12} age {peer['age']} s,"
-        f" in {_way(peer, 'in')}, out {_way(peer, 'out')}{twice}{one_way}"
+        f" in {_way(peer, 'in')}, out {_way(peer, 'out')}{twice}{one_way}{problem}"
     )
 
 

@@ -1,12 +1,17 @@
 """Health of a real agent: it is that of now, and a peer that speaks clear is named."""
 
+import os
+import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.certificates import make_ca, make_leaf, rsa_key
 from tests.charon.nodes import Node, network, until
+from tests.charon.shared_manifest import configure as give
 from tests.charon.wedge import wedge
 from tests.lab.deployment import A, B, configure
 
@@ -68,3 +73,50 @@ def test_a_charon_that_hangs_does_not_hold_up_the_status(tmp_path: Path) -> None
     assert took < 1.5
     assert status["age"] > 0
     assert " ago\n" in shown.partition("\n")[0] + "\n"
+
+
+def peer_of(node: Node, address: str = B) -> dict[str, Any]:
+    """A peer in the status, empty where it is not listed."""
+    peers: list[dict[str, Any]] = node.status().get("peers", [])
+    return next((peer for peer in peers if peer["address"] == address), {})
+
+
+def test_a_refused_peer_is_listed(tmp_path: Path) -> None:
+    """Though no SA was ever there; it stays in the list when it vanishes without a word."""
+    stranger = make_ca("Strange CA", key=rsa_key(3072, 110))
+    with network(tmp_path, 2, "cr") as (ours, theirs):
+        give(ours)
+        give(theirs, leaf=make_leaf(stranger, "stranger"), cas=[stranger])
+        ours.up()
+        theirs.up()
+        ours.send(B)
+        until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "the refusal is listed")
+        peer = peer_of(ours)
+        assert (peer["state"], peer["child_sas"]) == ("refused", 0)
+        assert f"{B:26} refused      no SA, peer-refuses-us" in ours.ask("status").stdout
+
+        theirs.end_agent(signal.SIGKILL)
+        os.kill(theirs.charon_pid, signal.SIGKILL)
+        ours.send(B)
+        # It has refused us, and since then it is silent: both are said.
+        until(lambda: "peer-silent" in codes(ours), "the silence is noticed", 90)
+        assert "peer-refuses-us" in codes(ours)
+
+
+def test_ike_only_and_a_farewell(tmp_path: Path) -> None:
+    """A kernel without ESP has an IKE_SA and no more; a peer that is stopped in order is gone, and
+    that is no fault."""
+    with network(tmp_path, 2, "cg") as (ours, theirs):
+        configure([ours, theirs], [])
+        ours.up()
+        theirs.up()
+        ours.send(B)
+        until(lambda: peer_of(ours).get("state") == "established", "IKE works")
+        if not peer_of(ours)["child_sas"]:
+            assert f"{B:26} established  IKE only, no SA" in ours.ask("status").stdout
+
+        assert theirs.ask("stop").returncode == 0
+        ours.send(B)
+        until(lambda: "peer-gone" in codes(ours), "it is gone", 90)
+        assert codes(ours)["peer-gone"].endswith(": it has ended its IKE_SA")
+        assert (peer_of(ours)["state"], peer_of(ours)["problem"]) == ("gone", "peer-gone")

@@ -10,7 +10,10 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import IkeSa, SecurityAssociation
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer
+from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect
+from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.core.status import Snapshot, State, document, sentence
+from ipsec_agent.verbs.status import text
 from tests.configs import config
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa
 
@@ -115,8 +118,42 @@ def test_peer() -> None:
             "idle_in": 40,
             "idle_out": 40,
             "one_way": "",
+            "problem": "",
         }
     ]
+
+
+def test_peers_without_an_sa() -> None:
+    """One that refuses, or does not answer, or is gone, is in the list as well, and the text says
+    that there is no SA with it; one whose only fault may be that it starts is not."""
+
+    def suspect(number: int, code: str, text: str = "it failed", bye: float = 0) -> Suspect:
+        said = LogLine(code, text, str(PEER + number), "look", NOW)
+        return Suspect(said.peer, (Fault(said, NOW),), Hearing(farewell=bye))
+
+    suspects = (
+        suspect(1, "peer-refuses-us"),
+        suspect(2, "peer-silent"),
+        suspect(3, "peer-silent", bye=NOW),
+        suspect(4, "proposals-differ", "received NO_PROPOSAL_CHOSEN notify error"),
+    )
+    vm = with_sa(VM)
+    assert vm.observed.charon is not None
+    ike = IkeSa(2, "x", "ESTABLISHED", OWN, PEER + 1, True, 5)
+    charon = replace(vm.observed.charon, sas=(*vm.observed.charon.sas, ike))
+    for found, state in ((vm, "refused"), (vm.but(charon=charon), "established")):
+        status = document(replace(snapshot(found), suspects=suspects))
+        assert [(p["address"], p["state"], p["problem"]) for p in status["peers"]] == [
+            ("10.0.0.9", "installed", ""),
+            ("10.0.0.10", state, "peer-refuses-us"),
+            ("10.0.0.11", "silent", "peer-silent"),
+            ("10.0.0.12", "gone", "peer-gone"),
+        ]
+        assert len({frozenset(peer) for peer in status["peers"]}) == 1
+        says = "IKE only, no SA" if state == "established" else "no SA"
+        lines = text(status).splitlines()
+        assert f"  10.0.0.10                {state:12} {says}, peer-refuses-us" in lines
+        assert "  10.0.0.11                silent       no SA, peer-silent" in lines
 
 
 def test_peer_twice() -> None:

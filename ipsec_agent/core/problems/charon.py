@@ -1,5 +1,7 @@
 """charon's part of health: does it run and answer, and what does its log explain."""
 
+from collections.abc import Mapping
+
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, Observed
@@ -81,19 +83,9 @@ def explained(
     lines: tuple[LogLine, ...],
     drift: Drift,
 ) -> tuple[Problem, ...]:
-    """The problems, and one for each peer and cause that charon's log names.
-
-    What a line complains of may be over: with a peer, once an SA is there that is younger, or any
-    SA and the line is not said again; of a silent peer, once any SA is there; of a trap, once no
-    policy is missing; of the key, once charon has it. What a peer that starts says, too, counts
-    once it has said it for longer than a start takes.
-    """
+    """The problems, and one for each peer and cause that lines of charon's log name."""
     latest = {(line.code, line.peer): line for line in lines}
-    newest = _newest(drift.observed) if latest else {}
-    first: dict[str, float] = {}
-    for line in lines:
-        if STARTING_SAYS in line.text and line.time >= newest.get(line.peer, 0) + 1:
-            first.setdefault(line.peer, line.time)
+    sas = newest(drift.observed) if latest else {}
     return (
         *problems,
         *(
@@ -105,16 +97,21 @@ def explained(
                 line.peer,
             )
             for line in latest.values()
-            if not _over(line, drift, newest)
-            and not (
-                STARTING_SAYS in line.text
-                and line.time - first.get(line.peer, line.time) < STARTING
-            )
+            if not over(line, drift, sas)
         ),
     )
 
 
-def _over(line: LogLine, drift: Drift, newest: dict[str, int]) -> bool:
+def over(line: LogLine, drift: Drift, sas: Mapping[str, int]) -> bool:
+    """Whether what a line complains of is over.
+
+    With a peer it is once an SA is there that is younger, or any SA and the line is not said again;
+    of a silent peer, once any SA is there; of a trap, once no policy is missing; of the key, once
+    charon has it.
+
+    Args:
+        sas: what `newest` says.
+    """
     desired, charon = drift.desired, drift.observed.charon
     if line.code == "trap-not-installed":
         return not drift.missing
@@ -125,15 +122,15 @@ def _over(line: LogLine, drift: Drift, newest: dict[str, int]) -> bool:
     if line.code == SILENT:
         # charon ends the IKE_SA that it gives up, with its children: this is another one's, and
         # where both VMs began at once it may be the older one.
-        return line.peer in newest
-    if line.code not in PEER_CODES or line.peer not in newest:
+        return line.peer in sas
+    if line.code not in PEER_CODES or line.peer not in sas:
         return False
     # Whole seconds.
-    younger = newest[line.peer] + 1 > line.time
+    younger = sas[line.peer] + 1 > line.time
     return younger or drift.observed.time - line.time > OVERTAKEN
 
 
-def _newest(observed: Observed) -> dict[str, int]:
+def newest(observed: Observed) -> dict[str, int]:
     """When the newest SA with each peer was added, by the peer's address."""
     # Not charon's age, which counts from the beginning of the negotiation.
     added = {state.spi: state.added for state in observed.states}

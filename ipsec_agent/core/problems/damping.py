@@ -52,16 +52,22 @@ one burst of 10 s counted, as when SAs are renewed, is not shown."""
 CHARON = frozenset({"charon-down", "charon-unresponsive"})
 OFFLINE = frozenset({"address-missing", "link-down"})
 
+ABSENT = frozenset({"peer-silent", "peer-gone"})
+"""What is a cause even where it is an information only: some VM is always being replaced."""
+
 CAUSES: dict[str, frozenset[str]] = {
     "peer-silent": CHARON | OFFLINE,
     "peer-one-way": CHARON | OFFLINE | {"peer-silent"},
+    "peer-esp-lost": CHARON | OFFLINE,
     "own-key-missing": CHARON,
     "policies-foreign": CHARON,
     "kernel-refuses": frozenset({"esp-unavailable"}),
     # All VMs share one certificate.
     "peer-refuses-us": frozenset({"certificate-expired"}),
     "peer-certificate-invalid": frozenset({"certificate-expired"}),
-    "xfrm-out-no-states": CHARON | OFFLINE | {"peer-silent", "peer-refuses-us", "esp-unavailable"},
+    "xfrm-out-no-states": CHARON
+    | OFFLINE
+    | {"peer-silent", "peer-gone", "peer-refuses-us", "esp-unavailable"},
     "xfrm-acquire-error": CHARON,
     "xfrm-in-no-states": CHARON,
     "xfrm-in-tmpl-mismatch": frozenset({"policies-bypassed", "policies-foreign"}),
@@ -136,7 +142,11 @@ def _turn(seen: Seen, now: float) -> float:
 
 def uncovered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """The problems without those that another one of them explains."""
-    present = {problem.code for problem in problems if problem.severity is not Severity.INFO}
+    present = {
+        problem.code
+        for problem in problems
+        if problem.severity is not Severity.INFO or problem.code in ABSENT
+    }
     return tuple(
         problem
         for problem in problems

@@ -1,0 +1,248 @@
+"""What fails with a peer: it lasts until a handshake succeeds, or until the peer is gone.
+
+Nobody may have tried again since: that makes nothing good. A peer is gone once it has said goodbye,
+or has answered nothing for a while though it was asked: so a VM that was deleted is no fault.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.observed import Charon, Neighbour
+from ipsec_agent.core.problems.charon import PEER_CODES, SILENT, STARTING, STARTING_SAYS, newest
+from ipsec_agent.core.problems.charon import over as line_over
+from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
+
+GONE_AFTER = 600.0
+"""Seconds for which a peer must answer neither IKE nor neighbour discovery."""
+
+FORGOTTEN_AFTER = 86_400.0
+"""Seconds after which a peer that is gone is no longer told of."""
+
+UNTRIED = 120.0
+"""Seconds after the last attempt from which on it is said that there was none since."""
+
+FAREWELL = 2.0
+"""Seconds for which packets of a peer that has said goodbye may still come."""
+
+MOST = 4096
+"""Peers that are remembered; of more, those that failed last."""
+
+GONE = "peer-gone"
+
+
+class Hearing(Struct, frozen=True):
+    """When charon's log last told something of a peer; seconds since the epoch, 0 for never.
+
+    Attributes:
+        answered: a packet of IKE came from it.
+        farewell: it ended an IKE_SA.
+        succeeded: an SA was made with it.
+    """
+
+    answered: float = 0.0
+    farewell: float = 0.0
+    succeeded: float = 0.0
+
+
+def stayed(heard: Mapping[str, Hearing], charon: Charon | None, now: float) -> tuple[str, ...]:
+    """The peers whose farewell was to one of several IKE_SAs: an SA with them is there later.
+
+    Args:
+        now: when charon was asked, seconds since the epoch.
+    """
+    return tuple(
+        dict.fromkeys(
+            str(sa.remote)
+            for sa in (charon.sas if charon else ())
+            if 0 < heard.get(str(sa.remote), Hearing()).farewell < now - FAREWELL
+            and sa.state == "ESTABLISHED"
+            and any(child.state == "INSTALLED" for child in sa.children)
+        )
+    )
+
+
+class Fault(Struct, frozen=True):
+    """A cause that charon's log has named.
+
+    Attributes:
+        line: the latest that names it.
+        first: when the first came.
+    """
+
+    line: LogLine
+    first: float
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is more than what a peer says, too, while it starts."""
+        return STARTING_SAYS not in self.line.text or self.line.time - self.first >= STARTING
+
+
+class Suspect(Struct, frozen=True):
+    """A peer with which something fails. Times are seconds since the epoch, 0 for never.
+
+    Attributes:
+        peer: its address as text.
+        heard: what the log last told of it.
+        seen: when it last answered neighbour discovery.
+        unanswered: when it last did not answer, by either.
+    """
+
+    peer: str
+    faults: tuple[Fault, ...]
+    heard: Hearing = Hearing()
+    seen: float = 0.0
+    unanswered: float = 0.0
+
+    @property
+    def gone(self) -> float:
+        """Since when it is gone, 0 where it is not."""
+        if self.heard.farewell and self.heard.answered <= self.heard.farewell + FAREWELL:
+            return self.heard.farewell
+        there = max(self.heard.answered, self.seen, min(fault.first for fault in self.faults))
+        return there if self.unanswered - there >= GONE_AFTER else 0.0
+
+    @property
+    def shown(self) -> tuple[Fault, ...]:
+        """The faults that are certain; it is not silent any more where it has refused since."""
+        certain = [fault for fault in self.faults if fault.certain]
+        said = max((f.line.time for f in certain if f.line.code != SILENT), default=0.0)
+        return tuple(f for f in certain if f.line.code != SILENT or f.line.time > said)
+
+    @property
+    def code(self) -> str:
+        """What is worst about it; "" where nothing is certain yet."""
+        if self.gone:
+            return GONE
+        codes = [fault.line.code for fault in self.shown]
+        return next((code for code in codes if code != SILENT), codes[0] if codes else "")
+
+
+Memory = tuple[Suspect, ...]
+"""What is remembered from pass to pass."""
+
+
+def followed(
+    memory: Memory,
+    lines: Iterable[LogLine],
+    heard: Mapping[str, Hearing],
+    drift: Drift,
+    encrypted: Callable[[str], bool],
+) -> Memory:
+    """The memory after a pass.
+
+    Args:
+        memory: of the pass before; () at first.
+        lines: of charon's log about peers, the young ones; those of earlier passes may be among
+            them.
+        heard: what else charon's log told of peers.
+        encrypted: whether the config wants ESP with a peer.
+    """
+    now = drift.observed.time
+    neighbours = {str(one.address): one for one in drift.observed.neighbours}
+    suspects = {one.peer: one for one in memory}
+    lines = sorted(lines, key=lambda line: line.time)
+    latest = newest(drift.observed) if suspects or lines else {}
+
+    def lasts(line: LogLine) -> bool:
+        told = heard.get(line.peer, Hearing())
+        return told.succeeded < line.time and not line_over(line, drift, latest)
+
+    for line in filter(lasts, lines):
+        before = suspects.get(line.peer, Suspect(line.peer, ()))
+        suspects[line.peer] = replace(before, faults=_with(before.faults, line))
+    found = []
+    for one in suspects.values():
+        lasting = tuple(f for f in one.faults if lasts(f.line) and _counts(f, now))
+        if lasting and encrypted(one.peer):
+            told = heard.get(one.peer, one.heard)
+            after = _asked(replace(one, faults=lasting, heard=told), neighbours.get(one.peer), now)
+            if not after.gone or now - after.gone < FORGOTTEN_AFTER:
+                found.append(after)
+    return tuple(sorted(found, key=lambda one: -max(f.line.time for f in one.faults))[:MOST])
+
+
+def _with(faults: tuple[Fault, ...], line: LogLine) -> tuple[Fault, ...]:
+    """The faults after a line, which may be known."""
+    same = next((fault for fault in faults if fault.line.code == line.code), None)
+    if same is None:
+        return (*faults, Fault(line, line.time))
+    later = Fault(line, same.first) if line.time > same.line.time else same
+    return tuple(later if fault is same else fault for fault in faults)
+
+
+def _counts(fault: Fault, now: float) -> bool:
+    """What a peer says while it starts is not kept for the next time that it starts."""
+    return fault.certain or now - fault.line.time < UNTRIED
+
+
+def _asked(one: Suspect, neighbour: Neighbour | None, now: float) -> Suspect:
+    """The peer with what its neighbour's entry and its silence tell."""
+    silent = max((f.line.time for f in one.faults if f.line.code == SILENT), default=0.0)
+    seen, unanswered = one.seen, max(one.unanswered, silent)
+    if neighbour is not None:
+        seen = max(seen, min(neighbour.answered, now))
+        unanswered = now if neighbour.failed else unanswered
+    # The clock may have been set back.
+    return replace(one, seen=min(seen, now), unanswered=min(unanswered, now))
+
+
+def concerns(line: LogLine) -> bool:
+    """Whether a line of charon's log is about a fault with a peer."""
+    return bool(line.peer) and line.code in (PEER_CODES | {SILENT})
+
+
+def problems(memory: Memory, drift: Drift) -> tuple[Problem, ...]:
+    """One for each peer that is gone; for each other one, and each cause."""
+    now, charon = drift.observed.time, drift.observed.charon
+    suspected = {one.peer for one in memory}
+    others = any(
+        child.state == "INSTALLED" and str(sa.remote) not in suspected
+        for sa in (charon.sas if charon else ())
+        for child in sa.children
+    )
+    found: list[Problem] = []
+    for one in memory:
+        if one.gone:
+            found.append(_gone(one))
+        else:
+            found += [_fault(fault, now, others=others) for fault in one.shown]
+    return tuple(found)
+
+
+def _gone(one: Suspect) -> Problem:
+    how = (
+        "it has ended its IKE_SA"
+        if one.gone == one.heard.farewell
+        else "it answers neither IKE nor neighbour discovery"
+    )
+    return Problem(
+        GONE,
+        Severity.INFO,
+        f"{one.peer} is gone since {_moment(one.gone)}: {how}",
+        "nothing is to do where its VM was stopped or deleted; else see `ipsec-agent status` there",
+        one.peer,
+    )
+
+
+def _fault(fault: Fault, now: float, *, others: bool) -> Problem:
+    line = fault.line
+    untried = now - line.time > UNTRIED
+    since = f"; not tried since {_moment(line.time)}" if untried else ""
+    return Problem(
+        line.code,
+        # Where others answer, it is not this VM.
+        Severity.INFO if line.code == SILENT and others else Severity.WARNING,
+        f"charon says of {line.peer}: {line.text}{since}",
+        line.hint,
+        line.peer,
+    )
+
+
+def _moment(time: float) -> str:
+    return f"{datetime.fromtimestamp(math.floor(time), UTC):%Y-%m-%d %H:%M:%S} UTC"
