@@ -17,6 +17,7 @@ from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed import IkePorts, IkeSa, Link, Namespace, OwnAddress
 from ipsec_agent.core.plan import plan
+from ipsec_agent.core.problems.peer_faults import Hearing
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.core.steps import (
@@ -32,6 +33,7 @@ from ipsec_agent.reconcile import GUARD_LOOK, Reconciler
 from ipsec_agent.reporter import COUNTERPARTS
 from tests.configs import config
 from tests.fakes import PROCESS, FakeMachine, network
+from tests.vm import healthy_vm, with_sa
 
 
 def reconciler(machine: FakeMachine, settings: Config) -> Reconciler:
@@ -477,7 +479,7 @@ async def test_the_peer_of_an_sa_is_remembered() -> None:
         loop.reporter.heard(Said("IKE", 1, "received NO_PROPOSAL_CHOSEN notify", number), now)
 
     snapshot = await loop.one_pass()
-    assert [problem.subject for problem in snapshot.problems] == ["10.0.0.9", ""]
+    assert [problem.subject for problem in snapshot.problems] == ["", "10.0.0.9"]
 
 
 async def test_the_oldest_sas_are_forgotten() -> None:
@@ -493,6 +495,47 @@ async def test_the_oldest_sas_are_forgotten() -> None:
 
     snapshot = await loop.one_pass()
     assert [problem.subject for problem in snapshot.problems] == ["", "10.0.0.9"]
+
+
+async def test_what_charon_says_of_a_peer_beside_complaints() -> None:
+    """An answer, a handshake or a farewell; the machine is told whom to look for."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    now = (await loop.one_pass()).observed.time
+    say = loop.reporter.heard
+    say(Said("IKE", 0, "initiating IKE_SA a[7] to 10.0.0.9", 7), now)
+    silent = Said("IKE", 1, "giving up after 3 retransmits", 7)
+    say(silent, now)
+    assert [one.heard for one in (await loop.one_pass()).suspects] == [Hearing()]
+    assert machine.suspected == (ENDS[1],)
+
+    received = "received packet: from 10.0.0.9[4500] to 10.0.0.5[4500] (80 bytes)"
+    assert not say(Said("NET", 1, received), now + 1)
+    assert not say(Said("IKE", 0, "received DELETE for IKE_SA a[7]", 7), now + 2)
+    (suspect,) = (await loop.one_pass()).suspects
+    assert suspect.heard == Hearing(answered=now + 1, farewell=now + 2)
+
+    made = "CHILD_SA a{3} established with SPIs c1_i c2_o and TS 10.0.0.5/32 === 10.0.0.9/32"
+    assert not say(Said("IKE", 0, made, 7), now + 3)
+    assert (await loop.one_pass()).suspects == ()
+    assert machine.suspected == ()
+
+
+async def test_a_farewell_to_a_duplicate() -> None:
+    """Where another SA is there later, the peer has stayed, and its silence is one."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    now = (await loop.one_pass()).observed.time
+    vm = with_sa(healthy_vm(), "10.0.0.9")
+    assert vm.observed.charon is not None
+    machine.sas = {sa.unique_id: sa for sa in vm.observed.charon.sas}
+    loop.reporter.heard(Said("IKE", 0, "initiating IKE_SA a[7] to 10.0.0.9", 7), now)
+    loop.reporter.heard(Said("IKE", 0, "received DELETE for IKE_SA a[7]", 7), now - 10)
+    await loop.one_pass()
+    machine.sas = {}
+    loop.reporter.heard(Said("IKE", 1, "giving up after 3 retransmits", 7), now)
+
+    assert [one.gone for one in (await loop.one_pass()).suspects] == [0]
 
 
 async def test_document() -> None:

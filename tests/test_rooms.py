@@ -26,6 +26,7 @@ WITHIN_HOST = {
     "links": {
         *("link_events", "link_reading", "netlink_wire", "pyroute2_parts", "rtnetlink", "veth"),
     },
+    "neighbours": {"rtnetlink"},
     "netlink_wire": {"own_time", "pyroute2_parts"},
     "ip_listing": {"program"},
     "nft": {

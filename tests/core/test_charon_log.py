@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipsec_agent.core.charon_log import Said, counterpart, doubts_kernel, explain
+from ipsec_agent.core.charon_log import Said, Sign, counterpart, doubts_kernel, explain, sign
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,38 @@ def test_the_responders_line_since_strongswan_6_0_6() -> None:
     """It names the connection and the number, where 5.9.8 says "an IKE_SA"."""
     for words in ("an IKE_SA", "IKE_SA subnets-v4[5]", "IKE_SA (unnamed)[5]"):
         assert counterpart(Said("IKE", 0, f"10.7.0.2 is initiating {words}", 5)) == "10.7.0.2"
+
+
+@pytest.mark.parametrize(
+    ("group", "line", "tells"),
+    [
+        (
+            "NET",
+            "received packet: from 10.9.0.2[4500] to 10.9.0.1[4500] (80 bytes)",
+            (Sign.ANSWERED, "10.9.0.2"),
+        ),
+        (
+            "NET",
+            "received packet: from fd00::2[500] to fd00::1[500] (464 bytes)",
+            (Sign.ANSWERED, "fd00::2"),
+        ),
+        ("NET", "sending packet: from 10.9.0.1[500] to 10.9.0.2[500] (464 bytes)", None),
+        ("IKE", "received DELETE for IKE_SA ipsec-10.9.0.0/24[3]", (Sign.FAREWELL, "")),
+        ("IKE", "sending DELETE for IKE_SA ipsec-10.9.0.0/24[3]", None),
+        ("IKE", "received DELETE for ESP CHILD_SA with SPI c5a5e0a1", None),
+        (
+            "IKE",
+            "CHILD_SA ipsec-10.9.0.0/24{2} established with SPIs c1_i c2_o and TS a === b",
+            (Sign.SUCCEEDED, ""),
+        ),
+        (
+            "IKE",
+            "inbound CHILD_SA ipsec-10.9.0.0/24{4} established with SPIs c1_i c2_o and TS a === b",
+            (Sign.SUCCEEDED, ""),
+        ),
+        ("CFG", "received DELETE for IKE_SA x[3]", None),
+    ],
+)
+def test_signs(group: str, line: str, tells: tuple[Sign, str] | None) -> None:
+    """What tells of a peer without a complaint; a packet names it itself."""
+    assert sign(Said(group, 1, line, 3)) == tells
