@@ -517,11 +517,11 @@ async def test_what_charon_says_of_a_peer_beside_complaints() -> None:
 
     made = "CHILD_SA a{3} established with SPIs c1_i c2_o and TS 10.0.0.5/32 === 10.0.0.9/32"
     assert not say(Said("IKE", 0, made, 7), now + 3)
-    assert (await loop.one_pass()).suspects == ()
-    assert machine.suspected == ()
+    assert not (await loop.one_pass()).suspects
+    assert len(machine.suspected) == 0
 
 
-async def test_a_farewell_to_a_duplicate() -> None:
+async def test_a_farewell_to_a_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another SA is there later, the peer has stayed, and its silence is one."""
     machine = FakeMachine(network("10.0.0.5"))
     loop = reconciler(machine, CONFIGS[0])
@@ -529,6 +529,8 @@ async def test_a_farewell_to_a_duplicate() -> None:
     vm = with_sa(healthy_vm(), "10.0.0.9")
     assert vm.observed.charon is not None
     machine.sas = {sa.unique_id: sa for sa in vm.observed.charon.sas}
+    # Nothing repairs what this kernel lacks of the SA.
+    monkeypatch.setattr(reconcile, "plan", lambda _drift: ())
     loop.reporter.heard(Said("IKE", 0, "initiating IKE_SA a[7] to 10.0.0.9", 7), now)
     loop.reporter.heard(Said("IKE", 0, "received DELETE for IKE_SA a[7]", 7), now - 10)
     await loop.one_pass()
