@@ -24,6 +24,9 @@ LONGEST_OPENER = 200
 MOST_BLOCKS = 100
 """Complained of; a config has three or four."""
 
+MOST_ABOVE = 200
+"""Lines of text above a PEM; `openssl x509 -text` writes 50 to 100."""
+
 NEXT_VALUE = re.compile(r"\s*(?:- +)*(?:[a-z_]+ *:(?:\s|$)|- *[|>])")
 
 
@@ -85,10 +88,11 @@ def _below(lines: list[str], opener: int) -> Misplaced | None:
     first = opener + 1
     while first < len(lines) and not lines[first].strip():
         first += 1
-    begin = BEGIN.search(lines[first]) if first < len(lines) else None
+    at = _begin(lines, first, text_above=opened["style"] is not None)
+    begin = BEGIN.search(lines[at]) if at < len(lines) else None
     if begin is None:
         return None
-    last = _last(lines, first)
+    last = _last(lines, at)
     parent = len(opened["dash"]) if opened["key"] else opened["dash"].rindex("-")
     if opened["style"] and _fits(lines[first : last + 1], parent):
         return None
@@ -97,6 +101,16 @@ def _below(lines: list[str], opener: int) -> Misplaced | None:
     block = _Block(head, first + 1, lines[first : last + 1], parent + 2, begin[0])
     message, remedy = block.unindented() if opened["style"] else block.without_style()
     return Misplaced(key, opener + 1, first + 1, last + 1, parent + 2, message, remedy)
+
+
+def _begin(lines: list[str], first: int, *, text_above: bool) -> int:
+    """The line where the PEM begins, below the text that openssl writes above it, if any."""
+    at = first
+    if text_above:
+        most = min(first + MOST_ABOVE, len(lines))
+        while at < most and not BEGIN.search(lines[at]) and not _next_value(lines[at]):
+            at += 1
+    return at
 
 
 class _Block(Terse, frozen=True):
@@ -158,13 +172,17 @@ def _last(lines: list[str], first: int) -> int:
         line = lines[at]
         if BEGIN.search(line):
             inside = True
-        elif line.strip() and (not inside or NEXT_VALUE.match(line[:LONGEST_OPENER])):
+        elif line.strip() and (not inside or _next_value(line)):
             break
         if inside and line.strip():
             last = at
         if "-----END " in line:
             inside = False
     return last
+
+
+def _next_value(line: str) -> bool:
+    return NEXT_VALUE.match(line[:LONGEST_OPENER]) is not None
 
 
 def _fits(block: list[str], parent: int) -> bool:

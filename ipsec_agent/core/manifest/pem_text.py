@@ -12,6 +12,8 @@ ESCAPED = re.compile(r"(?:\\{1,4}r)?\\{1,4}n|\\{1,4}r")
 
 PATH = re.compile(r"\s*(?:(?:~|\.{0,2})/[\w./~-]+|[\w./~-]+\.(?:pem|crt|cer|key|der))\s*")
 LONGEST_PATH = 200
+ENCODED = "LS0tLS1CRUdJTi"
+"""`-----BEGIN` in base64."""
 
 
 def mended(entry: Entry, name: str, path: str, complaints: Complaints) -> Entry:
@@ -43,6 +45,14 @@ def _mended(entry: Entry, head: str, path: str, complaints: Complaints) -> Entry
     if len(text) <= LONGEST_PATH and PATH.fullmatch(text):
         complaints.error(
             entry.line, path, "is the path of a file, not what the file holds", f"write {below}"
+        )
+        return entry.voided()
+    if text.lstrip().startswith(ENCODED):
+        complaints.error(
+            entry.line,
+            path,
+            "is the base64 of a PEM",
+            f"decode it with `base64 -d`, and write {below}",
         )
         return entry.voided()
     if "-----BEGIN" not in text or not ESCAPED.search(text):

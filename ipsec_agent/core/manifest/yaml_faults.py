@@ -14,16 +14,15 @@ from ipsec_agent.core.manifest.yaml_scanner import INDENTED_WITH_TAB
 LOOKALIKE = re.compile(r"[^#]*?(?:[\u200b\u2060\ufeff]|[^\S\x00-\x20\x85\u2028\u2029])")
 """A line up to what looks like a space, or like nothing, and is neither to YAML."""
 
+SECOND_DOCUMENT = (
+    "a second document begins here",
+    "keep only one of the two: what is above this line, or what is below it",
+)
 SIMPLE_KEY = "while scanning a simple key"
 BEGUN = {SIMPLE_KEY, "while scanning a quoted scalar"}
 """What is found out far below the line that is wrong."""
 
 KNOWN = (
-    (
-        "another document",
-        "a second document begins here",
-        "keep only one of the two: what is above this line, or what is below it",
-    ),
     (
         SIMPLE_KEY,
         "not valid YAML: the line is neither `key: value` nor `- value`",

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.manifest import pem_indentation, surroundings
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
-from ipsec_agent.core.manifest.yaml_faults import explained, forbidden
+from ipsec_agent.core.manifest.yaml_faults import SECOND_DOCUMENT, explained, forbidden
 from ipsec_agent.core.manifest.yaml_scanner import ScanningLoader
 from ipsec_agent.core.terse import Terse
 
@@ -126,7 +126,13 @@ def _composed(text: str, complaints: Complaints) -> Entry | None:
     try:
         loader = _Loader(text)
         try:
-            node = loader.get_single_node()
+            node = loader.get_node() if loader.check_node() else None
+            if loader.check_node():
+                event = loader.peek_event()  # type: ignore[no-untyped-call] # PyYAML has no types
+                second = event.start_mark.line + 1
+                complaints.error(second, "", *SECOND_DOCUMENT)
+                if not isinstance(node, yaml.MappingNode):
+                    return None
         finally:
             loader.dispose()
         return Entry(1, 1, items={}) if node is None else _Converter(complaints).entry(node, "")

@@ -1,5 +1,6 @@
 """Values as BOSH, CredHub and editors leave them: variables, maps, empty items, PEM on one line."""
 
+import base64
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -358,6 +359,10 @@ def test_the_map_of_an_intermediate() -> None:
         ({"instance_certificate": [VM.cert_pem]}, "ipsec.instance_certificate: must be a string"),
         ({"instance_certificate": "/a/vm"}, "ipsec.instance_certificate: is the path of a file"),
         ({"instance_private_key": "vm.key"}, "ipsec.instance_private_key: is the path of a file"),
+        (
+            {"instance_private_key": base64.b64encode(VM.key_pem.encode()).decode()},
+            "ipsec.instance_private_key: is the base64 of a PEM; decode it with `base64 -d`, and",
+        ),
         ({"ca_certificates": ["./ca.pem"]}, "ipsec.ca_certificates[0]: is the path of a file"),
     ],
 )

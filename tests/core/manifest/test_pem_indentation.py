@@ -47,13 +47,23 @@ def block(*indents: int) -> str:
             f"start each of lines 3 to 6 with 4 spaces, not a tab: {CORRECTED}",
         ),
         (
+            f"a:\n  key_x: |\nCertificate:\n    Data:\n{block(0, 0, 0, 0)}  b: 1\n",
+            "the text below `key_x: |` is not indented by the same number of spaces in each line",
+            f"start each of lines 3 to 8 with 4 spaces, not a tab: {CORRECTED}",
+        ),
+        (
+            f"a:\n  key_x: |\n    subject=CN = VM\n{block(2, 2, 2, 2)}  b: 1\n",
+            "the text below `key_x: |` is not indented by the same number of spaces in each line",
+            f"start each of lines 3 to 7 with 4 spaces, not a tab: {CORRECTED}",
+        ),
+        (
             f"a:\n  key_x: # theirs\n\n{block(2, 2, 2, 2)}  b: 1\n",
             "`|` is missing after `key_x:`",
             "write `key_x: |`, and start each of lines 4 to 7 with 4 spaces:"
             " `    -----BEGIN CERTIFICATE-----`",
         ),
     ],
-    ids=["key", "item", "only the first", "one short", "tabs", "no |"],
+    ids=["key", "item", "only the first", "one short", "tabs", "text above", "PEM only", "no |"],
 )
 def test_misplaced(text: str, message: str, remedy: str) -> None:
     """The lines and the spaces that they lack are named, and with them YAML takes the text."""
@@ -88,6 +98,7 @@ def test_without_end() -> None:
         f"key_x: |\n{block(2, 4, 4, 2)}",
         "key_x: |\n  words\n",
         "key_x: |\n",
+        f"key_x: |\n  words\nother: |\n{block(2, 2, 2, 2)}",
         "-\n-----BEGIN X-----\n",
         "x" * 300 + ": |\n-----BEGIN X-----\n",
     ],

@@ -213,7 +213,6 @@ def test_no_line_moves() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("addons:", "---\naddons:", "a second document begins here; keep only one of the two: "),
         ("  jobs:", "\u00a0\u00a0jobs:", "it contains a character that only looks like a space"),
         ("timeout: ", "timeout:\u00a0", "it contains a character that only looks like a space"),
         ("timeout: ", "timeout:", "the line is neither `key: value` nor `- value`; write a space"),
@@ -227,11 +226,23 @@ def test_no_line_moves() -> None:
 def test_no_yaml(old: str, new: str, words: str) -> None:
     """What is no YAML is named in words that say what to type, at its line."""
     text = good().replace(old, new)
-    where = line_of(text, "---" if "---" in new else new.partition("\x00")[0])
+    where = line_of(text, new.partition("\x00")[0])
 
     (found,) = said(text)
 
     assert found.startswith(f"f:{where}: {words}")
+
+
+@pytest.mark.parametrize("below", ["---\n", "---\nother: 1\n", "...\n---\nother: 1\n"])
+def test_a_second_document(below: str) -> None:
+    """It is named, and the first is judged."""
+    text = good().replace("10.9.0.0/24", "10.9.0.0/240")
+    where = len(text.splitlines()) + below.splitlines().index("---") + 1
+
+    first, second = said(text + below)
+
+    assert first.endswith("such as 10.0.0.0/20")
+    assert second.startswith(f"f:{where}: a second document begins here; keep only one of the two")
 
 
 def test_an_anchor_and_a_merge() -> None:
