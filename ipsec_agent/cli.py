@@ -189,7 +189,12 @@ def _certs_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _create_arguments(action: argparse.ArgumentParser) -> None:
     for option, metavar, text in (
-        ("--ca", "FILE", "certificate of an existing CA that signs, with those above it behind it"),
+        (
+            "--ca",
+            "FILE",
+            "certificate of an existing CA that signs, with those above it behind it; or its"
+            " directory",
+        ),
         (
             "--ca-key",
             "FILE",
@@ -199,7 +204,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
         ("--name", "NAME", "common name of the certificate that all VMs share"),
         ("--out-manifest", "FILE", "also write the fields of a config, ready to be pasted"),
     ):
-        action.add_argument(option, metavar=metavar, default="", help=text)
+        action.add_argument(option, metavar=metavar, type=_given, help=text)
     action.add_argument(
         "--dir", default="certs", metavar="DIR", help=_default("directory to write to")
     )
@@ -236,6 +241,13 @@ def _issuing_arguments(action: argparse.ArgumentParser) -> None:
         help=_default("bits of the RSA keys of VMs"),
     )
     action.add_argument("--force", action="store_true", help="overwrite files that are there")
+
+
+def _given(text: str) -> str:
+    """A text; a variable of a shell that is not set gives none."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _days(text: str) -> int:

@@ -20,7 +20,7 @@ from ipsec_agent.cli import CERTS_ACTIONS, CERTS_EXAMPLES, main
 from ipsec_agent.core.manifest.certificates import load_key
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.verbs import certs
-from tests.certificates import Issued, ec_key, key_pem, make_ca, make_leaf
+from tests.certificates import Issued, ec_key, key_pem, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 
 CA, CA_KEY = "certs/pcf-ipsec-ca-cert.pem", "certs/pcf-ipsec-ca-key.pem"
@@ -263,6 +263,73 @@ def test_days(create: Create, days: str) -> None:
     """Days are a whole number."""
     with pytest.raises(SystemExit):
         create("--days", days)
+
+
+@pytest.mark.parametrize("option", ["--ca", "--ca-key", "--name", "--out-manifest"])
+def test_a_variable_that_is_not_set(create: Create, option: str) -> None:
+    """`--ca "$OLD"` without OLD must not make a new CA."""
+    with pytest.raises(SystemExit):
+        create(option, "")
+    assert written() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--ca", CA, "--force", "--out-manifest", CA_KEY],
+        ["--ca", CA, "--force", "--out-manifest", "certs/../certs/pcf-ipsec-ca-key.pem"],
+        ["--ca", "peer", "--dir", "peer", "--force"],
+        ["--dir", "new", "--out-manifest", "new/pcf-ipsec-peer-key.pem"],
+        ["--dir", "new", "--out-manifest", "certs", "--force"],
+        ["--ca-key", CA_KEY, "--dir", "new"],
+    ],
+)
+def test_files_that_are_needed(
+    create: Create, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """The CA that signs is not overwritten, nor a file by another of the same order."""
+    create()
+    Path("peer").mkdir()
+    for old, new in ((CA, "cert"), (CA_KEY, "key")):
+        Path(f"peer/pcf-ipsec-peer-{new}.pem").write_bytes(Path(old).read_bytes())
+        Path(f"peer/pcf-ipsec-ca-{new}.pem").symlink_to(f"pcf-ipsec-peer-{new}.pem")
+    before = {path: Path(path).read_text() for path in written()}
+
+    assert create(*words) == 1
+
+    assert {path: Path(path).read_text() for path in written()} == before
+    assert "hint: " in capsys.readouterr().err
+
+
+def test_a_directory_has_the_ca(create: Create) -> None:
+    """The directory of an earlier `certs create` is enough to name its CA."""
+    create()
+
+    assert create("--ca", "certs", "--dir", "next") == 0
+
+    certificate("next/pcf-ipsec-peer-cert.pem").verify_directly_issued_by(certificate(CA))
+
+
+def test_warnings_are_said_once(create: Create, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the number of VMs."""
+    put("ca", make_ca("Old", key=rsa_key(2048, 9)))
+
+    assert create("--ca", "ca.pem", "--per-vm", "a", "b", "c") == 0
+
+    said = capsys.readouterr().err
+    assert said.count("an RSA key of 2048 bits is too small") == 1
+
+
+def test_an_interrupt_leaves_no_key(create: Create, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written so far is taken away."""
+
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+
+    assert create() == 130
+    assert written() == []
 
 
 def test_two_cas_of_one_day(create: Create) -> None:

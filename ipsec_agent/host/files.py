@@ -198,7 +198,8 @@ def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
     """Write files, each whole; none takes its place before all are written.
 
     Raises:
-        StartError: a directory does not let us; none, or only the first of them, are replaced.
+        StartError: a directory does not let us. Almost always none is replaced: to take the places
+            fails only where a directory is changed meanwhile.
     """
     path = Path()
     try:
@@ -209,10 +210,12 @@ def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
             path = new.path
             new.temporary.replace(path)
     except OSError as error:
+        raise StartError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+    finally:
+        # Also where the user interrupts it: one may have a key.
         for new in files:
             with contextlib.suppress(OSError):
                 new.temporary.unlink()
-        raise StartError(f"cannot write {path}: {error.strerror}", hint=hint) from error
 
 
 def _write_new(new: NewFile) -> None:

@@ -93,28 +93,31 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
     """
     place = Path(arguments.dir)
     subjects = _subjects(arguments)
-    new_ca = () if arguments.ca else (order.CA_FILE,)
-    begins = (*new_ca, *(subject.file for subject in subjects))
-    manifests = {subject: _manifest_path(arguments, subject) for subject in subjects}
-    if not arguments.force:
-        _refuse_existing(
-            [place / file for begin in begins for file in order.files(begin)]
-            + [path for path in manifests.values() if path is not None]
-        )
-    ca = _signer(arguments) if arguments.ca else _new_ca(arguments, now)
-    files = [] if arguments.ca else _pair(place, order.CA_FILE, (ca.certificate,), ca.key)
-    ends = ca.certificate.not_valid_after_utc
-    for subject, manifest in manifests.items():
-        key = new_key(arguments.bits)
-        leaf = instance(key, ca, subject, serial=new_serial(), now=now, days=arguments.days)
-        _judge(arguments, leaf, ca, now)
-        ends = min(ends, leaf.not_valid_after_utc)
-        files += _pair(place, subject.file, (leaf,), key)
+    manifests = [_manifest_path(arguments, subject) for subject in subjects]
+    source = _source(arguments)
+    begins = [*([] if source else [order.CA_FILE]), *(subject.file for subject in subjects)]
+    _refuse_paths(
+        [place / file for begin in begins for file in order.files(begin)]
+        + [path for path in manifests if path is not None],
+        source,
+        force=arguments.force,
+    )
+    ca = _signer(*source) if source else _new_ca(arguments, now)
+    keys = [new_key(arguments.bits) for _ in subjects]
+    leaves = [
+        instance(key, ca, subject, serial=new_serial(), now=now, days=arguments.days)
+        for subject, key in zip(subjects, keys, strict=True)
+    ]
+    _judge(str(source[0]) if source else "", ca, leaves, now)
+    files = [] if source else _pair(place, order.CA_FILE, ca.certificate, ca.key)
+    for subject, manifest, leaf, key in zip(subjects, manifests, leaves, keys, strict=True):
+        files += _pair(place, subject.file, leaf, key)
         if manifest is not None:
             files.append(NewFile(manifest, order.manifest_text(leaf, key, ca), KEY_MODE))
     make_private(place)
     write_together(files, hint="choose another directory with --dir")
-    sys.stdout.write(_told(arguments, files, ca, ends))
+    ends = min(leaf.not_valid_after_utc for leaf in leaves)
+    sys.stdout.write(_told(source[0] if source else None, files, ca, ends))
     return 0
 
 
@@ -134,9 +137,50 @@ def _manifest_path(arguments: argparse.Namespace, subject: Subject) -> Path | No
     return path.with_name(f"{path.stem}-{subject.file}{path.suffix}") if arguments.per_vm else path
 
 
-def _refuse_existing(paths: Sequence[Path]) -> None:
+def _source(arguments: argparse.Namespace) -> tuple[Path, Path] | None:
+    """The files of an existing CA: its certificate, and its key; None for a new one.
+
+    Raises:
+        AgentError: the certificate cannot be read, or its key is not found.
+    """
+    if arguments.ca is None:
+        if arguments.ca_key:
+            raise AgentError("--ca-key is the key of --ca", hint="give the CA's certificate, too")
+        return None
+    if arguments.ca_name:
+        raise AgentError("--ca-name is for a new CA", hint="leave it out, or leave out --ca")
+    path = Path(arguments.ca)
+    if path.is_dir():
+        path /= order.files(order.CA_FILE)[0]
+    if arguments.ca_key:
+        return path, Path(arguments.ca_key)
+    if order.has_key(read_pem(path)):
+        return path, path
+    for file in order.keys_beside(path.name):
+        if path.with_name(file).exists():
+            return path, path.with_name(file)
+    raise AgentError(f"the key of {path} is not beside it", hint="give it with --ca-key FILE")
+
+
+def _refuse_paths(paths: Sequence[Path], source: tuple[Path, Path] | None, *, force: bool) -> None:
+    """Refuse to overwrite, unless that is insisted on; never the CA that signs.
+
+    Raises:
+        AgentError: the message names the file.
+    """
+    resolved = [path.resolve() for path in paths]
+    needed = {path.resolve() for path in source or ()}
+    for path, place in zip(paths, resolved, strict=True):
+        reasons = (
+            (path.is_dir(), "is a directory"),
+            (place in needed, "is of the CA that signs"),
+            (resolved.count(place) > 1, "would be two files"),
+        )
+        for refused, why in reasons:
+            if refused:
+                raise AgentError(f"{path} {why}", hint="choose another name or directory")
     there = [path for path in paths if path.exists() or path.is_symlink()]
-    if there:
+    if there and not force:
         more = f" and {several(len(there) - 1, 'other file')}" if there[1:] else ""
         raise AgentError(
             f"{there[0]}{more} would be overwritten",
@@ -150,26 +194,13 @@ def _new_ca(arguments: argparse.Namespace, now: datetime) -> Issuer:
     return authority(new_key(CA_BITS), name=ca_name, serial=new_serial(), now=now, days=CA_DAYS)
 
 
-def _signer(arguments: argparse.Namespace) -> Issuer:
+def _signer(path: Path, key_path: Path) -> Issuer:
     """The existing CA.
 
     Raises:
         AgentError: it cannot be read, or the key is another one's.
     """
-    if arguments.ca_name:
-        raise AgentError("--ca-name is for a new CA", hint="leave it out, or leave out --ca")
-    path = Path(arguments.ca)
-    texts = {path: read_pem(path)}
-    key_path = Path(arguments.ca_key) if arguments.ca_key else path
-    if not arguments.ca_key and not order.has_key(texts[path]):
-        beside = [path.with_name(file) for file in order.keys_beside(path.name)]
-        found = [file for file in beside if file.exists()]
-        if not found:
-            raise AgentError(
-                f"the key of {path} is not beside it", hint="give it with --ca-key FILE"
-            )
-        key_path = found[0]
-    texts[key_path] = read_pem(key_path)
+    texts = {file: read_pem(file) for file in (path, key_path)}
     who = readers(key_path.stat())
     if who:
         complain(f"warning: {who} can read {key_path}; chmod 0600 {key_path}\n", WARNING)
@@ -178,27 +209,26 @@ def _signer(arguments: argparse.Namespace) -> Issuer:
     return order.issuer(material, str(path), str(key_path))
 
 
-def _judge(
-    arguments: argparse.Namespace, leaf: x509.Certificate, ca: Issuer, now: datetime
-) -> None:
-    """Refuse a certificate that the agent would refuse.
+def _judge(file: str, ca: Issuer, leaves: Sequence[x509.Certificate], now: datetime) -> None:
+    """Refuse certificates that the agent would refuse.
 
     Raises:
         ConfigError: the CA is none, has expired, or is below a CA that is not given.
     """
-    complaints = [
-        Complaint(arguments.ca or "", 0, "", found.message, found.remedy, found.severity)
+    complaints = dict.fromkeys(
+        Complaint(file, 0, "", found.message, found.remedy, found.severity)
+        for leaf in leaves
         for found in trust.judge(order.bundle(leaf, ca), None, now)
-    ]
-    _refuse(complaints, f"VMs would refuse a certificate of {name(ca.certificate.subject)}")
+    )
+    _refuse(tuple(complaints), f"VMs would refuse a certificate of {name(ca.certificate.subject)}")
 
 
-def _pair(place: Path, begin: str, chain: Sequence[x509.Certificate], key: Key) -> list[NewFile]:
+def _pair(place: Path, begin: str, certificate: x509.Certificate, key: Key) -> list[NewFile]:
     """The key first: a certificate without its key is of no use."""
-    certificate, private = order.files(begin)
+    certificate_file, key_file = order.files(begin)
     return [
-        NewFile(place / private, order.key_text(key), KEY_MODE),
-        NewFile(place / certificate, order.certificate_text(*chain), CERTIFICATE_MODE),
+        NewFile(place / key_file, order.key_text(key), KEY_MODE),
+        NewFile(place / certificate_file, order.certificate_text(certificate), CERTIFICATE_MODE),
     ]
 
 
@@ -216,17 +246,15 @@ def _refuse(complaints: Sequence[Complaint], what: str) -> None:
     _report(complaints)
 
 
-def _told(
-    arguments: argparse.Namespace, files: Sequence[NewFile], ca: Issuer, ends: datetime
-) -> str:
+def _told(source: Path | None, files: Sequence[NewFile], ca: Issuer, ends: datetime) -> str:
     """What was made, how long it lasts, and what to do before it ends."""
-    used = arguments.ca or Path(arguments.dir, order.files(order.CA_FILE)[0])
+    used = source or next(file.path for file in files if file.mode == CERTIFICATE_MODE)
     lines = [f"created {file.path}" for file in files]
     lines.append(
         f"valid until {ends:%Y-%m-%d}; their CA {name(ca.certificate.subject)} until"
         f" {ca.certificate.not_valid_after_utc:%Y-%m-%d}"
     )
     lines.append(f"before it ends: ipsec-agent certs create --ca {used} --dir NEW-DIRECTORY")
-    if not arguments.ca:
+    if source is None:
         lines.append("keep the CA's key off the VMs: who has it can join the deployment")
     return "".join(f"{line}\n" for line in lines)
