@@ -192,8 +192,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
         (
             "--ca",
             "FILE",
-            "certificate of an existing CA that signs, with those above it behind it; or its"
-            " directory",
+            "certificate of an existing CA that signs, with those above it, or its directory",
         ),
         (
             "--ca-key",

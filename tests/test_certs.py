@@ -312,12 +312,14 @@ def test_a_directory_has_the_ca(create: Create) -> None:
 
 def test_warnings_are_said_once(create: Create, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the number of VMs."""
-    put("ca", make_ca("Old", key=rsa_key(2048, 9)))
+    no_signer = x509.KeyUsage(True, *[False] * 8)
+    put("ca", make_ca("Old", key=rsa_key(2048, 9), extensions=[(no_signer, True)]))
 
     assert create("--ca", "ca.pem", "--per-vm", "a", "b", "c") == 0
 
     said = capsys.readouterr().err
     assert said.count("an RSA key of 2048 bits is too small") == 1
+    assert said.count("the key usage of CN=Old does not allow it to sign") == 1
 
 
 def test_an_interrupt_leaves_no_key(create: Create, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ def test_good() -> None:
     assert found(LEAF.cert_pem, ROOT.cert_pem, LEAF.key_pem) == []
     assert found(make_leaf(MIDDLE, key=ec_key(4)).cert_pem, MIDDLE.cert_pem, ROOT.cert_pem) == []
     assert found(ROOT.cert_pem + ROOT.key_pem) == []
+    curve = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    assert found(LEAF.cert_pem + ROOT.cert_pem, curve + LEAF.key_pem) == []
     assert found(manifest(leaf=LEAF, cas=[ROOT])) == []
     of_credhub = {
         "ca": ROOT.cert_pem,
