@@ -19,14 +19,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from ipsec_agent.core.guard_table import exempt_update, mark
+from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.nft_events import Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
-from ipsec_agent.host.nft_image import Image
+from ipsec_agent.host.nft_image import MOST, Image
 from ipsec_agent.host.nft_table import FIXED
 from ipsec_agent.host.nft_tables import put_back, read_flow_rules, read_guard, read_tables
 from ipsec_agent.host.nft_trial import try_text
@@ -38,6 +38,9 @@ DEADLINE = 10.0
 
 _ROOM = 1 << 23
 """Bytes of events that are kept while nft replaces a table."""
+
+_ENDS = 2
+"""Elements that a range of addresses, which has a line of its own, makes of a set."""
 
 _ABSENT = "No such file or directory"
 """What nft says of a module that the kernel lacks."""
@@ -69,6 +72,7 @@ class Nft:
         self._forms: dict[str, str] = _recall(memory)
         self._image: tuple[str, Image] | None = None
         self._flow_form: tuple[str, str] | None = None
+        self._most = MOST
         self._readings = 0
         self._own: collections.deque[int] = collections.deque(maxlen=64)
         # nft may have done its work before we learn its process id.
@@ -103,11 +107,12 @@ class Nft:
         ):
             return
         self._image = None
+        self._most = PEERS_COUNTED + _ENDS * text.count("\n")
         # A closed table has no sets for them.
         links = exempt_update(exempt, ports) if exempt or ports else ""
         with open_events(room=_ROOM) as events:
             made = await self._succeed("the guard's table does not load", text + links)
-            image = await read_guard()
+            image = await read_guard(self._most)
             alone = image is not None and await self._alone(events, made, image.generation)
         form = image.form(FIXED) if image is not None and alone else ""
         self._forms = {mark(text): form}
@@ -177,7 +182,7 @@ class Nft:
         Raises:
             KernelError: it cannot be read.
         """
-        found = await read_tables(frozenset(self._forms.values()))
+        found = await read_tables(frozenset(self._forms.values()), self._most)
         if found is None:
             return None
         known = self._mark_of(found.guard.form)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.host.nft_wire import (
     APPEND,
@@ -49,6 +50,9 @@ _OF_SET = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18})
 AT_ONCE = 500
 """Elements in one message: an attribute holds 64 KiB."""
 
+MOST = 1 << 17
+"""Elements of each set that are read, unless somebody says how many there should be."""
+
 ATTEMPTS = 20
 COUNTER = b"counter\0"
 
@@ -62,6 +66,7 @@ class Image(Struct, frozen=True):
         generation: of all tables, when it was read: another one after each change.
         family: nf_tables' number.
         elements: of the sets that were asked for and of anonymous ones, by the set's name.
+        whole: no set had too many elements.
     """
 
     generation: int
@@ -71,14 +76,15 @@ class Image(Struct, frozen=True):
     chains: tuple[Attributes, ...]
     rules: tuple[Attributes, ...]
     elements: Mapping[str, tuple[bytes, ...]]
+    whole: bool = True
 
     def form(self, fixed: Collection[str]) -> str:
-        """The digest, "" of a table without rules: nobody can tell who made that.
+        """The digest, "" of a table without rules, which anybody may have made, or not whole.
 
         Args:
             fixed: the sets whose elements belong to it.
         """
-        if not self.rules:
+        if not self.rules or not self.whole:
             return ""
         digest = hashlib.sha256()
         for kind, body in self._written(fixed):
@@ -115,11 +121,16 @@ class Image(Struct, frozen=True):
             yield NEW_RULE, joined(_rule_uncounted(one))
 
 
-def read_image(channel: Channel, family: int, name: str, sets: Collection[str]) -> Image | None:
+def read_image(
+    channel: Channel, family: int, name: str, sets: Collection[str], most: int = MOST
+) -> Image | None:
     """A table as it is, None where there is none.
 
     Args:
         sets: those whose elements are wanted, besides anonymous ones.
+        most: elements of each. Where a set has more, the image is not whole, and the channel must
+            not be used again: the kernel takes the longer for each part of a set the more of them
+            it has told (nft_set_rbtree.c, nft_rbtree_walk).
 
     Raises:
         OSError: the kernel refuses, is late, or the tables change all the time.
@@ -128,8 +139,10 @@ def read_image(channel: Channel, family: int, name: str, sets: Collection[str]) 
     for _ in range(ATTEMPTS):
         try:
             generation = _generation(channel)
-            found = _read(channel, family, name, sets, generation)
-            if generation == _generation(channel):
+            found = _read(channel, family, name, generation)
+            if found is not None:
+                found = _filled(channel, found, sets, most)
+            if (found is not None and not found.whole) or generation == _generation(channel):
                 return found
         except (InterruptedDumpError, FileNotFoundError):
             # A set that was asked for has gone.
@@ -175,9 +188,8 @@ def element_lists(table: bytes, name: str, elements: Sequence[bytes]) -> Iterato
         yield of_set + nested(ELEMENTS, part)
 
 
-def _read(
-    channel: Channel, family: int, name: str, sets: Collection[str], generation: int
-) -> Image | None:
+def _read(channel: Channel, family: int, name: str, generation: int) -> Image | None:
+    """A table without the elements of its sets."""
     of_table = text(TABLE, name)
     try:
         ((_, payload),) = channel.ask(GET_TABLE, of_table, family)
@@ -197,28 +209,33 @@ def _read(
             if _string(one[TABLE]) == name
         )
 
-    found_sets = parts(GET_SET, _OF_SET)
     return Image(
         generation=generation,
         family=family,
         table={it: value for it, value in attributes(payload) if it in _OF_TABLE},
-        sets=found_sets,
+        sets=parts(GET_SET, _OF_SET),
         chains=parts(GET_CHAIN, _OF_CHAIN),
         rules=parts(GET_RULE, _OF_RULE),
-        elements={
-            name_of(one): _elements(channel, family, of_table + text(ELEMENTS_SET, name_of(one)))
-            for one in found_sets
-            if name_of(one) in sets or is_anonymous(one)
-        },
+        elements={},
     )
 
 
-def _elements(channel: Channel, family: int, of_set: bytes) -> tuple[bytes, ...]:
-    return tuple(
-        one
-        for _, payload in channel.ask(GET_ELEMENTS, of_set, family, dump=True)
-        for _, one in attributes(dict(attributes(payload)).get(ELEMENTS, b""))
-    )
+def _filled(channel: Channel, image: Image, sets: Collection[str], most: int) -> Image:
+    """The same with elements, as far as no set has too many."""
+    of_table = attribute(TABLE, image.table[TABLE])
+    found: dict[str, tuple[bytes, ...]] = {}
+    for one in image.sets:
+        name = name_of(one)
+        if name in sets or is_anonymous(one):
+            listed: list[bytes] = []
+            of_set = of_table + text(ELEMENTS_SET, name)
+            for _, payload in channel.ask(GET_ELEMENTS, of_set, image.family, dump=True):
+                part = dict(attributes(payload)).get(ELEMENTS, b"")
+                listed += (element for _, element in attributes(part))
+                if len(listed) > most:
+                    return replace(image, elements=found, whole=False)
+            found[name] = tuple(listed)
+    return replace(image, elements=found)
 
 
 def _place(element: bytes) -> tuple[bytes, bool]:

@@ -18,7 +18,7 @@ from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_exempt import exemptions
-from ipsec_agent.host.nft_image import Image, read_image
+from ipsec_agent.host.nft_image import MOST, Image, read_image
 from ipsec_agent.host.nft_table import FIXED, SETS, dropped, flowtable, guard_table
 from ipsec_agent.host.nft_wire import (
     NFPROTO_INET,
@@ -34,6 +34,9 @@ ATTEMPTS = 20
 
 LACKING = (errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 """What a kernel without nf_tables answers; linux/netfilter/nfnetlink.c."""
+
+_GUARD = "cannot read the guard's table"
+_FLOW_RULES = "cannot read the table that filters flowtables"
 
 T = TypeVar("T")
 
@@ -56,25 +59,31 @@ class Tables(Struct, frozen=True):
     offloaded: int
 
 
-async def read_tables(known: Collection[str]) -> Tables | None:
+async def read_tables(known: Collection[str], most: int) -> Tables | None:
     """All of it, None where there is no guard.
 
     Args:
+        most: elements of each set of the guard that are read.
         known: forms of the guard. Another one may hold what is not understood.
 
     Raises:
         KernelError: it cannot be read.
     """
-    return await _reading("cannot read the guard's table", lambda it: _tables(it, known))
+    # Each by a channel of its own, which ends with a set that has too many elements.
+    rules = await _reading(_FLOW_RULES, _flow_image)
+    return await _reading(_GUARD, lambda it: _tables(it, rules, known, most))
 
 
-async def read_guard() -> Image | None:
+async def read_guard(most: int) -> Image | None:
     """The guard's table, None where there is none.
+
+    Args:
+        most: elements of each set that are read.
 
     Raises:
         KernelError: it cannot be read.
     """
-    return await _reading("cannot read the guard's table", guard_image)
+    return await _reading(_GUARD, lambda it: guard_image(it, most))
 
 
 async def read_flow_rules() -> str | None:
@@ -83,7 +92,8 @@ async def read_flow_rules() -> str | None:
     Raises:
         KernelError: it cannot be read.
     """
-    return await _reading("cannot read the table that filters flowtables", _flow_form)
+    rules = await _reading(_FLOW_RULES, _flow_image)
+    return rules.form(FIXED) if rules else None
 
 
 async def put_back(
@@ -101,7 +111,7 @@ async def put_back(
         authors.append(threading.get_native_id())
         more = exemptions(links, ports) if links or ports else ()
         channel.perform([*image.replacement(FIXED), *more])
-        return guard_image(channel)
+        return guard_image(channel, max(map(len, image.elements.values()), default=0))
 
     try:
         found = await asyncio.to_thread(_with, Channel(), put)
@@ -111,24 +121,29 @@ async def put_back(
     return found is not None and found.form(FIXED) == image.form(FIXED)
 
 
-def guard_image(channel: Channel) -> Image | None:
+def guard_image(channel: Channel, most: int = MOST) -> Image | None:
     """The guard's table, None where there is none.
+
+    Args:
+        most: elements of each set that are read.
 
     Raises:
         OSError: it cannot be read.
     """
-    return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS)
+    return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS, most)
 
 
-def _tables(channel: Channel, known: Collection[str]) -> Tables | None:
-    image = guard_image(channel)
+def _tables(
+    channel: Channel, rules: Image | None, known: Collection[str], most: int = MOST
+) -> Tables | None:
+    flowtables = _flowtables(channel)
+    image = guard_image(channel, most)
     if image is None:
         return None
-    rules = _flow_image(channel)
     return Tables(
         guard=_guard(image, known),
         image=image,
-        flowtables=_flowtables(channel),
+        flowtables=flowtables,
         flow_rules=rules.form(FIXED) if rules else None,
         offloaded=dropped(rules) if rules else 0,
     )
@@ -147,11 +162,6 @@ def _guard(image: Image, known: Collection[str]) -> GuardTable:
 
 def _flow_image(channel: Channel) -> Image | None:
     return read_image(channel, NFPROTO_NETDEV, GUARD_TABLE, FIXED)
-
-
-def _flow_form(channel: Channel) -> str | None:
-    rules = _flow_image(channel)
-    return rules.form(FIXED) if rules else None
 
 
 def _flowtables(channel: Channel) -> tuple[str, ...]:

@@ -329,7 +329,7 @@ def test_nft_tables(kind: int, data: st.DataObject) -> None:
     kernel.elements = {**kernel.elements, "clear_in4": (data.draw(messages(COUNTING)),)}
     with contextlib.suppress(KernelError), _told("reading"):
         form = cast("Any", guard_image(cast("Any", kernel))).form(FIXED)
-        found = _tables(cast("Any", kernel), (form,))
+        found = _tables(cast("Any", kernel), None, (form,))
         assert found is not None
         table = found.guard
         counted: tuple[Any, ...] = (

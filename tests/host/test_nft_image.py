@@ -1,13 +1,14 @@
 """The kernel's bytes of a table: a form tells it from an altered one, and they can be put back."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsec_agent.host.nft_image import (
     DELETE_TABLE,
+    GET_ELEMENTS,
     NEW_CHAIN,
     NEW_ELEMENTS,
     NEW_RULE,
@@ -17,7 +18,7 @@ from ipsec_agent.host.nft_image import (
     read_image,
 )
 from ipsec_agent.host.nft_table import FIXED, SETS
-from ipsec_agent.host.nft_wire import NFPROTO_INET, InterruptedDumpError, attributes
+from ipsec_agent.host.nft_wire import NFPROTO_INET, InterruptedDumpError, attribute, attributes
 from tests.host.nft_tables_made import (
     HOUR,
     OUTSIDE,
@@ -134,6 +135,7 @@ def test_what_moves_by_itself_is_no_alteration(kernel: Kernel) -> None:
     assert form(kernel) == form(guard())
 
 
+@settings(deadline=None)
 @given(st.sampled_from((4, 7, 10)), st.integers(40, 500), st.binary(max_size=9))
 def test_what_a_newer_kernel_adds_is_no_alteration(kind: int, number: int, value: bytes) -> None:
     """An attribute more of any part."""
@@ -164,6 +166,34 @@ def test_foreign_sets_are_not_asked_for() -> None:
 
     assert sorted(image(kernel).elements) == ["__set0", "outside4"]
     assert sorted(kernel.asked) == ["__set0", "outside4"]
+
+
+def test_of_a_set_that_is_much_too_large_only_a_part_is_read() -> None:
+    """Enough to tell that it is another one; it has no form, and nothing more is asked."""
+    many = [element(bytes((11, 0, n >> 8, n & 255))) for n in range(1000)]
+
+    class Large(Kernel):
+        told = 0
+
+        def ask(self, kind: int, *rest: Any, **more: Any) -> Any:
+            if kind != GET_ELEMENTS:
+                yield from super().ask(kind, *rest, **more)
+            else:
+                for at in range(0, 1000, 100):
+                    self.told += 1
+                    listed = b"".join(attribute(1, one) for one in many[at : at + 100])
+                    yield 1, packed({3: listed})
+
+    kernel = Large(table=TABLE, sets=(a_set("outside4", 4),), rules=(drop("in", 0),))
+    found = read_image(cast("Any", kernel), NFPROTO_INET, "ipsec_agent", SETS, 250)
+
+    assert found is not None
+    assert (found.whole, found.form(FIXED)) == (False, "")
+    assert kernel.told == 3
+    found = read_image(cast("Any", kernel), NFPROTO_INET, "ipsec_agent", SETS, 1000)
+    assert found is not None
+    assert found.elements["outside4"] == tuple(many)
+    assert found.form(FIXED)
 
 
 def test_a_change_in_between_has_it_read_again() -> None:

@@ -79,7 +79,7 @@ def test_flowtables() -> None:
         return packed({1: b"fast\0", 2: name + b"\0", 3: packed({1: bytes(4), 3: devices})})
 
     listed = ((1, told(b"f", packed({1: b"eth0\0"}))), (10, told(b"g", packed({1: b"eth0\0"}))))
-    found = _tables(cast("Any", guard(flowtables=(*listed, (1, told(b"idle", b""))))), ())
+    found = _tables(cast("Any", guard(flowtables=(*listed, (1, told(b"idle", b""))))), None, ())
 
     assert found is not None
     assert found.flowtables == ("inet fast f", "ip6 fast g")
@@ -103,14 +103,14 @@ def test_another_language(broken: dict[str, Any]) -> None:
         pytest.raises(KernelError, match="cannot read the guard's table: not understood: "),
         _told("cannot read the guard's table"),
     ):
-        _tables(kernel, (form,))
+        _tables(kernel, None, (form,))
 
 
 @pytest.mark.parametrize("odd", ODD)
 def test_what_somebody_made_need_not_be_understood(odd: dict[str, Any]) -> None:
     """It is not the guard, and is replaced."""
     kernel = cast("Any", guard(**{"elements": {}, **odd}))
-    found = _tables(kernel, ("another form",))
+    found = _tables(kernel, None, ("another form",))
 
     assert found is not None
     assert found.guard == GuardTable(form=_form(kernel))

@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -251,6 +251,25 @@ async def test_foreign_sets_cost_nothing() -> None:
     for what, before, after in zip(("reading", "repair"), alone, beside, strict=True):
         FIGURES.info("%s: %.1f ms, beside %d elements %.1f ms", what, before, HUGE, after)
     assert max(beside) < LIMIT * 1000 * SCALE
+
+
+async def test_a_set_of_its_own_that_somebody_fills_delays_nothing() -> None:
+    """It is told from the guard's, and replaced, though it has more than can be read in time."""
+    nft = Nft()
+    await nft.load(TEXT)
+    first, last = (int(ip_address(text)) for text in ("11.0.0.0", "11.10.0.0"))
+    elements = ", ".join(str(ip_address(number)) for number in range(first, last, 2))
+    text = f"add element inet ipsec_agent listed4 {{ {elements} }}\n"
+    await asyncio.to_thread(run, "nft", "-f", "-", ns=A, text=text)
+
+    begun = time.perf_counter()
+    assert await known(nft) == ""
+    read = time.perf_counter()
+    await nft.load(TEXT)
+    done = time.perf_counter()
+
+    assert await known(nft) == mark(TEXT)
+    FIGURES.info("read in %.0f ms, repaired in %.0f ms", (read - begun) * 1e3, (done - read) * 1e3)
 
 
 async def _times(nft: Nft, times: int = 5) -> tuple[float, float]:
