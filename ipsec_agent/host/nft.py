@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark
+from ipsec_agent.core.guard_table import exempt_update, mark
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
@@ -39,8 +39,9 @@ DEADLINE = 10.0
 _ROOM = 1 << 23
 """Bytes of events that are kept while nft replaces a table."""
 
-_ENDS = 2
-"""Elements that a range of addresses, which has a line of its own, makes of a set."""
+_LINKS, _ENDS = 1 << 15, 2
+"""Elements of a set: more than there are links or counted peers, and what a range of addresses,
+which has a line of its own, makes."""
 
 _ABSENT = "No such file or directory"
 """What nft says of a module that the kernel lacks."""
@@ -103,11 +104,11 @@ class Nft:
         if (
             known is not None
             and known[0] == mark(text)
-            and await put_back(known[1], exempt, ports, self._own)
+            and await put_back(known[1], exempt, ports, self._own, self._most)
         ):
             return
         self._image = None
-        self._most = PEERS_COUNTED + _ENDS * text.count("\n")
+        self._most = _LINKS + _ENDS * text.count("\n")
         # A closed table has no sets for them.
         links = exempt_update(exempt, ports) if exempt or ports else ""
         with open_events(room=_ROOM) as events:
@@ -128,7 +129,7 @@ class Nft:
         transactions, authors = Transactions(GUARD_TABLE), list[int]()
         try:
             async with own_time.timeout(self._deadline):
-                while transactions.generation != generation:
+                while not transactions.reached(generation):
                     authors += transactions.feed(await loop.sock_recv(events, DATAGRAM))
         except (OSError, TimeoutError):
             # Some were lost; the next pass loads the table again.

@@ -68,6 +68,10 @@ class Transactions(Struct):
     generation: int = 0
     _touched: bool = False
 
+    def reached(self, generation: int) -> bool:
+        """Whether everything up to a generation was heard; their numbers go round."""
+        return bool(self.generation) and (self.generation - generation) % 2**32 < 2**31
+
     def feed(self, datagram: bytes) -> Iterator[int]:
         """Who made the transactions that end here and touched the table, or a flowtable.
 

@@ -97,7 +97,7 @@ async def read_flow_rules() -> str | None:
 
 
 async def put_back(
-    image: Image, links: Sequence[LinkId], ports: Sequence[int], authors: deque[int]
+    image: Image, links: Sequence[LinkId], ports: Sequence[int], authors: deque[int], most: int
 ) -> bool:
     """Replace the guard by what an image was read of; whether it is that again.
 
@@ -105,13 +105,14 @@ async def put_back(
         links: that are exempt.
         ports: UDP ports of the tunnels among them.
         authors: is told who does it, as the kernel names it: by the thread.
+        most: elements of each set that are read afterwards.
     """
 
     def put(channel: Channel) -> Image | None:
         authors.append(threading.get_native_id())
         more = exemptions(links, ports) if links or ports else ()
         channel.perform([*image.replacement(FIXED), *more])
-        return guard_image(channel, max(map(len, image.elements.values()), default=0))
+        return guard_image(channel, most)
 
     try:
         found = await asyncio.to_thread(_with, Channel(), put)

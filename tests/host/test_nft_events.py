@@ -43,6 +43,18 @@ def test_a_transaction_names_who_made_it() -> None:
     assert list(transactions.feed(two)) == [45]
 
 
+def test_the_generation_that_was_heard_of() -> None:
+    """Of any table's transaction; after the highest number comes 1."""
+    transactions = Transactions("ipsec_agent")
+    assert not transactions.reached(5)
+    list(transactions.feed(end(42)))
+    assert transactions.generation == 5
+    assert [transactions.reached(number) for number in (4, 5, 6)] == [True, True, False]
+    assert transactions.reached(2**32 - 1)
+    transactions.generation = 2**32 - 1
+    assert not transactions.reached(1)
+
+
 def test_a_flowtable_counts_wherever_it_is() -> None:
     """Made or deleted, it decides whether packets get to the table at all."""
     transactions = Transactions("ipsec_agent")

@@ -89,9 +89,14 @@ async def test_it_is_what_nft_had_loaded(change: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         without_nft(patch)
         await nft.load(TEXT)
-    found = await nft.read()
-    assert found is not None
-    assert (found.exempt, found.overlay_ports, found.dropped_out) == ((), (), 0)
+        found = await nft.read()
+        assert found is not None
+        assert (found.exempt, found.overlay_ports, found.dropped_out) == ((), (), 0)
+        many = tuple(LinkId(number, f"veth{number}") for number in range(5000, 10000))
+        await nft.load(TEXT, many)
+        found = await nft.read()
+        assert found is not None
+        assert (found.exempt, found.mark) == (many, mark(TEXT))
 
 
 SUBNETS = [ip_network(f"10.{n // 250}.{n % 250}.0/24") for n in range(600)]
