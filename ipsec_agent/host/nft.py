@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from ipsec_agent.core.guard_table import exempt_update, mark
+from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
@@ -39,9 +39,9 @@ DEADLINE = 10.0
 _ROOM = 1 << 23
 """Bytes of events that are kept while nft replaces a table."""
 
-_LINKS, _ENDS = 1 << 15, 2
-"""Elements of a set: more than there are links or counted peers, and what a range of addresses,
-which has a line of its own, makes."""
+_LEAST, _ENDS = 2 * PEERS_COUNTED, 2
+"""Elements of a set: what is read of each in any case, and what a range of addresses, which has a
+line of its own in a text, makes."""
 
 _ABSENT = "No such file or directory"
 """What nft says of a module that the kernel lacks."""
@@ -100,6 +100,7 @@ class Nft:
         Raises:
             KernelError: it does not load, and the old one stays; or nft is not installed.
         """
+        self._expect(len(exempt))
         known = self._image
         if (
             known is not None
@@ -108,7 +109,8 @@ class Nft:
         ):
             return
         self._image = None
-        self._most = _LINKS + _ENDS * text.count("\n")
+        self._most = _LEAST + _ENDS * text.count("\n")
+        self._expect(len(exempt))
         # A closed table has no sets for them.
         links = exempt_update(exempt, ports) if exempt or ports else ""
         with open_events(room=_ROOM) as events:
@@ -144,9 +146,15 @@ class Nft:
         Raises:
             KernelError: the kernel refuses; the table may be gone.
         """
+        wanted = tuple(links)
+        self._expect(len(wanted))
         # The kernel names who made a transaction by its thread.
         self._own.append(threading.get_native_id())
-        set_exempt(links, ports)
+        set_exempt(wanted, ports)
+
+    def _expect(self, elements: int) -> None:
+        """Have so many of a set be read."""
+        self._most = max(self._most, elements)
 
     async def delete(self) -> None:
         """Remove the table; a missing one is no error.

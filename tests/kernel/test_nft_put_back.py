@@ -92,11 +92,16 @@ async def test_it_is_what_nft_had_loaded(change: str) -> None:
         found = await nft.read()
         assert found is not None
         assert (found.exempt, found.overlay_ports, found.dropped_out) == ((), (), 0)
-        many = tuple(LinkId(number, f"veth{number}") for number in range(5000, 10000))
+        many = tuple(LinkId(number, f"veth{number}") for number in range(5000, 15000))
         await nft.load(TEXT, many)
         found = await nft.read()
         assert found is not None
         assert (found.exempt, found.mark) == (many, mark(TEXT))
+        more = tuple(LinkId(number, f"veth{number}") for number in range(5000, 16000))
+        nft.exempt(more)
+        found = await nft.read()
+        assert found is not None
+        assert (found.exempt, found.mark) == (more, mark(TEXT))
 
 
 SUBNETS = [ip_network(f"10.{n // 250}.{n % 250}.0/24") for n in range(600)]
