@@ -18,6 +18,7 @@ from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.peers import probe
 from ipsec_agent.host.xfrm import open_xfrm
 from ipsec_agent.kernel_part import KernelPart
 from ipsec_agent.observe import observe
@@ -39,6 +40,10 @@ class Machine:
     def suspect(self, peers: tuple[Address, ...]) -> None:
         """Have each look tell whether these peers are still there."""
         self._kernel.suspect(peers)
+
+    def probe(self, peers: tuple[Address, ...]) -> None:
+        """Send each peer what every VM answers."""
+        probe(peers)
 
     def outdate(self) -> None:
         """Keep nothing for the next look of what changes without an event."""

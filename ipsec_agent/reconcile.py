@@ -88,6 +88,9 @@ class Host(Protocol):
     def suspect(self, peers: tuple[Address, ...]) -> None:
         """Have each look tell whether these peers are still there."""
 
+    def probe(self, peers: tuple[Address, ...]) -> None:
+        """Send each peer what every VM answers."""
+
     def outdate(self) -> None:
         """Keep nothing for the next look of what changes without an event."""
 
@@ -379,6 +382,7 @@ class Reconciler:
             )
         )
         self._host.suspect(self.reporter.suspects)
+        self._host.probe(self.reporter.probes)
         self._looked = self._looking
         self._finished(self.snapshot)
         async with self._change:

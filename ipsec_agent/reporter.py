@@ -25,6 +25,7 @@ from ipsec_agent.core.pacing import TURN
 from ipsec_agent.core.peers import pokes_wait
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.damping import due
+from ipsec_agent.core.problems.esp_lost import EACH, to_probe, waits
 from ipsec_agent.core.problems.guard import unjudged_problems
 from ipsec_agent.core.problems.peer_faults import Hearing, stayed
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
@@ -75,6 +76,7 @@ class Reporter:
         self._shown: tuple[Problem, ...] = ()
         self._memory = Memory()
         self._due = math.inf
+        self._now = 0.0
         self._started = False
         self._log = structlog.get_logger("reconcile")
 
@@ -90,6 +92,11 @@ class Reporter:
     def suspects(self) -> tuple[Address, ...]:
         """The peers with which something fails."""
         return tuple(ip_address(one.peer) for one in self._memory.suspects)
+
+    @property
+    def probes(self) -> tuple[Address, ...]:
+        """The peers that are to be sent what they answer, after the newest pass."""
+        return to_probe(self._memory.trials, self._now)
 
     def heard(self, said: Said, now: float) -> bool:
         """Keep a line of charon's log if it explains something; whether it does.
@@ -130,7 +137,10 @@ class Reporter:
             self._hearings[peer] = replace(self._hearings[peer], farewell=0.0)
         assessment = self._assess(ended)
         self._memory, problems = assessment.memory, assessment.problems
+        self._now = observed.time
         self._due = due(self._memory.seen, observed.time)
+        if waits(self._memory.trials):
+            self._due = min(self._due, EACH)
         if renewals_wait(ended.drift) or pokes_wait(ended.drift):
             self._due = min(self._due, TURN)
         if _enforced(ended):

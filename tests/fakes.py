@@ -111,6 +111,7 @@ class FakeMachine:
         self.fail_at: int | None = None
         self.refuses_to_start = False
         self.outdated = 0
+        self.probed: tuple[Address, ...] = ()
         self.suspected: tuple[Address, ...] = ()
 
     def _call(self, name: str) -> None:
@@ -159,6 +160,9 @@ class FakeMachine:
 
     def suspect(self, peers: tuple[Address, ...]) -> None:
         self.suspected = peers
+
+    def probe(self, peers: tuple[Address, ...]) -> None:
+        self.probed += peers
 
     def outdate(self) -> None:
         self.outdated += 1

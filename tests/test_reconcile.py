@@ -15,7 +15,14 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
 from ipsec_agent.core.model import LinkId
-from ipsec_agent.core.observed import IkePorts, IkeSa, Link, Namespace, OwnAddress
+from ipsec_agent.core.observed import (
+    IkePorts,
+    IkeSa,
+    Link,
+    Namespace,
+    OwnAddress,
+    SecurityAssociation,
+)
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.problems.peer_faults import Hearing
 from ipsec_agent.core.problems.problem import Severity
@@ -519,6 +526,29 @@ async def test_what_charon_says_of_a_peer_beside_complaints() -> None:
     assert not say(Said("IKE", 0, made, 7), now + 3)
     assert not (await loop.one_pass()).suspects
     assert len(machine.suspected) == 0
+
+
+async def test_packets_that_only_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is told to probe the peer, each 5 s, and the loop does not sleep longer."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    began = (await loop.one_pass()).observed.time
+    monkeypatch.setattr(reconcile, "plan", lambda _drift: ())
+    here, there = ENDS
+    probed = []
+    for after in range(0, 40, 2):
+        monkeypatch.setattr("tests.fakes.time.time", lambda after=after: began + after)
+        machine.kernel_sas = (
+            SecurityAssociation(here, there, 7, 1, packets=after + 1),
+            SecurityAssociation(there, here, 8, 1),
+        )
+        before = len(machine.probed)
+        await loop.one_pass()
+        probed += [after] * (len(machine.probed) - before)
+
+    assert probed == [16, 22, 28, 34]
+    assert set(machine.probed) == {there}
+    assert loop.reporter.due <= 5
 
 
 async def test_a_farewell_to_a_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:

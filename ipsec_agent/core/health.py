@@ -16,7 +16,13 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problems import damping, guard_drops, peer_faults, xfrm_counters
+from ipsec_agent.core.problems import (
+    damping,
+    esp_lost,
+    guard_drops,
+    peer_faults,
+    xfrm_counters,
+)
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
@@ -54,6 +60,7 @@ class Memory(Struct, frozen=True):
     drops: guard_drops.Memory = field(default_factory=guard_drops.Memory)
     followed: traffic.Memory = field(default_factory=traffic.Memory)
     suspects: peer_faults.Memory = ()
+    trials: esp_lost.Memory = ()
 
 
 class Assessment(Struct, frozen=True):
@@ -101,6 +108,8 @@ def assess(
     followed = memory.followed
     if "states" not in dict(observed.unreadable):
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
+    trials = esp_lost.followed(followed.peers, memory.trials, now)
+    lost = esp_lost.lost(trials, heard, now)
     promise = Promise.of(config)
 
     def encrypted(peer: str) -> bool:
@@ -117,13 +126,16 @@ def assess(
         *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
         *guard_drops.problems(drops),
         *liar_problems(lies, observed.guard),
-        *traffic.one_way(followed.peers),
+        *esp_lost.problems(followed.peers, trials, lost),
+        *traffic.one_way(peer for peer in followed.peers if peer.address not in lost),
         *xfrm_counters.problems(rises),
     )
     named = (*explained(found, tuple(others), drift), *peer_faults.problems(suspects, drift))
     shown, seen = damping.damped(named, memory.seen, now)
     return Assessment(
-        damping.uncovered(shown), followed.peers, Memory(seen, counters, drops, followed, suspects)
+        damping.uncovered(shown),
+        followed.peers,
+        Memory(seen, counters, drops, followed, suspects, trials),
     )
 
 

@@ -1,4 +1,4 @@
-"""The peers that had an SA with this VM, in a file, and the packet that wakes one up."""
+"""The peers that had an SA with this VM, in a file, and packets that wake one up, or test it."""
 
 import contextlib
 import json
@@ -65,6 +65,22 @@ class PeerMemory:
             ):
                 channel.setblocking(False)
                 channel.sendto(b"", (str(peer), DISCARD))
+
+
+def probe(peers: Iterable[Address]) -> None:
+    """Send each peer what a VM answers even where nobody listens, over the SA that is there.
+
+    That is a datagram (ICMP says that the port is closed), and the beginning of a TCP connection
+    (which is refused).
+    """
+    for peer in peers:
+        family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with socket.socket(family, kind) as channel, contextlib.suppress(OSError):
+                channel.setblocking(False)
+                channel.connect((str(peer), DISCARD))
+                if kind is socket.SOCK_DGRAM:
+                    channel.send(b"")
 
 
 def _read(path: Path) -> tuple[RememberedPeer, ...]:

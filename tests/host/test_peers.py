@@ -1,12 +1,13 @@
 """The file of peers."""
 
+import socket
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
-from ipsec_agent.host.peers import PeerMemory
+from ipsec_agent.host.peers import PeerMemory, probe
 
 CHARON = CharonProcess(pid=1, started=10.0, memory=0, ours=True)
 PEERS = (
@@ -52,3 +53,29 @@ def test_a_disk_that_is_full_stops_nothing(tmp_path: Path) -> None:
     memory.write(PEERS)
 
     assert memory.peers(CHARON) == PEERS
+
+
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_a_probe(
+    family: socket.AddressFamily, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A datagram and a connection, for neither of which it waits; nobody need be there."""
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as datagrams,
+        socket.socket(family, socket.SOCK_STREAM) as connections,
+    ):
+        datagrams.bind((address, 0))
+        port = datagrams.getsockname()[1]
+        connections.bind((address, port))
+        connections.listen()
+        for socket_ in (datagrams, connections):
+            socket_.settimeout(5)
+        monkeypatch.setattr("ipsec_agent.host.peers.DISCARD", port)
+
+        probe([ip_address(address)])
+
+        assert datagrams.recv(1) == b""
+        connections.accept()[0].close()
+    probe([ip_address(address), ip_address("192.0.2.1")])

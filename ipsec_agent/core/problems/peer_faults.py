@@ -224,7 +224,7 @@ def _gone(one: Suspect) -> Problem:
     return Problem(
         GONE,
         Severity.INFO,
-        f"{one.peer} is gone since {_moment(one.gone)}: {how}",
+        f"{one.peer} is gone since {moment(one.gone)}: {how}",
         "nothing is to do where its VM was stopped or deleted; else see `ipsec-agent status` there",
         one.peer,
     )
@@ -233,7 +233,7 @@ def _gone(one: Suspect) -> Problem:
 def _fault(fault: Fault, now: float, *, others: bool) -> Problem:
     line = fault.line
     untried = now - line.time > UNTRIED
-    since = f"; not tried since {_moment(line.time)}" if untried else ""
+    since = f"; not tried since {moment(line.time)}" if untried else ""
     return Problem(
         line.code,
         # Where others answer, it is not this VM.
@@ -244,5 +244,6 @@ def _fault(fault: Fault, now: float, *, others: bool) -> Problem:
     )
 
 
-def _moment(time: float) -> str:
+def moment(time: float) -> str:
+    """A time of the clock as people write it."""
     return f"{datetime.fromtimestamp(math.floor(time), UTC):%Y-%m-%d %H:%M:%S} UTC"

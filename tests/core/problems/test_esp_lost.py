@@ -1,0 +1,129 @@
+"""ESP that does not arrive, though IKE does, is an error; jobs that only send are none."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipsec_agent.core.health import Memory
+from ipsec_agent.core.observed import SecurityAssociation
+from ipsec_agent.core.problems.esp_lost import (
+    AT_ONCE,
+    EACH,
+    ENOUGH,
+    LATER,
+    Trial,
+    followed,
+    to_probe,
+    waits,
+)
+from ipsec_agent.core.problems.peer_faults import Hearing
+from ipsec_agent.core.problems.problem import Problem, Severity
+from ipsec_agent.core.traffic import ONE_WAY_AFTER, Peer, Way
+from tests.vm import NOW, OWN, PEER, healthy_vm, with_sa
+
+VM = with_sa(healthy_vm())
+LONG = int(ONE_WAY_AFTER + 2 * EACH * ENOUGH)
+
+
+class Pings:
+    """A ping a second to a peer, each in a pass; what comes back is the test's."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.sent = self.back = 0
+        self.probes: list[float] = []
+
+    def at(self, after: float, *, heard: float | None, answers: bool = False) -> list[Problem]:
+        """The pass so many seconds after NOW; the latest word of IKE came then.
+
+        Args:
+            answers: the peer answers a probe.
+        """
+        self.sent += 1
+        states = (
+            SecurityAssociation(OWN, PEER, 7, 1, packets=self.sent),
+            SecurityAssociation(PEER, OWN, 8, 1, packets=self.back),
+        )
+        known = {} if heard is None else {str(PEER): Hearing(answered=NOW + heard)}
+        vm = VM.but(time=NOW + after, states=states)
+        found = vm.assess(self.memory, heard=known)
+        self.memory = found.memory
+        if to_probe(self.memory.trials, NOW + after):
+            self.probes.append(after)
+            self.back += answers
+        return list(found.problems)
+
+
+def test_sixty_of_sixty_pings_lost() -> None:
+    """An error that names the peer and says what to let pass."""
+    pings, shown = Pings(), []
+    for after in range(60):
+        shown = pings.at(after, heard=after)
+
+    (problem,) = (one for one in shown if one.severity is not Severity.INFO)
+    assert (problem.code, problem.severity) == ("peer-esp-lost", Severity.ERROR)
+    assert problem.message.startswith("10.0.0.9 answers IKE, but no ESP comes back from there")
+    assert "protocol 50" in problem.hint
+    assert pings.probes[:ENOUGH] == [ONE_WAY_AFTER + EACH * n for n in range(ENOUGH)]
+
+
+def test_it_lasts_until_a_packet_comes() -> None:
+    """For hours, with a probe a minute; the first packet ends it."""
+    pings = Pings()
+    for after in range(LONG):
+        pings.at(after, heard=after)
+    before = len(pings.probes)
+    for after in range(LONG, LONG + 3600, 20):
+        codes = [problem.code for problem in pings.at(after, heard=after)]
+        assert codes == ["peer-esp-lost"]
+    assert len(pings.probes) - before <= 3600 / LATER + 1
+
+    pings.back += 1
+    assert pings.at(LONG + 3600, heard=LONG + 3600) == []
+
+
+def test_a_job_that_only_sends() -> None:
+    """It is answered by the kernel of whom it sends to, and no problem at all soon after."""
+    pings = Pings()
+    for after in range(10 * LONG):
+        codes = {problem.code for problem in pings.at(after, heard=after, answers=True)}
+        assert codes <= {"peer-one-way"}
+
+
+def test_a_dead_peer() -> None:
+    """It answers no IKE either, and charon will say so: a VM that dies must not be an error."""
+    for heard in (None, 0.0, ONE_WAY_AFTER):
+        pings = Pings()
+        for after in range(2 * LONG):
+            codes = {problem.code for problem in pings.at(after, heard=heard)}
+            assert codes <= {"peer-one-way"}
+
+
+def one_way(number: int) -> Peer:
+    """A peer to which packets only go out."""
+    return Peer(PEER + number, NOW, outward=Way(9, 900, last=NOW, alone=NOW - 60))
+
+
+@given(
+    peers=st.integers(0, 3 * AT_ONCE),
+    steps=st.lists(st.floats(0.01, 1e4), max_size=10),
+    back=st.floats(0, 1e9),
+)
+@settings(deadline=None, max_examples=30)
+def test_probes_are_few(peers: int, steps: list[float], back: float) -> None:
+    """Never more than so many in a pass, whatever the clock does, and each has its turn."""
+    crowd = [one_way(number) for number in range(peers)]
+    memory: tuple[Trial, ...] = ()
+    now = NOW
+    for step in (*steps, -back - 1e6, *([EACH] * 30)):
+        now += step
+        memory = followed(crowd, memory, now)
+        assert len(memory) == peers
+        assert len(to_probe(memory, now)) <= AT_ONCE
+    assert all(trial.sent > 0 for trial in memory)
+
+
+def test_the_next_probe_is_not_late() -> None:
+    """A pass is due for it, until there were enough."""
+    assert not waits(())
+    assert waits((Trial(PEER, NOW, NOW, ENOUGH),))
+    assert not waits((Trial(PEER, NOW, NOW, ENOUGH + 1),))
