@@ -55,15 +55,15 @@ def stayed(heard: Mapping[str, Hearing], charon: Charon | None, now: float) -> t
     Args:
         now: when charon was asked, seconds since the epoch.
     """
-    return tuple(
-        dict.fromkeys(
-            str(sa.remote)
-            for sa in (charon.sas if charon else ())
-            if 0 < heard.get(str(sa.remote), Hearing()).farewell < now - FAREWELL
-            and sa.state == "ESTABLISHED"
-            and any(child.state == "INSTALLED" for child in sa.children)
-        )
-    )
+    left = {peer for peer, told in heard.items() if 0 < told.farewell < now - FAREWELL}
+    if charon is None or not left:
+        return ()
+    there = {
+        str(sa.remote)
+        for sa in charon.sas
+        if sa.state == "ESTABLISHED" and any(child.state == "INSTALLED" for child in sa.children)
+    }
+    return tuple(left & there)
 
 
 class Fault(Struct, frozen=True):
