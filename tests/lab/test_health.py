@@ -43,8 +43,8 @@ def counters(nodes: list[Node]) -> list[dict[str, Any]]:
 
 
 def test_one_way_across_rekeyings(three: list[Node], capsys: pytest.CaptureFixture[str]) -> None:
-    """A flood that only goes out is seen as that on both sides, though its SA is rekeyed; neither
-    the rekeyings nor the first packets are a problem."""
+    """A flood that only goes out is no problem on either side, though its SA is rekeyed: what the
+    agent sends beside it is answered. Neither the rekeyings nor the first packets are one."""
     a, b, _ = three
     first_answer(a, B)
     until(lambda: peer_of(a, B).get("state") == "installed", "a's status has the SA")
@@ -59,9 +59,9 @@ def test_one_way_across_rekeyings(three: list[Node], capsys: pytest.CaptureFixtu
         healthy = a.status()["healthy"], b.status()["healthy"]
         flow = running.end()
 
-    assert (away["one_way"], back["one_way"]) == ("out", "in")
-    assert (away["idle_out"], back["idle_in"]) < (15, 15)
-    assert away["idle_in"] >= 15
+    assert max(away["idle_out"], back["idle_in"]) < 15
+    # The agent's probes came back over the newest SA.
+    assert away["packets_in"] > 0
     assert away["age"] < 20
     assert away["packets_out"] < before + flow.sent
     assert problems == ([], [])
