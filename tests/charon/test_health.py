@@ -1,5 +1,6 @@
 """Health of a real agent: it is that of now, and a peer that speaks clear is named."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ipsec_agent.core.charon_log import Said, Sign, sign
+from ipsec_agent.host.charon import watch_charon
 from tests.certificates import make_ca, make_leaf, rsa_key
 from tests.charon.nodes import Node, network, until
 from tests.charon.shared_manifest import configure as give
@@ -125,3 +128,28 @@ def test_ike_only_and_a_farewell(tmp_path: Path) -> None:
         until(lambda: "peer-gone" in codes(ours), "it is gone", 90)
         assert codes(ours)["peer-gone"].endswith(": it has ended its IKE_SA")
         assert (peer_of(ours)["state"], peer_of(ours)["problem"]) == ("gone", "peer-gone")
+
+
+async def test_what_charon_tells_of_a_peer(tmp_path: Path) -> None:
+    """This version's log has the words for an answer and for a farewell, and VICI hands them on."""
+    with network(tmp_path, 2, "ct") as (ours, theirs):
+        configure([ours, theirs], [])
+        ours.up()
+        theirs.up()
+        said: list[Said] = []
+        heard = asyncio.create_task(
+            watch_charon(ours.run_dir / "charon.vici", lambda: None, said.append)
+        )
+        try:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(ours.send, B)
+            await asyncio.to_thread(until, lambda: peer_of(ours).get("ike_sas"), "IKE works")
+            await asyncio.to_thread(theirs.ask, "stop")
+            await asyncio.to_thread(
+                until, lambda: (Sign.FAREWELL, "") in map(sign, said), "the farewell is told"
+            )
+        finally:
+            heard.cancel()
+            await asyncio.gather(heard, return_exceptions=True)
+
+    assert (Sign.ANSWERED, B) in map(sign, said)
