@@ -30,7 +30,6 @@ from ipsec_agent.core.steps import (
     UnloadKey,
     ViciStep,
 )
-from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import (
     CharonGoneError,
@@ -41,8 +40,7 @@ from ipsec_agent.errors import (
 )
 from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
-from ipsec_agent.host.charon_start import locate_program, start_charon, start_charon_unit
-from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.peers import PeerMemory
@@ -300,11 +298,7 @@ class CharonPart:
     async def _start(self) -> None:
         """Write charon's configuration, start it, and wait until it answers."""
         config = self._config
-        program = locate_program(config.agent.charon.program)
-        text = render(
-            config, run_dir=str(self._run_dir), vici_socket=str(self._vici), program=program
-        )
-        write_whole(self._conf, text, mode=0o644)
+        program = write_conf(self._conf, config, vici_socket=self._vici)
         unit = charon_unit()
         start = start_charon if unit is None else start_charon_unit(unit)
         with self._ports.starting():

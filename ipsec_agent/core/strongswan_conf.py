@@ -21,7 +21,10 @@ PLUGINS = (
     "counters",
     "vici",
 )
-"""Pinned: `kdf` is needed since 5.9.6; nothing that fetches, nothing of another key exchange."""
+"""Pinned: nothing that fetches, nothing of another key exchange."""
+
+REPLACED = frozenset({"kdf"})
+"""Left out where it is not installed: since 5.9.6 a KDF is needed, and openssl has it as well."""
 
 IKE_PORTS = (500, 4500)
 """charon's UDP ports (RFC 7296, 2.23): the guard lets IKE pass on no other."""
@@ -65,20 +68,24 @@ SECTIONS = ("charon", "charon-systemd")
 """Each program reads the section of its own name."""
 
 
-def render(config: Config, *, run_dir: str, vici_socket: str, program: str) -> str:
+def render(
+    config: Config, *, vici_socket: str, program: str, installed: frozenset[str] = frozenset()
+) -> str:
     """The text for this config; it holds no secret.
 
     Args:
-        run_dir: the agent's run directory.
         vici_socket: path of the VICI socket.
         program: path of charon, whose name decides the section.
+        installed: the names of the plugins that this charon can load; empty where that is unknown.
     """
     charon = config.agent.charon
+    absent = REPLACED - installed if installed else frozenset()
+    pinned = (name for name in PLUGINS if name not in absent)
     settings = {
-        "load": " ".join(charon.plugins or PLUGINS),
+        "load": " ".join(charon.plugins or pinned),
         **SETTINGS,
         "plugins.vici.socket": f"unix://{vici_socket}",
-        **_logging(config, program, run_dir),
+        **_logging(config, program),
         **dict(charon.settings),
     }
     tree: dict[str, Any] = {}
@@ -91,7 +98,7 @@ def render(config: Config, *, run_dir: str, vici_socket: str, program: str) -> s
     )
 
 
-def _logging(config: Config, program: str, run_dir: str) -> dict[str, str]:
+def _logging(config: Config, program: str) -> dict[str, str]:
     level = str(config.log_level)
     log = config.agent.charon.log
     if log != "journal":
@@ -106,7 +113,6 @@ def _logging(config: Config, program: str, run_dir: str) -> dict[str, str]:
             "syslog.auth.default": "-1",
             "journal.default": "-1",
         }
-    _ = run_dir
     if program.endswith("charon-systemd"):
         return {"journal.default": level}
     return {"syslog.daemon.default": level}

@@ -11,7 +11,9 @@ import subprocess
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
+from ipsec_agent.core.config import Config
 from ipsec_agent.core.observed import CharonProcess
+from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.errors import CharonStartError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.files import write_whole
@@ -26,6 +28,12 @@ PROGRAMS = (
     "/var/vcap/packages/strongswan/libexec/ipsec/charon",
 )
 """charon-systemd first: it needs no pid file, and Debian's AppArmor lets it read our config."""
+
+PLUGIN_PLACES = ("plugins", "lib/ipsec/plugins")
+"""Below a directory that charon is in: /usr/lib/ipsec, or what strongSwan's configure calls its
+prefix."""
+
+PLUGIN_PREFIX = "libstrongswan-"
 
 POLL = 0.05
 """Seconds between looks at a charon that starts or ends."""
@@ -54,6 +62,33 @@ def locate_program(configured: str) -> str:
         "strongSwan's charon is not installed",
         hint="apt install charon-systemd (Debian), or set agent.charon.program",
     )
+
+
+def installed_plugins(program: str) -> frozenset[str]:
+    """The names of the plugins beside this charon; empty where their directory is elsewhere."""
+    for above in Path(program).resolve().parents[:-1]:
+        for place in PLUGIN_PLACES:
+            names = {
+                path.stem.removeprefix(PLUGIN_PREFIX)
+                for path in (above / place).glob(f"{PLUGIN_PREFIX}*.so")
+            }
+            # Other packages have such a directory, too; charon cannot do without this one.
+            if "vici" in names:
+                return frozenset(names)
+    return frozenset()
+
+
+def write_conf(path: Path, config: Config, *, vici_socket: Path) -> str:
+    """Write charon's strongswan.conf; returns the path of charon, on which some of it depends.
+
+    Raises:
+        CharonStartError: there is no charon.
+    """
+    program = locate_program(config.agent.charon.program)
+    installed = installed_plugins(program)
+    text = render(config, vici_socket=str(vici_socket), program=program, installed=installed)
+    write_whole(path, text, mode=0o644)
+    return program
 
 
 async def start_charon(

@@ -21,8 +21,9 @@ from tests.lab.guest import has_esp
 PYTHON = sys.executable
 AGENT = (PYTHON, "-m", "ipsec_agent")
 CHARON = "/usr/sbin/charon-systemd"
-OTHER_CHARON = "/usr/lib/ipsec/charon"
-"""Another build of charon, as a package upgrade brings it."""
+OTHER_CHARON = next(it for it in ("/usr/lib/ipsec/charon", CHARON) if Path(it).exists())
+"""Another build of charon, as a package upgrade brings it; from Debian 13 on the same one, since
+the two exclude each other there."""
 
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than a real machine the lab may be."""

@@ -1,15 +1,17 @@
 """charon's private strongswan.conf."""
 
+import re
+
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, CharonConfig, Config
-from ipsec_agent.core.strongswan_conf import render
+from ipsec_agent.core.strongswan_conf import PLUGINS, render
 from tests.configs import config
 
 
 def text(settings: Config, program: str = "/usr/sbin/charon-systemd") -> str:
     """The text for a config."""
-    return render(settings, run_dir="/run/x", vici_socket="/run/x/charon.vici", program=program)
+    return render(settings, vici_socket="/run/x/charon.vici", program=program)
 
 
 def test_section_follows_the_program() -> None:
@@ -27,7 +29,34 @@ def test_what_must_never_be_left_to_defaults() -> None:
     assert 'make_before_break = "yes"' in shown
     assert 'retransmit_base = "1.3"' in shown
     assert 'socket = "unix:///run/x/charon.vici"' in shown
-    assert " kdf " in shown
+
+
+def test_plugins() -> None:
+    """kdf is left out where it is known not to be installed; what has no replacement stays."""
+    settings = config()
+    known = set(PLUGINS)
+
+    def loaded(installed: set[str]) -> list[str]:
+        shown = render(
+            settings, vici_socket="/x", program="/charon", installed=frozenset(installed)
+        )
+        found = re.search(r'load = "(.*)"', shown)
+        assert found is not None
+        return found[1].split()
+
+    assert loaded(set()) == loaded(known | {"eap-tls"}) == list(PLUGINS)
+    assert loaded(known - {"kdf"}) == [name for name in PLUGINS if name != "kdf"]
+    assert loaded(known - {"openssl"}) == list(PLUGINS)
+
+
+def test_plugins_of_the_operator() -> None:
+    """The operator's list is loaded as it is."""
+    charon = CharonConfig(plugins=("kdf", "own"))
+    settings = config(agent=AgentConfig(charon=charon))
+
+    shown = render(settings, vici_socket="/x", program="/charon", installed=frozenset({"vici"}))
+
+    assert 'load = "kdf own"' in shown
 
 
 def test_operator_settings_win() -> None:
