@@ -17,7 +17,7 @@ from ipsec_agent.core.steps import KernelStep, Step
 from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.links import open_links
-from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.nft import Nft, locate_nft
 from ipsec_agent.host.peers import probe
 from ipsec_agent.host.xfrm import open_xfrm
 from ipsec_agent.kernel_part import KernelPart
@@ -130,7 +130,7 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
 
     Raises:
         StartError: not root.
-        KernelError: the kernel lacks XFRM, or nftables where the guard needs it.
+        KernelError: the kernel lacks XFRM, or nftables where the guard needs it; nft likewise.
         CharonStartError: charon is not installed.
         ForeignCharonError: somebody else's charon is on the socket.
     """
@@ -153,6 +153,8 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
         try:
             await xfrm.policies()
             if config.agent.guard is GuardMode.ENFORCE:
+                # To read the table needs no nft, so the first load would tell, again and again.
+                locate_nft()
                 await kernel.guard()
             await charon.answer()
             yield Machine(charon, kernel)

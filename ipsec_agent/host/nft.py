@@ -234,7 +234,7 @@ class Nft:
         Raises:
             KernelError: it does not load, or no namespace can be made.
         """
-        program = _program()
+        program = locate_nft()
         doing = "cannot try the guard's table in a network namespace"
         try:
             with _as_file(text) as descriptor, _in_time(self._deadline):
@@ -286,7 +286,7 @@ class Nft:
         return done.process
 
     async def _run(self, *arguments: str, keep: int) -> _Outcome:
-        program = _program()
+        program = locate_nft()
         async with self._starting:
             with _startable(program):
                 process = await start_program(program, *arguments, keep=keep)
@@ -296,7 +296,12 @@ class Nft:
         return _Outcome(status, complaint, process.pid)
 
 
-def _program() -> str:
+def locate_nft() -> str:
+    """The path of nft.
+
+    Raises:
+        KernelError: it is not installed.
+    """
     program = find_program("nft")
     if program is None:
         raise KernelError(

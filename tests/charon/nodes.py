@@ -118,6 +118,20 @@ def as_good_as_can_be(status: dict[str, Any]) -> bool:
     )
 
 
+COMPLAINTS = ("failed", "warning", "unable", "not supported", "manual", "not found")
+"""Words of charon's that a start in which all is well has no use for."""
+
+
+def complaints_of_charon(log: str) -> list[str]:
+    """The lines with such a word; charon 6 tries an XFRM interface, which this kernel may lack."""
+    return [
+        line
+        for line in log.lower().splitlines()
+        if any(word in line for word in COMPLAINTS)
+        and "failed to create xfrm interface" not in line
+    ]
+
+
 FIGURES: list[str] = []
 """How long each repair took, to be shown at the end."""
 
