@@ -19,10 +19,15 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, CharonConfig, Config
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.core.strongswan_conf import PLUGINS, SETTINGS, render
+from ipsec_agent.core.strongswan_conf import PLUGINS, SETTINGS
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
 from ipsec_agent.host.charon import open_charon
-from ipsec_agent.host.charon_start import installed_plugins, locate_program, start_charon
+from ipsec_agent.host.charon_start import (
+    installed_plugins,
+    locate_program,
+    start_charon,
+    write_conf,
+)
 from ipsec_agent.host.process import (
     continue_charon,
     find_charon,
@@ -71,13 +76,9 @@ class Place:
 
     def write_conf(self, program: str) -> None:
         """Write its strongswan.conf as the agent does."""
-        text = render(
-            self.config,
-            vici_socket=str(self.vici),
-            program=program,
-            installed=installed_plugins(program),
-        )
-        self.conf.write_text(text)
+        charon = replace(self.config.agent.charon, program=program)
+        agent = replace(self.config.agent, charon=charon)
+        write_conf(self.conf, replace(self.config, agent=agent), vici_socket=self.vici)
 
     async def start(
         self, program: str = SYSTEMD, *, before: str = "", deadline: float = DEADLINE

@@ -23,9 +23,9 @@ from ipsec_agent.core.model import (
     Secret,
     TrafficSelector,
 )
-from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.errors import CharonRefusedError
 from ipsec_agent.host.charon import CharonClient
+from ipsec_agent.host.charon_start import write_conf
 from ipsec_agent.host.vici_wire import ViciConnection, open_vici
 from tests.certificates import ec_key
 from tests.charon.nodes import CHARON, DEADLINE, SCALE, Node, network, until
@@ -95,14 +95,9 @@ class Vm:
     def start(self) -> subprocess.Popen[bytes]:
         """Start charon as the agent configures it."""
         log = str(self.node.directory / "charon.log")
-        text = render(
-            config(agent=AgentConfig(charon=CharonConfig(log=log))),
-            run_dir=str(self.node.directory),
-            vici_socket=str(self.vici),
-            program=CHARON,
-        )
+        settings = config(agent=AgentConfig(charon=CharonConfig(log=log, program=CHARON)))
         conf = self.node.directory / "strongswan.conf"
-        conf.write_text(text)
+        write_conf(conf, settings, vici_socket=self.vici)
         inside = f"mount -t tmpfs tmpfs /run; STRONGSWAN_CONF={conf} exec {CHARON}"
         return subprocess.Popen(
             self.node.command("sh", "-c", inside),
