@@ -372,10 +372,10 @@ HIDE_NFT = (
 def test_without_nftables(node: Node) -> None:
     """The agent says what to install; told to do without a guard, it encrypts, and complains."""
     code, said = node.run_and_fail(HIDE_NFT)
-    assert (code, said) == (
-        1,
+    assert code == 1
+    assert said.startswith(
         "ipsec-agent: the program nft is not installed\n"
-        "  hint: apt install nftables, or set agent.guard: none\n",
+        "  hint: apt install nftables, or set agent.guard: none; no guard is loaded, so packets may"
     )
 
     configure(node, agent=node.agent_section(guard="none"))
