@@ -1,0 +1,81 @@
+"""Commands of ours that messages, hints and docs name exist, with each of their options."""
+
+import ast
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.cli import VERBS, parser
+from tests.data_files import ROOT
+
+QUOTED = re.compile(rf"`(ipsec-agent [a-z][^`]*|(?:{'|'.join(VERBS)}) [^`]*)`")
+"""In backquotes: `ipsec-agent guard up`, and short, `guard up`."""
+
+LINES = re.compile(r"^ {4,}(ipsec-agent [a-z].*?)(?: {2,}#.*| \|.*)?$", re.MULTILINE)
+"""Indented lines of the docs."""
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The strings of a module, without docstrings; what is filled in is `1.2.3.4`."""
+    tree = ast.parse(path.read_text())
+    documented = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "1.2.3.4"
+                for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and id(node) not in documented:
+            yield str(node.value)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Each command and where it is named."""
+    for path in sorted((ROOT / "ipsec_agent").rglob("*.py")):
+        for text in texts(path):
+            for command in QUOTED.findall(text):
+                yield str(path.relative_to(ROOT)), command
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for found in (*QUOTED.findall(path.read_text()), *LINES.findall(path.read_text())):
+            yield path.name, found
+
+
+NAMED = sorted(set(commands()))
+
+
+def refusal(command: str) -> str:
+    """What the command line says of a command, "" where it takes it.
+
+    What may be left out is taken as written; of several commands ours are looked at.
+    """
+    said = io.StringIO()
+    for part in re.sub(r"[][]", "", command).split("&&"):
+        words = shlex.split(part, comments=True)
+        if words[0] in {"ipsec-agent", *VERBS}:
+            with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+                parser().parse_args(words[words[0] == "ipsec-agent" :])
+    return said.getvalue()
+
+
+@pytest.mark.parametrize(("place", "command"), NAMED)
+def test_it_exists(place: str, command: str) -> None:
+    """An operator may type it as it is written."""
+    assert refusal(command) == "", place
+
+
+def test_enough_are_found() -> None:
+    """The walk finds those of hints, and would refuse what is not there."""
+    found = {command for place, command in NAMED if place.startswith("ipsec_agent/")}
+
+    assert {"ipsec-agent guard up", "ipsec-agent status", "run --force"} <= found
+    assert "unrecognized arguments: --forced" in refusal("ipsec-agent run --forced")
+    assert "invalid choice: 'docter'" in refusal("ipsec-agent check && ipsec-agent docter")
