@@ -11,9 +11,10 @@ from typing import Any
 import structlog
 
 from ipsec_agent.admission import refuse_lockout, refuse_unlisted
-from ipsec_agent.config_file import load_config
+from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.status import Snapshot, document, sentence
@@ -44,13 +45,15 @@ class Agent:
     def __init__(
         self,
         path: Path,
-        config: Config,
+        loaded: Loaded,
         machine: Machine,
         essential: EssentialAddresses,
         *,
         force: bool,
     ) -> None:
         self._path = path
+        self._file = ConfigWatch(path, loaded)
+        self._reload_refused = ""
         self._machine = machine
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -60,7 +63,7 @@ class Agent:
         watchdog = watchdog_interval()
         self._loop = Reconciler(
             machine,
-            config,
+            loaded.config,
             self._finished,
             essential,
             most_pause=watchdog / 3 if watchdog else None,
@@ -96,6 +99,7 @@ class Agent:
             group.create_task(self._watch(), name="watch")
             group.create_task(self._prestart(), name="prestart")
             group.create_task(self._reloads(), name="reload")
+            group.create_task(self._look_at_config(), name="config")
             group.create_task(self._until_stopped(), name="stop")
 
     async def _watch(self) -> None:
@@ -160,22 +164,50 @@ class Agent:
             self._hangup.clear()
             try:
                 await self._take_config()
-            except AgentError as error:
-                complaints = list(error.complaints) if isinstance(error, ConfigError) else []
-                self._log.error("reload refused", message=error.message, complaints=complaints)
+            except AgentError:
+                # It is in log and status.
+                pass
             finally:
                 # Before IPsec is enforced a reload must not release what waits for it.
                 if self._converged.is_set():
                     notify("READY=1")
 
+    async def _look_at_config(self) -> None:
+        while True:
+            await asyncio.sleep(self._loop.config.agent.interval)
+            if await asyncio.to_thread(self._file.look):
+                self._tell_of_config()
+
+    def _tell_of_config(self) -> None:
+        self._loop.reporter.config_state = ConfigState(
+            str(self._path), self._file.changed, self._file.refused, self._reload_refused
+        )
+        self._loop.wake.set()
+
     async def _take_config(self) -> tuple[str, ...]:
-        """Have the loop take the config; what it is warned of.
+        """Take the config as it is on disk; what it is warned of. A refusal is told in log and
+        status, too.
 
         Raises:
             AgentError: it is refused, and the old one stays in force.
         """
+        try:
+            warnings = await self._reread()
+        except AgentError as error:
+            complaints = list(error.complaints) if isinstance(error, ConfigError) else []
+            self._log.error("reload refused", message=error.message, complaints=complaints)
+            self._reload_refused = first_complaint(error)
+            raise
+        else:
+            self._reload_refused = ""
+            return warnings
+        finally:
+            self._tell_of_config()
+
+    async def _reread(self) -> tuple[str, ...]:
         warnings: list[str] = []
-        config = _config(self._path, warnings.append)
+        loaded = _load(self._path, warnings.append)
+        config = loaded.config
         before = self._loop.config.agent
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
             raise ConfigError(
@@ -189,6 +221,7 @@ class Agent:
         if not self._force:
             refuse_lockout(config, network, essential)
         self._loop.adopt(config, essential)
+        self._file.adopt(loaded)
         self._log.info("config reloaded", config=str(self._path))
         try:
             await self._machine.reopen_log()
@@ -247,7 +280,8 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
     Raises:
         AgentError: the config is refused, or this machine does not let the agent start.
     """
-    config = _config(path)
+    loaded = _load(path)
+    config = loaded.config
     run_dir = Path(config.agent.run_dir)
     make_directory(run_dir)
     make_directory(Path(config.agent.state_dir), mode=0o700)
@@ -258,7 +292,7 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
             essential = read_own_essential_addresses()
             if not force:
                 refuse_lockout(config, await machine.network(), essential)
-            yield Agent(path, config, machine, essential, force=force)
+            yield Agent(path, loaded, machine, essential, force=force)
 
 
 async def run(path: Path, *, force: bool = False) -> None:
@@ -296,14 +330,14 @@ async def _warning_of_clear() -> str:
     )
 
 
-def _config(path: Path, warned: Callable[[str], None] = lambda _: None) -> Config:
+def _load(path: Path, warned: Callable[[str], None] = lambda _: None) -> Loaded:
     log = structlog.get_logger("config")
 
     def warn(text: str) -> None:
         log.warning("config", complaint=text)
         warned(text)
 
-    return load_config(path, warn=warn, hint="nothing was changed")
+    return load(path, warn=warn, hint="nothing was changed")
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

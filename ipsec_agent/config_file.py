@@ -1,8 +1,11 @@
 """The config in a file: read, checked, and refused with every complaint."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.manifest.baseline import Baseline
@@ -12,6 +15,13 @@ from ipsec_agent.errors import ConfigError
 from ipsec_agent.host.files import config_warnings, read_config
 
 
+class Loaded(Struct, frozen=True):
+    """A config that is accepted, and the digest of the text that it was read from."""
+
+    config: Config
+    digest: str
+
+
 def load_config(
     path: Path,
     *,
@@ -19,6 +29,17 @@ def load_config(
     hint: str = "",
     baseline: Baseline = Baseline.DEFAULT,
 ) -> Config:
+    """Read and check the config, as `load` does."""
+    return load(path, warn=warn, hint=hint, baseline=baseline).config
+
+
+def load(
+    path: Path,
+    *,
+    warn: Callable[[str], None] = lambda _: None,
+    hint: str = "",
+    baseline: Baseline = Baseline.DEFAULT,
+) -> Loaded:
     """Read and check the config.
 
     Args:
@@ -29,7 +50,8 @@ def load_config(
     Raises:
         ConfigError: it cannot be read, or is refused; with every complaint.
     """
-    parsed = parse(read_config(path), file=str(path), now=datetime.now(UTC), baseline=baseline)
+    text = read_config(path)
+    parsed = parse(text, file=str(path), now=datetime.now(UTC), baseline=baseline)
     complaints = [str(complaint) for complaint in (*parsed.complaints, *config_warnings(path))]
     if parsed.config is None:
         errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
@@ -38,4 +60,4 @@ def load_config(
         )
     for complaint in complaints:
         warn(complaint)
-    return parsed.config
+    return Loaded(parsed.config, hashlib.sha256(text.encode()).hexdigest())

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ipsec_agent import __version__
 from ipsec_agent.core.charon_log import Said, counterpart, explain, sign
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
@@ -24,6 +25,7 @@ from ipsec_agent.core.orphans import renewals_wait
 from ipsec_agent.core.pacing import TURN
 from ipsec_agent.core.peers import pokes_wait
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.config import config_problems
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.esp_lost import EACH, to_probe, waits
 from ipsec_agent.core.problems.guard import unjudged_problems
@@ -70,6 +72,7 @@ class Reporter:
     """Makes each pass's snapshot; it remembers what only the comparison with earlier ones tells."""
 
     def __init__(self) -> None:
+        self.config_state: ConfigState | None = None
         self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._counterparts: dict[int, str] = {}
         self._hearings: dict[str, Hearing] = {}
@@ -182,6 +185,7 @@ class Reporter:
                 *(_failure(what, error) for what, error in ended.failures),
                 *(_paused(kind) for kind in ended.waiting),
                 *(_left_out(one) for one in ended.unsafe),
+                *(config_problems(self.config_state) if self.config_state else ()),
                 *unjudged_problems(ended.essential, ended.drift.desired),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),

@@ -15,7 +15,7 @@ from tests.data_files import ROOT
 CTL = ROOT / "monit" / "ipsec-agent-ctl"
 REFUSED = """\
 {"complaint": "an event", "level": "warning", "event": "config"}
-/c/ipsec.yml:3: ipsec.no_ipsec_subnets[0]: warning: x is listed twice; remove one
+/c/ipsec.yml:3: warning: ipsec.no_ipsec_subnets[0]: x is listed twice; remove one
 /c/ipsec.yml:7: ipsec.ipsec_subnets[0]: 10.9.0.0/33 is not a subnet; write an address
 /c/ipsec.yml:9: ipsec.ca_certificates: is missing; list the CA
 ipsec-agent: /c/ipsec.yml is refused: 2 errors

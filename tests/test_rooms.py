@@ -58,11 +58,8 @@ LEVELS: tuple[set[str], ...] = (
     {"__init__", "errors", "log"},
     {"core"},
     {"host"},
-    {
-        *("admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status"),
-        "observe",
-    },
-    {"charon_part", "kernel_part", "machine_check", "reporter"},
+    {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
+    {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter"},
     {"machine", "reconcile"},
     {"agent"},
     {"verbs"},

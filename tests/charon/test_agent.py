@@ -167,6 +167,11 @@ def test_reload(node: Node) -> None:
     assert refused.returncode == 1
     assert "no_ipsec_subnets[0]: '10.9.0.300' is not a subnet" in refused.stderr
     assert node.policies() == WITHOUT_SHUNT
+    until(lambda: "reload-refused" in complaints(node.status()), "the status tells of it")
+    assert node.status()["policies"]["desired"] == 5
+
+    configure(node, no_ipsec=[])
+    assert node.ask("reload").returncode == 0
     assert node.settled()["policies"]["desired"] == 5
 
 
@@ -192,6 +197,49 @@ def test_reload_into_neither_list(node: Node) -> None:
     assert refused.returncode == 1
     assert "10.9.0.1 is in neither ipsec_subnets nor no_ipsec_subnets" in refused.stderr
     assert node.settled()["connections"] == before
+    assert node.policies() == EXPECTED
+
+
+def told(node: Node, code: str) -> dict[str, str]:
+    """The problem of this code, once it is shown."""
+
+    def found() -> dict[str, str] | None:
+        shown = node.status().get("problems", ())
+        return next((one for one in shown if one["code"] == code), None)
+
+    problem: dict[str, str] = until(found, code)
+    return problem
+
+
+def test_a_config_that_waits(node: Node) -> None:
+    """A changed file is told without anybody asking for a reload, and is in force only then."""
+    configure(node, agent=node.agent_section(interval=1))
+    node.up()
+    configure(node, no_ipsec=[], agent=node.agent_section(interval=1))
+
+    assert told(node, "config-changed")["severity"] == "info"
+    assert node.policies() == EXPECTED
+
+    assert node.ask("reload").returncode == 0
+    until(lambda: node.policies() == WITHOUT_SHUNT, "the shunt has gone")
+    until(
+        lambda: "config-changed" not in {one["code"] for one in node.status()["problems"]},
+        "nothing waits any more",
+    )
+
+
+def test_sighup_with_a_broken_config(node: Node) -> None:
+    """Nobody is there to be answered: log and status say which line is wrong."""
+    node.up()
+    configure(node, no_ipsec=["10.9.0.300"])
+    assert node.agent is not None
+
+    node.agent.send_signal(signal.SIGHUP)
+
+    problem = told(node, "reload-refused")
+    assert "no_ipsec_subnets[0]: '10.9.0.300' is not a subnet" in problem["message"]
+    (line,) = [json.loads(one) for one in node.log.splitlines() if "reload refused" in one]
+    assert line["level"] == "error"
     assert node.policies() == EXPECTED
 
 

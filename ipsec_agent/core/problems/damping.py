@@ -32,6 +32,8 @@ PATIENCE = {
     "link-down": Patience(kept=5),
     # What was made is ended within the second, and is to be looked at by somebody.
     "peer-lies": Patience(kept=600),
+    # An editor, or a deployment, that has not finished.
+    "config-refused": Patience(after=60),
     # A container's link is often made first and given its MTU then.
     "mtu-too-large": Patience(after=10),
     "peer-one-way": Patience(kept=30),
@@ -56,6 +58,7 @@ ABSENT = frozenset({"peer-silent", "peer-gone"})
 """What is a cause even where it is an information only: some VM is always being replaced."""
 
 CAUSES: dict[str, frozenset[str]] = {
+    "config-refused": frozenset({"reload-refused"}),
     "peer-silent": CHARON | OFFLINE,
     "peer-one-way": CHARON | OFFLINE | {"peer-silent"},
     "peer-esp-lost": CHARON | OFFLINE,

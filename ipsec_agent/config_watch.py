@@ -1,0 +1,95 @@
+"""The config's file while an agent runs: compared with the config in force, and judged again."""
+
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.errors import AgentError, ConfigError
+
+AGAIN = 60.0
+"""Seconds after which what is refused is judged again: one that is not yet valid becomes so."""
+
+Signature = tuple[int, ...]
+
+
+class ConfigWatch:
+    """A config's file, of which it is asked from time to time what became of it.
+
+    An unchanged file costs one stat(2). It is read again where that differs, where a certificate
+    has ended since, and each minute where it is refused.
+
+    Args:
+        path: of the file. What is no file, such as a pipe, is not looked at.
+        loaded: what is in force.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, path: Path, loaded: Loaded, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._signature: Signature | None = None
+        self._judged = 0.0
+        self._ends = 0.0
+        self.changed = False
+        self.refused = ""
+        self.adopt(loaded)
+
+    def adopt(self, loaded: Loaded) -> None:
+        """Take what was read from the file just now as what is in force."""
+        self._digest = loaded.digest
+        # The file may be another one by now.
+        self._signature = None
+        self.changed, self.refused = False, ""
+
+    def look(self) -> bool:
+        """Compare and judge the file; whether that changed what is known of it."""
+        known = (self.changed, self.refused)
+        now = self._clock()
+        signature = _signature(self._path)
+        if signature != self._signature or self._due(now):
+            self._signature, self._judged = signature, now
+            if signature == IRREGULAR:
+                self.changed, self.refused = False, ""
+            else:
+                self._judge()
+        return (self.changed, self.refused) != known
+
+    def _due(self, now: float) -> bool:
+        if self.refused:
+            return now - self._judged >= AGAIN
+        return now >= self._ends > self._judged
+
+    def _judge(self) -> None:
+        try:
+            loaded = load(self._path)
+        except ConfigError as error:
+            self.changed, self.refused = False, first_complaint(error)
+            return
+        self.changed, self.refused = loaded.digest != self._digest, ""
+        ends = (facts.not_after.timestamp() for facts in loaded.config.certificates)
+        self._ends = min((end for end in ends if end > self._judged), default=0.0)
+
+
+IRREGULAR: Signature = (-1,)
+"""Of what is there and no file: to read it would take it from somebody."""
+
+
+def _signature(path: Path) -> Signature:
+    """Equal while nobody changes the file or who may write it; an errno where it is gone."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        return (error.errno or 0,)
+    if not stat.S_ISREG(found.st_mode):
+        return IRREGULAR
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def first_complaint(error: AgentError) -> str:
+    """Why a config is refused, in one line, which names the file's line where one is wrong."""
+    complaints = error.complaints if isinstance(error, ConfigError) else ()
+    return next((text for text in complaints if ": warning: " not in text), error.message)

@@ -1,0 +1,42 @@
+"""The config's file: whether it is what is in force, and whether the next start would take it."""
+
+from ipsec_agent.core.config_state import ConfigState
+from ipsec_agent.core.problems.problem import Problem, Severity
+
+
+def config_problems(state: ConfigState) -> tuple[Problem, ...]:
+    """What an operator should know of the file, and of the newest reload."""
+    found = []
+    if state.reload_refused:
+        found.append(
+            Problem(
+                "reload-refused",
+                Severity.WARNING,
+                f"the newest reload was refused, and the config before it is in force:"
+                f" {state.reload_refused}",
+                f"correct {state.path}, then `ipsec-agent reload`",
+                state.path,
+            )
+        )
+    if state.refused:
+        found.append(
+            Problem(
+                "config-refused",
+                Severity.WARNING,
+                f"the agent's next start would be refused: {state.refused}",
+                f"correct it, and see `ipsec-agent check {state.path}`; the config that was loaded"
+                " stays in force until then",
+                state.path,
+            )
+        )
+    elif state.changed:
+        found.append(
+            Problem(
+                "config-changed",
+                Severity.INFO,
+                f"{state.path} has changed since it was loaded, and waits for a reload",
+                f"`ipsec-agent check {state.path}`, then `ipsec-agent reload`",
+                state.path,
+            )
+        )
+    return tuple(found)

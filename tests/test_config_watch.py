@@ -1,0 +1,148 @@
+"""The file of the config is compared with what is in force, and judged again in time."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent import config_watch
+from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.config_watch import AGAIN, ConfigWatch, first_complaint
+from ipsec_agent.errors import ConfigError, StartError
+from tests.certificates import make_ca, make_leaf
+from tests.manifests import manifest
+
+CA = make_ca()
+LEAF = make_leaf(CA)
+
+
+class Clock:
+    """A time that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC).timestamp()
+
+    def __call__(self) -> float:
+        """Seconds since the epoch."""
+        return self.now
+
+
+def text(subnet: str = "10.9.0.0/24") -> str:
+    """A config."""
+    return manifest([subnet], leaf=LEAF, cas=[CA], form="rendered")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A good config."""
+    file = tmp_path / "ipsec.yml"
+    write(file, text())
+    return file
+
+
+def write(file: Path, content: str) -> None:
+    """Replace a file as a deployment does, and so that its group cannot write it."""
+    temporary = file.with_name("new")
+    temporary.write_text(content)
+    temporary.chmod(0o600)
+    temporary.rename(file)
+
+
+def test_changed_broken_and_put_back(path: Path) -> None:
+    """Changed is told while it is good; broken with the line; put back it is what is in force."""
+    watch = ConfigWatch(path, load(path))
+    assert (watch.look(), watch.changed, watch.refused) == (False, False, "")
+
+    write(path, text("10.9.0.0/16"))
+    assert (watch.look(), watch.changed, watch.refused) == (True, True, "")
+
+    write(path, text("10.9.0.0/33"))
+    assert watch.look()
+    assert not watch.changed
+    assert watch.refused.startswith(f"{path}:3: ipsec.ipsec_subnets[0]: '10.9.0.0/33' is not a ")
+
+    path.unlink()
+    assert watch.look()
+    assert watch.refused == f"there is no config at {path}"
+
+    write(path, text())
+    assert (watch.look(), watch.changed, watch.refused) == (True, False, "")
+
+
+def test_a_reload_takes_it(path: Path) -> None:
+    """What was adopted is no change any more."""
+    watch = ConfigWatch(path, load(path))
+    write(path, text("10.9.0.0/16"))
+    assert watch.look()
+
+    watch.adopt(load(path))
+
+    assert not watch.changed
+    assert not watch.look()
+    write(path, text())
+    assert watch.look()
+    assert watch.changed
+
+
+def test_unchanged_costs_a_stat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is read once, and again only after somebody has touched it."""
+    read: list[Path] = []
+
+    def counted(file: Path) -> Loaded:
+        read.append(file)
+        return load(file)
+
+    watch = ConfigWatch(path, load(path))
+    monkeypatch.setattr(config_watch, "load", counted)
+    for _ in range(5):
+        watch.look()
+    assert len(read) == 1
+
+    os.utime(path)
+    assert not watch.look()
+    assert len(read) == 2
+
+
+def test_expired_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has touched the file, and the next start would be refused."""
+    clock = Clock()
+    watch = ConfigWatch(path, load(path), clock=clock)
+    watch.look()
+    ends = load(path).config.certificates[0].not_after
+
+    def later(file: Path) -> Loaded:
+        read.append(clock.now)
+        raise ConfigError("refused", complaints=[f"{file}:7: it ended at {ends}"])
+
+    read: list[float] = []
+    monkeypatch.setattr(config_watch, "load", later)
+    clock.now = (ends - timedelta(seconds=1)).timestamp()
+    assert not watch.look()
+    clock.now = ends.timestamp()
+
+    assert watch.look()
+    assert watch.refused == f"{path}:7: it ended at {ends}"
+    clock.now += AGAIN - 1
+    assert not watch.look()
+    clock.now += 1
+    watch.look()
+    assert len(read) == 2
+
+
+def test_a_pipe_is_left_alone(tmp_path: Path, path: Path) -> None:
+    """What is no file would be taken from somebody by reading it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    watch = ConfigWatch(pipe, load(path))
+
+    assert (watch.look(), watch.changed, watch.refused) == (False, False, "")
+
+
+def test_the_first_complaint() -> None:
+    """A warning is no reason; what has no lines gives its sentence."""
+    complaints = ["f:1: warning: k: odd", "f:2: k: wrong", "f:3: k: wrong, too"]
+
+    assert first_complaint(ConfigError("refused", complaints=complaints)) == "f:2: k: wrong"
+    assert first_complaint(ConfigError("there is none")) == "there is none"
+    assert first_complaint(StartError("it would cut this VM off")) == "it would cut this VM off"
