@@ -41,6 +41,7 @@ from ipsec_agent.errors import (
 from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
+from ipsec_agent.host.deaths import Deaths
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.peers import PeerMemory
@@ -51,7 +52,6 @@ from ipsec_agent.host.process import (
     kill_charon,
     note_pid,
     stop_charon,
-    watch_death,
 )
 from ipsec_agent.host.renewals import Renewals
 from ipsec_agent.host.silence import Silence
@@ -99,8 +99,9 @@ class CharonPart:
         self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
         self._asked = 0.0
         self._silence = Silence()
+        self._deaths = Deaths()
         self._versioned: tuple[object, str] = (None, "")
-        self._renewals = Renewals(self._vici, VICI_DEADLINE, self._woken)
+        self._renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
         self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
         self._wake: Callable[[], None] = lambda: None
 
@@ -117,6 +118,7 @@ class CharonPart:
         return (
             ("charon", self.answer),
             ("ike_ports", lambda: self._ports.get(self._process)),
+            ("deaths", self._deaths.listed),
             ("inherited", self._inherited),
             ("remembered", lambda: self._peers.peers(self._process)),
         )
@@ -244,6 +246,7 @@ class CharonPart:
             case ContinueCharon(process):
                 continue_charon(process)
             case KillCharon(process):
+                self._deaths.asked(process)
                 await kill_charon(process)
             case Renew(connection):
                 self._renewals.begin(connection)
@@ -346,9 +349,6 @@ class CharonPart:
             await self._end_session()
             raise
 
-    def _woken(self) -> None:
-        self._wake()
-
     async def _end_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
@@ -367,9 +367,9 @@ class CharonPart:
             process = self._process
             if process is None:
                 # Nobody to watch until a pass has found or started one.
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.1)
                 continue
-            await watch_death(process.pid, wake)
+            await self._deaths.watch(process, wake)
             if self._process is process:
                 self._process = None
 

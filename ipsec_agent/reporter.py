@@ -25,6 +25,7 @@ from ipsec_agent.core.orphans import renewals_wait
 from ipsec_agent.core.pacing import TURN
 from ipsec_agent.core.peers import pokes_wait
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.charon import keeps_ending
 from ipsec_agent.core.problems.config import config_problems
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.esp_lost import EACH, to_probe, waits
@@ -42,6 +43,9 @@ COUNTERPARTS = 4096
 """IKE_SAs whose peer is remembered: a fleet of 1,000 has some of each peer."""
 
 STEPS_LOGGED = 20
+
+OF_CHARON = frozenset({"charon", "policies"})
+"""Kinds of repair that a charon which ends again and again uses up: each new one is told all."""
 
 
 class Pass(Struct, frozen=True):
@@ -176,6 +180,7 @@ class Reporter:
     def _assess(self, ended: Pass) -> Assessment:
         observed = ended.drift.observed
         addresses = tuple(own.address for own in observed.network.addresses)
+        dies = keeps_ending(observed)
         return assess(
             ended.config,
             ended.placement,
@@ -183,7 +188,7 @@ class Reporter:
             self._memory,
             failures=(
                 *(_failure(what, error) for what, error in ended.failures),
-                *(_paused(kind) for kind in ended.waiting),
+                *(_paused(kind) for kind in ended.waiting if not (dies and kind in OF_CHARON)),
                 *(_left_out(one) for one in ended.unsafe),
                 *(config_problems(self.config_state) if self.config_state else ()),
                 *unjudged_problems(ended.essential, ended.drift.desired),

@@ -7,6 +7,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.desired import policies
 from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.guard_table import mark
@@ -100,6 +101,7 @@ class FakeMachine:
         self.sas: dict[int, IkeSa] = {}
         self.table: GuardTable | None = None
         self.ports: IkePorts | None = None
+        self.deaths: tuple[Death, ...] = ()
         self.saved = ""
         self.ability = EspAbility()
         self.kernel_sas: tuple[SecurityAssociation, ...] = ()
@@ -129,6 +131,7 @@ class FakeMachine:
             guard=self.table,
             saved_guard=self.saved,
             ike_ports=self.ports,
+            deaths=self.deaths,
             remembered=self.peers,
             esp=self.ability,
             time=time.time(),

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import signal
 from collections.abc import Callable
 from ipaddress import ip_address
 from random import Random
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from ipsec_agent import reconcile
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.esp import EspAbility, KernelEvidence, Trial, dummy_sas
 from ipsec_agent.core.model import LinkId
@@ -456,6 +458,23 @@ async def test_a_fast_opponent() -> None:
     assert 5 <= machine.calls.count("load guard") <= 12
     codes = {problem.code for problem in snapshot.problems}
     assert {"repair-paused", "guard-missing"} <= codes
+
+
+@pytest.mark.parametrize(("seen", "code"), [(True, "charon-dies"), (False, "repair-paused")])
+async def test_a_charon_that_keeps_ending(seen: bool, code: str) -> None:
+    """It is told how it ends; another program is accused only where that is not known."""
+    machine = FakeMachine(network("10.0.0.5"))
+    loop = reconciler(machine, CONFIGS[0])
+    snapshot = await loop.one_pass()
+    for _ in range(12):
+        if machine.process is not None:
+            machine.kill_charon_by_hand()
+            now = snapshot.observed.time
+            machine.deaths += (Death(now, -signal.SIGKILL),) if seen else ()
+        snapshot = await loop.one_pass()
+
+    codes = {problem.code for problem in snapshot.problems}
+    assert codes & {"charon-dies", "repair-paused"} == {code}
 
 
 async def test_log_line_becomes_a_problem() -> None:

@@ -17,6 +17,7 @@ FORBIDDEN_IN_CORE = {
 WITHIN_HOST = {
     "charon": {"vici_wire"},
     "charon_start": {"files", "own_time", "process", "systemd"},
+    "deaths": {"process", "systemd"},
     "peers": {"files"},
     "essential_addresses": {"names"},
     "files": {"writers"},

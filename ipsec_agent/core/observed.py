@@ -7,6 +7,7 @@ import enum
 
 from msgspec import Struct, field
 
+from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed_guard import GuardTable
@@ -362,6 +363,7 @@ class Observed(Struct, frozen=True):
         default_blocks: where the kernel blocks what no policy selects.
         counters: /proc/net/xfrm_stat, by the kernel's names; empty where the kernel keeps none.
         inherited: what an earlier charon left.
+        deaths: of charon, those that nobody of ours asked for, the oldest first.
         remembered: peers that had an SA with this VM, perhaps before it crashed.
         neighbours: of the peers that were asked for, those that the kernel knows.
         esp: whether the kernel can do the ESP that is wanted.
@@ -376,6 +378,7 @@ class Observed(Struct, frozen=True):
     guard: GuardTable | None = None
     saved_guard: str = ""
     inherited: Inherited = Inherited()
+    deaths: tuple[Death, ...] = ()
     ike_ports: IkePorts | None = None
     switches: tuple[Switch, ...] = ()
     default_blocks: tuple[Direction, ...] = ()

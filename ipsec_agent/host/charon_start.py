@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.deaths import signal_name
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.errors import CharonStartError
@@ -225,15 +226,16 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _ended(code: int, output: Path) -> CharonStartError:
+    how = signal_name(code) or f"exit code {code}"
     with contextlib.suppress(OSError):
         lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
         if lines:
             return CharonStartError(
-                f"charon ended at once (exit code {code}): {lines[-1][:300]}", hint="see its log"
+                f"charon ended at once ({how}): {lines[-1][:300]}", hint="see its log"
             )
     if code == INITIALISATION_FAILED:
         return CharonStartError(
-            f"charon ended at once (exit code {code}): it lacks a plugin or a permission",
+            f"charon ended at once ({how}): it lacks a plugin or a permission",
             hint="apt install libstrongswan-standard-plugins (Debian); its log names it",
         )
-    return CharonStartError(f"charon ended at once (exit code {code})", hint="see its log")
+    return CharonStartError(f"charon ended at once ({how})", hint="see its log")

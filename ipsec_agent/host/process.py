@@ -127,22 +127,28 @@ def facts(pid: int, conf: Path, *, reachable: bool = True) -> CharonProcess | No
         return None
 
 
-async def watch_death(pid: int, wake: Callable[[], None]) -> None:
-    """Return, and wake, as soon as the process ends (pidfd_open(2)); reaps a child of ours."""
+async def watch_death(pid: int, wake: Callable[[], None]) -> int | None:
+    """Return, and wake, as soon as the process ends (pidfd_open(2)); reaps a child of ours.
+
+    Returns:
+        its exit code or the negative number of the signal that ended it, None of one that is not
+        our child.
+    """
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         wake()
-        return
+        return None
     try:
-        await _end_of(descriptor)
+        status = await _end_of(descriptor)
         wake()
+        return status
     finally:
         os.close(descriptor)
 
 
-async def _end_of(descriptor: int) -> None:
-    """Wait until the process of a pidfd ends."""
+async def _end_of(descriptor: int) -> int | None:
+    """Wait until the process of a pidfd ends; its status, as `watch_death` tells it."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(descriptor, ended.set)
@@ -152,7 +158,10 @@ async def _end_of(descriptor: int) -> None:
         loop.remove_reader(descriptor)
     # An adopted charon is not our child, and its new parent reaps it.
     with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - it has ended
+        found = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 - it has ended
+        if found is not None:
+            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    return None
 
 
 async def stop_charon(process: CharonProcess, deadline: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ipsec_agent.core.deaths import OFTEN, how, most_common, recent, signal_name
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired
 from ipsec_agent.core.observed import Charon, Observed
@@ -36,15 +37,55 @@ charon tries a rekeying again within 15 s (ike_sa.h: RETRY_INTERVAL, less a jitt
 
 
 def charon_problems(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
-    """Whether charon is there to negotiate."""
+    """Whether charon is there to negotiate, and what ends it again and again."""
+    return (*_dies(observed), *_absent(desired, observed))
+
+
+def keeps_ending(observed: Observed) -> bool:
+    """Whether charon ends so often that something must be the cause."""
+    return len(recent(observed.deaths, observed.time)) >= OFTEN
+
+
+def _dies(observed: Observed) -> tuple[Problem, ...]:
+    if not keeps_ending(observed):
+        return ()
+    deaths = recent(observed.deaths, observed.time)
+    status = most_common(deaths)
+    span = max(1, round(deaths[-1].time - deaths[0].time))
+    return (
+        Problem(
+            "charon-dies",
+            Severity.ERROR,
+            f"charon was {how(status)}, {len(deaths)} times in {span} s",
+            _CAUSES.get(signal_name(status), "see charon's log for why it ended"),
+        ),
+    )
+
+
+_FAULT = "this is a fault of charon or its libraries: see its log, and update strongSwan"
+_CAUSES = {
+    "SIGKILL": "look for the OOM killer (`journalctl -k -g 'killed process'`), or for a program or"
+    " person that runs `kill -9`",
+    "SIGTERM": "find what stops it, such as a script: `journalctl -u ipsec-agent-charon`",
+    "SIGSEGV": _FAULT,
+    "SIGABRT": _FAULT,
+    "SIGBUS": _FAULT,
+    "SIGILL": _FAULT,
+}
+"""What to do, by the signal."""
+
+
+def _absent(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
     if desired.credentials is None or "charon" in dict(observed.unreadable):
         return ()
     if observed.charon is None:
+        deaths = recent(observed.deaths, observed.time)
+        why = f" (it was {how(deaths[-1].status)})" if deaths else ""
         return (
             Problem(
                 "charon-down",
                 Severity.CRITICAL,
-                "charon is not running; no new SA can be negotiated",
+                f"charon is not running{why}; no new SA can be negotiated",
                 "the agent restarts it; see charon's log for why it ended",
             ),
         )

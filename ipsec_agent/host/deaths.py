@@ -1,0 +1,56 @@
+"""Deaths of charon that this agent did not ask for: watched, and remembered with their status."""
+
+import collections
+import contextlib
+import time
+from collections.abc import Callable
+
+from ipsec_agent.core.deaths import Death
+from ipsec_agent.core.observed import CharonProcess
+from ipsec_agent.errors import AgentError
+from ipsec_agent.host.process import watch_death
+from ipsec_agent.host.systemd import UnitState, charon_unit, unit_state
+
+REMEMBERED = 64
+UNIT_DEADLINE = 3.0
+"""Seconds that systemd may take to say how its unit ended."""
+
+BY_SIGNAL = ("signal", "core-dump", "oom-kill", "watchdog")
+"""Results of a unit (systemd.service(5)) whose status is a signal."""
+
+
+class Deaths:
+    """The newest deaths."""
+
+    def __init__(self) -> None:
+        self._deaths: collections.deque[Death] = collections.deque(maxlen=REMEMBERED)
+        self._told: set[tuple[int, float]] = set()
+
+    def asked(self, process: CharonProcess) -> None:
+        """The agent itself is about to end this process: that is to be no death."""
+        self._told.add((process.pid, process.started))
+
+    def listed(self) -> tuple[Death, ...]:
+        """Those remembered, the oldest first."""
+        return tuple(self._deaths)
+
+    async def watch(self, process: CharonProcess, wake: Callable[[], None]) -> None:
+        """Return once the process has ended, which is remembered once; wake at once."""
+        status = await watch_death(process.pid, wake)
+        known = (process.pid, process.started)
+        if known in self._told:
+            return
+        self._told = {known}
+        unit = charon_unit()
+        if status is None and unit is not None:
+            # It is systemd's child. Soon it starts another one, and says no more of this.
+            with contextlib.suppress(AgentError):
+                status = status_of(await unit_state(unit, deadline=UNIT_DEADLINE))
+        self._deaths.append(Death(time.time(), status))
+
+
+def status_of(state: UnitState) -> int | None:
+    """Exit code or negative signal of a unit's last run, None where it is running again."""
+    if state.result in BY_SIGNAL:
+        return -state.status
+    return state.status if state.result == "exit-code" else None
