@@ -151,7 +151,7 @@ def started(*arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-async def within(seconds: float, what: Awaitable[None]) -> None:
+async def within(seconds: float, what: Awaitable[object]) -> None:
     """Await, but not for longer."""
     async with asyncio.timeout(seconds):
         await what
