@@ -63,7 +63,8 @@ def refusal(command: str) -> str:
         if words[0] in {"ipsec-agent", *VERBS}:
             with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
                 parser().parse_args(words[words[0] == "ipsec-agent" :])
-    return said.getvalue()
+    # A sentence may name a command without what it is given.
+    return "" if "arguments are required" in said.getvalue() else said.getvalue()
 
 
 @pytest.mark.parametrize(("place", "command"), NAMED)

@@ -196,7 +196,8 @@ def test_reload_into_neither_list(node: Node) -> None:
 
     assert refused.returncode == 1
     assert "10.9.0.1 is in neither ipsec_subnets nor no_ipsec_subnets" in refused.stderr
-    assert node.settled()["connections"] == before
+    assert "reload-refused" in complaints(node.status())
+    assert node.status()["connections"] == before
     assert node.policies() == EXPECTED
 
 
