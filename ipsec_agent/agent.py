@@ -31,6 +31,9 @@ from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Reconciler
 
+LAST_PASS = 5.0
+"""Seconds after `prestart_timeout` in which a first pass that still runs may say what it found."""
+
 IN_FORCE = 20.0
 """Seconds that `reload` waits until the new config is in force; the status says what is not."""
 
@@ -57,6 +60,7 @@ class Agent:
         self._machine = machine
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
+        self._passed = asyncio.Event()
         self._converged = asyncio.Event()
         self._pass_ended = time.monotonic()
         self._force = force
@@ -115,6 +119,9 @@ class Agent:
             async with asyncio.timeout(limit):
                 await self._converged.wait()
         except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_PASS):
+                    await self._passed.wait()
             snapshot = self._loop.snapshot
             because = snapshot.problems[0].message if snapshot and snapshot.problems else ""
             raise StartError(
@@ -128,6 +135,7 @@ class Agent:
 
     def _finished(self, snapshot: Snapshot) -> None:
         self._pass_ended = time.monotonic()
+        self._passed.set()
         notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()

@@ -138,6 +138,7 @@ class CharonPart:
         self._process = process
         if process is None:
             return None
+        self._deaths.expect(process)
         if not process.ours:
             raise foreign(process, self._vici)
         if process.stopped or not process.reachable:
@@ -313,6 +314,7 @@ class CharonPart:
                 library_path=config.agent.charon.library_path,
                 deadline=min(config.prestart_timeout, START_DEADLINE),
             )
+        self._deaths.expect(self._process)
 
     async def reopen_log(self) -> None:
         """Have charon open its log file again, which may have been rotated away."""
@@ -359,19 +361,12 @@ class CharonPart:
         self._wake = wake
         async with asyncio.TaskGroup() as group:
             group.create_task(watch_charon(self._vici, wake, heard), name="charon events")
-            group.create_task(self._watch_death(wake), name="charon's death")
+            group.create_task(self._deaths.run(wake, self._ended), name="charon's death")
             group.create_task(self._watch_health(wake), name="charon's health")
 
-    async def _watch_death(self, wake: Callable[[], None]) -> None:
-        while True:
-            process = self._process
-            if process is None:
-                # Nobody to watch until a pass has found or started one.
-                await asyncio.sleep(0.1)
-                continue
-            await self._deaths.watch(process, wake)
-            if self._process is process:
-                self._process = None
+    def _ended(self, process: CharonProcess) -> None:
+        if self._process is not None and self._process.started == process.started:
+            self._process = None
 
     async def _watch_health(self, wake: Callable[[], None]) -> None:
         while True:

@@ -11,14 +11,19 @@ from ipsec_agent.errors import AgentError, ConfigError
 AGAIN = 60.0
 """Seconds after which what is refused is judged again: one that is not yet valid becomes so."""
 
+UNSETTLED = 1.0
+"""Seconds after a change in which another one may leave the same times: the kernel's clock for them
+ticks at 100 Hz at the least, and some file systems keep whole seconds."""
+
 Signature = tuple[int, ...]
 
 
 class ConfigWatch:
     """A config's file, of which it is asked from time to time what became of it.
 
-    An unchanged file costs one stat(2). It is read again where that differs, where a certificate
-    has ended since, and each minute where it is refused.
+    An unchanged file costs one stat(2). It is read again where that differs, where it had changed
+    just before it was read, where a certificate has ended since, and each minute where it is
+    refused.
 
     Args:
         path: of the file. What is no file, such as a pipe, is not looked at.
@@ -51,7 +56,8 @@ class ConfigWatch:
         now = self._clock()
         signature = _signature(self._path)
         if signature != self._signature or self._due(now):
-            self._signature, self._judged = signature, now
+            settled = now - signature[-1] / 1e9 >= UNSETTLED
+            self._signature, self._judged = signature if settled else None, now
             if signature == IRREGULAR:
                 self.changed, self.refused = False, ""
             else:

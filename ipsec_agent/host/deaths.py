@@ -1,9 +1,11 @@
 """Deaths of charon that this agent did not ask for: watched, and remembered with their status."""
 
+import asyncio
 import collections
 import contextlib
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.observed import CharonProcess
@@ -25,10 +27,27 @@ class Deaths:
     def __init__(self) -> None:
         self._deaths: collections.deque[Death] = collections.deque(maxlen=REMEMBERED)
         self._told: set[tuple[int, float]] = set()
+        self._expected: asyncio.Queue[CharonProcess] = asyncio.Queue()
+        self._newest = 0.0
 
     def asked(self, process: CharonProcess) -> None:
         """The agent itself is about to end this process: that is to be no death."""
         self._told.add((process.pid, process.started))
+
+    def expect(self, process: CharonProcess) -> None:
+        """This process is there, and its death counts, however soon it comes."""
+        if process.started != self._newest:
+            self._newest = process.started
+            self._expected.put_nowait(process)
+
+    async def run(
+        self, wake: Callable[[], None], ended: Callable[[CharonProcess], None]
+    ) -> NoReturn:
+        """Watch those that are expected, one after the other, until cancelled."""
+        while True:
+            process = await self._expected.get()
+            await self.watch(process, wake)
+            ended(process)
 
     def listed(self) -> tuple[Death, ...]:
         """Those remembered, the oldest first."""

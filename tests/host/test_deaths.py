@@ -1,5 +1,6 @@
 """Deaths are remembered with their status; those that the agent asked for are not."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -73,6 +74,22 @@ async def test_asked_for() -> None:
 
     await deaths.watch(child("raise SystemExit(1)"), lambda: None)
     assert len(deaths.listed()) == 1
+
+
+async def test_before_anybody_watches() -> None:
+    """Where one ends as soon as it has started, and the next one does, too, both count."""
+    deaths, ended = Deaths(), asyncio.Queue[CharonProcess]()
+    killed = child("import os; os.kill(os.getpid(), 9)")
+    failed = replace(child("raise SystemExit(3)"), started=2.5)
+    for process in (killed, killed, failed):
+        deaths.expect(process)
+
+    watching = asyncio.create_task(deaths.run(lambda: None, ended.put_nowait))
+    async with asyncio.timeout(20):
+        assert [await ended.get(), await ended.get()] == [killed, failed]
+    watching.cancel()
+
+    assert [one.status for one in deaths.listed()] == [-signal.SIGKILL, 3]
 
 
 @pytest.mark.parametrize(
