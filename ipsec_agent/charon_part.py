@@ -143,7 +143,7 @@ class CharonPart:
             raise foreign(process, self._vici)
         if process.stopped or not process.reachable:
             return Charon(process, responsive=False)
-        note_pid(self._conf, process)
+        note_pid(self._conf, process.pid)
         return await self._answer(process, PATIENCE)
 
     async def _answer(self, process: CharonProcess, patience: float) -> Charon | None:

@@ -40,7 +40,7 @@ WITHIN_HOST = {
     "nft_table": {"nft_image", "nft_wire"},
     "nft_tables": {"nft_exempt", "nft_image", "nft_table", "nft_wire"},
     "nft_trial": {"nft_image", "nft_tables", "nft_wire"},
-    "process": {"own_time", "writers"},
+    "process": {"files", "own_time", "writers"},
     "program": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
     "renewals": {"charon"},

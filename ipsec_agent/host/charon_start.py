@@ -18,7 +18,7 @@ from ipsec_agent.core.strongswan_conf import render
 from ipsec_agent.errors import CharonStartError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.files import write_whole
-from ipsec_agent.host.process import KILL_DEADLINE, facts, listener, listens, record_of
+from ipsec_agent.host.process import KILL_DEADLINE, facts, listener, listens, note_pid
 from ipsec_agent.host.systemd import start_unit, unit_state
 
 PROGRAMS = (
@@ -115,7 +115,7 @@ async def start_charon(
     output = run_dir / "charon.out"
     vici_socket.unlink(missing_ok=True)  # noqa: ASYNC240 - a file in memory, no wait
     child = _spawn(program, environment, output)
-    record_of(conf_path).write_text(f"{child.pid}\n")
+    note_pid(conf_path, child.pid)
     try:
         async with own_time.timeout(deadline):
             while not listens(child.pid, vici_socket):
@@ -162,7 +162,7 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
             pid = listener(vici_socket)
             found = facts(pid, conf_path) if pid is not None else None
             if found is not None and found.ours:
-                record_of(conf_path).write_text(f"{found.pid}\n")
+                note_pid(conf_path, found.pid)
                 return found
             # Until systemd has come to the job that it was given, the unit is as it was before.
             if clock() - began > JOB_DEADLINE:

@@ -13,8 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import CharonTimeoutError
+from ipsec_agent.errors import CharonTimeoutError, StartError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.writers import peer_of, trusted
 
 KILL_DEADLINE = 5.0
@@ -100,11 +101,14 @@ def _is_ours(pid: int, conf: Path) -> bool:
     return f"STRONGSWAN_CONF={conf}".encode() in environment
 
 
-def note_pid(conf: Path, process: CharonProcess) -> None:
-    """Note the pid of a charon that others started, such as systemd, so that it is found again."""
-    if _recorded(conf) != process.pid:
-        with contextlib.suppress(OSError):
-            record_of(conf).write_text(f"{process.pid}\n")
+def note_pid(conf: Path, pid: int) -> None:
+    """Note the pid of a charon that has just started, or that others started, such as systemd, so
+    that it is found again. Who reads it meanwhile, such as monit, never finds an empty file.
+    """
+    if _recorded(conf) != pid:
+        # On a full disk it is found by its socket alone.
+        with contextlib.suppress(StartError):
+            write_whole(record_of(conf), f"{pid}\n", mode=0o644)
 
 
 def facts(pid: int, conf: Path, *, reachable: bool = True) -> CharonProcess | None:
