@@ -241,7 +241,7 @@ class Agent:
         look = await self._loop.look()
         if look.snapshot is None:
             return {"status": {"schema": 1, "state": "starting", "healthy": False, "problems": []}}
-        return {"status": document(look.snapshot, look.age)}
+        return {"status": document(look.snapshot, look.age, str(self._path.absolute()))}
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
         config = self._loop.config

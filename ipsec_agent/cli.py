@@ -125,8 +125,8 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--machine",
         action="store_true",
-        help="also try ESP and the guard's table on this VM, look for charon, and check what the"
-        " config would cut off; needs root, changes nothing",
+        help="also try ESP and the guard's table on this VM, look for charon, check who may write"
+        " the agent's directories, and what the config would cut off; needs root, changes nothing",
     )
     verb.add_argument(
         "--baseline",

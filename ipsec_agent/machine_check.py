@@ -5,6 +5,7 @@ A pre-start may ask before the VM is closed for the first time.
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from ipsec_agent.admission import refuse_unlisted
 from ipsec_agent.core.config import Config, GuardMode
@@ -16,6 +17,7 @@ from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.errors import AgentError, KernelError, StartError
 from ipsec_agent.guard_status import lockouts_here
 from ipsec_agent.host.charon_start import locate_program
+from ipsec_agent.host.files import refuse_unfit_directory
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.preflight import esp_ability
@@ -26,7 +28,9 @@ Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
 
 def check_machine(config: Config) -> Findings:
     """Check everything, whatever the first finding is; as root."""
-    findings = [_tried(check, config) for check in (_place, _esp, _guard, _lockouts, _charon)]
+    findings = [
+        _tried(check, config) for check in (_directories, _place, _esp, _guard, _lockouts, _charon)
+    ]
     return (
         tuple(text for good, _ in findings for text in good),
         tuple(error for _, bad in findings for error in bad),
@@ -38,6 +42,24 @@ def _tried(check: Callable[[Config], Findings], config: Config) -> Findings:
         return check(config)
     except AgentError as error:
         return (), (error,)
+
+
+def _directories(config: Config) -> Findings:
+    """As the agent's start does, which makes those that are not there."""
+    agent = config.agent
+    places = [Path(agent.run_dir), Path(agent.state_dir)]
+    if agent.vici_socket:
+        places.append(Path(agent.vici_socket).parent)
+    bad = [error for place in dict.fromkeys(places) if (error := _distrust(place)) is not None]
+    return (), tuple(bad)
+
+
+def _distrust(place: Path) -> AgentError | None:
+    try:
+        refuse_unfit_directory(place)
+    except StartError as error:
+        return error
+    return None
 
 
 def _place(config: Config) -> Findings:

@@ -74,18 +74,19 @@ class Snapshot(Struct, frozen=True):
         return guard_state(self.config, self.desired, self.observed, lowered=self.guard_lowered)
 
 
-def document(snapshot: Snapshot, age: float = 0.0) -> dict[str, Any]:
+def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str, Any]:
     """The snapshot as JSON's types.
 
     Args:
         age: seconds from the look to the question, 0 where it was taken after it.
+        config: path of the agent's config.
     """
     desired, observed = snapshot.desired, snapshot.observed
-    missing, foreign = snapshot.drift.missing, snapshot.drift.foreign
     return {
         "schema": SCHEMA,
         "version": snapshot.version,
         "pid": snapshot.pid,
+        "config": config,
         "time": observed.time,
         # Never 0 for a look of before the question.
         "age": math.ceil(age * 10) / 10,
@@ -100,12 +101,7 @@ def document(snapshot: Snapshot, age: float = 0.0) -> dict[str, Any]:
         "charon": _charon(observed.charon),
         "connections": _connections(snapshot),
         "peers": peer_entries(desired, observed, snapshot.traffic, snapshot.suspects),
-        "policies": {
-            "desired": len(desired.policies),
-            "installed": len(desired.policies) - len(missing),
-            "missing": [_selector(p.selector) for p in missing],
-            "foreign": [f"{_selector(p.selector)} {p.narrowed}".rstrip() for p in foreign],
-        },
+        "policies": _policies(snapshot),
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
         "certificates": [
@@ -213,6 +209,17 @@ def _clear(peers: tuple[ClearPeer, ...]) -> list[dict[str, Any]]:
         }
         for peer in peers
     ]
+
+
+def _policies(snapshot: Snapshot) -> dict[str, Any]:
+    wanted = len(snapshot.desired.policies)
+    missing, foreign = snapshot.drift.missing, snapshot.drift.foreign
+    return {
+        "desired": wanted,
+        "installed": wanted - len(missing),
+        "missing": [_selector(p.selector) for p in missing],
+        "foreign": [f"{_selector(p.selector)} {p.narrowed}".rstrip() for p in foreign],
+    }
 
 
 def _selector(selector: PolicySelector) -> str:

@@ -246,6 +246,23 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
     refuse_writable_directory(path)
 
 
+def refuse_unfit_directory(path: Path) -> None:
+    """Refuse what `make_directory` would refuse, but make nothing.
+
+    Raises:
+        StartError: it is no directory and none can be made there, or others may write it.
+    """
+    there = path
+    while not there.exists() and not there.is_symlink():
+        there = there.parent
+    if not there.is_dir():
+        raise StartError(
+            f"cannot create the directory {path}: {there} is not a directory",
+            hint=f"move {there} away, or change the config's section agent",
+        )
+    refuse_writable_directory(path)
+
+
 def make_private(path: Path) -> None:
     """Make a directory that only its owner may enter; one that is there stays as it is.
 

@@ -75,7 +75,8 @@ def _once(arguments: argparse.Namespace) -> int:
     else:
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write(CLEAR_SCREEN)
-        sys.stdout.write(repeatable(text(status), arguments, DEFAULT_SOCKET))
+        about = argparse.Namespace(config=status.get("config"), socket=arguments.socket)
+        sys.stdout.write(repeatable(text(status), about, DEFAULT_SOCKET))
     sys.stdout.flush()
     return 0 if status["healthy"] else 1
 

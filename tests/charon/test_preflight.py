@@ -115,7 +115,9 @@ def test_check_machine_of_a_clear_vm(node: Node) -> None:
 
 
 def test_check_machine_says_all_at_once(node: Node) -> None:
-    """charon and nft are missed in the same run."""
+    """charon and nft are missed in the same run; so is a directory that is not only root's."""
+    (node.directory / "state").mkdir(mode=0o777, exist_ok=True)
+    (node.directory / "state").chmod(0o777)
     configure(
         node,
         no_ipsec=["10.9.0.1/32"],
@@ -128,7 +130,8 @@ def test_check_machine_says_all_at_once(node: Node) -> None:
     assert done.returncode == 1
     assert "error: charon is not at /nowhere/charon" in done.stderr
     assert "error: the program nft is not installed" in done.stderr
-    assert "2 errors" in done.stderr
+    assert f"{node.directory / 'state'} can be written by others than root" in done.stderr
+    assert "3 errors" in done.stderr
 
 
 def test_check_machine_of_a_config_that_locks_out(node: Node) -> None:

@@ -7,7 +7,12 @@ import pytest
 
 from ipsec_agent.cli import main
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.host.files import config_warnings, make_directory, read_config
+from ipsec_agent.host.files import (
+    config_warnings,
+    make_directory,
+    read_config,
+    refuse_unfit_directory,
+)
 from ipsec_agent.host.writers import refuse_writable_directory
 from tests.certificates import make_ca, make_leaf
 from tests.manifests import manifest
@@ -139,11 +144,12 @@ def test_directory(tmp_path: Path, mode: int, owner: int, refused: bool) -> None
     os.chown(path, owner, 0)
     path.chmod(mode)
 
-    if not refused:
-        make_directory(path)
-        return
-    with pytest.raises(StartError, match="run can be written by others than root"):
-        make_directory(path)
+    for judge in (make_directory, refuse_unfit_directory):
+        if not refused:
+            judge(path)
+            continue
+        with pytest.raises(StartError, match="run can be written by others than root"):
+            judge(path)
 
 
 @as_root
@@ -173,5 +179,18 @@ def test_links_without_end(tmp_path: Path) -> None:
 
 
 def test_directory_that_is_not_there(tmp_path: Path) -> None:
-    """What is not there yet nobody can have written."""
+    """What is not there yet nobody can have written; who only judges does not make it."""
     refuse_writable_directory(tmp_path / "not" / "there")
+    refuse_unfit_directory(tmp_path / "not" / "there")
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "nowhere", "nowhere/run"])
+def test_no_directory_can_be_made(tmp_path: Path, place: str) -> None:
+    """It is said before the start that would fail."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to("gone")
+
+    for judge in (make_directory, refuse_unfit_directory):
+        with pytest.raises(StartError, match=f"cannot create the directory {tmp_path / place}"):
+            judge(tmp_path / place)

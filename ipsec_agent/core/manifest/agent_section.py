@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipsec_agent.core.config import AgentConfig, CharonConfig
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.fields import Fields
+from ipsec_agent.core.manifest.log_levels import LEVEL_REMEDY, setting_doubt
 from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.strongswan_conf import SETTINGS
 
@@ -159,6 +160,9 @@ def _settings(fields: Fields) -> tuple[tuple[str, str], ...]:
             fields.complaints.error(item.line, where, wrong, remedy)
         elif not item.void:
             settings[key] = _word(item.value)
+            doubt = setting_doubt(key, settings[key])
+            if doubt:
+                fields.complaints.warn(item.line, where, doubt, f"write {LEVEL_REMEDY}")
     return tuple(settings.items())
 
 

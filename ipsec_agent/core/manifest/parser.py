@@ -14,6 +14,7 @@ from ipsec_agent.core.manifest.complaint import Complaint, Complaints, shown
 from ipsec_agent.core.manifest.credentials import complain, read_credentials
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import Located, locate
+from ipsec_agent.core.manifest.log_levels import LEVEL_REMEDY, level_doubt
 from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
 from ipsec_agent.core.manifest.subnets import read_subnets
 from ipsec_agent.core.manifest.usable import usable
@@ -21,7 +22,6 @@ from ipsec_agent.core.manifest.yaml_lines import read
 
 PERIODS = ("info", "warn", "error", "critical")
 
-SECRET_LEVELS = {3: "the raw data of messages", 4: "keys, the private ones included,"}
 
 PROPERTIES = frozenset(
     {
@@ -111,13 +111,9 @@ def _rest(fields: Fields) -> dict[str, Any]:
 def _log_level(fields: Fields) -> int:
     """charon's log level, with a warning where the log would hold what must not get around."""
     level = fields.whole("log_level", 1, -1, 4)
-    # strongswan.conf(5), LOGGER CONFIGURATION.
-    if level in SECRET_LEVELS:
-        fields.doubtful(
-            "log_level",
-            f"level {level} writes {SECRET_LEVELS[level]} into charon's log",
-            "write log_level: 2 at most, unless for a test with keys that are thrown away",
-        )
+    doubt = level_doubt(level)
+    if doubt:
+        fields.doubtful("log_level", doubt, f"write log_level: {LEVEL_REMEDY}")
     return level
 
 

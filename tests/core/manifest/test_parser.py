@@ -540,6 +540,34 @@ def test_log_level(level: int, said: list[str]) -> None:
     assert [item.message for item in parsed.complaints] == said
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("filelog.more.default", 4, "level 4 writes keys, the private ones included, into"),
+        ("filelog.agent.ike", "3", "level 3 writes the raw data of messages into charon's log"),
+        ("syslog.daemon.chd", 9, "level 9 writes keys, the private ones included, into"),
+        ("journal.enc", 3, "level 3 writes the raw data of messages into charon's log"),
+        ("journal.enc", 2, ""),
+        ("filelog.more.append", True, ""),
+        ("plugins.more.default", 4, ""),
+        ("journal.enc", "high", ""),
+    ],
+)
+def test_log_levels_in_settings(key: str, value: object, said: str) -> None:
+    """A logger that the operator adds is judged as log_level is; it is accepted, too."""
+    *sections, leaf = key.split(".")
+    tree: dict[str, object] = {leaf: value}
+    for part in reversed(sections):
+        tree = {part: tree}
+    ca = make_ca()
+    parsed = read(manifest(leaf=make_leaf(ca), cas=[ca], agent={"charon": {"settings": tree}}))
+
+    assert parsed.config is not None
+    assert key in dict(parsed.config.agent.charon.settings)
+    assert [item.message.startswith(said) for item in parsed.complaints] == [True] * bool(said)
+    assert all(item.key == f"agent.charon.settings.{key}" for item in parsed.complaints)
+
+
 DIGITS = "7" * 5000
 
 
