@@ -56,6 +56,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
+        "config",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
