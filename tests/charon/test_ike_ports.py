@@ -1,6 +1,7 @@
 """Another program has a UDP port of IKE: it is named, and charon gets the port once it is free."""
 
 import contextlib
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -65,6 +66,9 @@ def test_taken_before_charon_starts(node: Node, address: str, port: int) -> None
         node.start()
         (found,) = until(lambda: taken(node, pid, port), "it is said")
         assert found["severity"] == "critical"
+        (line,) = [json.loads(one) for one in node.log.splitlines() if '"ike-port-taken"' in one]
+        assert line["level"] == "critical"
+        assert (line["message"], line["hint"]) == (found["message"], found["hint"])
         assert not node.content
         assert node.policies() == EXPECTED
         old = node.charon_pid
