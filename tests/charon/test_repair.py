@@ -371,6 +371,9 @@ def test_guard_down_and_up(node: Node) -> None:
     assert node.policies() == [line for line in EXPECTED if "10.9.0.255" not in line]
     assert "guard-lowered" in {problem["code"] for problem in lowered["problems"]}
     assert not as_good_as_can_be(lowered)
+    socket = node.run_dir / "control.sock"
+    command = f"run `ipsec-agent guard up --config {node.config} --socket {socket}`"
+    assert command in node.ask("status").stdout
 
     assert node.ask("guard up", "--config", str(node.config)).returncode == 0
     assert rules(node)
