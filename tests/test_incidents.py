@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from ipsec_agent.config_file import load
 from ipsec_agent.config_watch import ConfigWatch
+from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.drift import Drift
@@ -93,13 +94,19 @@ def test_ports_taken(night: Night) -> None:
 
 
 def test_esp_dropped_one_way(night: Night) -> None:
-    """IKE works and the SAs are there: which peer answers nothing, and which protocol to follow."""
-    said = [night.look(VM.but(states=states(sent, 0))) for sent in (30, 60, 90)][-1]
+    """The peer answers IKE and the SAs are there: it is named, with the protocol that is lost."""
+    for sent in range(30, 240, 30):
+        assert ", healthy" in night.look(VM.but(states=states(sent, 0)))
+        answer = "received packet: from 10.0.0.9[4500] to 10.0.0.5[4500] (80 bytes)"
+        night.reporter.heard(Said("NET", 1, answer), night.now)
 
-    assert "INFO peer-one-way: packets go out to 10.0.0.9 but none have come back for" in said
-    assert "check that protocol 50 (or UDP 4500, where encapsulated) reaches this VM" in said
-    assert "\n  10.0.0.9                 installed " in said
-    line = night.logged("peer-one-way")
+    said = [night.look(VM.but(states=states(sent, 0))) for sent in (240, 270, 300)][-1]
+
+    assert "NOT HEALTHY" in said
+    assert "  ERROR peer-esp-lost: 10.0.0.9 answers IKE, but no ESP comes back from there" in said
+    assert "have protocol 50 (UDP 4500, where encapsulated) pass between the two VMs" in said
+    line = night.logged("peer-esp-lost")
+    assert line["log_level"] == "error"
     assert "10.0.0.9" in line["message"]
     assert "protocol 50" in line["hint"]
 
