@@ -2,7 +2,7 @@
 
 from ipsec_agent.core.coverage import families
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed, PortHolder
+from ipsec_agent.core.observed import IkePorts, Observed, PortHolder
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 
 
@@ -29,11 +29,19 @@ def in_the_way(desired: Desired, observed: Observed) -> tuple[PortHolder, ...]:
     return tuple(
         holder
         for holder in ports.others
-        # A socket on :: may have the port for IPv4, too.
-        if (holder.version in used or (holder.address.is_unspecified and 4 in used))  # noqa: PLR2004 - IPv4
+        if (holder.version in used or (4 in used and _has_ipv4s(holder, ports)))  # noqa: PLR2004 - IPv4
         # What listens on a loopback address takes no packet, but may have been there first.
         and (not holder.address.is_loopback or holder.port in closed)
     )
+
+
+def _has_ipv4s(holder: PortHolder, ports: IkePorts) -> bool:
+    """Whether a socket is on :: and has the port for IPv4, too.
+
+    charon shares its ports with nobody: where it has this one, the socket is one of IPv6 alone
+    (IPV6_V6ONLY).
+    """
+    return holder.address.is_unspecified and (4, holder.port) not in ports.owned
 
 
 def reopens(desired: Desired, observed: Observed) -> bool:

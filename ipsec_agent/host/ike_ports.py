@@ -115,7 +115,7 @@ class IkePortsReader:
 
     def _bound(self) -> Iterator[Bound]:
         """The sockets on the ports."""
-        for version, table in TABLES:
+        for _, table in TABLES:
             try:
                 lines = (self._proc / table).read_text(encoding="ascii").splitlines()[1:]
             except FileNotFoundError:
@@ -131,10 +131,12 @@ class IkePortsReader:
                 address, _, port = line.split(maxsplit=2)[1].partition(":")
                 if int(port[:4], 16) in IKE_PORTS:
                     words = line.split()
+                    found = _address(address)
                     yield Bound(
-                        version,
+                        # An IPv6 socket on ::ffff:a.b.c.d is listed as one, and has IPv4's port.
+                        found.version,
                         int(port[:4], 16),
-                        _address(address),
+                        found,
                         inode=int(words[9]),
                         user=int(words[7]),
                     )
@@ -187,7 +189,13 @@ def _sockets(process: Path) -> Iterator[int]:
 
 
 def _address(text: str) -> Address:
-    """An address as /proc/net/udp writes it: words of 32 bits in the machine's own order."""
+    """An address as /proc/net/udp writes it: words of 32 bits in the machine's own order.
+
+    An IPv4 address in an IPv6 one is what it stands for.
+    """
     words = (int(text[at : at + 8], 16) for at in range(0, len(text), 8))
     packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)  # noqa: PLR2004 - IPv4
+    if len(packed) == 4:  # noqa: PLR2004 - IPv4
+        return IPv4Address(packed)
+    address = IPv6Address(packed)
+    return address.ipv4_mapped or address

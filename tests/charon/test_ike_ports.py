@@ -20,11 +20,13 @@ LIMIT = 3.0
 
 HOLD = """
 import os, socket, sys, time
-address = sys.argv[1]
+address, _, alone = sys.argv[1].partition("/")
 os.setresuid(*[int(sys.argv[2])] * 3)
 sockets = []
 for port in map(int, sys.argv[3:]):
     one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if alone:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     one.bind((address, port))
     sockets.append(one)
 print("holds", flush=True)
@@ -34,7 +36,7 @@ time.sleep(600)
 
 @contextlib.contextmanager
 def held(node: Node, address: str, *ports: int, user: int = 0) -> Iterator[int]:
-    """Another program of the VM has the ports meanwhile; its pid."""
+    """Another program of the VM has the ports meanwhile; its pid. `::/alone` is IPv6 only."""
     words = (PYTHON, "-c", HOLD, address, str(user), *map(str, ports))
     with subprocess.Popen(node.command(*words), stdout=subprocess.PIPE, text=True) as program:
         try:
@@ -58,7 +60,14 @@ def taken(node: Node, pid: int, port: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("address", "port"),
-    [("0.0.0.0", 500), ("10.9.0.1", 4500), ("::", 500), ("127.0.0.1", 500)],
+    [
+        ("0.0.0.0", 500),
+        ("10.9.0.1", 4500),
+        ("::", 500),
+        ("127.0.0.1", 500),
+        ("::ffff:0.0.0.0", 500),
+        ("::ffff:10.9.0.1", 4500),
+    ],
 )
 def test_taken_before_charon_starts(node: Node, address: str, port: int) -> None:
     """The VM stays closed, and says who has the port; then charon is started again."""
@@ -141,6 +150,13 @@ def test_a_family_that_is_not_used(node: Node) -> None:
             assert len(problems(node, "ike-port-taken")) == 1
 
         healed(LIMIT, lambda: node.content, time.monotonic())
+
+
+def test_the_same_port_of_ipv6_only(node: Node) -> None:
+    """What has it is not in charon's way: all is well beside it."""
+    with held(node, "::/alone", 500, 4500):
+        node.up()
+        assert problems(node, "ike-port-taken") == []
 
 
 def test_a_restarted_agent(node: Node) -> None:

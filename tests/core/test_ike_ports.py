@@ -100,10 +100,15 @@ def test_each_holder_once() -> None:
 
 
 def test_what_does_not_matter() -> None:
-    """A loopback address that left charon its ports; the other family, but for `::`."""
+    """A loopback address that left charon its ports; the other family, also on `::` where charon
+    has the port of this one."""
     assert in_the_way(V4, seen(ALL, holder("127.0.0.1"))) == ()
     assert in_the_way(V4, seen(NO_V4, holder("fd00::5"))) == ()
     assert in_the_way(BOTH, seen(ALL, holder("fd00::5"))) != ()
+    v6_only = holder("::")
+    assert in_the_way(V4, seen(ALL - {(6, 500)}, v6_only)) == ()
+    assert in_the_way(BOTH, seen(ALL - {(6, 500)}, v6_only)) == (v6_only,)
+    assert in_the_way(V4, seen(ALL - {(4, 500)}, v6_only)) == (v6_only,)
 
 
 def test_free_again() -> None:

@@ -80,6 +80,15 @@ def test_taken(tmp_path: Path) -> None:
     assert not reader.changed()
 
 
+def test_ipv4s_port_of_an_ipv6_socket(tmp_path: Path) -> None:
+    """The kernel lists a socket on ::ffff:10.0.0.5 with those of IPv6; it takes IPv4's port."""
+    lay(tmp_path, "", line("0" * 16 + "FFFF0000" + "0500000A", 4500, 3), {812: ("racoon", [3])})
+
+    found = IkePortsReader(lambda: 60.0, tmp_path).get(CHARON)
+
+    assert found.others == (PortHolder(4, 4500, ip_address("10.0.0.5"), 812, "racoon"),)
+
+
 def test_a_charon_that_comes_and_goes(tmp_path: Path) -> None:
     """Its sockets are its own, though seen before it was found; one that has ended has none."""
     lay(tmp_path, WELL, None, {77: ("charon", [1, 2]), 53: ("named", [9])})
