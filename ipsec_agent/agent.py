@@ -17,6 +17,7 @@ from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
+from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, KernelError, StartError
 from ipsec_agent.host.control import serve_control
@@ -267,7 +268,7 @@ class Agent:
             refuse_lockout(self._loop.config, await self._machine.network(), self._loop.essential)
         self._loop.lower_guard(lowered=False)
         snapshot = await self._loop.passed()
-        return {"guard_up": snapshot.observed.guard is not None}
+        return {"guard_up": snapshot.guard_state is GuardState.UP}
 
     async def _end(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.info("stopping charon, then the agent")

@@ -191,7 +191,7 @@ class Nft:
         Raises:
             KernelError: it cannot be read.
         """
-        found = await read_tables(frozenset(self._forms.values()), self._most)
+        found = await read_tables(self._most)
         if found is None:
             return None
         known = self._mark_of(found.guard.form)

@@ -98,7 +98,10 @@ def flowtable(family: int, payload: bytes) -> str | None:
     hook = dict(attributes(found.get(_FLOWTABLE_HOOK, b"")))
     if not hook.get(_HOOK_DEVICES):
         return None
-    names = (found[it].rstrip(b"\0").decode() for it in (_FLOWTABLE_TABLE, _FLOWTABLE_NAME))
+    names = (
+        found[it].rstrip(b"\0").decode(errors="replace")
+        for it in (_FLOWTABLE_TABLE, _FLOWTABLE_NAME)
+    )
     return " ".join((_FAMILIES.get(family, str(family)), *names))
 
 

@@ -8,7 +8,7 @@ import errno
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -59,19 +59,18 @@ class Tables(Struct, frozen=True):
     offloaded: int
 
 
-async def read_tables(known: Collection[str], most: int) -> Tables | None:
+async def read_tables(most: int) -> Tables | None:
     """All of it, None where there is no guard.
 
     Args:
         most: elements of each set of the guard that are read.
-        known: forms of the guard. Another one may hold what is not understood.
 
     Raises:
         KernelError: it cannot be read.
     """
     # Each by a channel of its own, which ends with a set that has too many elements.
     rules = await _reading(_FLOW_RULES, _flow_image)
-    return await _reading(_GUARD, lambda it: _tables(it, rules, known, most))
+    return await _reading(_GUARD, lambda it: _tables(it, rules, most))
 
 
 async def read_guard(most: int) -> Image | None:
@@ -134,15 +133,13 @@ def guard_image(channel: Channel, most: int = MOST) -> Image | None:
     return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS, most)
 
 
-def _tables(
-    channel: Channel, rules: Image | None, known: Collection[str], most: int = MOST
-) -> Tables | None:
+def _tables(channel: Channel, rules: Image | None, most: int = MOST) -> Tables | None:
     flowtables = _flowtables(channel)
     image = guard_image(channel, most)
     if image is None:
         return None
     return Tables(
-        guard=_guard(image, known),
+        guard=_guard(image),
         image=image,
         flowtables=flowtables,
         flow_rules=rules.form(FIXED) if rules else None,
@@ -150,15 +147,12 @@ def _tables(
     )
 
 
-def _guard(image: Image, known: Collection[str]) -> GuardTable:
+def _guard(image: Image) -> GuardTable:
     try:
         return guard_table(image, dict(socket.if_nameindex()))
     except NOT_UNDERSTOOD:
-        form = image.form(FIXED)
-        if form and form in known:
-            raise
-        # Somebody's, who must not keep the agent from replacing it.
-        return GuardTable(form=form)
+        # Somebody altered it, who must not keep the agent from replacing it.
+        return GuardTable(form="")
 
 
 def _flow_image(channel: Channel) -> Image | None:

@@ -180,6 +180,20 @@ async def test_a_table_that_somebody_made_under_its_name_is_replaced() -> None:
     assert await known(nft) == mark(TEXT)
 
 
+@pytest.mark.parametrize("name", ["exempt", "overlay_ports", "clear_out4", "tunnel4"])
+async def test_a_set_that_somebody_has_take_everything(name: str) -> None:
+    """A catch-all element opens the guard, and is no reason not to put it back."""
+    nft = Nft()
+    await nft.load(TEXT)
+    run("nft", "add", "element", "inet", "ipsec_agent", name, "{ * }")
+
+    found = await nft.read()
+    assert found is not None
+    assert found.mark == ""
+    await nft.load(TEXT)
+    assert await known(nft) == mark(TEXT)
+
+
 @pytest.mark.parametrize("fault", ["refused", "another"])
 async def test_where_it_cannot_be_put_back_nft_loads_it(
     monkeypatch: pytest.MonkeyPatch, fault: str
