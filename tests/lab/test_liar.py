@@ -156,6 +156,8 @@ def deceived(laid: Bed) -> Iterator[Bed]:
 
     At the end all SAs are gone, the status has told who lied, and the peers still reach each other.
     """
+    # Held in the middle of a pass, it would have asked charon before the lie and the kernel after.
+    until(lambda: laid.victim.status()["age"] == 0, "a pass has ended", SETTLED)
     with laid.victim.held():
         yield laid
         assert laid.sas()
