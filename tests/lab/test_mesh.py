@@ -120,7 +120,6 @@ def test_stop_says_farewell(three: list[Node]) -> None:
     assert a.ask("stop").returncode == 0
 
     until(lambda: not peer_of(b, A).get("child_sas"), "b dropped the SA", 5 * SCALE)
-    assert peer_of(b, A)["state"] == "gone"
 
 
 def one_packet_each(nodes: Sequence[Node], number: int) -> None:
