@@ -22,7 +22,7 @@ from ipsec_agent.core.observed import (
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
-from ipsec_agent.core.problems.liars import RECENT, liar_problems
+from ipsec_agent.core.problems.liars import RECENT, liar_problems, remembered
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.steps import (
     DeletePolicy,
@@ -239,6 +239,17 @@ def test_the_problem_names_the_peer_and_what_was_dropped() -> None:
     assert "dropped 3 packets" in both.message
     assert counted.subject == "10.0.0.66"
     assert "dropped 5 packets" in counted.message
+
+
+def test_what_a_liar_made_is_told_while_it_counts() -> None:
+    """The SA has ended by the next pass; why stays, as long as what the guard dropped is recent."""
+    lie = Lie(PEER, "an SA that is not in transport mode", 1)
+    table = GuardTable(form="x", tunnelled=(ClearPeer(PEER, 3, 300, 1),))
+
+    before = remembered((lie,), table, ())
+    (later,) = liar_problems((), table, remembered((), table, before))
+    assert "not in transport mode; the guard dropped 3 packets" in later.message
+    assert remembered((), GuardTable(form="x"), before) == ()
 
 
 def test_the_problem_outlasts_its_cause() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from ipsec_agent.core.liars import Lie
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.words import several
@@ -19,26 +20,42 @@ _HINT = (
 )
 
 
-def liar_problems(found: Iterable[Lie], table: GuardTable | None) -> tuple[Problem, ...]:
+def remembered(
+    found: Iterable[Lie], table: GuardTable | None, before: Iterable[Lie]
+) -> tuple[Lie, ...]:
+    """The newest lie of each peer, as long as the guard's count still tells of it."""
+    newest = {lie.peer: lie for lie in (*before, *found)}
+    dropped = _dropped(table)
+    return tuple(lie for peer, lie in newest.items() if peer in dropped)
+
+
+def liar_problems(
+    found: Iterable[Lie], table: GuardTable | None, before: Iterable[Lie] = ()
+) -> tuple[Problem, ...]:
     """One for each peer.
 
     Args:
         found: what it has made, since the last report.
         table: the guard's.
+        before: what is `remembered`.
     """
-    dropped = {
-        peer.address: peer.packets
-        for peer in (table.tunnelled if table else ())
-        if peer.idle < RECENT
-    }
+    dropped = _dropped(table)
+    known = {lie.peer: f"{lie.peer} made {lie.because}" for lie in before}
     said: dict[str, str] = {}
     for lie in found:
         ended = "the agent ends it" if lie.ike_sa is not None else "remove it: `ip xfrm policy`"
         said[str(lie.peer)] = f"{lie.peer} made {lie.because}; {ended}"
     for address, packets in dropped.items():
-        before = said.get(str(address), f"an SA with {address} is not between two hosts only")
-        said[str(address)] = f"{before}; the guard dropped {several(packets, 'packet')} of it"
+        made = known.get(address, f"an SA with {address} is not between two hosts only")
+        why = said.get(str(address), made)
+        said[str(address)] = f"{why}; the guard dropped {several(packets, 'packet')} of it"
     return tuple(
         Problem(CODE, Severity.CRITICAL, message, _HINT.format(peer=peer), peer)
         for peer, message in said.items()
     )
+
+
+def _dropped(table: GuardTable | None) -> dict[Address, int]:
+    """Packets that the guard has dropped, of each peer with which that is recent."""
+    counted = table.tunnelled if table else ()
+    return {peer.address: peer.packets for peer in counted if peer.idle < RECENT}
