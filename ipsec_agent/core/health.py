@@ -20,6 +20,7 @@ from ipsec_agent.core.problems import (
     damping,
     esp_lost,
     guard_drops,
+    liars,
     peer_faults,
     xfrm_counters,
 )
@@ -28,7 +29,6 @@ from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.ike_ports import ike_port_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
-from ipsec_agent.core.problems.liars import liar_problems, remembered
 from ipsec_agent.core.problems.links import link_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
@@ -61,7 +61,7 @@ class Memory(Struct, frozen=True):
     followed: traffic.Memory = field(default_factory=traffic.Memory)
     suspects: peer_faults.Memory = ()
     trials: esp_lost.Memory = ()
-    lies: tuple[Lie, ...] = ()
+    lies: liars.Memory = ()
 
 
 class Assessment(Struct, frozen=True):
@@ -111,7 +111,7 @@ def assess(
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
     trials = esp_lost.followed(followed.peers, memory.trials, now)
     lost = esp_lost.lost(trials, heard, now)
-    told = remembered(lies, observed.guard, memory.lies)
+    told = liars.remembered(lies, observed.guard, memory.lies, now)
     promise = Promise.of(config)
 
     def encrypted(peer: str) -> bool:
@@ -127,7 +127,7 @@ def assess(
         *failures,
         *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
         *guard_drops.problems(drops),
-        *liar_problems(lies, observed.guard, memory.lies),
+        *liars.liar_problems(lies, observed.guard, memory.lies),
         *esp_lost.problems(followed.peers, trials, lost),
         *traffic.one_way(peer for peer in followed.peers if peer.address not in lost),
         *xfrm_counters.problems(rises),

@@ -246,10 +246,23 @@ def test_what_a_liar_made_is_told_while_it_counts() -> None:
     lie = Lie(PEER, "an SA that is not in transport mode", 1)
     table = GuardTable(form="x", tunnelled=(ClearPeer(PEER, 3, 300, 1),))
 
-    before = remembered((lie,), table, ())
-    (later,) = liar_problems((), table, remembered((), table, before))
+    before = remembered((lie,), table, (), NOW)
+    before = remembered((), table, before, NOW + 3 * RECENT)
+    (later,) = liar_problems((), table, before)
     assert "not in transport mode; the guard dropped 3 packets" in later.message
-    assert remembered((), GuardTable(form="x"), before) == ()
+    assert remembered((), GuardTable(form="x"), before, NOW + 3 * RECENT) == ()
+
+
+def test_a_lie_explains_a_count_that_is_read_after_it() -> None:
+    """The pass that ends the SA reports before the guard is read again."""
+    lie = Lie(PEER, "an SA that is not in transport mode", 1)
+
+    first = VM.but(guard=GuardTable(form="x")).assess(lies=(lie,))
+    counted = GuardTable(form="x", tunnelled=(ClearPeer(PEER, 1, 100, 1),))
+    later = VM.but(guard=counted, time=NOW + 2).assess(first.memory)
+
+    (told,) = (problem for problem in later.problems if problem.code == "peer-lies")
+    assert "made an SA that is not in transport mode; the guard dropped 1 packet" in told.message
 
 
 def test_the_problem_outlasts_its_cause() -> None:

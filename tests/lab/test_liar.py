@@ -94,7 +94,11 @@ class Bed:
 
     def tells(self, *words: str) -> None:
         """The victim's status says so of the liar, after the pass that found it."""
-        until(lambda: all(one in self.told() for one in words), f"{words}: {self.told()}", SETTLED)
+        until(
+            lambda: all(one in self.told() for one in words),
+            lambda: f"{words}: {self.told()}\n{self.victim.log[-3000:]}",
+            SETTLED,
+        )
 
     def forget(self) -> None:
         """End what the liar still has, without a word to the victim."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from msgspec import Struct
+
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed_guard import GuardTable
@@ -20,17 +22,34 @@ _HINT = (
 )
 
 
+class Told(Struct, frozen=True):
+    """A lie, and when it was found last.
+
+    Attributes:
+        at: seconds of the clock of passes.
+    """
+
+    lie: Lie
+    at: float
+
+
+Memory = tuple[Told, ...]
+
+
 def remembered(
-    found: Iterable[Lie], table: GuardTable | None, before: Iterable[Lie]
-) -> tuple[Lie, ...]:
-    """The newest lie of each peer, as long as the guard's count still tells of it."""
-    newest = {lie.peer: lie for lie in (*before, *found)}
+    found: Iterable[Lie], table: GuardTable | None, before: Memory, now: float
+) -> Memory:
+    """The newest lie of each peer, as long as it is recent or the guard's count tells of it.
+
+    A pass may know the lie first and the count from the next reading of the guard only.
+    """
+    newest = {one.lie.peer: one for one in (*before, *(Told(lie, now) for lie in found))}
     dropped = _dropped(table)
-    return tuple(lie for peer, lie in newest.items() if peer in dropped)
+    return tuple(one for peer, one in newest.items() if peer in dropped or now - one.at < RECENT)
 
 
 def liar_problems(
-    found: Iterable[Lie], table: GuardTable | None, before: Iterable[Lie] = ()
+    found: Iterable[Lie], table: GuardTable | None, before: Memory = ()
 ) -> tuple[Problem, ...]:
     """One for each peer.
 
@@ -40,7 +59,7 @@ def liar_problems(
         before: what is `remembered`.
     """
     dropped = _dropped(table)
-    known = {lie.peer: f"{lie.peer} made {lie.because}" for lie in before}
+    known = {one.lie.peer: f"{one.lie.peer} made {one.lie.because}" for one in before}
     said: dict[str, str] = {}
     for lie in found:
         ended = "the agent ends it" if lie.ike_sa is not None else "remove it: `ip xfrm policy`"
