@@ -46,14 +46,15 @@ def ip(*arguments: str, netns: str = "") -> str:
 def ips(*lines: str, netns: str = "") -> None:
     """Have one ip(8) perform many lines: to start it is what takes its time in the lab's guest."""
     where = ("-n", netns) if netns else ()
-    subprocess.run(
+    done = subprocess.run(
         ["ip", *where, "-batch", "-"],
         input="\n".join(lines) + "\n",
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
         timeout=DEADLINE,
     )
+    assert not done.returncode, f"{done.stderr}{lines}"
 
 
 def as_nobody(verb: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -257,12 +257,12 @@ def impersonate(liar: Node) -> None:
     place = next(at for at, line in enumerate(lines) if line.endswith(f"dst {A}"))
     spi = lines[place + 1].split()[3]
     key = " ".join(next(line for line in lines[place:] if "aead" in line).split())
-    ends, esp = f"src {OTHER} dst {A}", "proto esp reqid 77 mode transport"
+    ends, mode = f"src {OTHER} dst {A}", "reqid 77 mode transport"
     ips(
         f"xfrm state delete src {C} dst {A} proto esp spi {spi}",
         # Behind all that the victim has seen, or it would be dropped as a replay.
-        f"xfrm state add {ends} {esp} spi {spi} replay-oseq 0x1000 {key}",
-        f"xfrm policy add {ends} dir out priority 1 tmpl {ends} {esp}",
+        f"xfrm state add {ends} proto esp spi {spi} {mode} replay-oseq 0x1000 {key}",
+        f"xfrm policy add {ends} dir out priority 1 tmpl {ends} proto esp {mode}",
         netns=liar.name,
     )
 
