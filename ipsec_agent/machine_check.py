@@ -12,7 +12,7 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.core.guard_table import ruleset
-from ipsec_agent.core.lockout import unjudged, unjudged_hint
+from ipsec_agent.core.lockout import unknown_lockout, unknown_lockout_hint
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.errors import AgentError, KernelError, StartError
 from ipsec_agent.guard_status import lockouts_here
@@ -93,7 +93,10 @@ def _lockouts(config: Config) -> Findings:
             StartError(one.message, hint=f"{one.hint}; or use `run --force`") for one in bad
         )
     good = "lock-out: the config cuts off nothing that this VM needs"
-    doubts = (f"not judged: {unjudged(name)} ({unjudged_hint(name)})" for name in unresolved)
+    doubts = (
+        f"not checked: {unknown_lockout(name)} ({unknown_lockout_hint(name)})"
+        for name in unresolved
+    )
     return (good + (", as far as it is known" if unresolved else ""), *doubts), ()
 
 

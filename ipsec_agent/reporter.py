@@ -29,7 +29,7 @@ from ipsec_agent.core.problems.charon import keeps_ending
 from ipsec_agent.core.problems.config import config_problems
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.esp_lost import EACH, to_probe, waits
-from ipsec_agent.core.problems.guard import unjudged_problems
+from ipsec_agent.core.problems.guard import unknown_lockout_problems
 from ipsec_agent.core.problems.peer_faults import Hearing, stayed
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
@@ -191,7 +191,7 @@ class Reporter:
                 *(_paused(kind) for kind in ended.waiting if not (dies and kind in OF_CHARON)),
                 *(_left_out(one) for one in ended.unsafe),
                 *(config_problems(self.config_state) if self.config_state else ()),
-                *unjudged_problems(ended.essential, ended.drift.desired),
+                *unknown_lockout_problems(ended.essential, ended.drift.desired),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),
             heard=self._hearings,

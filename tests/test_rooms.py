@@ -48,7 +48,7 @@ WITHIN_HOST = {
     "silence": {"process"},
     "systemd": {"program"},
     "veth": {"rtnetlink"},
-    "vici_wire": {"own_time", "writers"},
+    "vici_wire": {"own_time", "vici_message", "writers"},
     "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
     "xfrm_records": {"rtnetlink", "xfrm_messages"},

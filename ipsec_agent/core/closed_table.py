@@ -62,13 +62,13 @@ table inet {GUARD_TABLE} {{
 		exthdr rt exists counter drop
 	}}
 	chain closed_ipsec_in {{
-		ipsec in ip saddr >= 0.0.0.0 return comment "in tunnel mode: judged as if clear"
+		ipsec in ip saddr >= 0.0.0.0 return comment "in tunnel mode: treated as clear"
 		ipsec in ip6 saddr >= :: return
 		ipsec in spnum 1 spi != 0 return comment "nested"
 		accept comment "through IPsec"
 	}}
 	chain closed_ipsec_out {{
-		ipsec out ip daddr >= 0.0.0.0 return comment "in tunnel mode: judged as if clear"
+		ipsec out ip daddr >= 0.0.0.0 return comment "in tunnel mode: treated as clear"
 		ipsec out ip6 daddr >= :: return
 		ipsec out spnum 1 spi != 0 return comment "nested"
 		accept comment "through IPsec"

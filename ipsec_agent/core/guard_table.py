@@ -90,8 +90,8 @@ def ruleset(guard: Guard) -> str:
     parts = [
         block("set exempt", ["type iface_index . ifname"]),
         block("set overlay_ports", ["type inet_service"]),
-        _counting("unjudged_in", "iface_index", LINKS_COUNTED),
-        _counting("unjudged_out", "iface_index", LINKS_COUNTED),
+        _counting("unguarded_in", "iface_index", LINKS_COUNTED),
+        _counting("unguarded_out", "iface_index", LINKS_COUNTED),
         *(_counting(f"tunnel{version}", f"ipv{version}_addr", PEERS_COUNTED) for version in (4, 6)),
         *(part for family in families for part in _sets(guard, family)),
         *(_disguised(name, guard.enforce) for name in ("out", "in") if families),
@@ -337,7 +337,7 @@ def _clear(name: str, direction: str, peer: str, enforce: bool) -> str:
     return block(
         f"chain {name}",
         [
-            f"{link} . {link}name @exempt update @unjudged_{direction} {{ {link} }}",
+            f"{link} . {link}name @exempt update @unguarded_{direction} {{ {link} }}",
             f"{link} . {link}name @exempt accept",
             f"update @{name} {{ {peer} }}",
             f'counter {_verdict(enforce)} comment "clear between encrypted addresses"',

@@ -116,7 +116,7 @@ def _finding(address: Address, roles: list[Role]) -> Finding:
     )
 
 
-def unjudged(name: str) -> str:
+def unknown_lockout(name: str) -> str:
     """What to say of a host of BOSH's whose addresses are not known."""
     return (
         f"{name} (BOSH director or blobstore) has no address that this VM can resolve: whether the"
@@ -124,6 +124,6 @@ def unjudged(name: str) -> str:
     )
 
 
-def unjudged_hint(name: str) -> str:
+def unknown_lockout_hint(name: str) -> str:
     """What to do about it."""
     return f"try `getent ahosts {name}`; if it is inside ipsec_subnets, list it in no_ipsec_subnets"

@@ -61,7 +61,7 @@ class GuardTable(Struct, frozen=True):
             VM's own addresses are among them where it speaks clear by its role.
         tunnelled: peers of SAs that carried, or would have carried, packets between encrypted
             addresses otherwise than in transport mode.
-        unjudged: traffic between encrypted addresses on exempt links.
+        unguarded: traffic between encrypted addresses on exempt links.
         flowtables: those of anybody, as `nft delete flowtable` names them; they forward connections
             past every rule.
         flow_rules: mark of the text that has made the table beside them (flow_rules.py), "" where
@@ -86,7 +86,7 @@ class GuardTable(Struct, frozen=True):
     misplaced: tuple[ClearPeer, ...] = ()
     untranslated: tuple[ClearPeer, ...] = ()
     tunnelled: tuple[ClearPeer, ...] = ()
-    unjudged: tuple[ClearLink, ...] = ()
+    unguarded: tuple[ClearLink, ...] = ()
     flowtables: tuple[str, ...] = ()
     flow_rules: str | None = None
     offloaded: int = 0
@@ -104,7 +104,7 @@ class GuardTable(Struct, frozen=True):
             misplaced=_aged(self.misplaced, seconds),
             untranslated=_aged(self.untranslated, seconds),
             tunnelled=_aged(self.tunnelled, seconds),
-            unjudged=_aged(self.unjudged, seconds),
+            unguarded=_aged(self.unguarded, seconds),
         )
 
 

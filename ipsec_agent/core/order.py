@@ -3,6 +3,9 @@
 The planner is written so that this holds; `check_order` asks it of the plan itself, in the daemon
 before each plan, too. A step that comes too early is left out: once what it has to wait for is
 done, the next plan has it in its place.
+
+It sees the plan and not what comes of it: a step that fails, or that another program undoes, looks
+to it like one that is done. What is true afterwards the next pass reads in kernel and charon.
 """
 
 import enum
@@ -125,7 +128,7 @@ class Unsafe(Struct, frozen=True):
 def check_order(steps: Sequence[Step], desired: Desired) -> tuple[Unsafe, ...]:
     """The steps of a plan that would open what was closed; none in a plan that is right.
 
-    One look at each step, whatever the number of them.
+    It sees the plan, not its outcome. One look at each step, whatever the number of them.
     """
     return tuple(_unsafe(steps, desired))[::-1]
 

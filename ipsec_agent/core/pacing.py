@@ -12,7 +12,7 @@ from zlib import crc32
 
 from ipsec_agent.core.model import Address
 
-AT_ONCE = 16
+BEGUN_AT_ONCE = 16
 """Negotiations under way that a VM has begun by itself: 16 of 5 ms keep two CPUs busy for 40 ms, so
 that a peer's own request has its answer within the first retransmission.
 With more than 256 peers one in 16 of those that wait, since a pass takes longer there."""
@@ -58,7 +58,7 @@ def room(waiting: int, busy: int) -> int:
         waiting: those of which it might.
         busy: as in `due`.
     """
-    return max(0, max(AT_ONCE, (waiting + busy) // 16) - busy)
+    return max(0, max(BEGUN_AT_ONCE, (waiting + busy) // 16) - busy)
 
 
 def in_order(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
@@ -75,7 +75,7 @@ def grace(pair: Pair) -> float:
 
 def span(count: int) -> float:
     """Seconds in which so many peers have had their turn, even if none of them answers."""
-    return count * TURN / AT_ONCE
+    return count * TURN / BEGUN_AT_ONCE
 
 
 def _lot(pair: Pair) -> float:

@@ -29,7 +29,7 @@ class Placement(Struct, frozen=True):
             addresses, of the default routes, and those that the operator names.
         present: whether the main address is on a link now.
         broadcasts: the broadcast addresses of the networks that its addresses are in.
-        judged: the links that the guard covers, without lo.
+        guarded: the links that the guard covers, without lo.
         inside: the others, each with the reason.
     """
 
@@ -38,7 +38,7 @@ class Placement(Struct, frozen=True):
     uplinks: tuple[Link, ...] = ()
     present: bool = True
     broadcasts: tuple[Address, ...] = ()
-    judged: tuple[Link, ...] = ()
+    guarded: tuple[Link, ...] = ()
     inside: tuple[Inside, ...] = ()
 
 
@@ -59,17 +59,19 @@ def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placem
             one.address for one in _in_order(promise, network, own) if one.address != address
         )
     )
-    judged = tuple(link for link in network.links if link.index not in within and not link.loopback)
+    guarded = tuple(
+        link for link in network.links if link.index not in within and not link.loopback
+    )
     used = {one.link for one in own if one.address == address or promise.listed(one.address)}
     used |= set(network.default_links)
     named = {agent.interface, *agent.uplinks}
     return Placement(
         address=address,
         addresses=(address, *others),
-        uplinks=tuple(link for link in judged if link.index in used or link.name in named),
+        uplinks=tuple(link for link in guarded if link.index in used or link.name in named),
         present=any(one.address == address for one in own),
         broadcasts=_broadcasts(own),
-        judged=judged,
+        guarded=guarded,
         inside=inside,
     )
 
@@ -89,7 +91,7 @@ def steady(
     if not encrypted or not was or not was <= {link.index for link in network.links}:
         return found
     return replace(
-        before, present=False, uplinks=found.uplinks, judged=found.judged, inside=found.inside
+        before, present=False, uplinks=found.uplinks, guarded=found.guarded, inside=found.inside
     )
 
 

@@ -194,7 +194,7 @@ def guard_counters(table: GuardTable | None) -> dict[str, Any]:
         "wrong_mode": _clear(table.tunnelled),
         "unguarded": [
             {"link": seen.link, "packets": seen.packets, "bytes": seen.bytes, "idle": seen.idle}
-            for seen in table.unjudged
+            for seen in table.unguarded
         ],
     }
 
@@ -232,10 +232,10 @@ def _selector(selector: PolicySelector) -> str:
 def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
     """The guarded links; `max_packet` is the largest packet in clear whose ESP fits, in bytes."""
     placement = snapshot.placement
-    judged = placement.judged if placement else ()
+    guarded = placement.guarded if placement else ()
     if placement is None or not placement.present:
         links = snapshot.observed.network.links
-        judged = tuple(link for link in links if not link.loopback)
+        guarded = tuple(link for link in links if not link.loopback)
     how = carriage(snapshot.config, snapshot.desired)
     return [
         {
@@ -245,7 +245,7 @@ def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
             "max_packet": required(link.mtu, how) if how else None,
             "reason": _why_guarded(snapshot, link),
         }
-        for link in judged
+        for link in guarded
     ]
 
 

@@ -34,7 +34,7 @@ def peer_entries(
         {
             "address": str(address),
             **entry,
-            **_judged(known.get(address), observed.time),
+            **_idleness(known.get(address), observed.time),
             "problem": codes.get(address, ""),
         }
         for address, entry in sorted(entries.items(), key=lambda item: _order(item[0]))
@@ -106,7 +106,7 @@ def _of_kernel_alone(desired: Desired, observed: Observed) -> dict[Address, dict
     return entries
 
 
-def _judged(peer: Peer | None, now: float) -> dict[str, Any]:
+def _idleness(peer: Peer | None, now: float) -> dict[str, Any]:
     """Seconds since the last packet of each direction, None where unknown; one-way traffic."""
     return {
         "idle_in": _idle(peer.inward, now) if peer else None,

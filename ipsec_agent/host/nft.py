@@ -27,8 +27,13 @@ from ipsec_agent.host import own_time
 from ipsec_agent.host.nft_events import Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_image import MOST, Image
-from ipsec_agent.host.nft_table import FIXED
-from ipsec_agent.host.nft_tables import put_back, read_flow_rules, read_guard, read_tables
+from ipsec_agent.host.nft_tables import (
+    Tables,
+    put_back,
+    read_flow_rules,
+    read_guard,
+    read_tables,
+)
 from ipsec_agent.host.nft_trial import try_text
 from ipsec_agent.host.nft_wire import DATAGRAM
 from ipsec_agent.host.program import find_program, outcome, start_program
@@ -73,6 +78,7 @@ class Nft:
         self._forms: dict[str, str] = _recall(memory)
         self._image: tuple[str, Image] | None = None
         self._flow_form: tuple[str, str] | None = None
+        self._last: Tables | None = None
         self._most = MOST
         self._readings = 0
         self._own: collections.deque[int] = collections.deque(maxlen=64)
@@ -117,7 +123,7 @@ class Nft:
             made = await self._succeed("the guard's table does not load", text + links)
             image = await read_guard(self._most)
             alone = image is not None and await self._alone(events, made, image.generation)
-        form = image.form(FIXED) if image is not None and alone else ""
+        form = image.form if image is not None and alone else ""
         self._forms = {mark(text): form}
         self._know(mark(text), image)
         if self._memory is not None:
@@ -191,7 +197,7 @@ class Nft:
         Raises:
             KernelError: it cannot be read.
         """
-        found = await read_tables(self._most)
+        found = self._last = await read_tables(self._most, self._last)
         if found is None:
             return None
         known = self._mark_of(found.guard.form)
@@ -243,7 +249,7 @@ class Nft:
             raise KernelError(f"{doing}: {error.strerror}", code=error.errno or 0) from error
         if trial.status != 0:
             raise _refusal(doing, trial.complaint)
-        self._forms[mark(text)] = trial.image.form(FIXED) if trial.image else ""
+        self._forms[mark(text)] = trial.image.form if trial.image else ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake once it listens, and at every foreign change of the table, until cancelled.

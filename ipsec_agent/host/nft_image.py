@@ -4,7 +4,8 @@ No expression is decoded but counters: two tables of one form do the same, whate
 form is a digest of what a load can say of table, chains, sets and rules, without handles, counter
 values and what packets add by themselves. What else the kernel tells (Linux 6.14 adds the number
 of a set's elements) is no part of it. Only the parts of this one table are asked for, so that a
-foreign set of any size costs nothing.
+foreign set of any size costs nothing. Between two changes of any table only counters and what
+packets add are read again: the kernel numbers its changes (nft_gencursor, the generation).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ipsec_agent.core.derived import derived
 from ipsec_agent.host.nft_wire import (
     APPEND,
     CREATE,
@@ -47,8 +49,11 @@ _OF_RULE = frozenset({1, 2, 4, 5, 7})  # table, chain, expressions, compat, user
 _OF_SET = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18})
 """All but its id, its handle, and what the kernel finds by itself."""
 
-AT_ONCE = 500
-"""Elements in one message: an attribute holds 64 KiB."""
+FIXED = ("outside4", "outside6", "listed4", "listed6")
+"""The sets whose elements belong to the form. Links come and go, the rest are counters."""
+
+IN_ONE_MESSAGE = 500
+"""Elements: an attribute holds 64 KiB."""
 
 MOST = 1 << 17
 """Elements of each set that are read, unless somebody says how many there should be."""
@@ -59,7 +64,7 @@ COUNTER = b"counter\0"
 Attributes = Mapping[int, bytes]
 
 
-class Image(Struct, frozen=True):
+class Image(Struct, frozen=True, dict=True):
     """A table, of one moment.
 
     Attributes:
@@ -67,6 +72,8 @@ class Image(Struct, frozen=True):
         family: nf_tables' number.
         elements: of the sets that were asked for and of anonymous ones, by the set's name.
         whole: no set had too many elements.
+        known_form: that of an earlier image since which no table has changed, "" where there is
+            none.
     """
 
     generation: int
@@ -77,21 +84,22 @@ class Image(Struct, frozen=True):
     rules: tuple[Attributes, ...]
     elements: Mapping[str, tuple[bytes, ...]]
     whole: bool = True
+    known_form: str = ""
 
-    def form(self, fixed: Collection[str]) -> str:
-        """The digest, "" of a table without rules, which anybody may have made, or not whole.
-
-        Args:
-            fixed: the sets whose elements belong to it.
-        """
+    @property
+    @derived
+    def form(self) -> str:
+        """The digest, "" of a table without rules, which anybody may have made, or not whole."""
         if not self.rules or not self.whole:
             return ""
+        if self.known_form:
+            return self.known_form
         digest = hashlib.sha256()
-        for kind, body in self._written(fixed):
+        for kind, body in self._written():
             digest.update(len(body).to_bytes(4) + bytes([kind]) + body)
         return digest.hexdigest()[:32]
 
-    def replacement(self, fixed: Collection[str]) -> list[Message]:
+    def replacement(self) -> list[Message]:
         """The changes that put it in the place of whatever table bears its name."""
         name = joined({TABLE: self.table[TABLE]})
         return [
@@ -99,21 +107,20 @@ class Image(Struct, frozen=True):
             (DELETE_TABLE, 0, name),
             *(
                 (kind, CREATE | (APPEND if kind == NEW_RULE else 0), body)
-                for kind, body in self._written(fixed)
+                for kind, body in self._written()
             ),
         ]
 
-    def _written(self, fixed: Collection[str]) -> Iterator[tuple[int, bytes]]:
+    def _written(self) -> Iterator[tuple[int, bytes]]:
         """What a load says, in the order that a transaction needs: what is named comes first."""
         yield NEW_TABLE, joined(self.table)
         for number, one in enumerate(self.sets, 1):
             yield NEW_SET, joined(_set_uncounted(one)) + attribute(SET_ID, number.to_bytes(4))
         for one in self.sets:
-            name = name_of(one)
-            if name in fixed or is_anonymous(one):
+            if is_fixed(one):
                 # As intervals can be added: an end before a start.
-                elements = sorted(self.elements[name], key=_place)
-                for body in element_lists(self.table[TABLE], name, elements):
+                elements = sorted(self.elements[name_of(one)], key=_place)
+                for body in element_lists(self.table[TABLE], name_of(one), elements):
                     yield NEW_ELEMENTS, body
         for one in self.chains:
             yield NEW_CHAIN, joined(one)
@@ -122,7 +129,13 @@ class Image(Struct, frozen=True):
 
 
 def read_image(
-    channel: Channel, family: int, name: str, sets: Collection[str], most: int = MOST
+    channel: Channel,
+    family: int,
+    name: str,
+    sets: Collection[str],
+    most: int = MOST,
+    *,
+    before: Image | None = None,
 ) -> Image | None:
     """A table as it is, None where there is none.
 
@@ -131,6 +144,7 @@ def read_image(
         most: elements of each. Where a set has more, the image is not whole, and the channel must
             not be used again: the kernel takes the longer for each part of a set the more of them
             it has told (nft_set_rbtree.c, nft_rbtree_walk).
+        before: an earlier image of the same table, read with the same `sets`.
 
     Raises:
         OSError: the kernel refuses, is late, or the tables change all the time.
@@ -139,7 +153,7 @@ def read_image(
     for _ in range(ATTEMPTS):
         try:
             generation = _generation(channel)
-            found = _read(channel, family, name, generation)
+            found = _read(channel, family, name, generation, before)
             if found is not None:
                 found = _filled(channel, found, sets, most)
             if (found is not None and not found.whole) or generation == _generation(channel):
@@ -155,8 +169,12 @@ def name_of(one: Attributes) -> str:
     return _string(one[SET_NAME])
 
 
-def is_anonymous(one: Attributes) -> bool:
-    """Whether a set is part of a rule."""
+def is_fixed(one: Attributes) -> bool:
+    """Whether a set's elements belong to the form: by its name, or because it is part of a rule."""
+    return name_of(one) in FIXED or _is_anonymous(one)
+
+
+def _is_anonymous(one: Attributes) -> bool:
     return bool(int.from_bytes(one.get(SET_FLAGS, b"")) & ANONYMOUS)
 
 
@@ -183,13 +201,15 @@ def element_lists(table: bytes, name: str, elements: Sequence[bytes]) -> Iterato
         elements: the attributes of each.
     """
     of_set = attribute(TABLE, table) + text(ELEMENTS_SET, name)
-    for at in range(0, len(elements), AT_ONCE):
-        part = b"".join(nested(LISTED, one) for one in elements[at : at + AT_ONCE])
+    for at in range(0, len(elements), IN_ONE_MESSAGE):
+        part = b"".join(nested(LISTED, one) for one in elements[at : at + IN_ONE_MESSAGE])
         yield of_set + nested(ELEMENTS, part)
 
 
-def _read(channel: Channel, family: int, name: str, generation: int) -> Image | None:
-    """A table without the elements of its sets."""
+def _read(
+    channel: Channel, family: int, name: str, generation: int, before: Image | None
+) -> Image | None:
+    """A table without the elements of its sets, but for those of `before` that are the same."""
     of_table = text(TABLE, name)
     try:
         ((_, payload),) = channel.ask(GET_TABLE, of_table, family)
@@ -209,6 +229,15 @@ def _read(channel: Channel, family: int, name: str, generation: int) -> Image | 
             if _string(one[TABLE]) == name
         )
 
+    if before is not None and before.generation == generation and before.form:
+        return replace(
+            before,
+            rules=parts(GET_RULE, _OF_RULE),
+            elements={
+                name_of(one): before.elements[name_of(one)] for one in before.sets if is_fixed(one)
+            },
+            known_form=before.form,
+        )
     return Image(
         generation=generation,
         family=family,
@@ -223,10 +252,10 @@ def _read(channel: Channel, family: int, name: str, generation: int) -> Image | 
 def _filled(channel: Channel, image: Image, sets: Collection[str], most: int) -> Image:
     """The same with elements, as far as no set has too many."""
     of_table = attribute(TABLE, image.table[TABLE])
-    found: dict[str, tuple[bytes, ...]] = {}
+    found = dict(image.elements)
     for one in image.sets:
         name = name_of(one)
-        if name in sets or is_anonymous(one):
+        if (name in sets or _is_anonymous(one)) and name not in found:
             listed: list[bytes] = []
             of_set = of_table + text(ELEMENTS_SET, name)
             for _, payload in channel.ask(GET_ELEMENTS, of_set, image.family, dump=True):

@@ -12,6 +12,7 @@ from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.host.nft_image import (
     EXPRESSION_DATA,
+    FIXED,
     RULE_EXPRESSIONS,
     Image,
     chain_of,
@@ -20,16 +21,13 @@ from ipsec_agent.host.nft_image import (
 )
 from ipsec_agent.host.nft_wire import attributes
 
-FIXED = ("outside4", "outside6", "listed4", "listed6")
-"""The sets whose elements belong to the form. Links come and go, the rest are counters."""
-
 LINKS, PORTS = "exempt", "overlay_ports"
 
 _PEERS = ("clear_in", "clear_out", "misplaced", "untranslated", "tunnel")
-_UNJUDGED = ("unjudged_in", "unjudged_out")
+_UNGUARDED = ("unguarded_in", "unguarded_out")
 
 SETS = frozenset(
-    {*FIXED, LINKS, PORTS, *_UNJUDGED, *(name + version for name in _PEERS for version in "46")}
+    {*FIXED, LINKS, PORTS, *_UNGUARDED, *(name + version for name in _PEERS for version in "46")}
 )
 """The sets whose elements are read."""
 
@@ -64,7 +62,7 @@ def guard_table(image: Image, links: Mapping[int, str]) -> GuardTable:
     """
     drops = _drops(image)
     return GuardTable(
-        form=image.form(FIXED),
+        form=image.form,
         exempt=tuple(sorted(map(_link, _keys(image, LINKS)))),
         overlay_ports=tuple(sorted(int.from_bytes(key) for key in _keys(image, PORTS))),
         dropped_in=_sum(drops, *_DROPS_IN),
@@ -78,7 +76,7 @@ def guard_table(image: Image, links: Mapping[int, str]) -> GuardTable:
         misplaced=_peers(image, "misplaced"),
         untranslated=_peers(image, "untranslated"),
         tunnelled=_peers(image, "tunnel"),
-        unjudged=_links(image, links),
+        unguarded=_links(image, links),
         closed=any(one[_CHAIN_NAME] == b"closed_out\0" for one in image.chains),
     )
 
@@ -180,7 +178,7 @@ def _peers(image: Image, name: str) -> tuple[ClearPeer, ...]:
 
 def _links(image: Image, names: Mapping[int, str]) -> tuple[ClearLink, ...]:
     found: dict[str, ClearLink] = {}
-    for direction in _UNJUDGED:
+    for direction in _UNGUARDED:
         for key, packets, size, idle in _counted(image, direction):
             name = names.get(_index(key), str(_index(key)))
             old = found.get(name, ClearLink(name, 0, 0, idle))

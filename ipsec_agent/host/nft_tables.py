@@ -18,8 +18,8 @@ from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_exempt import exemptions
-from ipsec_agent.host.nft_image import MOST, Image, read_image
-from ipsec_agent.host.nft_table import FIXED, SETS, dropped, flowtable, guard_table
+from ipsec_agent.host.nft_image import FIXED, MOST, Image, read_image
+from ipsec_agent.host.nft_table import SETS, dropped, flowtable, guard_table
 from ipsec_agent.host.nft_wire import (
     NFPROTO_INET,
     NFPROTO_NETDEV,
@@ -59,18 +59,20 @@ class Tables(Struct, frozen=True):
     offloaded: int
 
 
-async def read_tables(most: int) -> Tables | None:
+async def read_tables(most: int, last: Tables | None = None) -> Tables | None:
     """All of it, None where there is no guard.
 
     Args:
         most: elements of each set of the guard that are read.
+        last: what was read of this network namespace before.
 
     Raises:
         KernelError: it cannot be read.
     """
     # Each by a channel of its own, which ends with a set that has too many elements.
     rules = await _reading(_FLOW_RULES, _flow_image)
-    return await _reading(_GUARD, lambda it: _tables(it, rules, most))
+    before = last.image if last else None
+    return await _reading(_GUARD, lambda it: _tables(it, rules, most, before))
 
 
 async def read_guard(most: int) -> Image | None:
@@ -92,7 +94,7 @@ async def read_flow_rules() -> str | None:
         KernelError: it cannot be read.
     """
     rules = await _reading(_FLOW_RULES, _flow_image)
-    return rules.form(FIXED) if rules else None
+    return rules.form if rules else None
 
 
 async def put_back(
@@ -110,7 +112,7 @@ async def put_back(
     def put(channel: Channel) -> Image | None:
         authors.append(threading.get_native_id())
         more = exemptions(links, ports) if links or ports else ()
-        channel.perform([*image.replacement(FIXED), *more])
+        channel.perform([*image.replacement(), *more])
         return guard_image(channel, most)
 
     try:
@@ -118,31 +120,34 @@ async def put_back(
     except (OSError, *NOT_UNDERSTOOD):
         # nft tries again, and says what is wrong.
         return False
-    return found is not None and found.form(FIXED) == image.form(FIXED)
+    return found is not None and found.form == image.form
 
 
-def guard_image(channel: Channel, most: int = MOST) -> Image | None:
+def guard_image(channel: Channel, most: int = MOST, before: Image | None = None) -> Image | None:
     """The guard's table, None where there is none.
 
     Args:
         most: elements of each set that are read.
+        before: an earlier image of it.
 
     Raises:
         OSError: it cannot be read.
     """
-    return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS, most)
+    return read_image(channel, NFPROTO_INET, GUARD_TABLE, SETS, most, before=before)
 
 
-def _tables(channel: Channel, rules: Image | None, most: int = MOST) -> Tables | None:
+def _tables(
+    channel: Channel, rules: Image | None, most: int = MOST, before: Image | None = None
+) -> Tables | None:
     flowtables = _flowtables(channel)
-    image = guard_image(channel, most)
+    image = guard_image(channel, most, before)
     if image is None:
         return None
     return Tables(
         guard=_guard(image),
         image=image,
         flowtables=flowtables,
-        flow_rules=rules.form(FIXED) if rules else None,
+        flow_rules=rules.form if rules else None,
         offloaded=dropped(rules) if rules else 0,
     )
 

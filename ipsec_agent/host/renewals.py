@@ -9,7 +9,7 @@ from ipsec_agent.core.model import Connection
 from ipsec_agent.core.pacing import TURN
 from ipsec_agent.host.charon import open_charon
 
-AT_ONCE = 8
+RENEWALS_AT_ONCE = 8
 """As many as charon has threads to spare for; each takes three of its answers."""
 
 
@@ -28,7 +28,7 @@ class Renewals:
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._handed_over: dict[str, float] = {}
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Semaphore(RENEWALS_AT_ONCE)
 
     @property
     def under_way(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """One VICI connection over asyncio streams: request, stream, events, deadline, close.
 
-Frames are those of strongSwan's src/libcharon/plugins/vici/README.md; the codec is that of the
-package `vici`.
+Frames are those of strongSwan's src/libcharon/plugins/vici/README.md. The package `vici` encodes
+what is sent; vici_message.py decodes what comes, since it is faster.
 """
 
 import asyncio
@@ -9,10 +9,10 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from vici.exception import DeserializationException
 from vici.protocol import Message, Packet
 
 from ipsec_agent.errors import (
@@ -22,6 +22,8 @@ from ipsec_agent.errors import (
     ForeignCharonError,
 )
 from ipsec_agent.host import own_time
+from ipsec_agent.host.understood import understood
+from ipsec_agent.host.vici_message import decoded
 from ipsec_agent.host.writers import peer_of, trusted
 
 DEADLINE = 5.0
@@ -57,7 +59,7 @@ class ViciConnection:
         """
         async with self._limited(command):
             await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
-            return self._judged(command, await self._answer(command))
+            return await self._answer(command)
 
     async def stream(
         self, command: str, event: str, message: Mapping[str, Any] | None = None
@@ -76,7 +78,7 @@ class ViciConnection:
                 await self._confirm(event)
                 self._registered.add(event)
             await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
-            self._judged(command, await self._answer(command, found))
+            await self._answer(command, found)
         return found
 
     async def listen(self, events: tuple[str, ...]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -90,10 +92,9 @@ class ViciConnection:
                 await self._send(Packet.register_event(event))
                 await self._confirm(event, unknown_is_fine=True)
         while True:
-            packet = await self._receive()
-            if packet.response_type == Packet.EVENT:
-                name = packet.event_type.decode(errors="replace")
-                yield name, self._decoded(packet.payload)
+            frame = await self._receive()
+            if frame[0] == Packet.EVENT:
+                yield _event(frame)
 
     @contextlib.asynccontextmanager
     async def _limited(self, what: str) -> AsyncIterator[None]:
@@ -118,56 +119,66 @@ class ViciConnection:
         except OSError as error:
             raise _gone() from error
 
-    async def _receive(self) -> Any:
+    async def _receive(self) -> bytes:
+        """The next frame, which is not empty; its first byte says its kind."""
         try:
             (length,) = struct.unpack("!I", await self._reader.readexactly(4))
             if length > MAX_FRAME or length == 0:
                 raise _gone(f"sent a frame of {length} bytes")
-            return Packet.parse(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, OSError, struct.error) as error:
+            return await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, OSError) as error:
             raise _gone() from error
 
     async def _confirm(self, event: str, *, unknown_is_fine: bool = False) -> None:
-        packet = await self._receive()
-        while packet.response_type == Packet.EVENT:
-            packet = await self._receive()
-        if packet.response_type == Packet.EVENT_CONFIRM:
+        frame = await self._receive()
+        while frame[0] == Packet.EVENT:
+            frame = await self._receive()
+        if frame[0] == Packet.EVENT_CONFIRM:
             return
-        if packet.response_type != Packet.EVENT_UNKNOWN:
-            raise _gone(f"answered out of step (type {packet.response_type})")
+        if frame[0] != Packet.EVENT_UNKNOWN:
+            raise _gone(f"answered out of step (type {frame[0]})")
         if not unknown_is_fine:
             raise CharonRefusedError(f"charon does not know the event {event}")
 
-    async def _answer(self, command: str, events: list[dict[str, Any]] | None = None) -> Any:
-        packet = await self._receive()
-        while packet.response_type == Packet.EVENT:
+    async def _answer(
+        self, command: str, events: list[dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        frame = await self._receive()
+        while frame[0] == Packet.EVENT:
             if events is not None:
-                events.append(self._decoded(packet.payload))
-            packet = await self._receive()
-        if packet.response_type == Packet.CMD_UNKNOWN:
+                events.append(_event(frame)[1])
+            frame = await self._receive()
+        if frame[0] == Packet.CMD_UNKNOWN:
             raise CharonRefusedError(
                 f"charon does not know {command}",
                 hint="it lacks a plugin: see agent.charon.plugins",
             )
-        if packet.response_type != Packet.CMD_RESPONSE:
-            raise _gone(f"answered out of step (type {packet.response_type})")
-        return packet.payload
-
-    def _decoded(self, payload: Any) -> dict[str, Any]:
-        try:
-            return dict(Message.deserialize(payload))
-        except (DeserializationException, struct.error, UnicodeDecodeError) as error:
-            raise _gone("sent invalid VICI data") from error
-
-    def _judged(self, command: str, payload: Any) -> dict[str, Any]:
-        answer = self._decoded(payload)
-        if answer.get("success", b"yes") != b"yes":
-            reason = answer.get("errmsg", b"without a reason")
-            if not isinstance(reason, bytes):
-                raise _gone("sent invalid VICI data")
-            reason = reason.decode(errors="replace")
-            raise CharonRefusedError(f"charon refused {command}: {reason}")
+        if frame[0] != Packet.CMD_RESPONSE:
+            raise _gone(f"answered out of step (type {frame[0]})")
+        with _understood():
+            answer = decoded(frame, 1)
+        _refuse_failure(command, answer)
         return answer
+
+
+def _event(frame: bytes) -> tuple[str, dict[str, Any]]:
+    """The name of an event, and what it says."""
+    with _understood():
+        end = 2 + frame[1]
+        return frame[2:end].decode(errors="replace"), decoded(frame, end)
+
+
+def _understood() -> AbstractContextManager[None]:
+    return understood(lambda _error: _gone("sent invalid VICI data"))
+
+
+def _refuse_failure(command: str, answer: Mapping[str, Any]) -> None:
+    """Raise where charon says that it did not do what it was asked for."""
+    if answer.get("success", b"yes") != b"yes":
+        reason = answer.get("errmsg", b"without a reason")
+        if not isinstance(reason, bytes):
+            raise _gone("sent invalid VICI data")
+        raise CharonRefusedError(f"charon refused {command}: {reason.decode(errors='replace')}")
 
 
 def _gone(how: str = "closed the VICI connection") -> CharonGoneError:

@@ -16,7 +16,7 @@ from ipsec_agent.core.closed_table import closed_table
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
-from ipsec_agent.core.lockout import Finding, unjudged, unjudged_hint
+from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status, reasons
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
@@ -53,7 +53,7 @@ def _up(arguments: argparse.Namespace) -> int:
         louder = "REFUSED" if finding.refused and not arguments.force else "warning"
         complain(f"{louder}: {finding.message}\n  {finding.hint}\n")
     for name in unresolved:
-        complain(f"warning: {unjudged(name)}\n  {unjudged_hint(name)}\n", WARNING)
+        complain(f"warning: {unknown_lockout(name)}\n  {unknown_lockout_hint(name)}\n", WARNING)
     if refused and not arguments.force:
         raise StartError(
             "the guard would cut this VM off; nothing was changed",

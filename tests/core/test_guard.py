@@ -45,7 +45,7 @@ PLACE = Placement(
     ip_address("10.0.0.1"),
     (ip_address("10.0.0.1"),),
     (UPLINK,),
-    judged=(UPLINK,),
+    guarded=(UPLINK,),
     inside=(VETH1, DOCKER0, EMPTY),
 )
 

@@ -10,7 +10,7 @@ from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.lockout import lockout
 from ipsec_agent.core.model import Address, Desired, Role
-from ipsec_agent.core.problems.guard import unjudged_problems
+from ipsec_agent.core.problems.guard import unknown_lockout_problems
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.promise import Promise
 
@@ -133,9 +133,9 @@ def test_a_name_that_nobody_can_judge() -> None:
     """It is information while this VM encrypts; one that speaks clear is cut off from nothing."""
     needs = EssentialAddresses(unresolved=("blob.example",))
 
-    (problem,) = unjudged_problems(needs, Desired(role=Role.ENCRYPT))
+    (problem,) = unknown_lockout_problems(needs, Desired(role=Role.ENCRYPT))
 
-    assert (problem.code, problem.severity) == ("lockout-not-judged", Severity.INFO)
+    assert (problem.code, problem.severity) == ("lockout-unknown", Severity.INFO)
     assert problem.subject == "blob.example"
     assert "`getent ahosts blob.example`" in problem.hint
-    assert unjudged_problems(needs, Desired(role=Role.CLEAR)) == ()
+    assert unknown_lockout_problems(needs, Desired(role=Role.CLEAR)) == ()

@@ -13,7 +13,7 @@ TABLE = GuardTable(
     clear_out=(replace(PEER, idle=1),),
     misplaced=(replace(PEER, idle=2),),
     untranslated=(replace(PEER, idle=0),),
-    unjudged=(ClearLink("eth1", 1, 100, 9),),
+    unguarded=(ClearLink("eth1", 1, 100, 9),),
 )
 
 
@@ -23,6 +23,6 @@ def test_silence_grows_with_the_age_of_the_listing() -> None:
 
     assert [later.clear_in[0].idle, later.clear_out[0].idle] == [9, 6]
     assert [later.misplaced[0].idle, later.untranslated[0].idle] == [7, 5]
-    assert later.unjudged[0].idle == 14
+    assert later.unguarded[0].idle == 14
     assert replace(later.clear_in[0], idle=4) == PEER
     assert TABLE.aged(0) == TABLE

@@ -18,7 +18,7 @@ from ipsec_agent.core.observed import (
     SecurityAssociation,
 )
 from ipsec_agent.core.orphans import orphan_steps, renewals_wait
-from ipsec_agent.core.pacing import AT_ONCE, begins
+from ipsec_agent.core.pacing import BEGUN_AT_ONCE, begins
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew
 from ipsec_agent.core.swanctl import renewal_message
@@ -127,13 +127,13 @@ def test_few_renewals_at_once() -> None:
     steps = orphan_steps(Drift(WISH, seen))
 
     assert seen.charon is not None
-    assert len(steps) == AT_ONCE
+    assert len(steps) == BEGUN_AT_ONCE
     peers = [step.connection.remote for step in steps if isinstance(step, Renew)]
     assert all(begins((OWN, peer.network_address)) for peer in peers)
     names = frozenset(step.connection.name for step in steps[:10] if isinstance(step, Renew))
     some = replace(seen, charon=replace(seen.charon, renewing=names))
     others = orphan_steps(Drift(WISH, some))
-    assert len(others) == AT_ONCE - 10
+    assert len(others) == BEGUN_AT_ONCE - 10
     assert not names & {step.connection.name for step in others if isinstance(step, Renew)}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.pacing import (
-    AT_ONCE,
+    BEGUN_AT_ONCE,
     GRACE,
     SPREAD,
     TURN,
@@ -41,25 +41,25 @@ def test_each_begins_with_half_of_its_peers() -> None:
         assert 127 <= sum(begins((own, peer)) for peer in subnet if peer != own) <= 128
 
 
-@given(PEERS, st.integers(0, 2 * AT_ONCE), st.floats(-100, 100))
+@given(PEERS, st.integers(0, 2 * BEGUN_AT_ONCE), st.floats(-100, 100))
 def test_the_bound_holds(peers: set[Address], busy: int, elapsed: float) -> None:
     """Never more at once; one that is to begin comes before one that only may."""
     pairs = {(OWN, peer) for peer in peers}
     chosen = due(pairs, busy=busy, elapsed=elapsed)
 
     assert set(chosen) <= pairs
-    assert len(chosen) == len(set(chosen)) <= max(0, AT_ONCE - busy)
+    assert len(chosen) == len(set(chosen)) <= max(0, BEGUN_AT_ONCE - busy)
     ours = [begins(pair) for pair in chosen]
     assert ours == sorted(ours, reverse=True)
     ready = {pair for pair in pairs if begins(pair) or elapsed >= grace(pair) or elapsed < 0}
-    assert len(chosen) == min(len(ready), max(0, AT_ONCE - busy))
+    assert len(chosen) == min(len(ready), max(0, BEGUN_AT_ONCE - busy))
 
 
 def test_a_larger_fleet_begins_more_at_once() -> None:
     """One in 16 of those that wait, so that 10,000 do not wait ten times as long as 1,000."""
     pairs = [(OWN, IPv4Address("10.0.0.0") + n) for n in range(1600)]
 
-    assert len(due(pairs[:256], busy=0, elapsed=100.0)) == AT_ONCE
+    assert len(due(pairs[:256], busy=0, elapsed=100.0)) == BEGUN_AT_ONCE
     assert len(due(pairs, busy=0, elapsed=100.0)) == 100
     assert len(due(pairs[40:], busy=40, elapsed=100.0)) == 60
     assert len(due(pairs[100:], busy=100, elapsed=100.0)) == 0
@@ -70,9 +70,9 @@ def test_not_all_begin_with_the_same_peer() -> None:
     subnet: list[Address] = [IPv4Address("10.0.0.0") + n for n in range(256)]
     asked = dict.fromkeys(subnet, 0)
     for own in subnet:
-        for _, peer in in_order((own, peer) for peer in subnet if peer != own)[:AT_ONCE]:
+        for _, peer in in_order((own, peer) for peer in subnet if peer != own)[:BEGUN_AT_ONCE]:
             asked[peer] += 1
-    assert max(asked.values()) < 3 * AT_ONCE
+    assert max(asked.values()) < 3 * BEGUN_AT_ONCE
 
 
 def rounds(peers: set[Address], dead: set[Address]) -> dict[Pair, float]:
@@ -105,4 +105,4 @@ def test_nobody_waits_for_ever(data: st.DataObject, peers: set[Address]) -> None
 def test_a_clock_set_back(peers: set[Address]) -> None:
     """It has nobody wait for the hour by which it was set back."""
     pairs = [(OWN, peer) for peer in peers]
-    assert len(due(pairs, busy=0, elapsed=-3600.0)) == min(len(pairs), AT_ONCE)
+    assert len(due(pairs, busy=0, elapsed=-3600.0)) == min(len(pairs), BEGUN_AT_ONCE)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.observed import Charon, Observed, RememberedPeer, SecurityAssociation
-from ipsec_agent.core.pacing import AT_ONCE, TURN, begins
+from ipsec_agent.core.pacing import BEGUN_AT_ONCE, TURN, begins
 from ipsec_agent.core.peers import FORGOTTEN_AFTER, PeersToDo, peers_to_do, pokes_wait
 from ipsec_agent.core.placement import Placement
 from tests.configs import config
@@ -76,7 +76,7 @@ def test_few_are_poked_at_once() -> None:
     peers = tuple(RememberedPeer(PEER + n, NOW - 10) for n in range(100))
     world = replace(WORLD, remembered=peers)
     first = peers_to_do(Drift(WISH, world)).poke
-    assert len(first) == AT_ONCE
+    assert len(first) == BEGUN_AT_ONCE
     assert all(begins((OWN, peer)) for peer in first)
 
     def poked(ago: float) -> Observed:
@@ -91,13 +91,13 @@ def test_few_are_poked_at_once() -> None:
     assert pokes_wait(Drift(WISH, poked(TURN / 2)))
     # The dead have had their turn, and those that answered need none.
     later = peers_to_do(Drift(WISH, poked(TURN))).poke
-    assert len(later) == AT_ONCE
+    assert len(later) == BEGUN_AT_ONCE
     assert not set(first) & set(later)
     sas = tuple(
         ike_sa(n, child_sa(n, 2 * n + 7, peer=peer), peer=peer) for n, peer in enumerate(first, 1)
     )
     answered = replace(poked(TURN / 2), charon=Charon(PROCESS, sas=sas))
-    assert len(peers_to_do(Drift(WISH, answered)).poke) == AT_ONCE
+    assert len(peers_to_do(Drift(WISH, answered)).poke) == BEGUN_AT_ONCE
 
 
 def test_many_have_more_time() -> None:

@@ -45,7 +45,7 @@ def test_routes_decide_nothing() -> None:
 
         assert [str(one) for one in placement.addresses] == ["10.0.0.5", "10.0.0.6", "192.0.2.7"]
         assert [link.name for link in placement.uplinks] == ["eth0", "eth1"]
-        assert [link.name for link in placement.judged] == ["eth0", "eth1"]
+        assert [link.name for link in placement.guarded] == ["eth0", "eth1"]
 
 
 def test_order_of_addresses() -> None:
@@ -70,7 +70,7 @@ def test_an_address_on_the_loopback_link() -> None:
 
     assert placement.address == ip_address("10.0.0.5")
     assert placement.present
-    assert [link.name for link in placement.judged] == ["eth0", "eth1"]
+    assert [link.name for link in placement.guarded] == ["eth0", "eth1"]
 
 
 def test_of_unlisted_addresses_the_default_routes_comes_first() -> None:
@@ -165,7 +165,7 @@ def test_the_operators_inside() -> None:
     placement = place(AgentConfig(inside=("eth1",)), LISTS, facts(("10.0.0.5", 2), ("10.0.0.6", 3)))
 
     assert placement.addresses == (ip_address("10.0.0.5"),)
-    assert [link.name for link in placement.judged] == ["eth0"]
+    assert [link.name for link in placement.guarded] == ["eth0"]
     assert [(one.link.name, one.because) for one in placement.inside] == [
         ("eth1", "agent.inside names it")
     ]

@@ -74,7 +74,7 @@ def test_guard() -> None:
         misplaced=(ClearPeer(OTHER, 5, 500, 99),),
         untranslated=(ClearPeer(OTHER, 2, 200, 99),),
         tunnelled=(ClearPeer(PEER, 1, 100, 99),),
-        unjudged=(ClearLink("eth1", 1, 100, 99),),
+        unguarded=(ClearLink("eth1", 1, 100, 99),),
     )
 
     assert shown(vm)["guard"] == {

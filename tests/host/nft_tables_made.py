@@ -166,7 +166,13 @@ def guard(**other: object) -> Kernel:
             a_set("overlay_ports"),
             *(
                 a_set(name, 0x30, HOUR, a17=counter(0))
-                for name in ("clear_in4", "clear_in6", "misplaced4", "unjudged_in", "unjudged_out")
+                for name in (
+                    "clear_in4",
+                    "clear_in6",
+                    "misplaced4",
+                    "unguarded_in",
+                    "unguarded_out",
+                )
             ),
             a_set("tunnel4", 0x30, HOUR, a17=counter(0)),
             a_set("__set0", 3),
@@ -192,8 +198,8 @@ def guard(**other: object) -> Kernel:
             ),
             "clear_in6": (counted(b"\xfd" + bytes(14) + b"\7", 2, 0),),
             "misplaced4": (counted(bytes((192, 168, 77, 1)), 4, 3600),),
-            "unjudged_in": (counted(index(3), 3, 3590),),
-            "unjudged_out": (counted(index(3), 4, 3599), counted(index(99), 1, 3600)),
+            "unguarded_in": (counted(index(3), 3, 3590),),
+            "unguarded_out": (counted(index(3), 4, 3599), counted(index(99), 1, 3600)),
             "tunnel4": (counted(bytes((10, 0, 1, 9)), 3, 3600),),
             "__set0": (element(b"\1\xf4"),),
         },

@@ -334,7 +334,7 @@ def test_nft_tables(kind: int, data: st.DataObject) -> None:
             *table.clear_in,
             *table.clear_out,
             *table.tunnelled,
-            *table.unjudged,
+            *table.unguarded,
         )
         numbers = [number for one in counted for number in (one.packets, one.bytes, one.idle)]
         numbers += [table.dropped_in, table.dropped_out, *table.overlay_ports]

@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.host.nft_image import (
     DELETE_TABLE,
@@ -17,7 +18,7 @@ from ipsec_agent.host.nft_image import (
     Image,
     read_image,
 )
-from ipsec_agent.host.nft_table import FIXED, SETS
+from ipsec_agent.host.nft_table import SETS
 from ipsec_agent.host.nft_wire import NFPROTO_INET, InterruptedDumpError, attribute, attributes
 from tests.host.nft_tables_made import (
     HOUR,
@@ -49,7 +50,7 @@ def image(kernel: Any) -> Image:
 
 def form(kernel: Kernel) -> str:
     """Its form."""
-    return image(kernel).form(FIXED)
+    return image(kernel).form
 
 
 def with_dump(kind: int, *payloads: tuple[int, bytes]) -> Kernel:
@@ -188,12 +189,12 @@ def test_of_a_set_that_is_much_too_large_only_a_part_is_read() -> None:
     found = read_image(cast("Any", kernel), NFPROTO_INET, "ipsec_agent", SETS, 250)
 
     assert found is not None
-    assert (found.whole, found.form(FIXED)) == (False, "")
+    assert (found.whole, found.form) == (False, "")
     assert kernel.told == 3
     found = read_image(cast("Any", kernel), NFPROTO_INET, "ipsec_agent", SETS, 1000)
     assert found is not None
     assert found.elements["outside4"] == tuple(many)
-    assert found.form(FIXED)
+    assert found.form
 
 
 def test_a_change_in_between_has_it_read_again() -> None:
@@ -206,6 +207,46 @@ def test_a_change_in_between_has_it_read_again() -> None:
     kernel.generations = list(range(100))
     with pytest.raises(TimeoutError):
         image(kernel)
+
+
+def test_between_changes_only_what_packets_change_is_read() -> None:
+    """Counters and what they add: as if all were read, while the generation is the same."""
+    kernel = guard()
+    before = image(kernel)
+    kernel.asked.clear()
+    kernel.dumps[7] = [*RULES[:-1], (1, packed(drop("clear_out4", 99)))]
+    kernel.elements = {**kernel.elements, "clear_in4": (counted(b"\x0a\0\1\x63", 1, 9),)}
+
+    found = again(kernel, before)
+
+    assert not {"outside4", "__set0"} & set(kernel.asked)
+    assert replace(found, known_form="") == image(kernel)
+    assert found.form == before.form
+    assert found.replacement() == before.replacement()
+    assert again(kernel, found).form == before.form
+
+
+@pytest.mark.parametrize("altered", ALTERED.values(), ids=ALTERED)
+def test_a_change_is_seen_beside_an_earlier_image(altered: Kernel) -> None:
+    """It has another generation, and all is read again."""
+    before = image(guard())
+    altered.generations = [8]
+
+    assert again(altered, before) == image(altered)
+
+
+def test_an_image_without_a_form_is_of_no_use_later() -> None:
+    """What was not whole, or nobody's table, is read again."""
+    before = image(guard(rules=()))
+
+    assert again(guard(), before) == image(guard())
+
+
+def again(kernel: Kernel, before: Image) -> Image:
+    """What is read after an earlier image."""
+    found = read_image(cast("Any", kernel), NFPROTO_INET, "ipsec_agent", SETS, before=before)
+    assert found is not None
+    return found
 
 
 def test_an_interrupted_dump_is_made_again() -> None:
@@ -230,7 +271,7 @@ def test_an_interrupted_dump_is_made_again() -> None:
 
 def test_put_back() -> None:
     """First the old one goes; then what others name comes before them; without what was counted."""
-    messages = image(guard()).replacement(FIXED)
+    messages = image(guard()).replacement()
     kinds = [kind for kind, _, _ in messages]
     parts = [(kind, dict(attributes(body))) for kind, _, body in messages]
 
@@ -255,5 +296,5 @@ def test_no_handle_is_put_back() -> None:
     """The kernel gives new ones, and would look for what had the old."""
     handles = {NEW_TABLE: 4, NEW_CHAIN: 2, NEW_RULE: 3, NEW_SET: 16}
 
-    for kind, _, body in image(guard()).replacement(FIXED):
+    for kind, _, body in image(guard()).replacement():
         assert handles.get(kind) not in dict(attributes(body))

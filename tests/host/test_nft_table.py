@@ -43,7 +43,7 @@ def test_read() -> None:
         ),
         misplaced=(ClearPeer(ip_address("192.168.77.1"), 4, 400, 0),),
         tunnelled=(ClearPeer(ip_address("10.0.1.9"), 3, 300, 0),),
-        unjudged=(ClearLink("99", 1, 100, 0), ClearLink("veth1", 7, 700, 1)),
+        unguarded=(ClearLink("99", 1, 100, 0), ClearLink("veth1", 7, 700, 1)),
     )
     assert len(found.form) == 32
 

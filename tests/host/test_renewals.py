@@ -10,7 +10,7 @@ from ipsec_agent.core.model import Connection
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.pacing import TURN
 from ipsec_agent.errors import CharonGoneError
-from ipsec_agent.host.renewals import AT_ONCE, Renewals
+from ipsec_agent.host.renewals import RENEWALS_AT_ONCE, Renewals
 from tests.core.test_orphans import OWN, PEER, WISH
 from tests.slow_charon import charon
 
@@ -39,7 +39,7 @@ async def test_several_at_once(tmp_path: Path) -> None:
     with charon(tmp_path, DELAY):
         renewals = Renewals(tmp_path / "charon.vici", 5.0, lambda: ended.append(time.monotonic()))
         began = time.monotonic()
-        for number in range(2 * AT_ONCE):
+        for number in range(2 * RENEWALS_AT_ONCE):
             renewals.begin(connection(number))
             renewals.begin(connection(number))
         begun = time.monotonic() - began
@@ -48,8 +48,8 @@ async def test_several_at_once(tmp_path: Path) -> None:
         took = time.monotonic() - began
 
     assert begun < DELAY
-    assert len(names) == len(ended) == 2 * AT_ONCE
-    assert 2 * ANSWERS * DELAY <= took < 2 * AT_ONCE * ANSWERS * DELAY / 2
+    assert len(names) == len(ended) == 2 * RENEWALS_AT_ONCE
+    assert 2 * ANSWERS * DELAY <= took < 2 * RENEWALS_AT_ONCE * ANSWERS * DELAY / 2
 
 
 async def test_one_that_has_begun_has_its_turn(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_the_end(tmp_path: Path) -> None:
     """Nothing is left under way."""
     with charon(tmp_path, 10.0):
         renewals = Renewals(tmp_path / "charon.vici", 20.0, lambda: None)
-        for number in range(2 * AT_ONCE):
+        for number in range(2 * RENEWALS_AT_ONCE):
             renewals.begin(connection(number))
         await asyncio.sleep(0.1)
         await renewals.end()

@@ -66,7 +66,7 @@ def test_an_exempt_link_is_counted() -> None:
         assert send_udp(C, "10.77.5.5", "10.77.5.1")
         assert arrived(at_a) == b"clear"
     assert table(A).exempt == (link(A, "ac0"),)
-    assert [(link.link, link.packets) for link in table(A).unjudged] == [("ac0", 2)]
+    assert [(link.link, link.packets) for link in table(A).unguarded] == [("ac0", 2)]
     assert not send_udp(A, A4, B4)
 
 

@@ -20,7 +20,7 @@ class Patience(Struct, frozen=True):
     kept: float = 0.0
 
 
-AT_ONCE = Patience()
+NO_PATIENCE = Patience()
 
 PATIENCE = {
     # A moment while charon starts; the next deadline tells.
@@ -160,7 +160,7 @@ def uncovered(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
 
 def patience(code: str) -> Patience:
     """How a problem of this code is calmed."""
-    return PATIENCE.get(code, COUNTER if code.startswith("xfrm-") else AT_ONCE)
+    return PATIENCE.get(code, COUNTER if code.startswith("xfrm-") else NO_PATIENCE)
 
 
 def _key(problem: Problem) -> tuple[str, str]:

@@ -22,7 +22,7 @@ ENOUGH = 6
 EACH, LATER = 5.0, 60.0
 """Seconds between probes, and between further ones once that is enough."""
 
-AT_ONCE = 64
+PROBED_AT_ONCE = 64
 """Peers that are probed in one pass."""
 
 
@@ -53,7 +53,7 @@ def followed(peers: Iterable[Peer], memory: Memory, now: float) -> Memory:
         now: seconds since the epoch.
     """
     known = {trial.address: trial for trial in memory}
-    found, room = [], AT_ONCE
+    found, room = [], PROBED_AT_ONCE
     for peer in peers:
         if peer.one_way == "out":
             trial = known.get(peer.address, Trial(peer.address, now))

@@ -12,7 +12,7 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.flow_rules import wanted_flow_rules
 from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
-from ipsec_agent.core.lockout import Finding, unjudged, unjudged_hint
+from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.core.model import Action, Address, Desired, Direction, Network, Role
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
@@ -96,7 +96,7 @@ def guard_problems(
         *_prevented(placement, drift, table),
         *_misplaced(table),
         *_untranslated(desired, table),
-        *_unjudged(config, placement, observed, table),
+        *_unguarded(config, placement, observed, table),
         *_offloaded(desired, observed, table),
         *_full(table),
     )
@@ -121,12 +121,20 @@ def lockout_problems(findings: tuple[Finding, ...], charon: Charon | None) -> tu
     )
 
 
-def unjudged_problems(essential: EssentialAddresses, desired: Desired) -> tuple[Problem, ...]:
+def unknown_lockout_problems(
+    essential: EssentialAddresses, desired: Desired
+) -> tuple[Problem, ...]:
     """What the config may cut this VM off from without anybody knowing it."""
     if desired.role is not Role.ENCRYPT:
         return ()
     return tuple(
-        Problem("lockout-not-judged", Severity.INFO, unjudged(name), unjudged_hint(name), name)
+        Problem(
+            "lockout-unknown",
+            Severity.INFO,
+            unknown_lockout(name),
+            unknown_lockout_hint(name),
+            name,
+        )
         for name in essential.unresolved
     )
 
@@ -287,7 +295,7 @@ def _untranslated(desired: Desired, table: GuardTable) -> tuple[Problem, ...]:
     )
 
 
-def _unjudged(
+def _unguarded(
     config: Config, placement: Placement | None, observed: Observed, table: GuardTable
 ) -> tuple[Problem, ...]:
     links = {link.name: link for link in observed.network.links}
@@ -304,7 +312,7 @@ def _unjudged(
             f" [{', '.join((*config.agent.uplinks, seen.link))}]",
             seen.link,
         )
-        for seen in table.unjudged
+        for seen in table.unguarded
         if seen.idle < RECENT_FLOW
     )
 

@@ -23,9 +23,9 @@ def switch_problems(
         and observed.guard is not None
         and observed.guard.mark == desired.guard.mark
     )
-    judged = {link.name for link in placement.judged} if placement else set()
+    links = {link.name for link in placement.guarded} if placement else set()
     for switch in observed.switches:
-        if switch.family in used and (switch.link == ALL or switch.link in judged):
+        if switch.family in used and (switch.link == ALL or switch.link in links):
             yield _switched_off(switch, guarded=guarded)
     if observed.default_blocks:
         names = tuple(direction.name.lower() for direction in observed.default_blocks)

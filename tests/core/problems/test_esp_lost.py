@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.problems.esp_lost import (
-    AT_ONCE,
     EACH,
     ENOUGH,
     LATER,
+    PROBED_AT_ONCE,
     Trial,
     followed,
     to_probe,
@@ -106,7 +106,7 @@ def one_way(number: int) -> Peer:
 
 
 @given(
-    peers=st.integers(0, 3 * AT_ONCE),
+    peers=st.integers(0, 3 * PROBED_AT_ONCE),
     steps=st.lists(st.floats(0.01, 1e4), max_size=10),
     back=st.floats(0, 1e9),
 )
@@ -121,7 +121,7 @@ def test_probes_are_few(peers: int, steps: list[float], back: float) -> None:
         now += step
         memory = followed(crowd, memory, now)
         assert len(memory) == peers
-        assert len(to_probe(memory, now)) <= AT_ONCE
+        assert len(to_probe(memory, now)) <= PROBED_AT_ONCE
         probed |= set(to_probe(memory, now)) if now < NOW else set()
     assert len(probed) == peers
 

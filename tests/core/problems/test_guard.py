@@ -214,14 +214,14 @@ def test_a_vm_that_speaks_clear() -> None:
 )
 def test_link_not_judged(link: str, severity: Severity) -> None:
     """A network card that carries clear is a warning with the line to write; a bridge may."""
-    found = VM.table(unjudged=(ClearLink(link, 5, 500, 0),)).problems()["link-not-guarded"]
+    found = VM.table(unguarded=(ClearLink(link, 5, 500, 0),)).problems()["link-not-guarded"]
 
     assert found.severity is severity
     assert found.message.startswith(
         f"5 packets between encrypted addresses went in clear over {link}"
     )
     assert f"write agent.uplinks: [{link}]" in found.hint
-    assert VM.table(unjudged=(ClearLink(link, 5, 500, RECENT_FLOW),)).problems() == {}
+    assert VM.table(unguarded=(ClearLink(link, 5, 500, RECENT_FLOW),)).problems() == {}
 
 
 def test_flowtables() -> None:
