@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from ipsec_agent.admission import refuse_lockout, refuse_unlisted
-from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config_state import ConfigState
@@ -214,8 +214,7 @@ class Agent:
             self._tell_of_config()
 
     async def _reread(self) -> tuple[str, ...]:
-        warnings: list[str] = []
-        loaded = _load(self._path, warnings.append)
+        loaded = _warned(load(self._path, hint=UNCHANGED))
         config = loaded.config
         before = self._loop.config.agent
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
@@ -236,7 +235,7 @@ class Agent:
             await self._machine.reopen_log()
         except CharonError as error:
             self._log.warning("charon did not open its log again", message=error.message)
-        return tuple(warnings)
+        return loaded.warnings
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         look = await self._loop.look()
@@ -280,16 +279,19 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
+async def open_agent(
+    path: Path, read: Callable[[], Loaded], *, force: bool
+) -> AsyncIterator[Agent]:
     """Everything that the daemon needs, in the order of need.
 
     Args:
+        read: reads the config.
         force: enforce even a config that would cut this VM off.
 
     Raises:
         AgentError: the config is refused, or this machine does not let the agent start.
     """
-    loaded = _load(path)
+    loaded = _warned(read())
     config = loaded.config
     run_dir = Path(config.agent.run_dir)
     make_directory(run_dir)
@@ -304,15 +306,20 @@ async def open_agent(path: Path, *, force: bool) -> AsyncIterator[Agent]:
             yield Agent(path, loaded, machine, essential, force=force)
 
 
-async def run(path: Path, *, force: bool = False) -> None:
+async def run(path: Path, read: Callable[[], Loaded], *, force: bool = False) -> None:
     """Run the daemon on a config until it is told to end.
+
+    Args:
+        path: of the config, for reloads.
+        read: reads it at the start.
+        force: as for `open_agent`.
 
     Raises:
         AgentError: one sentence why it could not start, or go on.
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
-            agent = await stack.enter_async_context(open_agent(path, force=force))
+            agent = await stack.enter_async_context(open_agent(path, read, force=force))
         except AgentError as error:
             error.hint = "; ".join(filter(None, (error.hint, await _warning_of_clear())))
             raise
@@ -339,14 +346,11 @@ async def _warning_of_clear() -> str:
     )
 
 
-def _load(path: Path, warned: Callable[[str], None] = lambda _: None) -> Loaded:
-    log = structlog.get_logger("config")
-
-    def warn(text: str) -> None:
-        log.warning("config", complaint=text)
-        warned(text)
-
-    return load(path, warn=warn, hint="nothing was changed")
+def _warned(loaded: Loaded) -> Loaded:
+    """The same; the log has its warnings."""
+    for complaint in loaded.warnings:
+        structlog.get_logger("config").warning("config", complaint=complaint)
+    return loaded
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

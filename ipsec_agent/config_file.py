@@ -1,4 +1,7 @@
-"""The config in a file: read, checked, and refused with every complaint."""
+"""The config in a file: read, checked, and refused with every complaint.
+
+The parser and what it needs take 11 MB, so they are imported only by the process that reads one.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -7,19 +10,26 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ipsec_agent.core.config import Config
-from ipsec_agent.core.manifest.baseline import Baseline
-from ipsec_agent.core.manifest.parser import parse
+from ipsec_agent.core.config import Baseline, Config
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError
 from ipsec_agent.host.files import config_warnings, read_config
 
+UNCHANGED = "nothing was changed"
+"""What the agent says beside a config that is refused."""
+
 
 class Loaded(Struct, frozen=True):
-    """A config that is accepted, and the digest of the text that it was read from."""
+    """A config that is accepted.
+
+    Attributes:
+        digest: of the text that it was read from.
+        warnings: the complaints about it, which is good enough.
+    """
 
     config: Config
     digest: str
+    warnings: tuple[str, ...] = ()
 
 
 def load_config(
@@ -29,28 +39,42 @@ def load_config(
     hint: str = "",
     baseline: Baseline = Baseline.DEFAULT,
 ) -> Config:
-    """Read and check the config, as `load` does."""
-    return load(path, warn=warn, hint=hint, baseline=baseline).config
+    """Read and check the config, as `load` does.
+
+    Args:
+        warn: is given each complaint about a config that is good enough.
+        hint: as for `load`.
+        baseline: likewise.
+    """
+    loaded = load(path, hint=hint, baseline=baseline)
+    for complaint in loaded.warnings:
+        warn(complaint)
+    return loaded.config
 
 
 def load(
     path: Path,
     *,
-    warn: Callable[[str], None] = lambda _: None,
     hint: str = "",
     baseline: Baseline = Baseline.DEFAULT,
+    known: Loaded | None = None,
 ) -> Loaded:
     """Read and check the config.
 
     Args:
-        warn: is given each complaint about a config that is good enough.
         hint: what to say beside the complaints about one that is refused.
         baseline: whose rules it is judged by, too.
+        known: a config that is still good; returned where the file has the same text.
 
     Raises:
         ConfigError: it cannot be read, or is refused; with every complaint.
     """
     text = read_config(path)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if known is not None and known.digest == digest:
+        return known
+    from ipsec_agent.core.manifest.parser import parse  # noqa: PLC0415 - see above
+
     parsed = parse(text, file=str(path), now=datetime.now(UTC), baseline=baseline)
     complaints = [str(complaint) for complaint in (*parsed.complaints, *config_warnings(path))]
     if parsed.config is None:
@@ -58,6 +82,4 @@ def load(
         raise ConfigError(
             f"{path} is refused: {several(errors, 'error')}", complaints=complaints, hint=hint
         )
-    for complaint in complaints:
-        warn(complaint)
-    return Loaded(parsed.config, hashlib.sha256(text.encode()).hexdigest())
+    return Loaded(parsed.config, digest, tuple(complaints))

@@ -1,5 +1,6 @@
 """The config's file while an agent runs: compared with the config in force, and judged again."""
 
+import math
 import stat
 import time
 from collections.abc import Callable
@@ -38,14 +39,14 @@ class ConfigWatch:
         self._clock = clock
         self._signature: Signature | None = None
         self._judged = 0.0
-        self._ends = 0.0
+        self._judged_ends = math.inf
         self.changed = False
         self.refused = ""
         self.adopt(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
         """Take what was read from the file just now as what is in force."""
-        self._digest = loaded.digest
+        self._in_force, self._ends = loaded, _end(loaded, self._clock())
         # The file may be another one by now.
         self._signature = None
         self.changed, self.refused = False, ""
@@ -67,17 +68,24 @@ class ConfigWatch:
     def _due(self, now: float) -> bool:
         if self.refused:
             return now - self._judged >= AGAIN
-        return now >= self._ends > self._judged
+        return now >= self._judged_ends > self._judged
 
     def _judge(self) -> None:
+        # Until a certificate of it ends nothing else can be said of the text in force.
+        known = self._in_force if self._judged < self._ends else None
         try:
-            loaded = load(self._path)
+            loaded = load(self._path, known=known)
         except ConfigError as error:
             self.changed, self.refused = False, first_complaint(error)
             return
-        self.changed, self.refused = loaded.digest != self._digest, ""
-        ends = (facts.not_after.timestamp() for facts in loaded.config.certificates)
-        self._ends = min((end for end in ends if end > self._judged), default=0.0)
+        self.changed, self.refused = loaded.digest != self._in_force.digest, ""
+        self._judged_ends = _end(loaded, self._judged)
+
+
+def _end(loaded: Loaded, after: float) -> float:
+    """When the first of its certificates ends that lasts longer than that."""
+    ends = (facts.not_after.timestamp() for facts in loaded.config.certificates)
+    return min((end for end in ends if end > after), default=math.inf)
 
 
 IRREGULAR: Signature = (-1,)

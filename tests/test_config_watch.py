@@ -1,6 +1,7 @@
 """The file of the config is compared with what is in force, and judged again in time."""
 
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def test_changed_broken_and_put_back(path: Path) -> None:
     assert (watch.look(), watch.changed, watch.refused) == (True, False, "")
 
 
+def test_the_text_in_force_is_not_parsed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes 11 MB is not imported for it; another text is parsed."""
+    watch = ConfigWatch(path, load(path))
+    monkeypatch.setitem(sys.modules, "ipsec_agent.core.manifest.parser", None)
+
+    assert (watch.look(), watch.changed, watch.refused) == (False, False, "")
+    write(path, text("10.9.0.0/16"))
+    with pytest.raises(ImportError):
+        watch.look()
+
+
 def test_a_reload_takes_it(path: Path) -> None:
     """What was adopted is no change any more."""
     watch = ConfigWatch(path, load(path))
@@ -90,9 +102,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read since."""
     found: list[Path] = []
 
-    def counted(file: Path) -> Loaded:
+    def counted(file: Path, known: Loaded | None) -> Loaded:
         found.append(file)
-        return load(file)
+        return load(file, known=known)
 
     monkeypatch.setattr(config_watch, "load", counted)
     return found
@@ -131,14 +143,15 @@ def test_expired_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch.look()
     ends = load(path).config.certificates[0].not_after
 
-    def later(file: Path) -> Loaded:
+    def later(file: Path, known: Loaded | None) -> Loaded:
+        assert known is None, "what was good need not be good any more"
         judged.append(clock.now)
         raise ConfigError("refused", complaints=[f"{file}:7: it ended at {ends}"])
 
     judged: list[float] = []
-    monkeypatch.setattr(config_watch, "load", later)
     clock.now = (ends - timedelta(seconds=1)).timestamp()
     assert not watch.look()
+    monkeypatch.setattr(config_watch, "load", later)
     clock.now = ends.timestamp()
 
     assert watch.look()

@@ -41,6 +41,13 @@ class MtuMode(enum.StrEnum):
     FIX = "fix"
 
 
+class Baseline(enum.StrEnum):
+    """Whose rules `check` judges by, beside those that it always has."""
+
+    DEFAULT = "default"
+    CNSA2 = "cnsa2"
+
+
 class Subnet(Struct, frozen=True):
     """A subnet of one of the lists.
 

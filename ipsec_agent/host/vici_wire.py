@@ -145,8 +145,9 @@ class ViciConnection:
     ) -> dict[str, Any]:
         frame = await self._receive()
         while frame[0] == Packet.EVENT:
+            _, said = _event(frame)
             if events is not None:
-                events.append(_event(frame)[1])
+                events.append(said)
             frame = await self._receive()
         if frame[0] == Packet.CMD_UNKNOWN:
             raise CharonRefusedError(

@@ -7,8 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ipsec_agent.config_file import load_config
-from ipsec_agent.core.config import Config
-from ipsec_agent.core.manifest.baseline import Baseline
+from ipsec_agent.core.config import Baseline, Config
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.own_process import WARNING, complain

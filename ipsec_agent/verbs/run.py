@@ -2,9 +2,12 @@
 
 import argparse
 import asyncio
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from ipsec_agent.agent import run
+from ipsec_agent.config_file import UNCHANGED, load
+from ipsec_agent.host.child import Child
 from ipsec_agent.host.inspection import forbid_inspection
 from ipsec_agent.host.own_process import allow_files, read_by_journal
 from ipsec_agent.log import set_up
@@ -15,5 +18,9 @@ def main(arguments: argparse.Namespace) -> int:
     set_up(journal=read_by_journal())
     allow_files()
     forbid_inspection()
-    asyncio.run(run(Path(arguments.config), force=arguments.force))
+    path = Path(arguments.config)
+    config = Child(partial(load, path, hint=UNCHANGED))
+    # Meanwhile: half of a start is imports.
+    agent = import_module("ipsec_agent.agent")
+    asyncio.run(agent.run(path, config.result, force=arguments.force))
     return 0

@@ -7,12 +7,12 @@ SHA-384, P-384 or MODP of 3,072 bits or more, RSA of 3,072 bits or more (RFC 920
 CNSA 1.0 is a warning here, since no charon has ML-DSA; what is of neither is an error.
 """
 
-import enum
 import re
 from collections.abc import Iterator
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ipsec_agent.core.config import Baseline
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificates import Finding, name
 from ipsec_agent.core.manifest.proposals import fault
@@ -40,13 +40,6 @@ HASHES = {"sha384", "sha512"}
 LEAST_AUTHORITY, LEAST_INSTANCE = 3072, 3073
 """Bits of an RSA key. charon signs with SHA-256 where a key has no more than 3,072 (public_key.c:
 scheme_map)."""
-
-
-class Baseline(enum.StrEnum):
-    """Whose rules `check` judges by, beside those that it always has."""
-
-    DEFAULT = "default"
-    CNSA2 = "cnsa2"
 
 
 def judge_proposals(

@@ -6,9 +6,9 @@ from datetime import datetime
 from cryptography import x509
 from msgspec import Struct
 
-from ipsec_agent.core.config import CertificateFacts
+from ipsec_agent.core.config import Baseline, CertificateFacts
 from ipsec_agent.core.manifest import certificates, trust
-from ipsec_agent.core.manifest.baseline import Baseline, judge_certificates
+from ipsec_agent.core.manifest.baseline import judge_certificates
 from ipsec_agent.core.manifest.bundle import Bundle
 from ipsec_agent.core.manifest.certificates import Finding, Key
 from ipsec_agent.core.manifest.complaint import Complaint

@@ -6,10 +6,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Config, ExpiryPeriods
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Baseline, Config, ExpiryPeriods
 from ipsec_agent.core.manifest import certificates
 from ipsec_agent.core.manifest.agent_section import read_agent
-from ipsec_agent.core.manifest.baseline import Baseline, judge_proposals
+from ipsec_agent.core.manifest.baseline import judge_proposals
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints, shown
 from ipsec_agent.core.manifest.credentials import complain, read_credentials
 from ipsec_agent.core.manifest.fields import Fields

@@ -9,11 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from ipsec_agent.cli import BASELINES, main
 from ipsec_agent.core.certificates import order
 from ipsec_agent.core.certificates.issuing import Issuer, authority, instance
-from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Baseline
 from ipsec_agent.core.manifest.baseline import (
     ESP_WANTED,
     IKE_WANTED,
-    Baseline,
     judge_certificates,
     judge_proposals,
 )

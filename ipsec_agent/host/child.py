@@ -1,0 +1,99 @@
+"""A child process that works something out, so that what it takes for that is not kept here.
+
+A fork of this process, which must have no other thread yet. The answer comes through a pipe, so
+that nothing of it touches a disk.
+"""
+
+import io
+import os
+import pickle
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Generic, NoReturn, TypeVar
+
+from ipsec_agent.errors import AgentError
+
+DEADLINE = 20.0
+"""Seconds that the work may take from when its result is asked for."""
+
+PART = 1 << 16
+"""Bytes that a pipe holds."""
+
+T = TypeVar("T")
+
+
+class Child(Generic[T]):
+    """Work that has begun in a process of its own.
+
+    Args:
+        work: what it does; its result must be one that pickle can take. Done here where the child
+            cannot be made, is killed, or fails as nobody has foreseen.
+        deadline: seconds.
+    """
+
+    def __init__(self, work: Callable[[], T], *, deadline: float = DEADLINE) -> None:
+        self._work = work
+        self._deadline = deadline
+        self._answer, writing = os.pipe()
+        try:
+            self._pid = os.fork()
+            if not self._pid:
+                _work_and_end(work, writing)
+        except OSError:
+            self._pid = 0
+        finally:
+            os.close(writing)
+
+    def result(self) -> T:
+        """What the work has returned; to be asked for once.
+
+        Raises:
+            AgentError: the work raised it.
+        """
+        told = self._told()
+        if not told:
+            return self._work()
+        # Written by a fork of this process, which nobody else could write to.
+        outcome: T | AgentError = pickle.loads(told)  # noqa: S301
+        if isinstance(outcome, AgentError):
+            raise outcome
+        return outcome
+
+    def _told(self) -> bytes:
+        """The whole answer, b"" where there is none."""
+        with os.fdopen(self._answer, "rb", 0) as pipe:
+            if not self._pid:
+                return b""
+            told = _until(pipe, time.monotonic() + self._deadline)
+        if told is None:
+            os.kill(self._pid, signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
+        return told if told and status == 0 else b""
+
+
+def _until(pipe: io.RawIOBase, ends: float) -> bytes | None:
+    """All that comes through a pipe, None where that is not over in time."""
+    told = b""
+    while select.select((pipe,), (), (), max(0.0, ends - time.monotonic()))[0]:
+        part = pipe.read(PART)
+        if not part:
+            return told
+        told += part
+    return None
+
+
+def _work_and_end(work: Callable[[], object], answer: int) -> NoReturn:
+    """In the child: nothing of the parent's is to be cleaned up, flushed or told."""
+    status = 1
+    try:
+        try:
+            outcome = work()
+        except AgentError as error:
+            outcome = error
+        with os.fdopen(answer, "wb") as pipe:
+            pickle.dump(outcome, pipe)
+        status = 0
+    finally:
+        os._exit(status)

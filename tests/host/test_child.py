@@ -1,0 +1,97 @@
+"""A child process works, and its answer is what this process would have had."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import NoReturn
+
+import pytest
+
+from ipsec_agent.errors import ConfigError
+from ipsec_agent.host.child import Child
+
+OWN = os.getpid()
+LARGE = 1 << 20
+"""Bytes, more than a pipe holds."""
+
+
+def test_its_answer() -> None:
+    """It is another process that works, and it is gone afterwards."""
+    pid, answer = Child(lambda: (os.getpid(), bytes(LARGE))).result()
+
+    assert (pid != OWN, answer) == (True, bytes(LARGE))
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_it_works_meanwhile() -> None:
+    """Not only once it is asked."""
+    began = time.monotonic()
+    child = Child(time.monotonic)
+    time.sleep(0.3)
+
+    assert began <= child.result() < time.monotonic() - 0.1
+
+
+def test_a_refusal_is_raised_here() -> None:
+    """With all that it says."""
+
+    def refuse() -> NoReturn:
+        raise ConfigError("refused", complaints=["f:1: wrong"], hint="nothing was changed")
+
+    with pytest.raises(ConfigError, match="refused") as raised:
+        Child(refuse).result()
+
+    assert raised.value.complaints == ("f:1: wrong",)
+    assert raised.value.hint == "nothing was changed"
+
+
+def die() -> int:
+    """Only in a child."""
+    if os.getpid() != OWN:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def fail() -> int:
+    """Likewise, as nobody has foreseen."""
+    return os.getpid() if os.getpid() == OWN else 1 // 0
+
+
+def hang() -> int:
+    """Likewise, for longer than the deadline."""
+    if os.getpid() != OWN:
+        time.sleep(60)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("work", [die, fail, hang])
+def test_without_a_child_the_work_is_done_here(work: object) -> None:
+    """Killed, failed, or late."""
+    assert callable(work)
+    assert Child(work, deadline=1.0).result() == OWN
+
+
+def test_no_process_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is done here, too."""
+
+    def refuse() -> NoReturn:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", refuse)
+
+    assert Child(os.getpid).result() == OWN
+
+
+def test_the_daemon_does_without_what_reads_a_config() -> None:
+    """Of its 45 MB the parser, yaml and cryptography were 11."""
+    program = "import sys, ipsec_agent.agent, ipsec_agent.verbs.run; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    found = {name.partition(".")[0] for name in done.stdout.split()}
+
+    assert "ipsec_agent" in found
+    assert not found & {"cryptography", "yaml"}
