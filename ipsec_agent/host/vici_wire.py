@@ -69,7 +69,7 @@ class ViciConnection:
         Raises:
             CharonError: as `request`.
         """
-        found: list[dict[str, Any]] = []
+        frames: list[bytes] = []
         async with self._limited(command):
             if event not in self._registered:
                 # It stays so until the connection ends: charon raises it for who asked alone
@@ -78,8 +78,9 @@ class ViciConnection:
                 await self._confirm(event)
                 self._registered.add(event)
             await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
-            await self._answer(command, found)
-        return found
+            await self._answer(command, frames)
+        with _understood():
+            return [decoded(frame, _end_of_name(frame)) for frame in frames]
 
     async def listen(self, events: tuple[str, ...]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Events as they come, until cancelled; those that this charon does not know are left out.
@@ -140,14 +141,14 @@ class ViciConnection:
         if not unknown_is_fine:
             raise CharonRefusedError(f"charon does not know the event {event}")
 
-    async def _answer(
-        self, command: str, events: list[dict[str, Any]] | None = None
-    ) -> dict[str, Any]:
+    async def _answer(self, command: str, events: list[bytes] | None = None) -> dict[str, Any]:
+        """The answer; the frames of events before it are collected, or of no interest."""
         frame = await self._receive()
         while frame[0] == Packet.EVENT:
-            _, said = _event(frame)
             if events is not None:
-                events.append(said)
+                events.append(frame)
+            else:
+                _event(frame)
             frame = await self._receive()
         if frame[0] == Packet.CMD_UNKNOWN:
             raise CharonRefusedError(
@@ -165,8 +166,13 @@ class ViciConnection:
 def _event(frame: bytes) -> tuple[str, dict[str, Any]]:
     """The name of an event, and what it says."""
     with _understood():
-        end = 2 + frame[1]
+        end = _end_of_name(frame)
         return frame[2:end].decode(errors="replace"), decoded(frame, end)
+
+
+def _end_of_name(frame: bytes) -> int:
+    """Where what an event says begins."""
+    return 2 + frame[1]
 
 
 def _understood() -> AbstractContextManager[None]:
