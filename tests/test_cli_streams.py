@@ -162,17 +162,20 @@ print(subprocess.check_output([sys.executable, "-c", child], text=True))
 
 
 def test_run_forbids_inspection() -> None:
-    """The agent has done so before it reads the key."""
+    """The agent has done so before it reads the key, and so has its child, which does."""
     script = """
-import ctypes
-from ipsec_agent import cli
+import ctypes, os
+from ipsec_agent import agent, cli
 from ipsec_agent.verbs import run
-async def agent(_path, *, force):
-    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
-run.run = agent
+def inspected(*_, **more):
+    return os.getpid(), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+async def enforce(_path, read, *, force):
+    (reader, its), (own, ours) = read(), inspected()
+    print(reader != own, its, ours)
+run.load, agent.run = inspected, enforce
 cli.main(["run"])
 """
-    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "0\n"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "True 0 0\n"
 
 
 @pytest.mark.parametrize("name", ["check", "run"])

@@ -67,9 +67,23 @@ def hang() -> int:
     return os.getpid()
 
 
-@pytest.mark.parametrize("work", [die, fail, hang])
+class Bomb:
+    """What ends a child while it tells of it."""
+
+    def __reduce__(self) -> str:
+        """Be told, as pickle asks for it."""
+        die()
+        return "Bomb"
+
+
+def die_amid() -> int:
+    """Only in a child, after a part of the answer."""
+    return OWN if os.getpid() == OWN else (bytes(LARGE), Bomb())  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("work", [die, fail, hang, die_amid])
 def test_without_a_child_the_work_is_done_here(work: object) -> None:
-    """Killed, failed, or late."""
+    """Killed before or amid its answer, failed, or late."""
     assert callable(work)
     assert Child(work, deadline=1.0).result() == OWN
 

@@ -42,8 +42,26 @@ def test_a_cut_message(message: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"\2", b"\6", b"\7\0", b"\0\0", b"\4\1a\3\1b\0\0\6", b"\3\1\xff\0\0", b"\5\0\0\6"],
-    ids=["end", "list's end", "kind 7", "kind 0", "value in a list", "no UTF-8", "item"],
+    [
+        b"\2",
+        b"\6",
+        b"\7\0",
+        b"\0\0",
+        b"\4\1a\3\1b\0\0\6",
+        b"\3\1\xff\0\0",
+        b"\5\0\0\6",
+        b"\3\1a\0\5xyz",
+    ],
+    ids=[
+        "end",
+        "list's end",
+        "kind 7",
+        "kind 0",
+        "value in a list",
+        "no UTF-8",
+        "item",
+        "cut value",
+    ],
 )
 def test_what_is_no_message(sent: bytes) -> None:
     """Elements where none of the kind can be."""
