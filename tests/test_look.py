@@ -175,3 +175,78 @@ async def test_questions_do_not_put_off_another_try(monkeypatch: pytest.MonkeyPa
         tried = machine.tried
         while machine.tried < tried + 2:
             await loop.look()
+
+
+class Clock:
+    """The loop's clock, which the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+async def asked(loop: Reconciler, questions: int) -> None:
+    """A pass that only questions have woken, or none but the clock has."""
+    await asyncio.gather(*(loop.look() for _ in range(questions)), loop.one_pass())
+
+
+@pytest.mark.parametrize("questions", [1, 2])
+async def test_when_is_tried_again_what_failed(
+    monkeypatch: pytest.MonkeyPatch, questions: int
+) -> None:
+    """However many ask and how often: after twice the time at each failure, 30 s at the most."""
+    clock = Clock()
+    monkeypatch.setattr(reconcile, "_now", clock)
+    machine = Refusing()
+    loop = Reconciler(machine, config(), lambda _: None)
+    tried = []
+    for second in (0, 0.5, 0.9, 1.1, 2, 2.9, 3.2, 7, 7.3, 15, 15.4, 31, 31.5, 61, 61.6):
+        clock.now = 1000 + second
+        before = machine.tried
+        await asked(loop, questions if second else 0)
+        if machine.tried > before:
+            tried.append(second)
+
+    assert tried == [0, 1.1, 3.2, 7.3, 15.4, 31.5, 61.6]
+
+
+async def test_a_success_has_the_next_failure_tried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed long ago and often says nothing of what fails now."""
+    clock = Clock()
+    monkeypatch.setattr(reconcile, "_now", clock)
+    machine = Refusing()
+    loop = Reconciler(machine, config(), lambda _: None)
+    for _ in range(4):
+        await loop.one_pass()
+    monkeypatch.setattr(machine, "_call", FakeMachine(machine.facts)._call)
+    await loop.one_pass()
+    monkeypatch.undo()
+    monkeypatch.setattr(reconcile, "_now", clock)
+    machine.held.clear()
+    await loop.one_pass()
+    tried = machine.tried
+
+    clock.now += 0.9
+    await asked(loop, 1)
+    assert machine.tried == tried
+    clock.now += 0.2
+    await asked(loop, 1)
+    assert machine.tried == tried + 1
+
+
+async def test_a_question_is_about_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one, which the clock or an event begins, tries again what failed."""
+    clock = Clock()
+    monkeypatch.setattr(reconcile, "_now", clock)
+    machine = Refusing()
+    loop = Reconciler(machine, config(), lambda _: None)
+    await loop.one_pass()
+    tried = machine.tried
+
+    clock.now += 0.1
+    await asked(loop, 1)
+    assert machine.tried == tried
+    await loop.one_pass()
+    assert machine.tried > tried
