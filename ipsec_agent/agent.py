@@ -25,8 +25,10 @@ from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
     read_own_essential_addresses,
 )
+from ipsec_agent.host.faults import FaultFile
 from ipsec_agent.host.files import make_directory, only_agent
 from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.program import find_program
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
@@ -73,6 +75,8 @@ class Agent:
             essential,
             most_pause=watchdog / 3 if watchdog else None,
         )
+        self._faults = FaultFile(Path(loaded.config.agent.state_dir) / "faults.json")
+        self._loop.reporter.resume(self._faults.read())
         self._log = structlog.get_logger("agent")
 
     async def run(self) -> None:
@@ -97,6 +101,9 @@ class Agent:
                     await self._tasks()
                 except* Stopped:
                     notify("STOPPING=1")
+                finally:
+                    if self._loop.snapshot is not None:
+                        self._faults.keep(self._loop.snapshot.suspects, at_once=True)
 
     async def _tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -137,6 +144,7 @@ class Agent:
     def _finished(self, snapshot: Snapshot) -> None:
         self._pass_ended = time.monotonic()
         self._passed.set()
+        self._faults.keep(snapshot.suspects)
         notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()
@@ -340,9 +348,10 @@ async def _warning_of_clear() -> str:
             return ""
     except KernelError:
         return ""
+    installed = "" if find_program("nft") else "once nftables is installed, "
     return (
-        "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed` lets"
-        " pass only IPsec and what it takes to repair this VM"
+        f"no guard is loaded, so packets may travel in clear: {installed}`ipsec-agent guard up"
+        " --closed` lets pass only IPsec and what it takes to repair this VM"
     )
 
 

@@ -30,7 +30,13 @@ from ipsec_agent.core.problems.config import config_problems
 from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.esp_lost import EACH, to_probe, waits
 from ipsec_agent.core.problems.guard import unknown_lockout_problems
+from ipsec_agent.core.problems.kept_faults import (
+    hearing_turned_back,
+    line_turned_back,
+    turned_back,
+)
 from ipsec_agent.core.problems.peer_faults import Hearing, stayed
+from ipsec_agent.core.problems.peer_faults import Memory as Suspects
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.errors import AgentError
@@ -105,6 +111,11 @@ class Reporter:
         """The peers that are to be sent what they answer, after the newest pass."""
         return to_probe(self._memory.trials, self._now)
 
+    def resume(self, suspects: Suspects) -> None:
+        """Take up, before the first pass, what an earlier agent knew of peers."""
+        self._memory = replace(self._memory, suspects=suspects)
+        self._hearings = {one.peer: one.heard for one in suspects}
+
     def heard(self, said: Said, now: float) -> bool:
         """Keep a line of charon's log if it explains something; whether it does.
 
@@ -137,6 +148,8 @@ class Reporter:
     def report(self, ended: Pass) -> Snapshot:
         """Judge a pass, log what is new, and make the snapshot."""
         observed = ended.drift.observed
+        if observed.time < self._now:
+            self._turn_back(observed.time)
         if observed.charon is not None:
             known = [sa for sa in observed.charon.sas if not sa.remote.is_unspecified]
             self._remember({sa.unique_id: str(sa.remote) for sa in known})
@@ -168,6 +181,16 @@ class Reporter:
         self._tell(ended, problems)
         self._shown = problems
         return snapshot
+
+    def _turn_back(self, now: float) -> None:
+        """Follow a clock that was set back since the pass before."""
+        by = self._now - now
+        suspects = turned_back(self._memory.suspects, now, by)
+        self._memory = replace(self._memory, suspects=suspects)
+        for peer, told in self._hearings.items():
+            self._hearings[peer] = hearing_turned_back(told, now, by)
+        lines = [line_turned_back(line, now, by) for line in self._lines]
+        self._lines = deque(lines, maxlen=LOG_LINES)
 
     def _remember(self, counterparts: Mapping[int, str]) -> None:
         for number, peer in counterparts.items():

@@ -18,6 +18,8 @@ from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.observed import IkePorts, PortHolder
+from ipsec_agent.core.problems.kept_faults import resumed
+from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.status import document
 from ipsec_agent.reporter import Pass, Reporter
 from ipsec_agent.verbs.status import text
@@ -38,6 +40,7 @@ class Night:
         self.reporter = Reporter()
         self.log = log
         self.now = NOW
+        self.suspects: tuple[Suspect, ...] = ()
 
     def look(self, vm: Vm) -> str:
         """What the status says after a pass that sees this."""
@@ -58,7 +61,13 @@ class Night:
                 essential=EssentialAddresses(),
             )
         )
+        self.suspects = snapshot.suspects
         return text(json.loads(json.dumps(document(snapshot))))
+
+    def changes_shift(self) -> None:
+        """Another agent takes up what this one knew of peers."""
+        self.reporter = Reporter()
+        self.reporter.resume(resumed(self.suspects, self.now, self.now))
 
     def logged(self, code: str) -> Any:
         """The one line of the log about a problem."""
@@ -147,3 +156,62 @@ def test_config_broken_for_the_next_shift(night: Night, tmp_path: Path) -> None:
     line = night.logged("config-refused")
     assert line["log_level"] == "warning"
     assert cause in line["message"]
+
+
+ALONE = healthy_vm()
+REFUSAL = Said("IKE", 1, "received AUTHENTICATION_FAILED notify error", 7)
+YEAR = 365 * 86_400
+
+
+def refused(night: Night) -> str:
+    """What the status says after a peer has refused this VM."""
+    night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
+    night.reporter.heard(REFUSAL, night.now)
+    return night.look(ALONE)
+
+
+def succeeds(night: Night) -> str:
+    """What the status says after a handshake with that peer."""
+    made = "CHILD_SA ipsec-10.0.0.0/16{3} established with SPIs c1_i c2_o and TS a === b"
+    night.reporter.heard(Said("IKE", 1, made, 7), night.now)
+    return night.look(ALONE)
+
+
+def test_a_refusal_and_the_next_agent(night: Night) -> None:
+    """It says what the one before knew, and the log goes on from there."""
+    assert "peer-refuses-us" in refused(night)
+    night.changes_shift()
+
+    said = night.look(ALONE)
+
+    assert "  WARNING peer-refuses-us: charon says of 10.0.0.9: received AUTH" in said
+    assert night.reporter.suspects == (ip_address("10.0.0.9"),)
+    night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
+    assert ", healthy" in succeeds(night)
+
+
+def test_a_clock_that_is_set_back(night: Night) -> None:
+    """What failed by the wrong clock has still failed, and the next success is after it."""
+    night.now += YEAR
+    assert "peer-refuses-us" in refused(night)
+    night.now -= YEAR
+
+    assert "peer-refuses-us" in night.look(ALONE)
+    assert ", healthy" in succeeds(night)
+
+
+def test_a_clock_that_is_set_back_after_a_farewell(night: Night) -> None:
+    """A peer that had come back since does not look gone by it."""
+    night.now += YEAR
+    night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
+    night.reporter.heard(Said("IKE", 1, "received DELETE for IKE_SA x[7]", 7), night.now)
+    night.look(ALONE)
+    answer = "received packet: from 10.0.0.9[4500] to 10.0.0.5[4500] (80 bytes)"
+    night.reporter.heard(Said("NET", 1, answer), night.now)
+    assert "peer-refuses-us" in refused(night)
+    night.now -= YEAR
+
+    said = night.look(ALONE)
+
+    assert "peer-refuses-us" in said
+    assert "peer-gone" not in said

@@ -76,6 +76,9 @@ PATTERNS = (
     ),
 )
 
+HINTS = {code: hint for _, code, hint in PATTERNS}
+"""What to do, by the code."""
+
 BEGINNINGS = re.compile(
     r"^initiating IKE_SA .* to (\S+)$"
     r"|^(\S+) is initiating (?:an IKE_SA|IKE_SA .*\[\d+\])$"

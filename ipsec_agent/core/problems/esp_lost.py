@@ -2,6 +2,9 @@
 
 Who gets packets and sends none back may have nothing to answer. So it is sent some that every VM
 answers, by the same SAs; what comes back ends the suspicion, as any other packet does.
+
+A firewall of the peer's may drop both kinds without a word, but only behind the SA. So that peer,
+which sees packets come in and none go out, sends one of its own: it takes the way that is doubted.
 """
 
 import math
@@ -22,6 +25,10 @@ ENOUGH = 6
 EACH, LATER = 5.0, 60.0
 """Seconds between probes, and between further ones once that is enough."""
 
+IN_TURN = 25.0
+"""Seconds for which packets only came in until one is sent back: after the peer has begun to probe,
+whose answers would do, and before it has had enough."""
+
 PROBED_AT_ONCE = 64
 """Peers that are probed in one pass."""
 
@@ -30,12 +37,14 @@ class Trial(Struct, frozen=True):
     """A peer that is being probed. Times are seconds since the epoch.
 
     Attributes:
+        way: `out` where packets only go out to it, `in` where they only come in.
         first: when the first probe was due.
         last: when the latest was.
         sent: how many.
     """
 
     address: Address
+    way: str
     first: float
     last: float = -math.inf
     sent: int = 0
@@ -46,17 +55,18 @@ Memory = tuple[Trial, ...]
 
 
 def followed(peers: Iterable[Peer], memory: Memory, now: float) -> Memory:
-    """The next memory: of the peers to which packets only go out.
+    """The next memory: of the peers to or from which packets only go one way, and need a probe.
 
     Args:
         memory: of the pass before; () at first.
         now: seconds since the epoch.
     """
-    known = {trial.address: trial for trial in memory}
+    known = {(trial.address, trial.way): trial for trial in memory}
     found, room = [], PROBED_AT_ONCE
     for peer in peers:
-        if peer.one_way == "out":
-            trial = known.get(peer.address, Trial(peer.address, now))
+        way = peer.one_way
+        if way == "out" or (way == "in" and peer.inward.last - peer.inward.alone >= IN_TURN):
+            trial = known.get((peer.address, way), Trial(peer.address, way, now))
             if room and _is_due(trial, now):
                 room -= 1
                 trial = replace(trial, last=now, sent=trial.sent + 1)
@@ -67,7 +77,8 @@ def followed(peers: Iterable[Peer], memory: Memory, now: float) -> Memory:
 def _is_due(trial: Trial, now: float) -> bool:
     waited = now - trial.last
     # The clock may have been set back.
-    return waited < 0 or waited >= (EACH if trial.sent < ENOUGH else LATER)
+    soon = trial.way == "out" and trial.sent < ENOUGH
+    return waited < 0 or waited >= (EACH if soon else LATER)
 
 
 def to_probe(memory: Memory, now: float) -> tuple[Address, ...]:
@@ -77,7 +88,7 @@ def to_probe(memory: Memory, now: float) -> tuple[Address, ...]:
 
 def waits(memory: Memory) -> bool:
     """Whether a peer has not yet had enough probes: the next pass must not be late."""
-    return any(trial.sent <= ENOUGH for trial in memory)
+    return any(trial.way == "out" and trial.sent <= ENOUGH for trial in memory)
 
 
 def lost(memory: Memory, heard: Mapping[str, Hearing], now: float) -> frozenset[Address]:
@@ -85,7 +96,8 @@ def lost(memory: Memory, heard: Mapping[str, Hearing], now: float) -> frozenset[
     return frozenset(
         trial.address
         for trial in memory
-        if trial.sent - (trial.last == now) >= ENOUGH
+        if trial.way == "out"
+        and trial.sent - (trial.last == now) >= ENOUGH
         and heard.get(str(trial.address), Hearing()).answered > trial.first
     )
 

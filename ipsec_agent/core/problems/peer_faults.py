@@ -29,6 +29,9 @@ UNTRIED = 120.0
 FAREWELL = 2.0
 """Seconds for which packets of a peer that has said goodbye may still come."""
 
+OLDEST = 30 * 86_400.0
+"""Seconds after which what was not said again is no longer told of."""
+
 MOST = 4096
 """Peers that are remembered; of more, those that failed last."""
 
@@ -91,6 +94,7 @@ class Suspect(Struct, frozen=True):
         heard: what the log last told of it.
         seen: when it last answered neighbour discovery.
         unanswered: when it last did not answer, by either.
+        watched: since when this agent looks for it; 0 where that is since its first fault.
     """
 
     peer: str
@@ -98,13 +102,15 @@ class Suspect(Struct, frozen=True):
     heard: Hearing = Hearing()
     seen: float = 0.0
     unanswered: float = 0.0
+    watched: float = 0.0
 
     @property
     def gone(self) -> float:
         """Since when it is gone, 0 where it is not."""
         if self.heard.farewell and self.heard.answered <= self.heard.farewell + FAREWELL:
             return self.heard.farewell
-        there = max(self.heard.answered, self.seen, min(fault.first for fault in self.faults))
+        first = min(fault.first for fault in self.faults)
+        there = max(self.heard.answered, self.seen, self.watched, first)
         return there if self.unanswered - there >= GONE_AFTER else 0.0
 
     @property
@@ -178,7 +184,7 @@ def _with(faults: tuple[Fault, ...], line: LogLine) -> tuple[Fault, ...]:
 
 def _counts(fault: Fault, now: float) -> bool:
     """What a peer says while it starts is not kept for the next time that it starts."""
-    return fault.certain or now - fault.line.time < UNTRIED
+    return now - fault.line.time < (OLDEST if fault.certain else UNTRIED)
 
 
 def _asked(one: Suspect, neighbour: Neighbour | None, now: float) -> Suspect:

@@ -8,6 +8,7 @@ from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.problems.esp_lost import (
     EACH,
     ENOUGH,
+    IN_TURN,
     LATER,
     PROBED_AT_ONCE,
     Trial,
@@ -129,5 +130,73 @@ def test_probes_are_few(peers: int, steps: list[float], back: float) -> None:
 def test_the_next_probe_is_not_late() -> None:
     """A pass is due for it, until there were enough."""
     assert not waits(())
-    assert waits((Trial(PEER, NOW, NOW, ENOUGH),))
-    assert not waits((Trial(PEER, NOW, NOW, ENOUGH + 1),))
+    assert waits((Trial(PEER, "out", NOW, NOW, ENOUGH),))
+    assert not waits((Trial(PEER, "out", NOW, NOW, ENOUGH + 1),))
+    # One who is sent to and sends nothing has time.
+    assert not waits((Trial(PEER, "in", NOW, NOW, 1),))
+
+
+class Two:
+    """A job that sends to another VM, each with an agent; ESP may be lost either way.
+
+    Behind the other's SA a firewall drops what is not for its job, without a word.
+    """
+
+    def __init__(self, *, there: bool, back: bool, interval: int, late: int) -> None:
+        self._arrives = (there, back)
+        self._turns = ((0, interval), (late, interval))
+        self._memories = [Memory(), Memory()]
+        self._out, self._in = [0, 0], [0, 0]
+        self.probes = [0, 0]
+
+    def _send(self, who: int) -> None:
+        self._out[who] += 1
+        self._in[1 - who] += self._arrives[who]
+
+    def run(self, seconds: int) -> list[list[str]]:
+        """The codes that the sender showed, pass after pass."""
+        shown = []
+        for after in range(seconds):
+            self._send(0)
+            for who, (first, interval) in enumerate(self._turns):
+                probing = waits(self._memories[who].trials)
+                if (after - first) % (min(interval, int(EACH)) if probing else interval) == 0:
+                    codes = self._pass(who, after)
+                    shown += [] if who else [codes]
+        return shown
+
+    def _pass(self, who: int, after: int) -> list[str]:
+        states = (
+            SecurityAssociation(OWN, PEER, 7, 1, packets=self._out[who]),
+            SecurityAssociation(PEER, OWN, 8, 1, packets=self._in[who]),
+        )
+        vm = VM.but(time=NOW + after, states=states)
+        heard = {str(PEER): Hearing(answered=NOW + after)}
+        found = vm.assess(self._memories[who], heard=heard)
+        self._memories[who] = found.memory
+        for _ in to_probe(found.memory.trials, NOW + after):
+            self.probes[who] += 1
+            self._send(who)
+        return [problem.code for problem in found.problems]
+
+
+@given(interval=st.integers(1, 10), late=st.integers(0, 9))
+@settings(deadline=None, max_examples=10)
+def test_a_firewall_that_answers_no_probe(interval: int, late: int) -> None:
+    """The other VM sends a packet in its turn: ESP does come back, and nothing is wrong."""
+    two = Two(there=True, back=True, interval=interval, late=late)
+
+    assert "peer-esp-lost" not in {code for codes in two.run(240) for code in codes}
+    # One in half a minute costs nobody anything.
+    assert 2 < two.probes[1] <= 240 / IN_TURN
+
+
+@given(there=st.booleans(), interval=st.integers(1, 10), late=st.integers(0, 9))
+@settings(deadline=None, max_examples=10)
+def test_the_other_vm_hides_no_loss(there: bool, interval: int, late: int) -> None:
+    """Where ESP is lost on the way there, or back, the sender says so, and goes on to."""
+    two = Two(there=there, back=not there, interval=interval, late=late)
+
+    shown = two.run(150)
+
+    assert all("peer-esp-lost" in codes for codes in shown[-20:])
