@@ -425,6 +425,7 @@ def test_without_nftables(node: Node) -> None:
     assert said.startswith(
         "ipsec-agent: the program nft is not installed\n"
         "  hint: apt install nftables, or set agent.guard: none; no guard is loaded, so packets may"
+        " travel in clear: once nftables is installed, `ipsec-agent guard up --closed` lets pass"
     )
 
     configure(node, agent=node.agent_section(guard="none"))

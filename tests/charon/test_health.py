@@ -1,7 +1,9 @@
 """Health of a real agent: it is that of now, and a peer that speaks clear is named."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -13,7 +15,9 @@ import pytest
 from ipsec_agent.core.charon_log import Said, Sign, sign
 from ipsec_agent.host.charon import watch_charon
 from tests.certificates import make_ca, make_leaf, rsa_key
-from tests.charon.nodes import Node, network, until
+from tests.charon.impatient import SHOWN_AFTER
+from tests.charon.nodes import PYTHON, Node, network, until
+from tests.charon.shared_manifest import EXPECTED
 from tests.charon.shared_manifest import configure as give
 from tests.charon.wedge import wedge
 from tests.lab.deployment import A, B, configure
@@ -109,6 +113,60 @@ def test_a_refused_peer_is_listed(tmp_path: Path) -> None:
         # It has refused us, and since then it is silent: both are said.
         until(silent, "the silence is noticed", 100, every=2)
         assert "peer-refuses-us" in codes(ours)
+
+
+def test_a_refusal_outlives_agent_and_charon(tmp_path: Path) -> None:
+    """As after a crash of the VM: it is listed again, though nobody tries and the peer is off."""
+    stranger = make_ca("Strange CA", key=rsa_key(3072, 110))
+    with network(tmp_path, 2, "co") as (ours, theirs):
+        give(ours)
+        give(theirs, leaf=make_leaf(stranger, "stranger"), cas=[stranger])
+        ours.up()
+        theirs.up()
+        ours.send(B)
+        until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "the refusal is listed")
+        for node in (theirs, ours):
+            node.end_agent(signal.SIGKILL)
+            os.kill(node.charon_pid, signal.SIGKILL)
+        shutil.rmtree(ours.run_dir)
+
+        ours.start()
+
+        until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "it is listed again")
+        assert codes(ours)["peer-refuses-us"].startswith(f"charon says of {B}: received AUTH")
+        assert "AUTHENTICATION_FAILED" not in ours.charon_log.rpartition("loaded plugins")[2]
+
+
+IMPATIENT = (PYTHON, "-m", "tests.charon.impatient")
+
+
+def test_config_broken_for_the_next_shift(tmp_path: Path) -> None:
+    """Somebody edits the file and goes: status and log name the line, once it has stayed so."""
+    with network(tmp_path, 1, "cb") as (node,):
+        give(node, agent=node.agent_section(interval=1))
+        node.start(around=IMPATIENT)
+        node.settled()
+        good = node.config.read_text()
+        line = 1 + good[: good.index("10.9.0.0/24")].count("\n")
+        node.config.write_text(good.replace("10.9.0.0/24", "10.9.0.0/33"))
+        edited = time.monotonic()
+
+        said = until(lambda: codes(node).get("config-refused"), "it is told of")
+
+        assert time.monotonic() - edited >= SHOWN_AFTER
+        cause = f"the agent's next start would be refused: {node.config}:{line}: "
+        assert said.startswith(cause)
+        assert "'10.9.0.0/33'" in said
+        shown = node.ask("status")
+        assert shown.returncode == 1
+        assert f"  WARNING config-refused: {cause}" in shown.stdout
+        assert f"see `ipsec-agent check {node.config}`" in shown.stdout
+        (logged,) = [json.loads(one) for one in node.log.splitlines() if "config-refused" in one]
+        assert (logged["level"], logged["message"]) == ("warning", said)
+        assert node.policies() == EXPECTED
+
+        node.config.write_text(good)
+        until(lambda: "config-refused" not in codes(node), "it is corrected")
 
 
 def test_ike_only_and_a_farewell(tmp_path: Path) -> None:
