@@ -114,7 +114,6 @@ class Reporter:
     def resume(self, suspects: Suspects) -> None:
         """Take up, before the first pass, what an earlier agent knew of peers."""
         self._memory = replace(self._memory, suspects=suspects)
-        self._hearings = {one.peer: one.heard for one in suspects}
 
     def heard(self, said: Said, now: float) -> bool:
         """Keep a line of charon's log if it explains something; whether it does.

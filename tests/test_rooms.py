@@ -20,6 +20,7 @@ WITHIN_HOST = {
     "deaths": {"process", "systemd"},
     "peers": {"files"},
     "essential_addresses": {"names"},
+    "faults": {"files"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},
     "link_reading": {"link_events", "link_records", "rtnetlink"},
