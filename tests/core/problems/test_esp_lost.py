@@ -13,6 +13,7 @@ from ipsec_agent.core.problems.esp_lost import (
     PROBED_AT_ONCE,
     Trial,
     followed,
+    lost,
     to_probe,
     waits,
 )
@@ -134,6 +135,13 @@ def test_the_next_probe_is_not_late() -> None:
     assert not waits((Trial(PEER, "out", NOW, NOW, ENOUGH + 1),))
     # One who is sent to and sends nothing has time.
     assert not waits((Trial(PEER, "in", NOW, NOW, 1),))
+
+
+def test_a_probe_in_turn_asks_for_no_answer() -> None:
+    """Where the peer only sends, its silence is nothing."""
+    heard = {str(PEER): Hearing(answered=NOW)}
+    for way, gone in (("out", {PEER}), ("in", set())):
+        assert lost((Trial(PEER, way, NOW - 600, NOW - 9, 9 * ENOUGH),), heard, NOW) == gone
 
 
 class Two:
