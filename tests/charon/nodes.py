@@ -203,7 +203,7 @@ class Node:
         """The status once all is as it should be, as far as this kernel can be."""
         found: dict[str, Any] = until(
             lambda: shown if as_good_as_can_be(shown := self.status()) else None,
-            f"{self.name} healthy: {self.status()}",
+            lambda: f"{self.name} healthy: {self.status()}, and its log: {self.log[-1500:]}",
         )
         return found
 

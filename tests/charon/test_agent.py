@@ -328,7 +328,7 @@ def test_uninstalled_by_hand(node: Node) -> None:
     )
     assert done.returncode == 0, done.stderr
 
-    until(lambda: node.policies() == EXPECTED, f"the trap is back: {node.log[-1500:]}", 5)
+    until(lambda: node.policies() == EXPECTED, lambda: f"the trap is back: {node.log[-1500:]}", 5)
     assert "step failed" not in node.log
 
 
@@ -433,7 +433,7 @@ def test_without_nftables(node: Node) -> None:
 
     status = until(
         lambda: node.status() if node.status().get("state") == "degraded" else {},
-        f"it runs: {node.log[-1500:]}",
+        lambda: f"it runs: {node.log[-1500:]}",
     )
     assert status["policies"]["missing"] == []
     assert status["guard"]["state"] == "none"
@@ -461,7 +461,10 @@ def test_a_config_that_locks_out(node: Node) -> None:
     assert node.end_agent() == 0
 
     node.start("--force")
-    until(lambda: "10.9.0.1/32 0.0.0.0/0 out" in node.policies(), f"forced: {node.log[-1500:]}")
+    until(
+        lambda: "10.9.0.1/32 0.0.0.0/0 out" in node.policies(),
+        lambda: f"forced: {node.log[-1500:]}",
+    )
 
 
 def test_without_root(node: Node) -> None:
