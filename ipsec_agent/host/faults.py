@@ -100,10 +100,11 @@ def _suspect(document: dict[str, Any]) -> Suspect:
     faults = tuple(_fault(peer, *one) for one in document["faults"])
     if not faults or "%" in peer:
         raise ValueError(peer)
+    answered, farewell, succeeded = map(_time, document["heard"])
     return Suspect(
         peer,
         faults,
-        Hearing(*map(_time, document["heard"])),
+        Hearing(answered, farewell, succeeded),
         *(_time(document[name]) for name in ("seen", "unanswered", "watched")),
     )
 

@@ -1,6 +1,7 @@
 """The file of faults with peers."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +195,32 @@ def test_a_damaged_entry_costs_no_other(
     assert "10.0.0.10" in taken_up(path)
 
 
-@pytest.mark.parametrize("peer", ["", "10.0.0.300", "fe80::1%eth0", None])
-def test_what_is_no_peer(tmp_path: Path, peer: object) -> None:
-    """It is left out."""
-    path = tmp_path / "faults.json"
-    path.write_text(json.dumps({**DOCUMENT, "peers": [{**DOCUMENT["peers"][0], "peer": peer}]}))
+CODE = "peer-refuses-us"
 
-    assert taken_up(path) == []
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"peer": peer} for peer in ("", "10.0.0.300", "fe80::1%eth0", None)),
+        *({"seen": time} for time in (-1, math.nan, math.inf, 1e300, "1", None)),
+        *({"heard": times} for times in ([], [1, 2], [1, 2, 3, 4], [1, 2, -3])),
+        *(
+            {"faults": faults}
+            for faults in ([], [["kernel-refuses", "x", 1, 1]], [[CODE, 5, 1, 1]])
+        ),
+        *(
+            {"faults": [[CODE, *rest]]}
+            for rest in (["\ud800", 1, 1], ["x", -1, 1], ["x", 1, 1e300])
+        ),
+    ],
+)
+def test_what_is_none_of_ours(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """An entry that could not be shown, or not be counted with, is left out."""
+    path = tmp_path / "faults.json"
+    first, second = DOCUMENT["peers"]
+    path.write_text(json.dumps({**DOCUMENT, "peers": [{**first, **odd}, second]}))
+
+    assert taken_up(path) == ["10.0.0.10"]
 
 
 def test_the_file_may_be_missing(tmp_path: Path) -> None:
