@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from ipsec_agent.core.flow_rules import REMOVAL
 from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, run, send_below
+
+# How long an example takes tells of the machine and of what runs beside.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 PLANTED = ipv4(A4, B4, 99, b"planted by the judge")
 

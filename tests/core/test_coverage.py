@@ -54,7 +54,7 @@ def wanted(them: list[tuple[tuple[Network, Network], Action]]) -> Desired:
 wishes = st.lists(st.tuples(pairs, actions), max_size=8)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(wishes, addresses, addresses)
 def test_narrowest(
     them: list[tuple[tuple[Network, Network], Action]], own: Address, peer: Address
@@ -74,7 +74,7 @@ def test_narrowest(
         assert ends[1].prefixlen == max(far.prefixlen for _, far in holding)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(wishes, some, some, addresses)
 def test_covers(
     them: list[tuple[tuple[Network, Network], Action]],
@@ -94,7 +94,7 @@ def test_covers(
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(wishes, pairs, st.sampled_from(Direction))
 def test_takes_trapped(
     them: list[tuple[tuple[Network, Network], Action]],

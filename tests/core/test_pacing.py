@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsec_agent.core.model import Address
@@ -90,7 +90,6 @@ def rounds(peers: set[Address], dead: set[Address]) -> dict[Pair, float]:
     return begun
 
 
-@settings(deadline=None)
 @given(st.data(), PEERS)
 def test_nobody_waits_for_ever(data: st.DataObject, peers: set[Address]) -> None:
     """Each pair begins in a bounded time although the other end never does and some are dead."""

@@ -102,7 +102,7 @@ async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Pol
     return tuple(machine.kernel.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(wishes, wishes, st.integers(0, 12), st.integers(0, 2))
 def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int) -> None:
     """A flow that must be encrypted before and after is protected wherever the plan is cut.
@@ -171,7 +171,7 @@ def guarded(made: object) -> Desired:
     return replace(desired(made, HERE), guard=wanted)  # type: ignore[arg-type]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     wishes,
     wishes,
@@ -344,7 +344,7 @@ def test_what_could_not_be_read() -> None:
         assert plan(Drift(wish, Observed(unreadable=((name, error),)))) == (load, save)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(wishes, wishes)
 def test_converges(before: object, after: object) -> None:
     """From any state one plan leads to the wish, and then nothing is left to do."""
