@@ -5,6 +5,7 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from ipsec_agent.admission import refuse_lockout, refuse_unlisted
 from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
+from ipsec_agent.core.config import Config
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
+from ipsec_agent.core.outdated import no_worse
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, KernelError, StartError
@@ -222,9 +225,13 @@ class Agent:
             self._tell_of_config()
 
     async def _reread(self) -> tuple[str, ...]:
-        loaded = _warned(load(self._path, hint=UNCHANGED))
-        config = loaded.config
-        before = self._loop.config.agent
+        in_force, now = self._loop.config, datetime.now(UTC)
+
+        def worsens_nothing(new: Config) -> bool:
+            return no_worse(new.certificates, in_force.certificates, now)
+
+        loaded = _warned(load(self._path, hint=UNCHANGED, outdated=worsens_nothing))
+        config, before = loaded.config, in_force.agent
         if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
             raise ConfigError(
                 "agent.run_dir and agent.vici_socket cannot change while the agent runs",

@@ -43,6 +43,7 @@ from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
 from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
 from ipsec_agent.host.deaths import Deaths
 from ipsec_agent.host.ike_ports import IkePortsReader
+from ipsec_agent.host.listed_certificates import ListedCertificates
 from ipsec_agent.host.loaded import LoadedRecord
 from ipsec_agent.host.peers import PeerMemory
 from ipsec_agent.host.process import (
@@ -96,6 +97,7 @@ class CharonPart:
         self._loaded = LoadedRecord(self._run_dir / "loaded.json")
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
+        self._listed = ListedCertificates()
         self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
         self._asked = 0.0
         self._silence = Silence()
@@ -214,6 +216,7 @@ class CharonPart:
                 for item in await client.connections()
                 if item.name not in renewing
             )
+            sas = await client.sas()
             return Charon(
                 process=process,
                 version=await self._version(process, client),
@@ -221,8 +224,9 @@ class CharonPart:
                 authorities=await client.authorities(),
                 keys=await client.keys(),
                 credentials=remembered.get(CREDENTIALS, ""),
-                sas=await client.sas(),
+                sas=sas,
                 renewing=renewing,
+                certificates=await self._listed.get(process, client, sas),
             )
 
     async def _version(self, process: CharonProcess, client: CharonClient) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from ipsec_agent.core.config import Baseline, Config
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError
+from ipsec_agent.host.clock import clock_doubt
 from ipsec_agent.host.files import config_warnings, read_config
 
 UNCHANGED = "nothing was changed"
@@ -32,12 +33,23 @@ class Loaded(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+def refused(_config: Config) -> bool:
+    """No config is taken that has a certificate which does not hold now."""
+    return False
+
+
+def accepted(_config: Config) -> bool:
+    """One is taken all the same: the guard and the policies that protect need no certificate."""
+    return True
+
+
 def load_config(
     path: Path,
     *,
     warn: Callable[[str], None] = lambda _: None,
     hint: str = "",
     baseline: Baseline = Baseline.DEFAULT,
+    outdated: Callable[[Config], bool] = refused,
 ) -> Config:
     """Read and check the config, as `load` does.
 
@@ -45,8 +57,9 @@ def load_config(
         warn: is given each complaint about a config that is good enough.
         hint: as for `load`.
         baseline: likewise.
+        outdated: likewise.
     """
-    loaded = load(path, hint=hint, baseline=baseline)
+    loaded = load(path, hint=hint, baseline=baseline, outdated=outdated)
     for complaint in loaded.warnings:
         warn(complaint)
     return loaded.config
@@ -58,6 +71,7 @@ def load(
     hint: str = "",
     baseline: Baseline = Baseline.DEFAULT,
     known: Loaded | None = None,
+    outdated: Callable[[Config], bool] = refused,
 ) -> Loaded:
     """Read and check the config.
 
@@ -65,21 +79,29 @@ def load(
         hint: what to say beside the complaints about one that is refused.
         baseline: whose rules it is judged by, too.
         known: a config that is still good; returned where the file has the same text.
+        outdated: whether one with a certificate that does not hold now is taken, with a warning.
 
     Raises:
         ConfigError: it cannot be read, or is refused; with every complaint.
     """
-    text = read_config(path)
+    text, now = read_config(path), datetime.now(UTC)
     digest = hashlib.sha256(text.encode()).hexdigest()
     if known is not None and known.digest == digest:
         return known
     from ipsec_agent.core.manifest.parser import parse  # noqa: PLC0415 - see above
 
-    parsed = parse(text, file=str(path), now=datetime.now(UTC), baseline=baseline)
-    complaints = [str(complaint) for complaint in (*parsed.complaints, *config_warnings(path))]
-    if parsed.config is None:
-        errors = sum(complaint.severity == "error" for complaint in parsed.complaints)
+    parsed = parse(text, file=str(path), now=now, baseline=baseline)
+    config, complaints = parsed.config, parsed.complaints
+    if parsed.outdated is not None:
+        doubt = clock_doubt(parsed.outdated, now.timestamp())
+        if outdated(parsed.outdated):
+            config, complaints = parsed.outdated, tuple(one.overlooked for one in complaints)
+        elif doubt:
+            hint = "; ".join(filter(None, (f"{doubt}: set the clock, if it is wrong", hint)))
+    said = tuple(str(complaint) for complaint in (*complaints, *config_warnings(path)))
+    if config is None:
+        errors = sum(complaint.severity == "error" for complaint in complaints)
         raise ConfigError(
-            f"{path} is refused: {several(errors, 'error')}", complaints=complaints, hint=hint
+            f"{path} is refused: {several(errors, 'error')}", complaints=said, hint=hint
         )
-    return Loaded(parsed.config, digest, tuple(complaints))
+    return Loaded(config, digest, said)

@@ -1,16 +1,15 @@
 """The config's file while an agent runs: compared with the config in force, and judged again."""
 
-import math
 import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.config_file import Loaded, accepted, load
 from ipsec_agent.errors import AgentError, ConfigError
 
 AGAIN = 60.0
-"""Seconds after which what is refused is judged again: one that is not yet valid becomes so."""
+"""Seconds after which what is refused is judged again: whose file it is may have changed, too."""
 
 UNSETTLED = 1.0
 """Seconds after a change in which another one may leave the same times: the kernel's clock for them
@@ -23,8 +22,7 @@ class ConfigWatch:
     """A config's file, of which it is asked from time to time what became of it.
 
     An unchanged file costs one stat(2). It is read again where that differs, where it had changed
-    just before it was read, where a certificate has ended since, and each minute where it is
-    refused.
+    just before it was read, and each minute where it is refused.
 
     Args:
         path: of the file. What is no file, such as a pipe, is not looked at.
@@ -39,14 +37,13 @@ class ConfigWatch:
         self._clock = clock
         self._signature: Signature | None = None
         self._judged = 0.0
-        self._judged_ends = math.inf
         self.changed = False
         self.refused = ""
         self.adopt(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
         """Take what was read from the file just now as what is in force."""
-        self._in_force, self._ends = loaded, _end(loaded, self._clock())
+        self._in_force = loaded
         # The file may be another one by now.
         self._signature = None
         self.changed, self.refused = False, ""
@@ -66,26 +63,15 @@ class ConfigWatch:
         return (self.changed, self.refused) != known
 
     def _due(self, now: float) -> bool:
-        if self.refused:
-            return now - self._judged >= AGAIN
-        return now >= self._judged_ends > self._judged
+        return bool(self.refused) and now - self._judged >= AGAIN
 
     def _judge(self) -> None:
-        # Until a certificate of it ends nothing else can be said of the text in force.
-        known = self._in_force if self._judged < self._ends else None
         try:
-            loaded = load(self._path, known=known)
+            loaded = load(self._path, known=self._in_force, outdated=accepted)
         except ConfigError as error:
             self.changed, self.refused = False, first_complaint(error)
             return
         self.changed, self.refused = loaded.digest != self._in_force.digest, ""
-        self._judged_ends = _end(loaded, self._judged)
-
-
-def _end(loaded: Loaded, after: float) -> float:
-    """When the first of its certificates ends that lasts longer than that."""
-    ends = (facts.not_after.timestamp() for facts in loaded.config.certificates)
-    return min((end for end in ends if end > after), default=math.inf)
 
 
 IRREGULAR: Signature = (-1,)

@@ -13,9 +13,10 @@ from ipsec_agent.core.charon_log import Said, doubts_kernel
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.model import Address, DesiredGuard
 from ipsec_agent.core.observed import Inherited, NetworkFacts, Observed
-from ipsec_agent.core.steps import KernelStep, Step
+from ipsec_agent.core.steps import KernelStep, SaveTime, Step
 from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.charon_start import locate_program
+from ipsec_agent.host.clock import ClockReader
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft, locate_nft
 from ipsec_agent.host.peers import probe
@@ -27,15 +28,17 @@ from ipsec_agent.observe import observe
 class Machine:
     """charon and the kernel."""
 
-    def __init__(self, charon: CharonPart, kernel: KernelPart) -> None:
+    def __init__(self, charon: CharonPart, kernel: KernelPart, clock: ClockReader) -> None:
         self._charon = charon
         self._kernel = kernel
+        self._clock = clock
         self._restored = 0
 
     def adopt(self, config: Config) -> None:
         """Take another config; what runs gets to know of it by the steps of a plan."""
         self._charon.adopt(config)
         self._kernel.adopt(config)
+        self._clock.adopt(config)
 
     def suspect(self, peers: tuple[Address, ...]) -> None:
         """Have each look tell whether these peers are still there."""
@@ -62,6 +65,7 @@ class Machine:
             (
                 (*self._charon.readings(), *self._kernel.ipsec()),
                 *self._kernel.readings(),
+                (("clock", self._clock.read),),
             )
         )
         if restored != self._restored:
@@ -84,7 +88,9 @@ class Machine:
         Raises:
             AgentError: it could not be performed.
         """
-        if isinstance(step, KernelStep):
+        if isinstance(step, SaveTime):
+            self._clock.save(step.time)
+        elif isinstance(step, KernelStep):
             await self._kernel.perform(step)
         else:
             await self._charon.perform(step)
@@ -157,6 +163,6 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
                 locate_nft()
                 await kernel.guard()
             await charon.answer()
-            yield Machine(charon, kernel)
+            yield Machine(charon, kernel, ClockReader(config))
         finally:
             await charon.forget()

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from ipsec_agent.core.clock import ClockFacts
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.desired import policies
@@ -54,6 +55,7 @@ from ipsec_agent.core.steps import (
     RemoveGuard,
     Renew,
     SaveGuard,
+    SaveTime,
     SetMtu,
     StartCharon,
     Step,
@@ -106,6 +108,8 @@ class FakeMachine:
         self.ability = EspAbility()
         self.kernel_sas: tuple[SecurityAssociation, ...] = ()
         self.peers: tuple[RememberedPeer, ...] = ()
+        self.clock: ClockFacts | None = None
+        self.clock_off = 0.0
         self.poked: list[Address] = []
         self.responsive = True
         self.missed = 0
@@ -134,7 +138,8 @@ class FakeMachine:
             deaths=self.deaths,
             remembered=self.peers,
             esp=self.ability,
-            time=time.time(),
+            clock=self.clock,
+            time=time.time() + self.clock_off,
         )
 
     async def before_answer(self) -> None:
@@ -177,7 +182,11 @@ class FakeMachine:
         return True
 
     async def perform(self, step: Step) -> None:
-        if isinstance(step, KernelStep):
+        if isinstance(step, SaveTime):
+            self._call("save time")
+            assert self.clock is not None
+            self.clock = replace(self.clock, saved=step.time, ours=True)
+        elif isinstance(step, KernelStep):
             self._change_kernel(step)
         else:
             self._change_charon(step)

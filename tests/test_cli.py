@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ipsec_agent.cli import GUARD_ACTIONS, VERBS, main, parser
+from ipsec_agent.host import clock
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 from tests.certificates import make_ca, make_leaf
@@ -41,6 +45,57 @@ def test_check_bad(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{good}:" in said
     assert "'10.0.1.1/99' is not a subnet" in said
     assert "is refused: 1 error" in said
+
+
+def expired(path: Path) -> None:
+    """Replace a manifest by one whose certificate has expired."""
+    ca = make_ca()
+    old = make_leaf(ca, days=5, not_before=datetime.now(UTC) - timedelta(days=10))
+    agent = {"address": "10.0.1.7", "state_dir": str(path.parent)}
+    path.write_text(manifest(["10.0.1.0/24"], leaf=old, cas=[ca], agent=agent))
+
+
+def test_check_soon(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A certificate that ends soon: still 0, and a warning with its line on standard error."""
+    ca = make_ca()
+    good.write_text(manifest(leaf=make_leaf(ca, days=6), cas=[ca]))
+
+    assert main(["check", str(good)]) == 0
+
+    said = capsys.readouterr()
+    assert "is valid" in said.out
+    assert ": warning: addons[0].properties.ipsec.instance_certificate: CN=VM ends on " in said.err
+    assert "in 4 days; renew it" in said.err
+
+
+def test_expired(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` refuses what has expired; `plan` needs no certificate, and tells what it always does.
+
+    The clock is not blamed without a reason.
+    """
+    expired(good)
+
+    assert main(["check", str(good)]) == 1
+    said = capsys.readouterr().err
+    assert "the certificate CN=VM expired on" in said
+    assert "clock" not in said
+    assert main(["plan", str(good), "--to", "10.0.1.9"]) == 0
+
+
+def test_expired_by_a_wrong_clock(
+    good: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the RTC says another day, the reader is not sent to the CA."""
+    expired(good)
+    rtc = good.with_name("rtc")
+    rtc.write_text(f"{time.time() - 8 * 86_400:.0f}\n")
+    monkeypatch.setattr(clock, "RTC", rtc)
+    monkeypatch.setattr(clock, "_written", lambda _path: None)
+
+    assert main(["check", str(good)]) == 1
+    assert re.search(
+        r"hint: the clock says .*, the RTC says .*: set the clock", capsys.readouterr().err
+    )
 
 
 def test_check_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

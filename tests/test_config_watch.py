@@ -4,11 +4,12 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ipsec_agent import config_watch
-from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.config_file import Loaded, accepted, load
 from ipsec_agent.config_watch import AGAIN, ConfigWatch, first_complaint
 from ipsec_agent.errors import ConfigError, StartError
 from tests.certificates import make_ca, make_leaf
@@ -102,9 +103,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read since."""
     found: list[Path] = []
 
-    def counted(file: Path, known: Loaded | None) -> Loaded:
+    def counted(file: Path, **more: Any) -> Loaded:
         found.append(file)
-        return load(file, known=known)
+        return load(file, **more)
 
     monkeypatch.setattr(config_watch, "load", counted)
     return found
@@ -136,31 +137,33 @@ def test_read_while_it_changes(path: Path, read: list[Path]) -> None:
     assert len(read) == 2
 
 
-def test_expired_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has touched the file, and the next start would be refused."""
+def test_refused_is_judged_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is judged each minute, though nobody touches the file."""
     clock = Clock()
     watch = ConfigWatch(path, load(path), clock=clock)
-    watch.look()
-    ends = load(path).config.certificates[0].not_after
 
-    def later(file: Path, known: Loaded | None) -> Loaded:
-        assert known is None, "what was good need not be good any more"
+    def refusing(file: Path, **_more: object) -> Loaded:
         judged.append(clock.now)
-        raise ConfigError("refused", complaints=[f"{file}:7: it ended at {ends}"])
+        raise ConfigError("refused", complaints=[f"{file}:7: no"])
 
     judged: list[float] = []
-    clock.now = (ends - timedelta(seconds=1)).timestamp()
-    assert not watch.look()
-    monkeypatch.setattr(config_watch, "load", later)
-    clock.now = ends.timestamp()
-
+    monkeypatch.setattr(config_watch, "load", refusing)
     assert watch.look()
-    assert watch.refused == f"{path}:7: it ended at {ends}"
+    assert watch.refused == f"{path}:7: no"
     clock.now += AGAIN - 1
     assert not watch.look()
     clock.now += 1
     watch.look()
     assert len(judged) == 2
+
+
+def test_expired_is_not_refused(path: Path) -> None:
+    """The next start takes an expired certificate, so nothing is said of the file."""
+    old = make_leaf(CA, days=5, not_before=datetime.now(UTC) - timedelta(days=10))
+    write(path, manifest(["10.9.0.0/24"], leaf=old, cas=[CA], form="rendered"))
+    watch = ConfigWatch(path, load(path, outdated=accepted))
+
+    assert (watch.look(), watch.changed, watch.refused) == (False, False, "")
 
 
 def test_a_pipe_is_left_alone(tmp_path: Path, path: Path) -> None:

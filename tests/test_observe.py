@@ -13,9 +13,11 @@ from ipsec_agent.core.model import Desired, DesiredGuard, Direction, PolicySelec
 from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, Policy, SecurityAssociation
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.clock import ClockReader
 from ipsec_agent.kernel_part import KernelPart
 from ipsec_agent.machine import Machine
 from ipsec_agent.observe import Reading
+from tests.configs import config
 from tests.fakes import PROCESS, network
 
 OWN, PEER = ip_address("10.0.0.5"), ip_address("10.0.0.9")
@@ -86,7 +88,8 @@ class Negotiating:
 
 def machine(kernel: Kernel) -> Machine:
     """A machine with this kernel."""
-    return Machine(cast("CharonPart", Negotiating(kernel)), cast("KernelPart", kernel))
+    charon = cast("CharonPart", Negotiating(kernel))
+    return Machine(charon, cast("KernelPart", kernel), ClockReader(config()))
 
 
 async def test_a_slow_negotiation_is_not_lost() -> None:

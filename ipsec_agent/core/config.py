@@ -77,6 +77,17 @@ class CertificateFacts(Struct, frozen=True):
     not_after: datetime
 
 
+class ListedCertificate(Struct, frozen=True):
+    """A certificate that charon lists: its own, a CA's, or one that a peer has shown.
+
+    Attributes:
+        name: the values of its subject, in their order.
+    """
+
+    name: tuple[str, ...]
+    facts: CertificateFacts
+
+
 class ExpiryPeriods(Struct, frozen=True):
     """Days before the end of a certificate at which the complaint grows louder."""
 

@@ -5,13 +5,12 @@ which, and how long one must last, is in problems/damping.py.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from msgspec import Struct, field
 
 from ipsec_agent.core import traffic
-from ipsec_agent.core.config import CertificateFacts, Config
+from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
@@ -26,6 +25,7 @@ from ipsec_agent.core.problems import (
 )
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.esp import esp_problems
+from ipsec_agent.core.problems.expiry import expiry_problems
 from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
 from ipsec_agent.core.problems.ike_ports import ike_port_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
@@ -34,7 +34,6 @@ from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.problems.switches import switch_problems
 from ipsec_agent.core.promise import Promise
-from ipsec_agent.core.words import several
 
 __all__ = [
     "Assessment",
@@ -43,7 +42,6 @@ __all__ = [
     "Problem",
     "Severity",
     "assess",
-    "days_left",
     "healthy",
     "judge",
 ]
@@ -162,48 +160,10 @@ def judge(
         *link_problems(Promise.of(config), placement, observed.network),
         *switch_problems(placement, desired, observed),
         *mtu_problems(config, placement, desired, observed),
-        *_certificates(config, observed.time),
+        *expiry_problems(config, observed),
         *_optional(config),
         *lockout_problems(lockouts, observed.charon),
     )
-
-
-def _certificates(config: Config, now: float) -> tuple[Problem, ...]:
-    found = []
-    for facts in config.certificates:
-        left = days_left(facts, now)
-        severity = _loudness(config, left)
-        if severity is None:
-            continue
-        expired = left < 0
-        found.append(
-            Problem(
-                "certificate-expired" if expired else "certificate-expires",
-                severity,
-                f"the {facts.role} certificate {facts.subject} "
-                + ("has expired" if expired else f"expires in {several(round(left), 'day')}"),
-                "rotate it: new handshakes fail once it has expired, established SAs continue",
-                f"{facts.role} {facts.serial}",
-            )
-        )
-    return tuple(found)
-
-
-def days_left(facts: CertificateFacts, now: float) -> float:
-    """Days until a certificate ends, negative once it has."""
-    return (facts.not_after - datetime.fromtimestamp(now, UTC)).total_seconds() / 86400
-
-
-def _loudness(config: Config, left: float) -> Severity | None:
-    for limit, severity in (
-        (config.expiry.critical, Severity.CRITICAL),
-        (config.expiry.error, Severity.ERROR),
-        (config.expiry.warn, Severity.WARNING),
-        (config.expiry.info, Severity.INFO),
-    ):
-        if left <= limit:
-            return severity
-    return None
 
 
 def _optional(config: Config) -> tuple[Problem, ...]:

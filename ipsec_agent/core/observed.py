@@ -7,6 +7,8 @@ import enum
 
 from msgspec import Struct, field
 
+from ipsec_agent.core.clock import ClockFacts
+from ipsec_agent.core.config import ListedCertificate
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
@@ -74,7 +76,8 @@ class ChildSa(Struct, frozen=True):
 
 
 class IkeSa(Struct, frozen=True):
-    """An IKE_SA. `age` is seconds since it was established, 0 while it is not."""
+    """An IKE_SA. `age` is seconds since it was established, 0 while it is not; `remote_id` is who
+    the peer says that it is, such as `CN=vm`."""
 
     unique_id: int
     name: str
@@ -84,6 +87,7 @@ class IkeSa(Struct, frozen=True):
     initiator: bool
     age: int
     children: tuple[ChildSa, ...] = ()
+    remote_id: str = ""
 
 
 class Charon(Struct, frozen=True):
@@ -97,6 +101,7 @@ class Charon(Struct, frozen=True):
         silent: seconds for which it has let deadlines pass.
         renewing: connections of renewals that the agent is about to begin; `connections` has none
             of them.
+        certificates: those that it lists, as of 10 s before at the most.
     """
 
     process: CharonProcess
@@ -112,6 +117,7 @@ class Charon(Struct, frozen=True):
     credentials: str = ""
     sas: tuple[IkeSa, ...] = ()
     renewing: frozenset[str] = frozenset()
+    certificates: tuple[ListedCertificate, ...] = ()
 
 
 class SwitchKind(enum.StrEnum):
@@ -368,6 +374,7 @@ class Observed(Struct, frozen=True):
         neighbours: of the peers that were asked for, those that the kernel knows.
         esp: whether the kernel can do the ESP that is wanted.
         unreadable: what could not be read, by the name of its attribute, and why; it is empty then.
+        clock: what tells the time beside this VM's clock, None where nothing was asked.
         time: when the pass began.
     """
 
@@ -386,5 +393,6 @@ class Observed(Struct, frozen=True):
     remembered: tuple[RememberedPeer, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     esp: EspAbility = field(default_factory=EspAbility)
+    clock: ClockFacts | None = None
     unreadable: tuple[tuple[str, AgentError], ...] = ()
     time: float = 0.0

@@ -32,6 +32,7 @@ from ipsec_agent.core.steps import (
     RemoveGuard,
     Renew,
     SaveGuard,
+    SaveTime,
     SetMtu,
     StartCharon,
     Step,
@@ -113,6 +114,7 @@ KINDS: dict[type[Step], Kind] = {
     TerminateChild: Kind.END,
     Poke: Kind.POKE,
     RememberPeers: Kind.OTHER,
+    SaveTime: Kind.OTHER,
     UnloadKey: Kind.WITHDRAW,
     UnloadAuthority: Kind.WITHDRAW,
 }

@@ -7,6 +7,7 @@ credentials go at the end. The plan is empty when nothing is to do.
 
 from msgspec.structs import replace
 
+from ipsec_agent.core.clock import worth_saving
 from ipsec_agent.core.coverage import traps
 from ipsec_agent.core.derived import derived
 from ipsec_agent.core.drift import Drift
@@ -33,6 +34,7 @@ from ipsec_agent.core.steps import (
     RememberPeers,
     RemoveGuard,
     SaveGuard,
+    SaveTime,
     SetMtu,
     StartCharon,
     Step,
@@ -66,6 +68,7 @@ def plan(drift: Drift) -> tuple[Step, ...]:
         *(_guard(desired, observed) if guard else ()),
         *(_flows(desired, observed) if not unread & {"guard", "network"} else ()),
         *_mtus(desired, observed),
+        *((SaveTime(observed.time),) if worth_saving(observed.time, observed.clock) else ()),
         *(_charon(drift) if charon else ()),
         *(_no_guard(desired, observed) if "guard" not in unread else ()),
     )

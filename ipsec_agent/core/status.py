@@ -8,12 +8,13 @@ from msgspec import Struct
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.health import days_left
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import Charon, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
+from ipsec_agent.core.peer_certificates import shown_by_peers
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.expiry import days_left
 from ipsec_agent.core.problems.guard import GuardState, guard_state
 from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
@@ -111,7 +112,10 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
                 "not_after": facts.not_after.isoformat(),
                 "days_left": round(days_left(facts, observed.time), 1),
             }
-            for facts in snapshot.config.certificates
+            for facts in (
+                *snapshot.config.certificates,
+                *shown_by_peers(observed.charon, snapshot.config),
+            )
         ],
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),

@@ -206,6 +206,15 @@ class RememberPeers(Struct, frozen=True):
         return f"remember {several(len(self.peers), 'peer')}"
 
 
+class SaveTime(Struct, frozen=True):
+    """Write down the time, for a start at which the clock is wrong."""
+
+    time: float
+
+    def __str__(self) -> str:
+        return "save the time"
+
+
 class SetMtu(Struct, frozen=True):
     """Give a link the MTU that IPsec needs."""
 
@@ -266,4 +275,4 @@ ViciStep = (
 CharonStep = StartCharon | ContinueCharon | KillCharon | Renew | Poke | RememberPeers | ViciStep
 """What charon does, or what is done to it; nearly none of it is possible while charon hangs."""
 
-Step = KernelStep | CharonStep
+Step = KernelStep | CharonStep | SaveTime

@@ -80,6 +80,13 @@ class CharonClient:
         with _understood("list-sas"):
             return tuple(_ike_sa(name, body) for entry in found for name, body in entry.items())
 
+    async def certificates(self) -> tuple[bytes, ...]:
+        """DER of the X.509 certificates that charon has, also of those that it keeps of peers."""
+        found = await self._vici.stream("list-certs", "list-cert", {"type": "X509", "flag": "ANY"})
+        return tuple(
+            data for entry in found for data in (entry.get("data"),) if isinstance(data, bytes)
+        )
+
     async def load_connection(self, connection: Connection) -> None:
         """Load or replace a connection. Success says nothing of its policies: read the kernel."""
         await self._vici.request("load-conn", connection_message(connection))
@@ -218,6 +225,7 @@ def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
         initiator=body.get("initiator") == b"yes",
         age=_number(body, "established"),
         children=tuple(_child_sa(child) for child in body.get("child-sas", {}).values()),
+        remote_id=_text(body.get("remote-id", b"")),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ipsec_agent.config_file import load_config
+from ipsec_agent.config_file import accepted, load_config
 from ipsec_agent.core.closed_table import closed_table
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
@@ -41,7 +41,7 @@ def _up(arguments: argparse.Namespace) -> int:
     """Load the guard, now and at each boot; nothing is touched where that is refused."""
     if arguments.closed:
         return _close(arguments)
-    config = load_config(Path(arguments.config))
+    config = load_config(Path(arguments.config), outdated=accepted)
     if config.agent.guard is GuardMode.NONE:
         raise StartError(
             f"{arguments.config} says agent.guard: none",
@@ -177,7 +177,7 @@ def _told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 def _config(path: str) -> tuple[Config | None, ConfigError | None]:
     try:
-        return load_config(Path(path)), None
+        return load_config(Path(path), outdated=accepted), None
     except ConfigError as error:
         return None, error
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from ipsec_agent.config_file import load_config
+from ipsec_agent.config_file import accepted, load_config
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import guard_of
@@ -22,7 +22,7 @@ SCHEMA = 1
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    config = load_config(Path(arguments.file))
+    config = load_config(Path(arguments.file), outdated=accepted)
     address = _address(arguments.address, "--address") or config.agent.address
     if address is None:
         raise AgentError(

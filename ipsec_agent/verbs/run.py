@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from ipsec_agent.config_file import UNCHANGED, load
+from ipsec_agent.config_file import UNCHANGED, accepted, load
 from ipsec_agent.host.child import Child
 from ipsec_agent.host.inspection import forbid_inspection
 from ipsec_agent.host.own_process import allow_files, read_by_journal
@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> int:
     allow_files()
     forbid_inspection()
     path = Path(arguments.config)
-    config = Child(partial(load, path, hint=UNCHANGED))
+    config = Child(partial(load, path, hint=UNCHANGED, outdated=accepted))
     # Meanwhile: half of a start is imports.
     agent = import_module("ipsec_agent.agent")
     asyncio.run(agent.run(path, config.result, force=arguments.force))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from ipsec_agent.core.clock import ClockFacts, worth_saving
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
@@ -52,6 +53,7 @@ from ipsec_agent.core.steps import (
     ReinstallPolicies,
     RemoveGuard,
     SaveGuard,
+    SaveTime,
     StartCharon,
     TerminateSa,
     UnloadConnection,
@@ -208,6 +210,37 @@ def test_the_guard_stands_at_every_prefix(
             if Promise.of(before).encrypts(OWN, peer) and Promise.of(after).encrypts(OWN, peer):  # type: ignore[arg-type]
                 assert standing.judges(OWN, peer)
                 assert standing.judges(peer, OWN)
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    wishes,
+    st.integers(-20, 20).map(lambda years: years * 365 * 86_400.0),
+    st.builds(
+        ClockFacts,
+        *(st.none() | st.floats(0, 4e9) for _ in ("built", "rtc", "saved")),
+        ours=st.booleans(),
+    ),
+)
+def test_a_wrong_clock_takes_nothing_away(made: object, off: float, facts: ClockFacts) -> None:
+    """Wherever the clock is set, nothing of what protects is touched; the time may be saved."""
+
+    async def scenario() -> None:
+        machine = FakeMachine(network("10.0.0.5"))
+        machine.process = PROCESS
+        wish = guarded(made)
+        await pass_until(machine, wish, 99)
+        await pass_until(machine, wish, 99)
+
+        machine.clock, machine.clock_off = facts, off
+
+        observed = await machine.observe()
+        steps = plan(Drift(wish, observed))
+        saves = worth_saving(observed.time, facts)
+        assert steps == ((SaveTime(observed.time),) if saves else ())
+        assert check_order(steps, wish) == ()
 
     asyncio.run(scenario())
 

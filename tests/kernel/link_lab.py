@@ -22,6 +22,7 @@ from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.core.steps import CharonStep
 from ipsec_agent.errors import CharonStartError
+from ipsec_agent.host.clock import ClockReader
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.xfrm import open_xfrm
@@ -165,7 +166,7 @@ async def agent(tmp_path: Path, **section: object) -> AsyncIterator[Agent]:
 
     async with open_xfrm() as xfrm, open_links() as links:
         kernel = Kernel(made, xfrm, links, Nft())
-        machine = Machine(cast("CharonPart", NoCharon()), kernel)
+        machine = Machine(cast("CharonPart", NoCharon()), kernel, ClockReader(made))
         loop = Reconciler(machine, made, lambda _: None)
         listening = asyncio.create_task(kernel.watch(loop.heard))
         running = asyncio.create_task(loop.run())

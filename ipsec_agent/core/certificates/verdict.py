@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -10,7 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from ipsec_agent.core.certificates.material import Held, HeldKey, Material, Place
 from ipsec_agent.core.config import ExpiryPeriods
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
-from ipsec_agent.core.manifest.certificate_rules import authority, signature, validity
+from ipsec_agent.core.manifest.certificate_rules import (
+    authority,
+    ending,
+    signature,
+    validity,
+)
 from ipsec_agent.core.manifest.certificates import (
     CURVES,
     KEY_PART,
@@ -22,12 +27,11 @@ from ipsec_agent.core.manifest.certificates import (
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.manifest.public_keys import described, encoded
 from ipsec_agent.core.manifest.trust import judge
-from ipsec_agent.core.words import several
 
 EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 
-SOON = timedelta(days=ExpiryPeriods().info)
-"""Before the end of a certificate from which on it is said."""
+SOON = ExpiryPeriods().info
+"""Days before the end of a certificate from which on it is said."""
 
 
 def verify(material: Material, now: datetime) -> tuple[Complaint, ...]:
@@ -125,23 +129,11 @@ def _keys(material: Material) -> Iterator[Complaint]:
 
 def _alone(material: Material, held: Held, now: datetime) -> Iterator[Complaint]:
     """What is wrong with a certificate whatever signed it."""
-    left = held.certificate.not_valid_after_utc - now
-    if timedelta() <= left < SOON:
-        remedy = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
-        if held.role != "instance":
-            remedy = "create the next CA now: to replace one takes three deployments"
-        yield _complaint(
-            Finding(
-                "",
-                f"{name(held.certificate.subject)} ends on"
-                f" {held.certificate.not_valid_after_utc:%Y-%m-%d}, in {several(left.days, 'day')}",
-                remedy,
-                "warning",
-            ),
-            held.place,
-        )
+    instance = held.role == "instance"
+    for finding in ending(held.certificate, "", now, SOON, instance=instance):
+        yield _complaint(finding, held.place)
     # A key that is given says itself that it is weak.
-    if held.role != "instance" or _key_of(held, material) is None:
+    if not instance or _key_of(held, material) is None:
         yield from (_complaint(one, held.place) for one in _weak(held))
 
 

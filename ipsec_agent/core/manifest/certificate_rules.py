@@ -1,7 +1,7 @@
 """What each certificate must be by itself: valid, a CA, fit for IKE."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -10,6 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ipsec_agent.core.manifest.certificates import RSA_LEAST, Finding, name
 from ipsec_agent.core.manifest.issuers import is_ca
+from ipsec_agent.core.words import several
 
 FOR_IKE = {
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
@@ -32,6 +33,7 @@ def validity(
             f"the certificate {subject} expired on {end:%Y-%m-%d}",
             "renew it" if severity == "error" else "remove it",
             severity,
+            dated=True,
         )
     elif now < start:
         yield Finding(
@@ -39,6 +41,25 @@ def validity(
             f"the certificate {subject} is not valid before {start:%Y-%m-%d %H:%M} UTC",
             "wait, or check this VM's clock",
             severity,
+            dated=True,
+        )
+
+
+def ending(
+    certificate: x509.Certificate, part: str, now: datetime, days: int, *, instance: bool
+) -> Iterator[Finding]:
+    """Whether it ends within so many days."""
+    left = certificate.not_valid_after_utc - now
+    if timedelta() <= left <= timedelta(days):
+        remedy = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
+        if not instance:
+            remedy = "create the next CA now: to replace one takes three deployments"
+        yield Finding(
+            part,
+            f"{name(certificate.subject)} ends on {certificate.not_valid_after_utc:%Y-%m-%d},"
+            f" in {several(left.days, 'day')}",
+            remedy,
+            "warning",
         )
 
 

@@ -42,12 +42,14 @@ class Finding(Struct, frozen=True):
     Attributes:
         part: instance_certificate, instance_private_key or ca_certificates[N].
         severity: "error" refuses the config, "warning" does not.
+        dated: at another time nothing would be wrong.
     """
 
     part: str
     message: str
     remedy: str
     severity: str = "error"
+    dated: bool = False
 
 
 def load_certificates(

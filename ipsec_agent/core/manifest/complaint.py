@@ -3,6 +3,7 @@
 import re
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 SHOWN = 40
 """Characters of the operator's text that a complaint repeats at most."""
@@ -18,6 +19,7 @@ class Complaint(Struct, frozen=True):
         line: 1-based, 0 where it concerns no line.
         key: the key path, such as ipsec.ca_certificates[0]; "" for the whole file.
         severity: "error" refuses the config, "warning" does not.
+        dated: at another time nothing would be wrong.
     """
 
     file: str
@@ -26,6 +28,12 @@ class Complaint(Struct, frozen=True):
     message: str
     remedy: str
     severity: str = "error"
+    dated: bool = False
+
+    @property
+    def overlooked(self) -> "Complaint":
+        """A warning, where only the time is wrong; else the same."""
+        return replace(self, severity="warning") if self.dated else self
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
@@ -53,6 +61,13 @@ class Complaints(Struct):
     def refused(self) -> bool:
         """Whether any of them refuses the config."""
         return any(complaint.severity == "error" for complaint in self.found)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the time alone refuses it."""
+        return self.refused and all(
+            complaint.dated for complaint in self.found if complaint.severity == "error"
+        )
 
     def in_order(self) -> tuple[Complaint, ...]:
         """All of them by line, each once."""

@@ -1,6 +1,6 @@
 """Reads the certificates and the key of a config, and reports what is wrong with them by line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from cryptography import x509
@@ -9,7 +9,8 @@ from msgspec import Struct
 from ipsec_agent.core.config import Baseline, CertificateFacts
 from ipsec_agent.core.manifest import certificates, trust
 from ipsec_agent.core.manifest.baseline import judge_certificates
-from ipsec_agent.core.manifest.bundle import Bundle
+from ipsec_agent.core.manifest.bundle import LEAF, Bundle
+from ipsec_agent.core.manifest.certificate_rules import ending
 from ipsec_agent.core.manifest.certificates import Finding, Key
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.manifest.fields import Fields
@@ -44,12 +45,13 @@ def pasted(fields: Fields) -> Pasted:
 
 
 def read_credentials(
-    fields: Fields, now: datetime, baseline: Baseline = Baseline.DEFAULT
+    fields: Fields, now: datetime, soon: int, baseline: Baseline = Baseline.DEFAULT
 ) -> tuple[x509.Certificate, Credentials, tuple[CertificateFacts, ...]] | None:
     """The leaf, the credentials and the facts of all certificates; None where they cannot be read.
 
     Args:
         now: the time at which the certificates must be valid.
+        soon: days before the end of one from which on it is said.
         baseline: whose rules the certificates are judged by, too.
     """
     held = pasted(fields)
@@ -65,6 +67,7 @@ def read_credentials(
         return None
     bundle = Bundle(chain[0], chain[1:], authorities)
     complain(fields, trust.judge(bundle, key, now))
+    complain(fields, _ending(bundle, now, soon))
     complain(fields, judge_certificates(baseline, bundle))
     if key is None:
         return None
@@ -75,6 +78,13 @@ def read_credentials(
         *(certificates.facts(item, "authority") for item in listed),
     )
     return chain[0], certificates.credentials(key, chain[1:], listed), facts
+
+
+def _ending(bundle: Bundle, now: datetime, soon: int) -> Iterator[Finding]:
+    yield from ending(bundle.leaf, LEAF, now, soon, instance=True)
+    others = (*((LEAF, one) for one in bundle.intermediates), *bundle.authorities)
+    for part, certificate in dict.fromkeys(others):
+        yield from ending(certificate, part, now, soon, instance=False)
 
 
 def _chain(fields: Fields) -> tuple[x509.Certificate, ...]:
@@ -154,5 +164,6 @@ def complain(fields: Fields, findings: Iterable[Finding]) -> None:
                 finding.message,
                 finding.remedy,
                 finding.severity,
+                finding.dated,
             )
         )

@@ -46,10 +46,17 @@ PROPERTIES = frozenset(
 
 
 class Parsed(Struct, frozen=True):
-    """What came of a text: the config, None where an error refuses it, and every complaint."""
+    """What came of a text.
+
+    Attributes:
+        config: None where an error refuses it.
+        outdated: the config that would be accepted at another time, when its certificates hold;
+            None where it is accepted, or refused for anything else.
+    """
 
     config: Config | None
     complaints: tuple[Complaint, ...]
+    outdated: Config | None = None
 
 
 def parse(text: str, *, file: str, now: datetime, baseline: Baseline = Baseline.DEFAULT) -> Parsed:
@@ -64,7 +71,11 @@ def parse(text: str, *, file: str, now: datetime, baseline: Baseline = Baseline.
     root = read(text, complaints)
     located = locate(root, PROPERTIES, complaints) if root is not None else None
     config = _config(located, complaints, now, baseline) if located is not None else None
-    return Parsed(None if complaints.refused else config, complaints.in_order())
+    return Parsed(
+        None if complaints.refused else config,
+        complaints.in_order(),
+        config if complaints.outdated else None,
+    )
 
 
 def _config(
@@ -75,9 +86,9 @@ def _config(
     fields.unknown(PROPERTIES, elsewhere={"agent"})
     _replaced(fields)
     ipsec, no_ipsec = read_subnets(fields)
-    held = read_credentials(fields, now, baseline)
-    agent = read_agent(section, complaints)
     read_rest = _rest(fields)
+    held = read_credentials(fields, now, read_rest["expiry"].info, baseline)
+    agent = read_agent(section, complaints)
     proposals = read_rest["ike_proposals"], read_rest["esp_proposals"]
     complain(fields, judge_proposals(baseline, *proposals))
     if held is None:

@@ -57,6 +57,8 @@ OFFLINE = frozenset({"address-missing", "link-down"})
 ABSENT = frozenset({"peer-silent", "peer-gone"})
 """What is a cause even where it is an information only: some VM is always being replaced."""
 
+OUTDATED = frozenset({"certificate-expired", "certificate-not-valid-yet"})
+
 CAUSES: dict[str, frozenset[str]] = {
     "config-refused": frozenset({"reload-refused"}),
     "peer-silent": CHARON | OFFLINE,
@@ -66,8 +68,8 @@ CAUSES: dict[str, frozenset[str]] = {
     "policies-foreign": CHARON,
     "kernel-refuses": frozenset({"esp-unavailable"}),
     # All VMs share one certificate.
-    "peer-refuses-us": frozenset({"certificate-expired"}),
-    "peer-certificate-invalid": frozenset({"certificate-expired"}),
+    "peer-refuses-us": OUTDATED,
+    "peer-certificate-invalid": OUTDATED | {"clock-wrong"},
     "xfrm-out-no-states": CHARON
     | OFFLINE
     | {"peer-silent", "peer-gone", "peer-refuses-us", "esp-unavailable"},

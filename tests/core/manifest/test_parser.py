@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsec_agent.core.config import GuardMode, Outside
+from ipsec_agent.core.manifest.certificates import der
 from ipsec_agent.core.manifest.parser import Parsed, parse
 from ipsec_agent.core.strongswan_conf import SETTINGS
 from tests.certificates import key_pem, make_ca, make_leaf, rsa_key
@@ -345,6 +346,56 @@ def test_expired() -> None:
         "ipsec.instance_certificate: the certificate CN=VM expired on"
         f" {NOW - timedelta(days=5):%Y-%m-%d}; renew it"
     ]
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(31, None), (30, 30), (5, 5), (0, 0)],
+)
+def test_ends_soon(left: int, said: int | None) -> None:
+    """From the info period on it is a warning with the remedy, of the certificate and of the CA."""
+    ca = make_ca(days=left + 1, not_before=NOW - timedelta(days=1))
+    leaf = make_leaf(ca, days=left + 1, not_before=NOW - timedelta(days=1))
+    parsed = read(manifest(leaf=leaf, cas=[ca], form="rendered"), NOW.replace(microsecond=0))
+
+    assert parsed.config is not None
+    told = [f"{item.key} {item.message}; {item.remedy}" for item in parsed.complaints]
+    ends = f"{NOW + timedelta(days=left):%Y-%m-%d}, in {said} days"
+    assert told == (
+        []
+        if said is None
+        else [
+            f"ipsec.instance_certificate CN=VM ends on {ends}; renew it with `ipsec-agent certs"
+            " create --ca CA-CERTIFICATE`",
+            f"ipsec.ca_certificates[0] CN=Test CA ends on {ends}; create the next CA now: to"
+            " replace one takes three deployments",
+        ]
+    )
+
+
+def test_ends_within_its_own_period() -> None:
+    """The info period of the config is what counts."""
+    ca = make_ca()
+    leaf = make_leaf(ca, days=60)
+    found = complaints(manifest(leaf=leaf, cas=[ca], instance_certificate_info_period=90))
+
+    assert [item for item in found if " ends on " in item]
+
+
+def test_refused_by_the_time_alone() -> None:
+    """What only the time refuses is known apart; what is wrong beside that is not."""
+    ca = make_ca()
+    old = make_leaf(ca, days=5, not_before=NOW - timedelta(days=10))
+    early = make_leaf(ca, not_before=NOW + timedelta(days=10))
+    for leaf in (old, early):
+        parsed = read(manifest(leaf=leaf, cas=[ca]))
+        assert parsed.config is None
+        assert parsed.outdated is not None
+        assert parsed.outdated.certificate == der(leaf.certificate)
+
+        wrong = read(manifest(["10.0.0.0/99"], leaf=leaf, cas=[ca]))
+        assert (wrong.config, wrong.outdated) == (None, None)
+    assert read(good()).outdated is None
 
 
 TUNABLE = {

@@ -1,0 +1,83 @@
+"""Whether this VM's clock is clearly wrong, by what else tells the time.
+
+No protection depends on it: with a wrong clock charon refuses certificates that hold, and an
+operator would be sent to the CA for nothing.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+DAY = 86_400.0
+"""Seconds. Also how often the time is saved."""
+
+RTC_MAY_DIFFER = 26 * 3600.0
+"""Seconds by which the hardware clock may differ: it may be on local time."""
+
+LONGEST_OFF = 365 * DAY
+"""Seconds after which a VM that was off is less likely than a clock that is ahead."""
+
+
+class ClockFacts(Struct, frozen=True):
+    """What tells the time beside the clock; in seconds since the epoch, None where it is not known.
+
+    Attributes:
+        built: when the agent's own files were written on this machine.
+        rtc: of the hardware clock.
+        saved: when the agent last saved the time.
+        ours: it has done so since its start.
+        begins: when the last certificate of the config does.
+    """
+
+    built: float | None = None
+    rtc: float | None = None
+    saved: float | None = None
+    ours: bool = False
+    begins: float | None = None
+
+
+def doubt(now: float, facts: ClockFacts | None) -> str:
+    """Why the clock is clearly wrong, as a clause; "" where it is not.
+
+    Args:
+        now: what the clock says.
+        facts: None where nothing is known.
+    """
+    against = next(_witnesses(now, facts), None) if facts is not None else None
+    if against is None:
+        return ""
+    who, says = against
+    return f"the clock says {_moment(now)}, {who} {_moment(says)}"
+
+
+def worth_saving(now: float, facts: ClockFacts | None) -> bool:
+    """Whether the time is to be saved: seldom, and never one that is in doubt."""
+    if facts is None:
+        return False
+    late = facts.saved is None or abs(now - facts.saved) >= DAY
+    return late and not doubt(now, facts)
+
+
+def _witnesses(now: float, facts: ClockFacts) -> Iterator[tuple[str, float]]:
+    """Who contradicts the clock, the most trustworthy first, and the time that he says."""
+    built, rtc, saved, begins = facts.built, facts.rtc, facts.saved, facts.begins
+    if built is not None and now < built - DAY:
+        yield "the agent's own files are of", built
+    # One whose battery is empty begins at some time long ago.
+    if rtc is not None and (built is None or rtc >= built - DAY):
+        if abs(now - rtc) > RTC_MAY_DIFFER:
+            yield "the RTC says", rtc
+        return
+    if saved is not None:
+        # Where it was set back while this agent runs, what it saved before was the wrong one.
+        if now < saved - DAY and not facts.ours:
+            yield "which is before the time that the agent saved last,", saved
+        if now > saved + LONGEST_OFF:
+            yield "more than a year after the time that the agent saved last,", saved
+    if begins is not None and now < begins - DAY:
+        yield "and a certificate of the config begins on", begins
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

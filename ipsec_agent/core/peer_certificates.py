@@ -1,0 +1,60 @@
+"""The certificates that peers have shown, out of all that charon has.
+
+charon lists what it was given, and what it verified last: its cache has room for 32 pairs of a
+certificate and its issuer (cert_cache.c), and keeps one also when its peer has a newer one. So a
+certificate counts only while an IKE_SA's peer has its name, and of several of one name the newest.
+"""
+
+import functools
+import re
+from collections.abc import Iterable
+
+from cryptography import x509
+
+from ipsec_agent.core.config import CertificateFacts, Config, ListedCertificate
+from ipsec_agent.core.manifest.certificates import facts
+from ipsec_agent.core.observed import Charon
+
+ROLE = "peer"
+
+TYPE = re.compile(r"(?:^|, )[A-Za-z0-9.]+=")
+"""What precedes each value of a name as charon writes it: `C=CH, O=Example, CN=vm`."""
+
+KEPT = 4096
+"""Names that are not taken apart again: one of each peer of a large fleet, and to spare."""
+
+
+def listed(encoded: Iterable[bytes]) -> tuple[ListedCertificate, ...]:
+    """What is known of certificates, each given as DER; what cannot be read is left out."""
+    found = (_listed(der) for der in encoded)
+    return tuple(one for one in found if one is not None)
+
+
+@functools.lru_cache(KEPT)
+def _listed(der: bytes) -> ListedCertificate | None:
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        name = tuple(str(one.value) for part in certificate.subject.rdns for one in part)
+        return ListedCertificate(name, facts(certificate, ROLE))
+    except (ValueError, x509.InvalidVersion):
+        return None
+
+
+@functools.lru_cache(KEPT)
+def name_of(identity: str) -> tuple[str, ...]:
+    """The values of an identity that is a distinguished name; empty where it is none."""
+    return tuple(TYPE.split(identity)[1:])
+
+
+def shown_by_peers(charon: Charon | None, config: Config) -> tuple[CertificateFacts, ...]:
+    """Those with which peers that have an IKE_SA proved themselves, without the config's own."""
+    if charon is None or not charon.certificates:
+        return ()
+    own = {(one.issuer, one.serial) for one in config.certificates}
+    names = {name_of(sa.remote_id) for sa in charon.sas}
+    newest: dict[tuple[str, ...], CertificateFacts] = {}
+    for one in charon.certificates:
+        before = newest.get(one.name)
+        if one.name in names and (before is None or one.facts.not_before > before.not_before):
+            newest[one.name] = one.facts
+    return tuple(one for one in newest.values() if (one.issuer, one.serial) not in own)

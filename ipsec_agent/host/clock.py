@@ -1,0 +1,74 @@
+"""What tells the time beside the clock: the hardware clock, a file of our own, our own program."""
+
+import contextlib
+from pathlib import Path
+
+from ipsec_agent.core.clock import ClockFacts, doubt
+from ipsec_agent.core.config import Config
+from ipsec_agent.errors import AgentError
+from ipsec_agent.host.files import write_whole
+
+RTC = Path("/sys/class/rtc/rtc0/since_epoch")
+"""Seconds since the epoch, where the hardware clock is on UTC (the kernel's rtc class)."""
+
+NAME = "time"
+"""Of the file in the state directory."""
+
+LARGEST = 32
+
+
+class ClockReader:
+    """The time as others know it."""
+
+    def __init__(self, config: Config) -> None:
+        self._file = Path(config.agent.state_dir) / NAME
+        self._ours: float | None = None
+        self._built = _written(Path(__file__))
+        self._begins: float | None = None
+        self.adopt(config)
+
+    def adopt(self, config: Config) -> None:
+        """Take another config, whose certificates begin at other times."""
+        starts = (one.not_before.timestamp() for one in config.certificates)
+        self._begins = max(starts, default=None)
+
+    def read(self) -> ClockFacts:
+        """What is known now."""
+        return ClockFacts(
+            built=self._built,
+            rtc=_seconds(RTC),
+            saved=_seconds(self._file) if self._ours is None else self._ours,
+            ours=self._ours is not None,
+            begins=self._begins,
+        )
+
+    def save(self, now: float) -> None:
+        """Write down what the clock says."""
+        self._ours = now
+        # As with the peers: a full disk must not stop IPsec.
+        with contextlib.suppress(AgentError):
+            write_whole(self._file, f"{now:.0f}\n", mode=0o600)
+
+
+def clock_doubt(config: Config, now: float) -> str:
+    """Why this VM's clock is clearly wrong, as a clause; "" where it is not.
+
+    Args:
+        now: what the clock says, seconds since the epoch.
+    """
+    return doubt(now, ClockReader(config).read())
+
+
+def _seconds(path: Path) -> float | None:
+    try:
+        with path.open("rb") as file:
+            return float(int(file.read(LARGEST)))
+    except (OSError, ValueError, OverflowError):
+        return None
+
+
+def _written(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

@@ -1,0 +1,79 @@
+"""A clock that is clearly wrong, by what else tells the time; each border."""
+
+import pytest
+
+from ipsec_agent.core.clock import ClockFacts, doubt, worth_saving
+from tests.vm import NOW
+
+DAY, HOUR = 86_400.0, 3600.0
+YEAR = 365 * DAY
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (ClockFacts(), ""),
+        # The agent's own files.
+        (ClockFacts(built=NOW - YEAR), ""),
+        (ClockFacts(built=NOW + DAY), ""),
+        (ClockFacts(built=NOW + DAY + 1), "the agent's own files are of 2027-01-16 08:00 UTC"),
+        # The hardware clock, which may be on local time.
+        (ClockFacts(rtc=NOW - 26 * HOUR), ""),
+        (ClockFacts(rtc=NOW + 26 * HOUR), ""),
+        (ClockFacts(rtc=NOW - 26 * HOUR - 1), "the RTC says 2027-01-14 05:59 UTC"),
+        (ClockFacts(rtc=NOW + YEAR), "the RTC says 2028-01-15 08:00 UTC"),
+        # Its battery is empty.
+        (ClockFacts(built=NOW - YEAR, rtc=1000.0), ""),
+        # What was saved.
+        (ClockFacts(saved=NOW - YEAR), ""),
+        (ClockFacts(saved=NOW + DAY), ""),
+        (
+            ClockFacts(saved=NOW + DAY + 1),
+            "which is before the time that the agent saved last, 2027-01-16 08:00 UTC",
+        ),
+        (
+            ClockFacts(saved=NOW - YEAR - 1),
+            "more than a year after the time that the agent saved last, 2026-01-15 07:59 UTC",
+        ),
+        # Set back while this agent runs: then it was wrong before.
+        (ClockFacts(saved=NOW + YEAR, ours=True), ""),
+        # The certificates.
+        (ClockFacts(begins=NOW + DAY), ""),
+        (
+            ClockFacts(begins=NOW + DAY + 1),
+            "and a certificate of the config begins on 2027-01-16 08:00 UTC",
+        ),
+        # An RTC that agrees outweighs what was saved, and the certificates.
+        (ClockFacts(rtc=NOW, saved=NOW + YEAR, begins=NOW + YEAR), ""),
+        (ClockFacts(rtc=NOW, saved=NOW - 2 * YEAR), ""),
+    ],
+)
+def test_witnesses(facts: ClockFacts, said: str) -> None:
+    """Each says his time beside the clock's."""
+    assert doubt(NOW, facts) == (f"the clock says 2027-01-15 08:00 UTC, {said}" if said else "")
+
+
+def test_nothing_known() -> None:
+    """Where nothing was asked, nothing is doubted, nor saved."""
+    assert doubt(NOW, None) == ""
+    assert not worth_saving(NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "saves"),
+    [
+        (ClockFacts(), True),
+        (ClockFacts(saved=NOW - DAY + 1), False),
+        (ClockFacts(saved=NOW - DAY), True),
+        # A wrong time is not written down, and cannot be taken for a witness later.
+        (ClockFacts(saved=NOW - 2 * YEAR), False),
+        (ClockFacts(rtc=NOW - YEAR), False),
+        (ClockFacts(saved=NOW + YEAR), False),
+        # What was written down wrong is corrected.
+        (ClockFacts(saved=NOW + YEAR, ours=True), True),
+        (ClockFacts(saved=NOW + YEAR, rtc=NOW), True),
+    ],
+)
+def test_saved_once_a_day(facts: ClockFacts, saves: bool) -> None:
+    """Seldom, and only a time that nobody contradicts."""
+    assert worth_saving(NOW, facts) is saves
