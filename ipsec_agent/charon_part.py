@@ -102,7 +102,7 @@ class CharonPart:
         self._asked = 0.0
         self._silence = Silence()
         self._deaths = Deaths()
-        self._versioned: tuple[object, str] = (None, "")
+        self._versioned: tuple[object, str, frozenset[str]] = (None, "", frozenset())
         self._renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
         self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
         self._wake: Callable[[], None] = lambda: None
@@ -226,13 +226,18 @@ class CharonPart:
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=sas,
                 renewing=renewing,
+                exchanges=self._versioned[2],
                 certificates=await self._listed.get(process, client, sas),
             )
 
     async def _version(self, process: CharonProcess, client: CharonClient) -> str:
         """Asked once of each process: every question is a wait for charon."""
         if self._versioned[0] != process.started:
-            self._versioned = (process.started, await client.version())
+            self._versioned = (
+                process.started,
+                await client.version(),
+                await client.exchanges(),
+            )
         return self._versioned[1]
 
     async def perform(self, step: CharonStep) -> None:

@@ -16,6 +16,7 @@ from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.model import Address, DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
+from ipsec_agent.core.offers import Offers, offered, offers_of
 from ipsec_agent.core.order import Unsafe, check_order
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
@@ -137,7 +138,8 @@ class Reconciler:
         self._placement: Placement | None = None
         self._placed_by: tuple[Config, NetworkFacts] | None = None
         self._desired = unplaced(config, lowered=False)
-        self._wished_by: tuple[Config, NetworkFacts, bool] | None = None
+        self._offers: Offers | None = None
+        self._wished_by: tuple[Config, NetworkFacts, bool, Offers | None] | None = None
         self._failures: dict[str, AgentError] = {}
         self._retry, self._retry_at = RETRY_FIRST, 0.0
         self._only_asked = False
@@ -298,8 +300,10 @@ class Reconciler:
         self._failures.pop("placement", None)
         try:
             placement = self._place(network)
-            by = config, network, self.guard_lowered
+            self._offers = offers_of(observed.charon) or self._offers
+            by = config, network, self.guard_lowered, self._offers
             if by != self._wished_by:
+                config = offered(config, self._offers)
                 self._desired = wish(config, placement, network, lowered=self.guard_lowered)
                 self._wished_by = by
         except ConfigError as error:

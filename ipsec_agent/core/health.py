@@ -32,6 +32,7 @@ from ipsec_agent.core.problems.kernel import network_problems, policy_problems, 
 from ipsec_agent.core.problems.links import link_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.problems.proposals import proposal_problems
 from ipsec_agent.core.problems.switches import switch_problems
 from ipsec_agent.core.promise import Promise
 
@@ -161,6 +162,7 @@ def judge(
         *switch_problems(placement, desired, observed),
         *mtu_problems(config, placement, desired, observed),
         *expiry_problems(config, observed),
+        *proposal_problems(config, observed),
         *_optional(config),
         *lockout_problems(lockouts, observed.charon),
     )

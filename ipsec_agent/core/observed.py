@@ -3,8 +3,6 @@
 Times are seconds since the epoch.
 """
 
-import enum
-
 from msgspec import Struct, field
 
 from ipsec_agent.core.clock import ClockFacts
@@ -14,6 +12,7 @@ from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
+from ipsec_agent.core.switch import Switch
 from ipsec_agent.errors import AgentError
 
 
@@ -56,6 +55,7 @@ class ChildSa(Struct, frozen=True):
     Attributes:
         transport: in transport mode.
         restricted: a protocol or a port narrows its selectors.
+        algorithms: what was negotiated, such as AES_GCM_16-128.
     """
 
     unique_id: int
@@ -73,11 +73,12 @@ class ChildSa(Struct, frozen=True):
     age: int
     transport: bool = True
     restricted: bool = False
+    algorithms: str = ""
 
 
 class IkeSa(Struct, frozen=True):
     """An IKE_SA. `age` is seconds since it was established, 0 while it is not; `remote_id` is who
-    the peer says that it is, such as `CN=vm`."""
+    the peer says that it is, such as `CN=vm`; `algorithms` is what was negotiated."""
 
     unique_id: int
     name: str
@@ -88,6 +89,7 @@ class IkeSa(Struct, frozen=True):
     age: int
     children: tuple[ChildSa, ...] = ()
     remote_id: str = ""
+    algorithms: str = ""
 
 
 class Charon(Struct, frozen=True):
@@ -101,6 +103,7 @@ class Charon(Struct, frozen=True):
         silent: seconds for which it has let deadlines pass.
         renewing: connections of renewals that the agent is about to begin; `connections` has none
             of them.
+        exchanges: names of the key exchanges that it can do; empty where it was not asked.
         certificates: those that it lists, as of 10 s before at the most.
     """
 
@@ -118,32 +121,7 @@ class Charon(Struct, frozen=True):
     sas: tuple[IkeSa, ...] = ()
     renewing: frozenset[str] = frozenset()
     certificates: tuple[ListedCertificate, ...] = ()
-
-
-class SwitchKind(enum.StrEnum):
-    """A setting that takes IPsec from packets (the kernel's ip-sysctl.rst).
-
-    With the first no policy is asked for what leaves by a link, with the other none for what
-    arrives there.
-    """
-
-    DISABLE_XFRM = "disable_xfrm"
-    DISABLE_POLICY = "disable_policy"
-
-
-class Switch(Struct, frozen=True):
-    """A setting that is on.
-
-    Attributes:
-        family: 4 or 6.
-        link: name of the link, or `all`.
-        path: as sysctl(8) takes it, such as net/ipv4/conf/eth0/disable_xfrm.
-    """
-
-    kind: SwitchKind
-    family: int
-    link: str
-    path: str
+    exchanges: frozenset[str] = frozenset()
 
 
 class PortHolder(Struct, frozen=True):

@@ -5,10 +5,12 @@ from ipaddress import ip_address
 from typing import Any
 
 from ipsec_agent.core.model import Address, Desired
-from ipsec_agent.core.observed import IkeSa, Observed
+from ipsec_agent.core.observed import ChildSa, IkeSa, Observed
 from ipsec_agent.core.problems.charon import SILENT
 from ipsec_agent.core.problems.peer_faults import GONE, Suspect
 from ipsec_agent.core.traffic import Peer, Way, by_peer
+
+_UNKNOWN = {"ike_algorithms": "", "esp_algorithms": ""}
 
 
 def peer_entries(
@@ -44,6 +46,7 @@ def peer_entries(
 def _without_sas(code: str) -> dict[str, Any]:
     return {
         "state": {SILENT: "silent", GONE: "gone"}.get(code, "refused"),
+        **_UNKNOWN,
         **dict.fromkeys(
             (
                 *("age", "ike_sas", "child_sas", "duplicates"),
@@ -69,8 +72,11 @@ def _of_charon(sas: list[IkeSa]) -> dict[str, Any]:
     """Both initiated at once: then there is more than one CHILD_SA, which is counted."""
     children = [child for sa in sas for child in sa.children]
     installed = [child for child in children if child.state == "INSTALLED"]
+    newest = max(sas, key=lambda sa: sa.unique_id)
     return {
         "state": "installed" if installed else max(sas, key=lambda sa: sa.age).state.lower(),
+        "ike_algorithms": newest.algorithms,
+        "esp_algorithms": max(installed, key=_number).algorithms if installed else "",
         "age": max((child.age for child in installed), default=0),
         "ike_sas": len(sas),
         "child_sas": len(installed),
@@ -80,6 +86,10 @@ def _of_charon(sas: list[IkeSa]) -> dict[str, Any]:
         "packets_in": sum(child.packets_in for child in children),
         "packets_out": sum(child.packets_out for child in children),
     }
+
+
+def _number(child: ChildSa) -> int:
+    return child.unique_id
 
 
 def _of_kernel_alone(desired: Desired, observed: Observed) -> dict[Address, dict[str, Any]]:
@@ -102,6 +112,7 @@ def _of_kernel_alone(desired: Desired, observed: Observed) -> dict[Address, dict
             "bytes_out": sum(sa.bytes for sa in outward),
             "packets_in": sum(sa.packets for sa in inward),
             "packets_out": sum(sa.packets for sa in outward),
+            **_UNKNOWN,
         }
     return entries
 

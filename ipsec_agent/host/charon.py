@@ -42,6 +42,13 @@ class CharonClient:
         """Have charon read its strongswan.conf again, and with it open its log files again."""
         await self._vici.request("reload-settings")
 
+    async def exchanges(self) -> frozenset[str]:
+        """The names of the key exchanges that charon's plugins have, such as CURVE_25519."""
+        answer = await self._vici.request("get-algorithms")
+        with _understood("get-algorithms"):
+            # Before 6.0 they are called `dh`.
+            return frozenset((*answer.get("ke", {}), *answer.get("dh", {})))
+
     async def plugins(self) -> tuple[str, ...]:
         """The plugins that charon loaded."""
         answer = await self._vici.request("stats")
@@ -225,6 +232,7 @@ def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
         initiator=body.get("initiator") == b"yes",
         age=_number(body, "established"),
         children=tuple(_child_sa(child) for child in body.get("child-sas", {}).values()),
+        algorithms=_algorithms(body),
         remote_id=_text(body.get("remote-id", b"")),
     )
 
@@ -246,8 +254,22 @@ def _child_sa(body: dict[str, Any]) -> ChildSa:
         packets_out=_number(body, "packets-out"),
         age=_number(body, "install-time"),
         transport=body.get("mode") == b"TRANSPORT",
+        algorithms=_algorithms(body),
         restricted=any(b"[" in selector for selector in selectors),
     )
+
+
+ALGORITHMS = ("integ-alg", "prf-alg", "dh-group", *(f"ake{number}" for number in range(1, 8)))
+"""What list-sas names beside the encryption; `ake1` is the first additional key exchange."""
+
+
+def _algorithms(body: dict[str, Any]) -> str:
+    """What was negotiated, such as AES_GCM_16-128/PRF_HMAC_SHA2_256/ECP_256; "" before."""
+    if "encr-alg" not in body:
+        return ""
+    size = body.get("encr-keysize", b"")
+    first = body["encr-alg"] + (b"-" + size if size else b"")
+    return _text(b"/".join((first, *(body[key] for key in ALGORITHMS if key in body))))
 
 
 # Counters and ages of an SA change all the time, its addresses never.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ipsec_agent.core.observed import Switch, SwitchKind
+from ipsec_agent.core.switch import Switch, SwitchKind
 
 # Of the network namespace of whoever reads it (proc_sys.c), this thread's.
 SYSCTL = Path("/proc/sys")

@@ -182,10 +182,18 @@ def _peer(peer: dict[str, Any]) -> str:
     if not peer["child_sas"] and not peer["packets_in"] + peer["packets_out"]:
         ike_only = "IKE only, no SA" if peer["ike_sas"] else "no SA"
         return f"  {peer['address']:24} {peer['state']:12} {ike_only}{problem}"
+    exchange = _exchange(peer.get("ike_algorithms", ""))
     return (
         f"  {peer['address']:24} {peer['state']:12} age {peer['age']} s,"
-        f" in {_way(peer, 'in')}, out {_way(peer, 'out')}{twice}{one_way}{problem}"
+        f" in {_way(peer, 'in')}, out {_way(peer, 'out')}{exchange}{twice}{one_way}{problem}"
     )
+
+
+def _exchange(algorithms: str) -> str:
+    """The key exchanges of an IKE_SA, where there is more than the usual one."""
+    # After encryption and PRF, and integrity where that is no part of the encryption.
+    names = [one for one in algorithms.split("/")[1:] if not one.startswith(("PRF_", "HMAC_"))]
+    return f", {' + '.join(names)}" if len(names) > 1 else ""
 
 
 def _way(peer: dict[str, Any], way: str) -> str:

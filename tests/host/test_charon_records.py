@@ -32,6 +32,26 @@ def test_sa() -> None:
     assert (tunnel.transport, tunnel.restricted) == (False, False)
 
 
+def test_what_was_negotiated() -> None:
+    """Encryption, integrity, PRF and each key exchange, of both SAs; nothing before that."""
+    child = {
+        "encr-alg": b"AES_CBC", "encr-keysize": b"128", "integ-alg": b"HMAC_SHA2_256_128",
+        "dh-group": b"CURVE_25519", "ake1": b"ML_KEM_768",
+    }  # fmt: skip
+    body = {
+        "encr-alg": b"AES_GCM_16", "encr-keysize": b"256", "prf-alg": b"PRF_HMAC_SHA2_384",
+        "dh-group": b"ECP_384", "ake1": b"ML_KEM_768", "ake2": b"ECP_521",
+        "remote-id": b"C=CH, CN=vm", "child-sas": {"c-1": child},
+    }  # fmt: skip
+
+    found = _ike_sa("ipsec", body)
+
+    assert found.algorithms == "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384/ML_KEM_768/ECP_521"
+    assert found.children[0].algorithms == "AES_CBC-128/HMAC_SHA2_256_128/CURVE_25519/ML_KEM_768"
+    assert found.remote_id == "C=CH, CN=vm"
+    assert _ike_sa("ipsec", {}).algorithms == _ike_sa("ipsec", {}).remote_id == ""
+
+
 def test_unresolved_host() -> None:
     """An IKE_SA that has no addresses yet is listed with unspecified ones."""
     found = _ike_sa("ipsec", {"local-host": b"%any", "remote-host": b"%any6"})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.core.model import Direction
-from ipsec_agent.core.observed import Switch, SwitchKind
+from ipsec_agent.core.switch import Switch, SwitchKind
 from ipsec_agent.host.switches import SwitchesReader
 from ipsec_agent.host.xfrm import open_xfrm
 from tests.charon.nodes import Node, ip, network

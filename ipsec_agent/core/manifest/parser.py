@@ -15,7 +15,14 @@ from ipsec_agent.core.manifest.credentials import complain, read_credentials
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import Located, locate
 from ipsec_agent.core.manifest.log_levels import LEVEL_REMEDY, level_doubt
-from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
+from ipsec_agent.core.manifest.proposals import (
+    additional,
+    classical,
+    cleaned,
+    fault,
+    strict,
+    weakness,
+)
 from ipsec_agent.core.manifest.subnets import read_subnets
 from ipsec_agent.core.manifest.usable import usable
 from ipsec_agent.core.manifest.yaml_lines import read
@@ -159,8 +166,8 @@ def _proposals(
     fields: Fields, name: str, default: tuple[str, ...], *, ike: bool
 ) -> tuple[str, ...]:
     """The proposals without `!`; the default where there are none."""
-    written = [cleaned(part) for text in fields.texts(name) for part in text.split(",")]
-    proposals = tuple(dict.fromkeys(proposal for proposal in written if proposal))
+    written = [part for text in fields.texts(name) for part in text.split(",")]
+    proposals = tuple(dict.fromkeys(filter(None, map(cleaned, written))))
     for proposal in proposals:
         wrong = fault(proposal, ike=ike)
         weak = weakness(proposal)
@@ -168,4 +175,29 @@ def _proposals(
             fields.wrong(name, f"{shown(proposal)}: {wrong}", f"write, for example, {default[0]}")
         elif weak:
             fields.doubtful(name, f"{weak} is weak", f"write, for example, {default[0]}")
-    return proposals or default
+    return _with_classical(fields, name, proposals, only=any(map(strict, written))) or default
+
+
+def _with_classical(
+    fields: Fields, name: str, proposals: tuple[str, ...], *, only: bool
+) -> tuple[str, ...]:
+    """The proposals, and those without additional key exchanges for peers that have none."""
+    hybrid = [one for one in proposals if additional(one)]
+    beside = [one for one in dict.fromkeys(map(classical, hybrid)) if one not in proposals]
+    if not beside:
+        return proposals
+    if not only:
+        fields.doubtful(
+            name,
+            f"{', '.join(beside)} is used, too, so that peers whose charon has no additional key"
+            " exchange are reached",
+            "write it below the others yourself, or `!` behind one of them to refuse such peers",
+        )
+        return (*proposals, *beside)
+    if len(hybrid) == len(proposals):
+        fields.doubtful(
+            name,
+            "peers whose charon has no additional key exchange are refused, because of the `!`",
+            f"remove it, or add {beside[0]}",
+        )
+    return proposals

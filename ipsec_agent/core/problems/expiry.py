@@ -20,6 +20,9 @@ EXPIRED = (
     "rotate it now: `ipsec-agent reload` takes the new one in place of an expired one; established"
     " SAs continue, new handshakes fail"
 )
+CLOCK_FIRST = (
+    "compare the clock with another VM's first (`date -u`), and rotate only where it is right"
+)
 ROTATE = "rotate it: new handshakes fail once it has expired, established SAs continue"
 
 
@@ -66,9 +69,9 @@ def _clock(wrong: str, found: list[Problem]) -> Iterator[Problem]:
         yield Problem(
             "clock-wrong",
             Severity.CRITICAL if fatal else Severity.WARNING,
-            f"this VM's clock is wrong: {wrong}",
-            "set it: `timedatectl set-ntp true`, or `date -u -s TIME` and `hwclock -w`; where it is"
-            " right, docs/problems.md says how to correct what contradicts it",
+            f"this VM's clock seems wrong: {wrong}",
+            "compare it with another VM's (`date -u`), and set it: `timedatectl set-ntp true`, or"
+            " `date -u -s TIME` and `hwclock -w`; see docs/problems.md where it is right",
         )
 
 
@@ -79,7 +82,7 @@ def _own(
     left = days_left(facts, now)
     early = facts.not_before.timestamp() > now
     if left < 0 or early:
-        by = " by this VM's clock, which is wrong" if wrong else ""
+        by = " by this VM's clock, which seems wrong" if wrong else ""
         what = (
             f"is not valid before {facts.not_before:%Y-%m-%d %H:%M} UTC"
             if early
@@ -90,7 +93,7 @@ def _own(
             "certificate-not-valid-yet" if early else "certificate-expired",
             Severity.CRITICAL,
             f"{which} {what}{by}",
-            "set the clock, and do not rotate" if wrong else rotate,
+            CLOCK_FIRST if wrong else rotate,
             subject,
         )
     severity = loudness(periods, left)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from ipsec_agent.core.coverage import families
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Observed, Switch, SwitchKind
+from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
+from ipsec_agent.core.switch import Switch, SwitchKind
 
 ALL = "all"
 

@@ -685,3 +685,36 @@ def test_the_key_never_shows(at: int, noise: str) -> None:
     said = "\n".join(str(item) for item in read(broken).complaints)
 
     assert not any(line in said for line in leaf.key_pem.splitlines()[1:-1] if len(line) > 20)
+
+
+HYBRID, CLASSICAL = "aes256gcm16-prfsha384-ecp384-ke1_mlkem768", "aes256gcm16-prfsha384-ecp384"
+
+
+@pytest.mark.parametrize(
+    ("written", "used", "said"),
+    [
+        ([HYBRID], (HYBRID, CLASSICAL), f"{CLASSICAL} is used, too"),
+        ([HYBRID, CLASSICAL], (HYBRID, CLASSICAL), ""),
+        ([HYBRID, "aes128gcm16-prfsha256-ecp256!"], (HYBRID, "aes128gcm16-prfsha256-ecp256"), ""),
+        ([f"{HYBRID}!"], (HYBRID,), "are refused, because of the `!`"),
+        ([f"{CLASSICAL}!"], (CLASSICAL,), ""),
+    ],
+)
+def test_a_classical_proposal_stays(written: list[str], used: tuple[str, ...], said: str) -> None:
+    """A second key exchange costs no peer that has none, unless `!` says so; each way is told."""
+    parsed = read(good(ike_proposals=written))
+
+    assert parsed.config is not None
+    assert parsed.config.ike_proposals == used
+    assert [said in str(one) for one in parsed.complaints] == ([True] if said else [])
+
+
+def test_a_classical_proposal_stays_for_esp() -> None:
+    """ESP likewise; what is hybrid comes first, so that two VMs that have it use it."""
+    parsed = read(good(esp_proposals="aes256gcm16-x25519-ke1_mlkem768"))
+
+    assert parsed.config is not None
+    assert parsed.config.esp_proposals == (
+        "aes256gcm16-x25519-ke1_mlkem768",
+        "aes256gcm16-x25519",
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE
-from ipsec_agent.core.manifest.proposals import cleaned, fault, weakness
+from ipsec_agent.core.manifest.proposals import additional, classical, cleaned, fault, weakness
 
 
 def test_defaults() -> None:
@@ -78,3 +78,37 @@ def test_weak(word: str) -> None:
 def test_exclamation_mark() -> None:
     """The add-on's `!` and letter case mean nothing to VICI."""
     assert cleaned(" AES128GCM16! ") == "aes128gcm16"
+
+
+HYBRID = "aes256gcm16-prfsha384-ecp384-ke1_mlkem768"
+
+
+@pytest.mark.parametrize(
+    ("proposal", "wrong"),
+    [
+        (HYBRID, ""),
+        ("aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp521", ""),
+        ("aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke1_none", ""),
+        ("aes128gcm16-prfsha256-ke1_mlkem768", "an additional key exchange needs one before it"),
+        ("aes128gcm16-prfsha256-x25519-ke8_mlkem768", "'ke8_mlkem768' is not a known algorithm"),
+        ("aes128gcm16-prfsha256-x25519-ke1_mlkem700", "'ke1_mlkem700' is not a known algorithm"),
+        ("aes128gcm16-prfsha256-mlkem768", "'mlkem768' is not a known algorithm"),
+    ],
+)
+def test_additional(proposal: str, wrong: str) -> None:
+    """A second key exchange comes on top of a first one (RFC 9370)."""
+    assert fault(proposal, ike=True).startswith(wrong)
+    assert bool(fault(proposal, ike=True)) is bool(wrong)
+
+
+def test_classical() -> None:
+    """What is left for a peer that has no additional key exchange."""
+    assert additional(HYBRID) == ("ke1_mlkem768",)
+    assert classical(HYBRID) == "aes256gcm16-prfsha384-ecp384"
+    assert additional(classical(HYBRID)) == ()
+
+
+def test_weak_beside() -> None:
+    """A weak exchange is weak as an additional one, too."""
+    assert weakness(f"{HYBRID}-ke2_modp1024") == "ke2_modp1024"
+    assert weakness(HYBRID) == ""

@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from ipsec_agent.core.model import Direction
-from ipsec_agent.core.observed import Switch, SwitchKind
 from ipsec_agent.core.problems.problem import Severity, healthy
+from ipsec_agent.core.switch import Switch, SwitchKind
 from tests.configs import config
 from tests.vm import healthy_vm
 

@@ -1,0 +1,45 @@
+"""Proposals that the running charon cannot negotiate."""
+
+from collections.abc import Iterator
+
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.observed import Observed
+from ipsec_agent.core.offers import Offers, lacking, offers_of
+from ipsec_agent.core.problems.problem import Problem, Severity
+
+
+def proposal_problems(config: Config, observed: Observed) -> tuple[Problem, ...]:
+    """One for each property with a proposal that is left out, or with none that works."""
+    charon = observed.charon
+    offers = offers_of(charon)
+    if charon is None or offers is None:
+        return ()
+    lists = (("ike_proposals", config.ike_proposals), ("esp_proposals", config.esp_proposals))
+    return tuple(
+        problem
+        for name, proposals in lists
+        for problem in _problem(name, proposals, offers, f"charon {charon.version}")
+    )
+
+
+def _problem(name: str, proposals: tuple[str, ...], offers: Offers, who: str) -> Iterator[Problem]:
+    out = {one: lacks for one in proposals if (lacks := lacking(one, offers))}
+    if not out:
+        return
+    words = ", ".join(dict.fromkeys(word for lacks in out.values() for word in lacks))
+    if len(out) < len(proposals):
+        yield Problem(
+            "proposal-left-out",
+            Severity.WARNING,
+            f"{who} cannot do {words}: {', '.join(out)} of {name} is not used",
+            "install a charon that can (docs/config.md), or remove it; the others are used",
+            name,
+        )
+    else:
+        yield Problem(
+            "proposals-impossible",
+            Severity.CRITICAL,
+            f"{who} cannot do {words}, and {name} has nothing else: no peer can be reached",
+            f"add a proposal that it can do to {name}, or remove the `!` behind the last one",
+            name,
+        )
