@@ -17,6 +17,7 @@ FORBIDDEN_IN_CORE = {
 WITHIN_HOST = {
     "charon": {"vici_wire"},
     "charon_start": {"files", "own_time", "process", "systemd"},
+    "clock": {"files"},
     "deaths": {"process", "systemd"},
     "peers": {"files"},
     "essential_addresses": {"names"},
@@ -28,6 +29,7 @@ WITHIN_HOST = {
     "links": {
         *("link_events", "link_reading", "netlink_wire", "pyroute2_parts", "rtnetlink", "veth"),
     },
+    "listed_certificates": {"charon"},
     "neighbours": {"rtnetlink"},
     "netlink_wire": {"own_time", "pyroute2_parts"},
     "ip_listing": {"program"},

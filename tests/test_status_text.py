@@ -34,6 +34,22 @@ def test_healthy() -> None:
     ) in shown
 
 
+def test_key_exchanges() -> None:
+    """They are named where there is more than one."""
+    vm = with_sa(VM)
+    assert vm.observed.charon is not None
+
+    def shown(algorithms: str) -> str:
+        assert vm.observed.charon is not None
+        sas = tuple(replace(sa, algorithms=algorithms) for sa in vm.observed.charon.sas)
+        found = lines(vm.but(charon=replace(vm.observed.charon, sas=sas)))
+        return next(line for line in found if "10.0.0.9 " in line)
+
+    usual = shown("AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048")
+    assert "MODP" not in usual
+    assert ", ECP_384 + ML_KEM_768" in shown("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384/ML_KEM_768")
+
+
 def test_the_age_of_the_last_look() -> None:
     """Where it is not of now, the first line says so, and no age is too short for that."""
     now = snapshot(with_sa(VM))

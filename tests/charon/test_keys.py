@@ -56,7 +56,7 @@ def test_nowhere(node: Node) -> None:
 
     for right, wrong in (
         ("-----END PRIVATE KEY-----", ""),
-        ("instance_private_key: |", "instance_private_key: >"),
+        ("MIGH", "MI-GH"),
         ("10.9.0.0/24", "10.9.0.0/99"),
         ("instance_private_key", "instance_certificate"),
     ):

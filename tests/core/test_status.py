@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.config import AgentConfig
+from ipsec_agent.core.config import AgentConfig, ListedCertificate
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import IkeSa, SecurityAssociation
@@ -14,7 +14,7 @@ from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect
 from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.core.status import Snapshot, State, document, sentence
 from ipsec_agent.verbs.status import text
-from tests.configs import config
+from tests.configs import FACTS, config
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa
 
 VM = healthy_vm()
@@ -108,6 +108,8 @@ def test_peer() -> None:
         {
             "address": "10.0.0.9",
             "state": "installed",
+            "ike_algorithms": "",
+            "esp_algorithms": "",
             "age": 20,
             "ike_sas": 1,
             "child_sas": 1,
@@ -122,6 +124,36 @@ def test_peer() -> None:
             "problem": "",
         }
     ]
+
+
+def test_what_was_negotiated() -> None:
+    """Of the newest IKE_SA and of the newest ESP SA; where only the kernel has SAs, it is empty."""
+    vm = with_sa(with_sa(VM))
+    assert vm.observed.charon is not None
+    old, new = vm.observed.charon.sas
+    child = replace(new.children[0], unique_id=9, algorithms="AES_GCM_16-256")
+    new = replace(new, unique_id=7, algorithms="A/P/ECP_384/ML_KEM_768", children=(child,))
+    vm = vm.but(charon=replace(vm.observed.charon, sas=(new, replace(old, algorithms="B"))))
+
+    (peer,) = shown(vm)["peers"]
+    assert peer["ike_algorithms"] == "A/P/ECP_384/ML_KEM_768"
+    assert peer["esp_algorithms"] == "AES_GCM_16-256"
+    (orphan,) = shown(VM.but(states=states(20, 30, used=int(NOW) - 40)))["peers"]
+    assert orphan["ike_algorithms"] == orphan["esp_algorithms"] == ""
+
+
+def test_certificates_of_peers() -> None:
+    """Beside the config's own, with a role of their own."""
+    vm = with_sa(VM)
+    assert vm.observed.charon is not None
+    sas = tuple(replace(sa, remote_id="CN=peer") for sa in vm.observed.charon.sas)
+    facts = replace(FACTS, subject="CN=peer", serial="77", role="peer")
+    charon = replace(
+        vm.observed.charon, sas=sas, certificates=(ListedCertificate(("peer",), facts),)
+    )
+
+    found = [(one["role"], one["subject"]) for one in shown(vm.but(charon=charon))["certificates"]]
+    assert found == [("instance", "CN=vm"), ("peer", "CN=peer")]
 
 
 def test_peers_without_an_sa() -> None:
