@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import Issued, ec_key, make_ca, make_leaf
-from tests.charon.nodes import DEADLINE, SCALE, Node, complaints, network, until
+from tests.charon.nodes import DEADLINE, SCALE, Node, complaints, keeps_ike_sa, network, until
 from tests.charon.shared_manifest import configure
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(180)]
@@ -58,6 +58,12 @@ def problems(node: Node) -> dict[str, dict[str, Any]]:
     return {one["code"]: one for one in node.status().get("problems", ())}
 
 
+def need_ike_sas(node: Node) -> None:
+    """Skip where no IKE_SA lasts."""
+    if not keeps_ike_sa(node):
+        pytest.skip("this kernel has no ESP, and this charon keeps no IKE_SA without it")
+
+
 def test_what_a_peer_has_shown(pair: tuple[Node, Node]) -> None:
     """The end of a peer's certificate is told by both: by the peer, whose it is, the louder."""
     first, second = pair
@@ -65,6 +71,7 @@ def test_what_a_peer_has_shown(pair: tuple[Node, Node]) -> None:
     give(second, ending(CA, "two", 12, timedelta(days=5)))
     start(first, second)
 
+    need_ike_sas(first)
     first.send("10.9.0.2")
     until(lambda: accepted(first, "CN=two"), "a handshake")
 
@@ -101,9 +108,13 @@ def test_expired_before_the_start(pair: tuple[Node, Node], ca: Issued) -> None:
         done = node.ask("reload")
         assert (done.returncode, done.stderr) == (0, "")
         assert "certificate-expired" not in problems(node)
-    first.send("10.9.0.2")
 
-    until(lambda: accepted(first, "CN=new1"), "the new certificates are accepted")
+    def reached() -> bool:
+        # What was refused a moment ago waits in the kernel, and the next packet with it.
+        first.send("10.9.0.2")
+        return accepted(second, "CN=new0")
+
+    until(reached, "the new certificates are accepted", every=0.5)
     assert first.policies() == closed
 
 
@@ -140,6 +151,7 @@ def test_expired_meanwhile(pair: tuple[Node, Node]) -> None:
         give(node, ending(CA, f"vm{number}", 11 + number, timedelta(seconds=SHORT)))
     end = time.time() + SHORT
     start(first, second)
+    need_ike_sas(first)
     first.send("10.9.0.2")
     until(lambda: accepted(first, "CN=vm1"), "a handshake")
     before = first.policies(), first.charon_pid
