@@ -9,10 +9,8 @@ import functools
 import re
 from collections.abc import Iterable
 
-from cryptography import x509
-
 from ipsec_agent.core.config import CertificateFacts, Config, ListedCertificate
-from ipsec_agent.core.manifest.certificates import facts
+from ipsec_agent.core.der import certificate_facts
 from ipsec_agent.core.observed import Charon
 
 ROLE = "peer"
@@ -20,8 +18,9 @@ ROLE = "peer"
 TYPE = re.compile(r"(?:^|, )[A-Za-z0-9.]+=")
 """What precedes each value of a name as charon writes it: `C=CH, O=Example, CN=vm`."""
 
-KEPT = 4096
-"""Names that are not taken apart again: one of each peer of a large fleet, and to spare."""
+KEPT, CERTIFICATES_KEPT = 4096, 256
+"""Names and certificates that are not taken apart again: one name of each peer of a large fleet,
+and all certificates that are looked at."""
 
 
 def listed(encoded: Iterable[bytes]) -> tuple[ListedCertificate, ...]:
@@ -30,13 +29,11 @@ def listed(encoded: Iterable[bytes]) -> tuple[ListedCertificate, ...]:
     return tuple(one for one in found if one is not None)
 
 
-@functools.lru_cache(KEPT)
+@functools.lru_cache(CERTIFICATES_KEPT)
 def _listed(der: bytes) -> ListedCertificate | None:
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        name = tuple(str(one.value) for part in certificate.subject.rdns for one in part)
-        return ListedCertificate(name, facts(certificate, ROLE))
-    except (ValueError, x509.InvalidVersion):
+        return certificate_facts(der, ROLE)
+    except (IndexError, StopIteration, ValueError):
         return None
 
 
@@ -50,11 +47,16 @@ def shown_by_peers(charon: Charon | None, config: Config) -> tuple[CertificateFa
     """Those with which peers that have an IKE_SA proved themselves, without the config's own."""
     if charon is None or not charon.certificates:
         return ()
-    own = {(one.issuer, one.serial) for one in config.certificates}
+    own = {_same(one) for one in config.certificates}
     names = {name_of(sa.remote_id) for sa in charon.sas}
     newest: dict[tuple[str, ...], CertificateFacts] = {}
     for one in charon.certificates:
         before = newest.get(one.name)
         if one.name in names and (before is None or one.facts.not_before > before.not_before):
             newest[one.name] = one.facts
-    return tuple(one for one in newest.values() if (one.issuer, one.serial) not in own)
+    return tuple(one for one in newest.values() if _same(one) not in own)
+
+
+def _same(facts: CertificateFacts) -> object:
+    """What two readings of one certificate have in common: names can be written in many ways."""
+    return facts.serial, facts.not_before, facts.not_after

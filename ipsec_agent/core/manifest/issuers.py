@@ -12,7 +12,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509.oid import SignatureAlgorithmOID
 
-from ipsec_agent.core.manifest.der import Attribute, issuer_and_subject
+from ipsec_agent.core.der import Attribute
+from ipsec_agent.core.manifest.der import issuer_and_subject
 
 PRINTABLE_STRING, IA5_STRING = 19, 22
 EMAIL = bytes.fromhex("2a864886f70d010901")

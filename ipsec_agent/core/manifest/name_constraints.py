@@ -13,8 +13,8 @@ from typing import Literal
 from cryptography import x509
 from msgspec import Struct
 
+from ipsec_agent.core.der import attributes, elements
 from ipsec_agent.core.manifest.certificates import name
-from ipsec_agent.core.manifest.der import attributes, elements
 from ipsec_agent.core.manifest.issuers import is_ca
 from ipsec_agent.core.manifest.loadable import kind, own_reader
 
