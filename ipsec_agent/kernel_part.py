@@ -166,7 +166,7 @@ class KernelPart:
         match step:
             case LoadGuard(guard):
                 await self._load_guard(guard, further=True)
-            case ExemptLinks(links, ports):
+            case ExemptLinks(links, ports, _):
                 await self._exemptions.set(links, ports)
             case SaveGuard(guard):
                 if guard is None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent import __version__
+from ipsec_agent.core.budget import EXEMPT, Waiting
 from ipsec_agent.core.charon_log import Said, counterpart, explain, sign
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.config_state import ConfigState
@@ -73,7 +74,7 @@ class Pass(Struct, frozen=True):
     done: tuple[str, ...]
     lies: tuple[Lie, ...]
     unsafe: tuple[Unsafe, ...]
-    waiting: tuple[str, ...]
+    waiting: tuple[Waiting, ...]
     guard_lowered: bool
     essential: EssentialAddresses
 
@@ -210,7 +211,7 @@ class Reporter:
             self._memory,
             failures=(
                 *(_failure(what, error) for what, error in ended.failures),
-                *(_paused(kind) for kind in ended.waiting if not (dies and kind in OF_CHARON)),
+                *(_undone(it) for it in ended.waiting if not (dies and it.kind in OF_CHARON)),
                 *(_left_out(one) for one in ended.unsafe),
                 *(config_problems(self.config_state) if self.config_state else ()),
                 *unknown_lockout_problems(ended.essential, ended.drift.desired),
@@ -263,13 +264,26 @@ def _failure(what: str, error: AgentError) -> Problem:
     return Problem("failed", Severity.ERROR, error.message, error.hint, what)
 
 
-def _paused(kind: str) -> Problem:
+def _undone(waiting: Waiting) -> Problem:
+    """Somebody undoes what the agent repairs, as often as it does."""
+    kind, changed = waiting.kind, waiting.changed
+    if kind == EXEMPT:
+        return Problem(
+            "guard-altered",
+            Severity.CRITICAL,
+            f"another program keeps changing which links the guard exempts ({changed}); clear"
+            " packets may pass there until the agent has undone it, each time",
+            "find that program and stop it: watch `nft monitor`; if a link leads to containers"
+            " only, write agent.inside",
+            kind,
+        )
+    what = f"{kind}: {changed}" if changed else kind
     return Problem(
         "repair-paused",
         Severity.ERROR,
-        f"another program keeps undoing the agent's repairs ({kind}); the agent repairs less often",
-        "find the other program that changes IPsec or nftables on this VM, and stop it:"
-        " `ip xfrm monitor`, `nft monitor`",
+        f"another program keeps undoing the agent's repairs ({what}); the agent repairs less often",
+        "find the other program that changes IPsec, nftables or links on this VM, and stop it:"
+        " `ip xfrm monitor`, `nft monitor`, `ip monitor link`",
         kind,
     )
 

@@ -202,7 +202,7 @@ class FakeMachine:
                     exempt=guard.exempt,
                     overlay_ports=guard.overlay_ports,
                 )
-            case ExemptLinks(links, ports):
+            case ExemptLinks(links, ports, _):
                 self._call("exempt links")
                 assert self.table is not None
                 self.table = replace(self.table, exempt=links, overlay_ports=ports)

@@ -2,20 +2,26 @@
 speed.
 
 A repair undoes what somebody else did; what a new config asks for is none. Each kind of repair has
-a budget of its own, which refills with time.
+a budget of its own, which refills with time. One is never held back: to guard a link again that
+somebody exempts. It takes no time, and until then the link is open.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.steps import (
     ContinueCharon,
+    ExemptLinks,
+    GuardFlows,
     KillCharon,
     LoadConnection,
     LoadGuard,
     ReinstallPolicies,
+    RemoveGuard,
+    SaveGuard,
+    SetMtu,
     StartCharon,
     Step,
 )
@@ -26,6 +32,26 @@ MOST = 10.0
 REFILL = 5.0
 """Seconds for each further one."""
 
+MADE_MOST = 256
+"""Things whose last state is remembered; a VM has few links whose MTU is set."""
+
+EXEMPT = "exempt links"
+"""The kind of what undoes somebody else's exempt links."""
+
+Wish = tuple[str, Hashable]
+"""A kind, with what a step of it makes of the thing: the same once more is a repair."""
+
+
+class Waiting(Struct, frozen=True):
+    """A kind of repair whose budget is used up.
+
+    Attributes:
+        changed: what somebody else changes, "" where the kind says it.
+    """
+
+    kind: str
+    changed: str = ""
+
 
 class Budget(Struct, frozen=True):
     """What is left of each kind of repair.
@@ -33,45 +59,98 @@ class Budget(Struct, frozen=True):
     Attributes:
         left: (kind, repairs left), as of `time`; a kind that is not named has all of it.
         time: seconds since the epoch.
+        made: what was made last of each thing that follows the VM's links, and so is often made
+            otherwise without anybody's fault.
+        changed: (kind, what the newest repair found changed).
     """
 
     left: tuple[tuple[str, float], ...] = ()
     time: float = 0.0
+    made: tuple[Wish, ...] = ()
+    changed: tuple[tuple[str, str], ...] = ()
 
     def at(self, now: float) -> "Budget":
         """The budget at a later time."""
         gained = max(now - self.time, 0.0) / REFILL
-        return Budget(tuple((kind, min(rest + gained, MOST)) for kind, rest in self.left), now)
+        left = tuple((kind, rest + gained) for kind, rest in self.left if rest + gained < MOST)
+        return replace(self, left=left, time=now)
 
     def allowed(self, steps: Iterable[Step]) -> tuple[Step, ...]:
         """The steps for which there is budget; steps that repair nothing always are."""
         rests = dict(self.left)
-        return tuple(step for step in steps if rests.get(kind_of(step), MOST) >= 1)
+        return tuple(
+            step for step in steps if _narrows(step) or rests.get(self.kind_of(step), MOST) >= 1
+        )
 
     def spent(self, steps: Iterable[Step]) -> "Budget":
         """The budget after these steps; several of a kind are one repair."""
-        rests = dict(self.left)
-        for kind in {kind_of(step) for step in steps} - {""}:
-            rests[kind] = rests.get(kind, MOST) - 1
-        return replace(self, left=tuple(sorted(rests.items())))
+        rests, changed = dict(self.left), dict(self.changed)
+        repairs = {kind: step for step in steps if (kind := self.kind_of(step))}
+        for kind, step in repairs.items():
+            rests[kind] = max(rests.get(kind, MOST) - 1, 0.0)
+            changed[kind] = _changed(step)
+        return replace(
+            self, left=tuple(sorted(rests.items())), changed=tuple(sorted(changed.items()))
+        )
 
-    def exhausted(self) -> tuple[str, ...]:
+    def after(self, steps: Iterable[Step]) -> "Budget":
+        """The same once these steps have been performed."""
+        made = dict(self.made)
+        made |= dict(wish for step in steps if (wish := _wish(step)) is not None)
+        return replace(self, made=tuple(made.items())[-MADE_MOST:])
+
+    def exhausted(self) -> tuple[Waiting, ...]:
         """The kinds that must wait."""
-        return tuple(kind for kind, rest in self.left if rest < 1)
+        changed = dict(self.changed)
+        return tuple(Waiting(kind, changed.get(kind, "")) for kind, rest in self.left if rest < 1)
 
     def wait(self) -> float:
         """Seconds until the next of those that must wait may go on; 0 where none must."""
         return min(((1 - rest) * REFILL for _, rest in self.left if rest < 1), default=0.0)
 
+    def kind_of(self, step: Step) -> str:
+        """What a step repairs, "" for one that repairs nothing."""
+        match step:
+            case LoadGuard():
+                return "guard"
+            case LoadConnection() | ReinstallPolicies():
+                return "policies"
+            case StartCharon() | ContinueCharon() | KillCharon():
+                return "charon"
+            case _:
+                wish = _wish(step)
+                return wish[0] if wish is not None and wish in self.made else ""
 
-def kind_of(step: Step) -> str:
-    """What a step repairs, "" for the others."""
+
+def _wish(step: Step) -> Wish | None:
     match step:
-        case LoadGuard():
-            return "guard"
-        case LoadConnection() | ReinstallPolicies():
-            return "policies"
-        case StartCharon() | ContinueCharon() | KillCharon():
-            return "charon"
+        case ExemptLinks(links, ports, _):
+            return EXEMPT, (links, ports)
+        case GuardFlows(text):
+            return "filter of flowtables", text
+        case RemoveGuard():
+            return "no guard", True
+        case SaveGuard(guard):
+            return "saved guard", guard and guard.mark
+        case SetMtu(link, mtu):
+            return f"MTU of link {link}", mtu
+        case _:
+            return None
+
+
+def _narrows(step: Step) -> bool:
+    """Whether a step has the guard cover more than it does."""
+    return isinstance(step, ExemptLinks) and not set(step.instead) <= set(step.links)
+
+
+def _changed(step: Step) -> str:
+    match step:
+        case ExemptLinks():
+            others = set(step.instead) ^ set(step.links)
+            return ", ".join(sorted(map(str, others))) or "UDP ports of tunnels"
+        case LoadConnection(connection):
+            return connection.name
+        case ReinstallPolicies(connection):
+            return connection
         case _:
             return ""

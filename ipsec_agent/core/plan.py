@@ -82,7 +82,8 @@ def _guard(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     if table is None or table.mark != wish.mark:
         return (LoadGuard(wish), *save)
     right = (table.exempt, table.overlay_ports) == (wish.exempt, wish.overlay_ports)
-    return (*(() if right else (ExemptLinks(wish.exempt, wish.overlay_ports),)), *save)
+    exempt = ExemptLinks(wish.exempt, wish.overlay_ports, table.exempt)
+    return (*(() if right else (exempt,)), *save)
 
 
 def _flows(desired: Desired, observed: Observed) -> tuple[Step, ...]:

@@ -26,10 +26,15 @@ class LoadGuard(Struct, frozen=True):
 
 
 class ExemptLinks(Struct, frozen=True):
-    """Set the links that the guard exempts; rules and counters stay."""
+    """Set the links that the guard exempts; rules and counters stay.
+
+    Attributes:
+        instead: the links that it exempts now.
+    """
 
     links: tuple[LinkId, ...]
     overlay_ports: tuple[int, ...] = ()
+    instead: tuple[LinkId, ...] = ()
 
     def __str__(self) -> str:
         return f"set the links that the guard exempts: {', '.join(map(str, self.links)) or 'none'}"

@@ -1,11 +1,23 @@
 """The repair budget: repairs go on, but never at full speed for long."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core.budget import MOST, REFILL, Budget
-from ipsec_agent.core.model import Action, DesiredGuard
-from ipsec_agent.core.steps import LoadGuard, Poke, ReinstallPolicies, StartCharon, Step
+from ipsec_agent.core.budget import EXEMPT, MOST, REFILL, Budget, Waiting
+from ipsec_agent.core.model import Action, DesiredGuard, LinkId
+from ipsec_agent.core.steps import (
+    ExemptLinks,
+    GuardFlows,
+    LoadGuard,
+    Poke,
+    ReinstallPolicies,
+    RemoveGuard,
+    SaveGuard,
+    SetMtu,
+    StartCharon,
+    Step,
+)
 
 GUARD = LoadGuard(DesiredGuard("text", "mark"))
 POLICIES = ReinstallPolicies("a", "a", Action.ENCRYPT)
@@ -26,7 +38,7 @@ def test_exhausted() -> None:
     for _ in range(int(MOST)):
         budget = budget.spent((GUARD,))
 
-    assert budget.exhausted() == ("guard",)
+    assert budget.exhausted() == (Waiting("guard"),)
     assert budget.allowed((GUARD, POLICIES, Poke(()))) == (POLICIES, Poke(()))
     assert 0 < budget.wait() <= REFILL
     assert budget.at(budget.time + budget.wait()).allowed((GUARD,)) == (GUARD,)
@@ -44,3 +56,61 @@ def test_rate(repairs: list[tuple[Step, float]]) -> None:
             budget = budget.spent((step,))
             done[step] += 1
     assert all(count <= MOST + now / REFILL + 1e-6 for count in done.values())
+
+
+ETH1, PODS = LinkId(3, "eth1"), LinkId(4, "pods")
+
+
+@pytest.mark.parametrize(
+    ("step", "other", "told"),
+    [
+        (
+            ExemptLinks((PODS,), (), (ETH1, PODS)),
+            ExemptLinks((), (), (PODS,)),
+            Waiting(EXEMPT, "eth1"),
+        ),
+        (
+            ExemptLinks((PODS,), (4789,), (PODS,)),
+            ExemptLinks((PODS,)),
+            Waiting(EXEMPT, "UDP ports of tunnels"),
+        ),
+        (GuardFlows("a table"), GuardFlows(""), Waiting("filter of flowtables")),
+        (SaveGuard(GUARD.guard), SaveGuard(None), Waiting("saved guard")),
+        (SetMtu(2, 1400), SetMtu(2, 1500), Waiting("MTU of link 2")),
+        (RemoveGuard(), GUARD, Waiting("no guard")),
+    ],
+)
+def test_the_same_once_more_is_a_repair(step: Step, other: Step, told: Waiting) -> None:
+    """What follows the links is made again and again; only what was undone is made again alike."""
+    budget = Budget()
+    for _ in range(20):
+        budget = budget.spent((step,)).after((step,))
+        if not isinstance(step, RemoveGuard):
+            budget = budget.spent((other,)).after((other,))
+    assert budget.exhausted() == () or isinstance(step, RemoveGuard)
+
+    budget = Budget()
+    for _ in range(20):
+        budget = budget.spent((step,)).after((step,))
+    assert budget.exhausted() == (told,)
+
+
+def test_a_link_is_guarded_again_at_once() -> None:
+    """However often somebody exempts it; but to exempt one again, which he took away, can wait."""
+    budget = Budget()
+    narrows, widens = ExemptLinks((PODS,), (), (ETH1, PODS)), ExemptLinks((PODS,), (), ())
+    for _ in range(20):
+        budget = budget.spent((narrows,)).after((narrows,))
+
+    assert budget.allowed((narrows, widens)) == (narrows,)
+    assert budget.at(REFILL).allowed((widens,)) == (widens,)
+
+
+def test_the_newest_change_is_told() -> None:
+    """The connections whose policies go are named, as the links are."""
+    budget = Budget()
+    for _ in range(int(MOST)):
+        budget = budget.spent((POLICIES,))
+
+    assert budget.exhausted() == (Waiting("policies", "a"),)
+    assert budget.at(REFILL * MOST) == Budget(time=REFILL * MOST, changed=(("policies", "a"),))

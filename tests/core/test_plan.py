@@ -302,9 +302,11 @@ def test_the_guard() -> None:
     assert first(None, "") == (load, save)
     assert first(replace(right, mark=""), saved) == (load,)
     assert first(replace(right, exempt=(LinkId(99, "gone"),)), saved) == (
-        ExemptLinks(wish.guard.exempt, wish.guard.overlay_ports),
+        ExemptLinks(wish.guard.exempt, wish.guard.overlay_ports, (LinkId(99, "gone"),)),
     )
-    assert first(replace(right, overlay_ports=(4789,)), saved) == (ExemptLinks(wish.guard.exempt),)
+    assert first(replace(right, overlay_ports=(4789,)), saved) == (
+        ExemptLinks(wish.guard.exempt, instead=wish.guard.exempt),
+    )
     assert first(right, "damaged") == (save,)
     assert first(right, saved) == ()
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ipsec_agent.core.budget import EXEMPT
 from ipsec_agent.core.config import Outside
+from ipsec_agent.core.guard_table import exempt_update
 from ipsec_agent.core.model import LinkId, Role
+from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.status import Snapshot
 from tests.charon.nodes import FIGURES, ips
 from tests.kernel.guard_lab import SCALE, arrived, link, receiver, run, send_udp
@@ -450,3 +453,37 @@ async def test_a_container_in_a_bridge_with_a_way_out_is_named(tmp_path: Path) -
         )
         (problem,) = (one for one in snapshot.problems if one.code == "container-not-guarded")
         assert problem.message.startswith(f"the container {POD} has the veth eth0 on br0 of its")
+
+
+async def test_who_exempts_a_link_again_and_again(tmp_path: Path, wires: Wires) -> None:
+    """It is undone each time, and told, with the link; once that ends, so does the problem."""
+    both()
+
+    async def opponent() -> None:
+        for _ in range(600):
+            text = exempt_update([link(VM, "eth1")])
+            await asyncio.to_thread(run, "nft", "-f", "-", text=text)
+            await asyncio.sleep(0.05)
+
+    async with agent(tmp_path) as running:
+        undoing = asyncio.create_task(opponent())
+        try:
+            told = await running.until(lambda seen: bool(exempt_problems(seen)))
+        finally:
+            undoing.cancel()
+            await asyncio.gather(undoing, return_exceptions=True)
+        (problem,) = exempt_problems(told)
+        assert (problem.code, problem.severity) == ("guard-altered", Severity.CRITICAL)
+        assert "another program keeps changing which links the guard exempts (eth1)" in (
+            problem.message
+        )
+        after = await running.settled()
+        assert exempt(after) == set()
+        wires.clear()
+        nothing_passes(wires, (TWO, PEER_TWO))
+        assert not exempt_problems(await running.until(lambda seen: not exempt_problems(seen)))
+
+
+def exempt_problems(snapshot: Snapshot) -> list[Problem]:
+    """What is told of links that somebody else exempts."""
+    return [one for one in snapshot.problems if one.subject == EXEMPT]
