@@ -15,14 +15,15 @@ from ipsec_agent.admission import refuse_lockout, refuse_unlisted
 from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.outdated import no_worse
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, document, sentence
-from ipsec_agent.errors import AgentError, CharonError, ConfigError, KernelError, StartError
+from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
+from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
@@ -30,8 +31,9 @@ from ipsec_agent.host.essential_addresses import (
 )
 from ipsec_agent.host.faults import FaultFile
 from ipsec_agent.host.files import make_directory, only_agent
-from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.program import find_program
+from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
@@ -336,7 +338,7 @@ async def run(path: Path, read: Callable[[], Loaded], *, force: bool = False) ->
         try:
             agent = await stack.enter_async_context(open_agent(path, read, force=force))
         except AgentError as error:
-            error.hint = "; ".join(filter(None, (error.hint, await _warning_of_clear())))
+            error.hint = "; ".join(filter(None, (error.hint, await _warning_of_clear(path))))
             raise
         try:
             await agent.run()
@@ -348,16 +350,27 @@ async def run(path: Path, read: Callable[[], Loaded], *, force: bool = False) ->
             raise _first(expected) from None
 
 
-async def _warning_of_clear() -> str:
+async def _warning_of_clear(path: Path) -> str:
     """What to say where a start is refused and nothing holds packets back, "" where it does."""
+    config = None
+    with contextlib.suppress(ConfigError):
+        config = load(path).config
+    agent = config.agent if config else AgentConfig()
+    nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
     try:
-        if await Nft().read() is not None:
-            return ""
-    except KernelError:
+        found = await read_guard_status(nft, config, saved)
+    except AgentError:
         return ""
+    if found.state in HOLDING:
+        return ""
+    what = (
+        "no guard is loaded"
+        if found.state is TableState.MISSING
+        else "the guard is not as the agent makes it (`ipsec-agent guard status`)"
+    )
     installed = "" if find_program("nft") else "once nftables is installed, "
     return (
-        f"no guard is loaded, so packets may travel in clear: {installed}`ipsec-agent guard up"
+        f"{what}, so packets may travel in clear: {installed}`ipsec-agent guard up"
         " --closed` lets pass only IPsec and what it takes to repair this VM"
     )
 

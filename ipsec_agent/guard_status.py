@@ -1,28 +1,35 @@
 """The guard's state, read without an agent: the table, the saved file, and the config's wish."""
 
+import asyncio
+import contextlib
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ipsec_agent.core.closed_table import CLOSED
+from ipsec_agent.core.closed_table import CLOSED, closed_table
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of, lockouts
+from ipsec_agent.core.guard import exempt_links, overlay_ports
 from ipsec_agent.core.guard_table import mark, ruleset
-from ipsec_agent.core.inside import Words, find_inside
 from ipsec_agent.core.lockout import Finding
-from ipsec_agent.core.model import GUARD_TABLE
+from ipsec_agent.core.model import GUARD_TABLE, LinkId
+from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.placement import Placement, place
+from ipsec_agent.core.problems.problem import listed
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import guard_counters
-from ipsec_agent.errors import KernelError
+from ipsec_agent.errors import ConfigError, KernelError
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.link_reading import LinkReading
 from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.nft_refusals import owner
 from ipsec_agent.host.saved_guard import saved_guard
 
 
@@ -53,12 +60,23 @@ class Saved(enum.StrEnum):
 EXIT = {TableState.UP: 0, TableState.MISSING: 3, TableState.ALTERED: 1, TableState.CLOSED: 1}
 """Exit codes, in the manner of LSB's `status`."""
 
+HOLDING = frozenset({TableState.UP, TableState.CLOSED})
+"""What lets no clear packet pass between encrypted VMs."""
+
+AGAIN = 0.25
+"""Seconds until a second look at links that seem wrongly exempt."""
+
+UNVERIFIED = "not verified: config or links cannot be read"
+STRAY = "nothing says that it leads to this VM's own containers only"
+GONE = "there is no such link any more"
+
 
 class GuardStatus(Struct, frozen=True):
     """What was found.
 
     Attributes:
         closed_by: None while the table is no closed one.
+        exempt: why each exempt link is so, by name, as far as this can be told without an agent.
         current: whether this is the config's table, None without a valid config.
         notes: what an operator should know or do, as sentences.
     """
@@ -69,6 +87,7 @@ class GuardStatus(Struct, frozen=True):
     saved: Saved
     notes: tuple[str, ...]
     closed_by: ClosedBy | None = None
+    exempt: Mapping[str, str] = MappingProxyType({})
 
 
 def lockouts_here(config: Config) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
@@ -102,21 +121,28 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
     notes: list[str] = []
     saved = await _saved(nft, kept, path, notes)
     table = await nft.read()
+    closed = _closed_texts() if table is not None and table.closed else ()
     if table is not None and not table.mark:
-        for text in filter(None, (wanted, CLOSED)):
+        texts = (*closed, wanted) if table.closed else (wanted,)
+        for text in filter(None, texts):
             await _learn(nft, text, notes)
         table = await nft.read()
-    state = _state(table)
+    state = _state(table, frozenset(map(mark, closed)))
+    exempt: Mapping[str, str] = {}
+    if table is not None and state is TableState.UP and table.exempt:
+        exempt, wrong = await _exempt(nft, config, table)
+        state = TableState.ALTERED if wrong else state
+        notes += filter(None, (wrong, _unverified(exempt)))
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
-    closed_by = _closed_by(table)
+    closed_by = _closed_by(table, state)
     if closed_by is not None:
         notes.append(
             "the saved table did not load at boot, so only SSH and IPsec pass:"
             " run `ipsec-agent guard up`"
             if closed_by is ClosedBy.BOOT
-            else "`guard up --closed` has closed this VM, or the table was changed since: correct"
-            " the config and start the agent, or run `ipsec-agent guard up`"
+            else "`guard up --closed` has closed this VM: correct the config and start the agent,"
+            " or run `ipsec-agent guard up`"
         )
     held = table is not None and table.flow_rules is not None
     filtered = f"; table netdev {GUARD_TABLE} filters them" if held else ""
@@ -125,7 +151,12 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
         f" delete the rules with `flow add`, then run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]
-    return GuardStatus(state, table, current, saved, tuple(dict.fromkeys(notes)), closed_by)
+    return GuardStatus(state, table, current, saved, tuple(dict.fromkeys(notes)), closed_by, exempt)
+
+
+def _closed_texts() -> tuple[str, ...]:
+    """What makes a closed table here: that of a boot, and that of `guard up --closed`."""
+    return CLOSED, closed_table(read_own_essential_addresses())
 
 
 async def _saved(nft: Nft, kept: str | None, path: Path, notes: list[str]) -> Saved:
@@ -154,17 +185,23 @@ async def _learn(nft: Nft, text: str, notes: list[str]) -> None:
         notes.append(f"the table cannot be compared: {error.message}")
 
 
-def _state(table: GuardTable | None) -> TableState:
+def _state(table: GuardTable | None, closed: Collection[str]) -> TableState:
+    """What the table is.
+
+    Args:
+        closed: marks of what makes a closed table here.
+    """
     if table is None:
         return TableState.MISSING
     if table.closed:
-        return TableState.CLOSED
+        # Anybody may name a chain as a closed table does.
+        return TableState.CLOSED if table.mark in closed else TableState.ALTERED
     return TableState.UP if table.mark else TableState.ALTERED
 
 
-def _closed_by(table: GuardTable | None) -> ClosedBy | None:
+def _closed_by(table: GuardTable | None, state: TableState) -> ClosedBy | None:
     """The table of a boot is always the same; `guard up --closed` adds what this VM needs."""
-    if table is None or not table.closed:
+    if table is None or state is not TableState.CLOSED:
         return None
     return ClosedBy.BOOT if table.mark == mark(CLOSED) else ClosedBy.HAND
 
@@ -193,33 +230,85 @@ def _notes(
             "the config has changed since this table was loaded: run `ipsec-agent guard up`"
         )
     elif state is TableState.ALTERED:
-        notes.append("the table is not the one that ipsec-agent loaded: run `ipsec-agent guard up`")
+        owned = owner()
+        notes.append(
+            f"{owned[0]}: {owned[1]}"
+            if owned
+            else "the table is not the one that ipsec-agent loaded: run `ipsec-agent guard up`"
+        )
     if wanted is not None and kept not in {None, wanted}:
         notes.append("the saved table is not the config's: run `ipsec-agent guard up` to save it")
     return notes
 
 
-def reasons(config: Config | None) -> dict[str, str]:
-    """Why links need no guard, by name, as far as this VM's kernel tells it now."""
-    if config is None:
-        return {}
-    try:
-        seen = LinkReading().read()
-        network = replace(
-            read_addresses(), links=seen.links, namespaces=seen.namespaces, number=seen.number
-        )
-    except KernelError:
-        return {}
-    words = Words(config.agent.uplinks, config.agent.inside)
-    return {one.link.name: one.because for one in find_inside(network, Promise.of(config), words)}
+async def _exempt(nft: Nft, config: Config | None, table: GuardTable) -> tuple[dict[str, str], str]:
+    """Why each exempt link is so, and what is wrong with them, "" where nothing is.
 
-
-def document(found: GuardStatus, path: Path, because: Mapping[str, str]) -> dict[str, Any]:
-    """The status as JSON's types: a stable interface, versioned by `schema`.
-
-    Args:
-        because: why links need no guard, by name.
+    A running agent takes back at once what a change of links forbids: a second look tells whether
+    it has.
     """
+    unverified = dict.fromkeys(map(str, table.exempt), UNVERIFIED), ""
+    if config is None:
+        return unverified
+    try:
+        said = judge_exempt(config, _network(), table)
+        if said[1]:
+            await asyncio.sleep(AGAIN)
+            said = judge_exempt(config, _network(), await nft.read() or table)
+    except KernelError:
+        return unverified
+    return said
+
+
+def _unverified(reasons: Mapping[str, str]) -> str:
+    names = sorted(name for name, why in reasons.items() if why is UNVERIFIED)
+    return f"where {listed(names)} leads is not verified" if names else ""
+
+
+def judge_exempt(
+    config: Config, network: NetworkFacts, table: GuardTable
+) -> tuple[dict[str, str], str]:
+    """Compare a table's exempt links with those that an agent would exempt now.
+
+    Returns:
+        why each is exempt, by name, and what is wrong, "" where nothing is.
+    """
+    placement: Placement | None = None
+    with contextlib.suppress(ConfigError):
+        placement = place(config.agent, Promise.of(config), network)
+    allowed = exempt_links(placement) if placement else ()
+    ports = overlay_ports(placement) if placement else ()
+    because = {one.key: one.because for one in (placement.inside if placement else ())}
+    there = {LinkId(link.index, link.name) for link in network.links}
+    reasons = {
+        link.name: because[link] if link in allowed else STRAY if link in there else GONE
+        for link in table.exempt
+    }
+    stray = [name for name, why in reasons.items() if why is STRAY]
+    if stray:
+        return reasons, (
+            f"the guard does not cover {listed(stray)}, though nothing says that this leads to this"
+            " VM's own containers only: clear packets may pass there"
+        )
+    if table.exempt == allowed and not set(ports) <= set(table.overlay_ports):
+        return reasons, "the guard lacks the UDP port of a tunnel that it does not cover"
+    return reasons, ""
+
+
+def _network() -> NetworkFacts:
+    """Links and addresses as the kernel tells of them now.
+
+    Raises:
+        KernelError: it does not.
+    """
+    seen = LinkReading().read()
+    return replace(
+        read_addresses(), links=seen.links, namespaces=seen.namespaces, number=seen.number
+    )
+
+
+def document(found: GuardStatus, path: Path) -> dict[str, Any]:
+    """The status as JSON's types: a stable interface, versioned by `schema`."""
     exempt = found.table.exempt if found.table else ()
     return {
         "schema": 1,
@@ -230,7 +319,7 @@ def document(found: GuardStatus, path: Path, because: Mapping[str, str]) -> dict
         "inside": [
             {
                 "name": link.name,
-                "reason": because.get(link.name, "it led to containers only before"),
+                "reason": found.exempt.get(link.name, UNVERIFIED),
             }
             for link in exempt
         ],

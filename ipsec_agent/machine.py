@@ -18,7 +18,7 @@ from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.clock import ClockReader
 from ipsec_agent.host.links import open_links
-from ipsec_agent.host.nft import Nft, locate_nft
+from ipsec_agent.host.nft import FORMS, Nft, locate_nft
 from ipsec_agent.host.peers import probe
 from ipsec_agent.host.xfrm import open_xfrm
 from ipsec_agent.kernel_part import KernelPart
@@ -154,7 +154,7 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
                 frozenset(policy.index for policy in policies),
             )
 
-        nft = Nft(Path(config.agent.run_dir) / "guard.json")
+        nft = Nft(Path(config.agent.run_dir) / FORMS)
         charon, kernel = CharonPart(config, left), KernelPart(config, xfrm, links, nft)
         try:
             await xfrm.policies()

@@ -182,7 +182,7 @@ def test_status_keys() -> None:
 def test_guard_status_keys() -> None:
     """docs/status.md has a row for each key of `guard status --json`."""
     seen = guard_status_document(
-        GuardStatus(TableState.MISSING, None, None, Saved.MISSING, ()), Path("/x"), {}
+        GuardStatus(TableState.MISSING, None, None, Saved.MISSING, ()), Path("/x")
     )
     assert rows(page("status.md"), "## `guard status --json`") == set(seen) - set(
         guard_counters(None)

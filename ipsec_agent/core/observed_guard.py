@@ -68,7 +68,8 @@ class GuardTable(Struct, frozen=True):
             none is known to: it was altered; None where there is none.
         offloaded: packets that it dropped.
         reading: number of the reading: one with the same number tells nothing further.
-        closed: whether it is a closed table, in whatever form (closed_table.py).
+        closed: it has a chain of a closed table's name (closed_table.py); its mark tells whether it
+            is one.
     """
 
     form: str

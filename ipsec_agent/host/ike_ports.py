@@ -13,15 +13,12 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, IkePorts, PortHolder
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.socket_holders import PROC, Holder, holders, sockets
 from ipsec_agent.host.understood import understood
-
-PROC = Path("/proc")
 
 # Not /proc/net: that is the network namespace of the process's first thread. udp6 is missing where
 # IPv6 is disabled at boot.
 TABLES = ((4, "thread-self/net/udp"), (6, "thread-self/net/udp6"))
-
-Owner = tuple[int, str]
 
 
 class Bound(NamedTuple):
@@ -49,7 +46,7 @@ class IkePortsReader:
         self._found = IkePorts()
         self._charon: CharonProcess | None = None
         self._inodes: frozenset[int] = frozenset()
-        self._owners: dict[int, Owner] = {}
+        self._owners: dict[int, Holder] = {}
         self._contested = True
 
     @contextlib.contextmanager
@@ -144,7 +141,7 @@ class IkePortsReader:
     def _inodes_of(self, pid: int) -> frozenset[int]:
         try:
             with understood(_odd):
-                return frozenset(_sockets(self._proc / str(pid)))
+                return frozenset(sockets(self._proc / str(pid)))
         except (FileNotFoundError, ProcessLookupError):
             # It has just ended.
             return frozenset()
@@ -159,17 +156,7 @@ class IkePortsReader:
         """Find out the processes of some sockets; each is looked for once."""
         wanted = set(inodes)
         self._owners = {inode: owner for inode, owner in self._owners.items() if inode in wanted}
-        wanted -= self._owners.keys()
-        if not wanted:
-            return
-        for place in self._proc.iterdir():
-            if place.name.isdecimal():
-                with contextlib.suppress(OSError, ValueError):
-                    for inode in wanted.intersection(_sockets(place)):
-                        name = (place / "comm").read_text(errors="replace").strip()
-                        self._owners[inode] = (int(place.name), name)
-        # The kernel itself, or a process that cannot be seen from here.
-        self._owners |= dict.fromkeys(wanted - self._owners.keys(), (0, ""))
+        self._owners |= holders(wanted - self._owners.keys(), self._proc)
 
 
 def _odd(error: Exception) -> KernelError:
@@ -177,15 +164,6 @@ def _odd(error: Exception) -> KernelError:
         f"cannot understand the kernel's list of UDP sockets: {error}",
         hint="until then it is not known whether charon has its ports",
     )
-
-
-def _sockets(process: Path) -> Iterator[int]:
-    """The inodes of a process's sockets, by the links of proc_pid_fd(5)."""
-    for path in (process / "fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            kind, _, inode = str(path.readlink()).partition(":")
-            if kind == "socket":
-                yield int(inode.strip("[]"))
 
 
 def _address(text: str) -> Address:

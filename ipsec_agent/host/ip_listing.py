@@ -21,7 +21,7 @@ DEADLINE = 10.0
 
 
 def read_addresses() -> NetworkFacts:
-    """The addresses of every link and the default gateways; links are left out.
+    """The addresses of every link and the default routes; links are left out.
 
     Raises:
         KernelError: ip is not installed, refuses, or says what is not understood.
@@ -40,6 +40,7 @@ def facts_of(addresses: list[Any], routes: list[Any]) -> NetworkFacts:
     with understood(lambda _error: _not_understood()):
         return NetworkFacts(
             addresses=tuple(_addresses(addresses)),
+            default_links=tuple(dict.fromkeys(_default_links(addresses, routes))),
             gateways=tuple(dict.fromkeys(_gateways(routes))),
         )
 
@@ -52,6 +53,14 @@ def _addresses(links: Iterable[Any]) -> Iterator[OwnAddress]:
                 yield OwnAddress(
                     ip_address(own["local"]), int(own["prefixlen"]), int(link["ifindex"])
                 )
+
+
+def _default_links(links: Iterable[Any], routes: Iterable[Any]) -> Iterator[int]:
+    indexes = {link.get("ifname"): int(link["ifindex"]) for link in links if "ifindex" in link}
+    for route in routes:
+        for hop in route.get("nexthops") or [route]:
+            if hop.get("dev") in indexes:
+                yield indexes[hop["dev"]]
 
 
 def _gateways(routes: Iterable[Any]) -> Iterator[Address]:

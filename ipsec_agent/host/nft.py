@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from ipsec_agent.host import own_time
 from ipsec_agent.host.nft_events import Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_image import MOST, Image
+from ipsec_agent.host.nft_refusals import refusal
 from ipsec_agent.host.nft_tables import (
     Tables,
     put_back,
@@ -41,15 +43,19 @@ from ipsec_agent.host.program import find_program, outcome, start_program
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
 
+FORMS = "guard.json"
+"""The file of `run_dir` in which it is remembered what texts make."""
+
 _ROOM = 1 << 23
 """Bytes of events that are kept while nft replaces a table."""
 
 _LEAST, _ENDS = 2 * PEERS_COUNTED, 2
 """Elements of a set: what is read of each in any case, and what a range of addresses, which has a
 line of its own in a text, makes."""
+_UNSUPPORTED = "Operation not supported"
 
-_ABSENT = "No such file or directory"
-"""What nft says of a module that the kernel lacks."""
+_OPENING = re.compile(rf"^table \w+ {GUARD_TABLE}\n(?=delete table)", re.MULTILINE)
+"""How a text makes sure that there is a table to delete."""
 
 
 class _Outcome(Struct, frozen=True):
@@ -248,7 +254,7 @@ class Nft:
         except OSError as error:
             raise KernelError(f"{doing}: {error.strerror}", code=error.errno or 0) from error
         if trial.status != 0:
-            raise _refusal(doing, trial.complaint)
+            raise refusal(doing, trial.complaint)
         self._forms[mark(text)] = trial.image.form if trial.image else ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
@@ -285,11 +291,18 @@ class Nft:
 
     async def _succeed(self, doing: str, text: str, *options: str) -> int:
         """Have nft take a text; its process id."""
-        with _as_file(text) as descriptor:
-            done = await self._run(*options, "-f", f"/proc/self/fd/{descriptor}", keep=descriptor)
+        done = await self._take(text, *options)
+        if done.status != 0 and _UNSUPPORTED in done.complaint:
+            # A table that outlasts its owner can be deleted, but not named anew (nft_refusals.py).
+            again = await self._take(_OPENING.sub("", text, count=1), *options)
+            done = again if again.status == 0 else done
         if done.status != 0:
-            raise _refusal(doing, done.complaint)
+            raise refusal(doing, done.complaint)
         return done.process
+
+    async def _take(self, text: str, *options: str) -> _Outcome:
+        with _as_file(text) as descriptor:
+            return await self._run(*options, "-f", f"/proc/self/fd/{descriptor}", keep=descriptor)
 
     async def _run(self, *arguments: str, keep: int) -> _Outcome:
         program = locate_nft()
@@ -349,23 +362,6 @@ def _as_file(text: str) -> Iterator[int]:
         file.write(text)
         file.flush()
         yield file.fileno()
-
-
-def _refusal(doing: str, complaint: str) -> KernelError:
-    reason = complaint.strip().splitlines()[0] if complaint.strip() else "nft gave no reason"
-    code, hint = 0, "try `nft -c -f FILE` by hand"
-    if "not permitted" in reason:
-        code, hint = errno.EPERM, "run as root, or with the capability CAP_NET_ADMIN"
-    elif "not supported" in reason or "Netlink socket" in reason:
-        code = errno.EOPNOTSUPP
-        hint = "this kernel lacks nf_tables: run `modprobe nf_tables`, or set agent.guard: none"
-    elif _ABSENT in reason:
-        code = errno.ENOENT
-        hint = (
-            "this kernel lacks a module: run `modprobe -a nft_fib_inet nft_xfrm`, or try `nft -c -f"
-            " FILE`"
-        )
-    return KernelError(f"{doing}: {reason}", code=code, hint=hint)
 
 
 def _recall(memory: Path | None) -> dict[str, str]:

@@ -19,6 +19,8 @@ from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_exempt import exemptions
 from ipsec_agent.host.nft_image import FIXED, MOST, Image, read_image
+from ipsec_agent.host.nft_refusals import LACKING as NO_NF_TABLES
+from ipsec_agent.host.nft_refusals import NOT_ROOT, has_nf_tables
 from ipsec_agent.host.nft_table import SETS, dropped, flowtable, guard_table
 from ipsec_agent.host.nft_wire import (
     NFPROTO_INET,
@@ -197,10 +199,9 @@ def _told(doing: str) -> Iterator[None]:
 def _refused(doing: str, error: OSError) -> KernelError:
     code, hint = error.errno or 0, ""
     if code == errno.EPERM:
-        hint = "run as root, or with the capability CAP_NET_ADMIN"
-    elif code in LACKING:
-        code = errno.EOPNOTSUPP
-        hint = "this kernel lacks nf_tables: run `modprobe nf_tables`, or set agent.guard: none"
+        hint = NOT_ROOT
+    elif code in LACKING and not has_nf_tables():
+        code, hint = errno.EOPNOTSUPP, NO_NF_TABLES
     elif isinstance(error, TimeoutError):
         code = errno.ETIMEDOUT
         hint = "the machine is overloaded; the agent tries again"

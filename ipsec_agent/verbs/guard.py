@@ -18,11 +18,11 @@ from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status, reasons
+from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.files import make_directory
-from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.own_process import WARNING, complain
 from ipsec_agent.host.saved_guard import NAME, save_guard
 from ipsec_agent.verbs.commands import repeatable
@@ -146,7 +146,7 @@ def _status(arguments: argparse.Namespace) -> int:
     agent = config.agent if config else AgentConfig()
     saved = Path(agent.state_dir) / NAME
     found = asyncio.run(read_guard_status(_nft(agent), config, saved))
-    shown = document(found, saved, reasons(config))
+    shown = document(found, saved)
     if refusal is not None:
         shown["notes"].append(f"{refusal.message}; the table cannot be compared with it")
     lines = guard_lines(shown)
@@ -159,7 +159,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _nft(agent: AgentConfig) -> Nft:
-    return Nft(Path(agent.run_dir) / "guard.json")
+    return Nft(Path(agent.run_dir) / FORMS)
 
 
 def _told(findings: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ COUNTED = {
 GUARD_STATES = {
     "missing": "DOWN: no table is loaded",
     "altered": "ALTERED: the table is not the one that was loaded",
-    "closed": "CLOSED: by `ipsec-agent guard up --closed`, or the table was changed since",
+    "closed": "CLOSED: by `ipsec-agent guard up --closed`",
     "lowered": "DOWN: taken down by `ipsec-agent guard down`",
     "none": "none (agent.guard: none)",
 }

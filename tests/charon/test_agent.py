@@ -404,6 +404,12 @@ def test_a_first_start_that_is_refused(node: Node) -> None:
     _, said = node.run_and_fail()
     assert said.endswith("  hint: nothing was changed\n")
 
+    # Whatever bears its name is no guard by that.
+    other = "delete table inet ipsec_agent; add table inet ipsec_agent"
+    subprocess.run(node.command("nft", other), check=True, timeout=60)
+    _, said = node.run_and_fail()
+    assert "the guard is not as the agent makes it (`ipsec-agent guard status" in said
+
     node.config.write_text(good)
     node.up()
     assert node.status()["guard"]["state"] == "up"

@@ -117,15 +117,26 @@ def test_what_somebody_made_need_not_be_understood(odd: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "hint"),
     [
+        (OSError(errno.ENOENT, "no"), errno.ENOENT, ""),
         (OSError(errno.EPERM, "no"), errno.EPERM, "run as root"),
         (OSError(errno.EINVAL, "no"), errno.EOPNOTSUPP, "modprobe nf_tables"),
         (OSError(errno.EPROTONOSUPPORT, "no"), errno.EOPNOTSUPP, "modprobe nf_tables"),
         (TimeoutError("timed out"), errno.ETIMEDOUT, "overloaded"),
     ],
 )
-def test_refusals(error: OSError, code: int, hint: str) -> None:
+def test_refusals(error: OSError, code: int, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its remedy."""
+    monkeypatch.setattr("ipsec_agent.host.nft_tables.has_nf_tables", lambda: False)
     refused = _refused("cannot read the guard's table", error)
 
     assert refused.code == code
     assert hint in refused.hint
+
+
+def test_a_kernel_with_nf_tables_is_not_told_to_lack_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it answers something else about tables, the refusal is about this one."""
+    monkeypatch.setattr("ipsec_agent.host.nft_tables.has_nf_tables", lambda: True)
+
+    refused = _refused("cannot read the guard's table", OSError(errno.EINVAL, "no"))
+
+    assert (refused.code, refused.hint) == (errno.EINVAL, "")

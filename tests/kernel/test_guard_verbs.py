@@ -18,8 +18,12 @@ from ipsec_agent.cli import main
 from ipsec_agent.core.closed_table import CLOSED
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard_table import exempt_update
+from ipsec_agent.core.model import LinkId
 from ipsec_agent.guard_status import EXIT, TableState
 from ipsec_agent.host.control import serve_control
+from ipsec_agent.host.nft_image import NEW_TABLE, TABLE
+from ipsec_agent.host.nft_wire import CREATE, Channel, attribute
+from ipsec_agent.host.nft_wire import text as attribute_text
 from ipsec_agent.host.saved_guard import NAME
 from tests.certificates import make_ca, make_leaf
 from tests.kernel.guard_lab import (
@@ -57,7 +61,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def write(path: Path, *clear: str, **agent: str) -> None:
+def write(path: Path, *clear: str, **agent: object) -> None:
     """A config with these no-ipsec subnets."""
     places = {"run_dir": f"{path.parent}/run", "state_dir": f"{path.parent}/state"}
     path.write_text(
@@ -174,6 +178,7 @@ def test_a_broken_file_is_told(config: Path, capsys: pytest.CaptureFixture[str],
 
 def test_the_text(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Peers that are counted and links that are not judged are named."""
+    write(config, uplinks=["a0"])
     guard("up", config)
     send_udp(A, A4, B4)
     run("nft", "-f", "-", text=exempt_update([link(A, "ac0")]))
@@ -185,6 +190,77 @@ def test_the_text(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "guard      up, dropped 0 in, 1 out" in said
     assert f"clear packets to {B4}: 1 packet," in said
     assert "not guarded: ac0 (its other end is in a container that has no other way out)" in said
+
+
+def test_a_link_that_somebody_exempts(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is judged as an agent would, with none there: one that leads out is an alteration."""
+    write(config, uplinks=["a0"])
+    guard("up", config)
+    run("nft", "-f", "-", text=exempt_update([link(A, "ac0"), LinkId(4711, "gone")]))
+    code, shown = told(capsys, config)
+    assert (code, shown["state"], shown["exempt"]) == (0, "up", ["ac0", "gone"])
+    assert shown["inside"][1]["reason"] == "there is no such link any more"
+
+    run("nft", "-f", "-", text=exempt_update([link(A, "a0"), link(A, "ac0")]))
+    assert send_udp(A, A4, B4)
+    code, shown = told(capsys, config)
+
+    assert (code, shown["state"]) == (1, "altered")
+    assert any("the guard does not cover a0, though nothing says" in it for it in shown["notes"])
+    guard("up", config)
+    assert told(capsys, config)[0] == 0
+    assert not send_udp(A, A4, B4)
+
+
+def test_what_cannot_be_judged_is_said(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the links cannot be read, nobody vouches for those that are exempt."""
+    write(config, uplinks=["a0"])
+    guard("up", config)
+    run("nft", "-f", "-", text=exempt_update([link(A, "a0")]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipsec_agent.host.ip_listing.find_program", lambda _: None)
+        _, shown = told(capsys, config)
+
+    assert shown["notes"] == ["where a0 leads is not verified"]
+    assert shown["inside"] == [
+        {"name": "a0", "reason": "not verified: config or links cannot be read"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "insert rule inet ipsec_agent closed_out accept",
+        "add chain inet ipsec_agent closed_out { policy accept; }",
+        "delete table inet ipsec_agent; add table inet ipsec_agent;"
+        " add chain inet ipsec_agent closed_out",
+    ],
+)
+def test_closed_is_no_matter_of_a_name(
+    config: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """A table that only resembles the closed one lets pass whatever it lets pass: altered."""
+    run("nft", "-f", "-", text=CLOSED)
+    assert told(capsys, config)[1]["state"] == "closed"
+
+    run("nft", change)
+    code, shown = told(capsys, config)
+
+    assert (code, shown["state"], shown["closed_by"]) == (1, "altered", None)
+
+
+def test_a_table_that_a_program_owns(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program is named, by each verb."""
+    flags = attribute(2, (2).to_bytes(4))
+    with Channel() as owner:
+        owner.perform([(NEW_TABLE, CREATE, attribute_text(TABLE, "ipsec_agent") + flags)])
+        code, shown = told(capsys, config)
+        assert (code, shown["state"]) == (1, "altered")
+        assert any(f"(`kill {os.getpid()}`)" in note for note in shown["notes"])
+        for action in ("up", "down"):
+            assert guard(action, config) == 1
+            assert f"pid {os.getpid()} (" in capsys.readouterr().err
 
 
 def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +285,8 @@ def test_closed_without_a_config(
 ) -> None:
     """By flag only, whatever the config is; it is told as what it is, and `up` replaces it."""
     needs = EssentialAddresses(directors=(ip_address(PLAIN4),), unresolved=("blob.example",))
-    monkeypatch.setattr("ipsec_agent.verbs.guard.read_own_essential_addresses", lambda: needs)
+    for module in ("verbs.guard", "guard_status"):
+        monkeypatch.setattr(f"ipsec_agent.{module}.read_own_essential_addresses", lambda: needs)
     good = config.read_text()
     config.write_text(good.replace("10.77.0.0/16", "10.77.0.0/99"))
     assert guard("up", config) == 1
@@ -228,7 +305,9 @@ def test_closed_without_a_config(
     code, shown = told(capsys, config)
     assert (code, shown["state"], shown["closed_by"]) == (1, "closed", "hand")
     guard("status", config)
-    assert "guard      CLOSED: by `ipsec-agent guard up --closed`, or" in capsys.readouterr().out
+    assert (
+        "guard      CLOSED: by `ipsec-agent guard up --closed`, dropped" in capsys.readouterr().out
+    )
     assert any("`guard up --closed` has closed this VM" in note for note in shown["notes"])
     config.write_text(good)
     assert guard("up", config) == 0

@@ -37,6 +37,8 @@ async def test_the_same_as_by_netlink(namespace: Callable[..., str]) -> None:
     }
     assert set(found.gateways) == set(facts.gateways)
     assert len(found.gateways) == 4
+    assert set(found.default_links) == set(facts.default_links)
+    assert len(found.default_links) == 2
 
 
 def test_no_default_route(namespace: Callable[..., str]) -> None:

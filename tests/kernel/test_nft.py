@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
+import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -19,6 +22,9 @@ from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.nft_events import open_events
+from ipsec_agent.host.nft_image import NEW_TABLE, TABLE
+from ipsec_agent.host.nft_wire import CREATE, Channel, attribute
+from ipsec_agent.host.nft_wire import text as attribute_text
 from tests.kernel.guard_lab import (
     A4,
     B4,
@@ -366,7 +372,7 @@ def _silent(directory: Path) -> None:
     ("install", "message", "hint"),
     [
         (_hang, "nft did not answer within 0.2 s", "overloaded"),
-        (_silent, "Operation not supported", "run `modprobe nf_tables`, or set agent.guard: none"),
+        (_silent, "Operation not supported", "try `nft -c -f FILE` by hand"),
     ],
 )
 async def test_trouble_is_said_in_one_sentence(
@@ -376,7 +382,7 @@ async def test_trouble_is_said_in_one_sentence(
     message: str,
     hint: str,
 ) -> None:
-    """An nft that hangs is ended, a kernel without nf_tables is named, both with a remedy."""
+    """An nft that hangs is ended, a refusal is repeated, both with a remedy."""
     install(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
@@ -395,3 +401,66 @@ async def test_nft_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         await Nft().load(TEXT)
 
     assert caught.value.hint == "apt install nftables, or set agent.guard: none"
+
+
+TABLE_FLAGS, OWNED, LASTING = 2, 2, 4
+"""NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST."""
+
+
+def own(owner: Channel, flags: int) -> None:
+    """Take the guard's name for a table of one's own, which lets everything pass."""
+    name = attribute_text(TABLE, "ipsec_agent")
+    try:
+        owner.perform(
+            [(NEW_TABLE, CREATE, name + attribute(TABLE_FLAGS, struct.pack("!I", flags)))]
+        )
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        pytest.skip("before Linux 6.9 no table outlasts its owner")
+
+
+async def test_a_table_that_outlasts_its_owner() -> None:
+    """nft cannot name it again, and so not replace it as any other; the guard takes its place."""
+    nft = Nft()
+    for image_known in (False, True):
+        with Channel() as owner:
+            own(owner, OWNED | LASTING)
+        await asyncio.sleep(0.1 * SCALE)
+        with pytest.raises(AssertionError, match="not supported"):
+            run("nft", "-f", "-", text=TEXT)
+
+        await nft.check(TEXT)
+        await nft.load(TEXT)
+
+        found = await nft.read()
+        assert found is not None, image_known
+        assert found.mark == mark(TEXT)
+        assert not send_udp(A, A4, B4)
+        await nft.delete()
+        assert await nft.read() is None
+
+    with Channel() as owner:
+        own(owner, OWNED | LASTING)
+    await asyncio.sleep(0.1 * SCALE)
+    await nft.delete()
+    assert await nft.read() is None
+
+
+async def test_a_table_that_a_program_owns() -> None:
+    """While it runs nobody else can change the table: the program is named."""
+    nft = Nft()
+    with Channel() as owner:
+        own(owner, OWNED)
+
+        for attempt in (nft.load(TEXT), nft.delete()):
+            with pytest.raises(KernelError) as refused:
+                await attempt
+            assert refused.value.code == errno.EPERM
+            assert f"pid {os.getpid()} (" in refused.value.message
+            assert "owns the table inet ipsec_agent" in refused.value.message
+            assert f"(`kill {os.getpid()}`)" in refused.value.hint
+
+    await asyncio.sleep(0.1 * SCALE)
+    await nft.load(TEXT)
+    assert not send_udp(A, A4, B4)
