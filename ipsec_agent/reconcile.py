@@ -223,8 +223,7 @@ class Reconciler:
         retry = max(0.0, self._retry_at - _now())
         pause = retry if self._failures or unread else self.config.agent.interval
         pause = min(pause, max(self.reporter.due, RETRY_FIRST))
-        waiting = self._budget.wait()
-        if waiting:
+        if waiting := self._budget.wait():
             pause = min(pause, max(waiting, RETRY_FIRST))
         return pause if self._most_pause is None else min(pause, self._most_pause)
 

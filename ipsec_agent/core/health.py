@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from msgspec import Struct, field
 
 from ipsec_agent.core import traffic
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.lockout import Finding
@@ -158,7 +158,12 @@ def judge(
         *guard_problems(config, placement, drift, lowered=lowered),
         *unreadable(observed),
         *network_problems(placement, observed.network),
-        *link_problems(Promise.of(config), placement, observed.network),
+        *link_problems(
+            Promise.of(config),
+            placement,
+            observed.network,
+            guarded=config.agent.guard is GuardMode.ENFORCE,
+        ),
         *switch_problems(placement, desired, observed),
         *mtu_problems(config, placement, desired, observed),
         *expiry_problems(config, observed),

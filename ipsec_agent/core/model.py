@@ -170,6 +170,28 @@ class PolicySelector(Struct, frozen=True):
     destination_port: int = 0
 
 
+class Narrowing(Struct, frozen=True):
+    """What packets must have besides the selector of a policy; 0 each for anything.
+
+    Attributes:
+        interface: `if_id`.
+        link: index of the link that it is bound to.
+    """
+
+    mark: int = 0
+    mask: int = 0
+    interface: int = 0
+    link: int = 0
+
+    def __str__(self) -> str:
+        asked = (
+            f"mark {self.mark:#x}/{self.mask:#x}" if self.mask else "",
+            f"if_id {self.interface}" if self.interface else "",
+            f"link {self.link}" if self.link else "",
+        )
+        return ", ".join(filter(None, asked))
+
+
 class DesiredPolicy(Struct, frozen=True):
     """A policy that the kernel must show before a connection, and a child of it, are enforced."""
 

@@ -9,7 +9,7 @@ from ipsec_agent.core.clock import ClockFacts
 from ipsec_agent.core.config import ListedCertificate
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.esp import EspAbility
-from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
+from ipsec_agent.core.model import Address, Direction, Narrowing, Network, PolicySelector
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.core.switch import Switch
@@ -172,7 +172,7 @@ class Policy(Struct, frozen=True):
         reqid: of the template, 0 without one.
         added: when it was installed or replaced; 0 where that is unknown.
         tunnel: the far end of its first template in another mode than transport, None without one.
-        narrowed: what packets must have besides, such as "mark 0x1/0xff", "" where nothing.
+        narrowed: what packets must have besides, None where nothing.
     """
 
     selector: PolicySelector
@@ -184,7 +184,7 @@ class Policy(Struct, frozen=True):
     index: int = 0
     added: int = 0
     tunnel: Address | None = None
-    narrowed: str = ""
+    narrowed: Narrowing | None = None
 
 
 class SecurityAssociation(Struct, frozen=True):
@@ -231,6 +231,7 @@ class Link(Struct, frozen=True):
             none.
         namespace: number of the network namespace that `lower` is in, None where it is the same.
         tunnel: of those kinds that the VM ends itself.
+        port: the UDP port that the kernel has for it, 0 of a kind that has none or does not tell.
     """
 
     index: int
@@ -242,6 +243,7 @@ class Link(Struct, frozen=True):
     lower: int = 0
     namespace: int | None = None
     tunnel: Tunnel | None = None
+    port: int = 0
     loopback: bool = False
 
     @property

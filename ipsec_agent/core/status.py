@@ -222,7 +222,7 @@ def _policies(snapshot: Snapshot) -> dict[str, Any]:
         "desired": wanted,
         "installed": wanted - len(missing),
         "missing": [_selector(p.selector) for p in missing],
-        "foreign": [f"{_selector(p.selector)} {p.narrowed}".rstrip() for p in foreign],
+        "foreign": [f"{_selector(p.selector)} {p.narrowed or ''}".rstrip() for p in foreign],
     }
 
 

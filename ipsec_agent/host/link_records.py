@@ -156,6 +156,7 @@ def _link_of(payload: bytes, namespace: int | None) -> Link:
         lower=_maybe(found, IFLA_LINK) or 0,
         namespace=_maybe(found, IFLA_LINK_NETNSID),
         tunnel=_tunnel(kind, info.get(IFLA_INFO_DATA, b"")),
+        port=_port(kind, dict(attributes(info.get(IFLA_INFO_DATA, b"")))),
         loopback=bool(flags & IFF_LOOPBACK),
     )
 
@@ -169,8 +170,11 @@ def _tunnel(kind: str, data: bytes) -> Tunnel | None:
     if found.get(each_packet, b"\0") != b"\0":
         return None
     source = next(_addresses(found, sources), None)
-    port = int.from_bytes(found.get(PORTS.get(kind, 0), b""))
-    return Tunnel(source, tuple(_addresses(found, remotes)), port)
+    return Tunnel(source, tuple(_addresses(found, remotes)), _port(kind, found))
+
+
+def _port(kind: str, found: dict[int, bytes]) -> int:
+    return int.from_bytes(found.get(PORTS[kind], b"")) if kind in PORTS else 0
 
 
 def _addresses(found: dict[int, bytes], kinds: Iterable[int]) -> Iterator[Address]:

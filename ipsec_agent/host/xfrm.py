@@ -57,7 +57,9 @@ class Xfrm:
         return self._policies.all(found)
 
     async def states(self) -> tuple[SecurityAssociation, ...]:
-        """All ESP SAs, larval ones (SPI 0) included. No key is decoded.
+        """The ESP SAs, larval ones (SPI 0) included. No key is decoded.
+
+        Those that a mark or an interface narrows are somebody else's, and left out.
 
         Raises:
             KernelError: refused, too late, or the kernel has no XFRM.

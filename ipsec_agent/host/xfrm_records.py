@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Generic, NamedTuple, TypeVar
 
 from ipsec_agent.core.esp import Algorithm, DummySa, Use
-from ipsec_agent.core.model import Address, Direction, Network, PolicySelector
+from ipsec_agent.core.model import Address, Direction, Narrowing, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import attributes
@@ -183,20 +183,17 @@ def policy_of(body: bytes) -> Policy | None:
         index=info.number,
         added=info.added,
         tunnel=_tunnel(Direction(info.direction), templates),
-        narrowed=_narrowed(info, found),
+        narrowed=_narrowed(found, info.link),
     )
 
 
-def _narrowed(info: _PolicyInfo, found: Mapping[int, bytes]) -> str:
-    """What a policy asks of packets besides its selector (`struct xfrm_mark`, XFRMA_IF_ID)."""
+def _narrowed(found: Mapping[int, bytes], link: int = 0) -> Narrowing | None:
+    """What a policy or an SA asks of packets besides (`struct xfrm_mark`, XFRMA_IF_ID)."""
     value, mask = struct.unpack("=II", found.get(MARK, bytes(8)))
     (interface,) = struct.unpack("=I", found.get(IF_ID, bytes(4)))
-    asked = (
-        f"mark {value:#x}/{mask:#x}" if mask else "",
-        f"if_id {interface}" if interface else "",
-        f"link {info.link}" if info.link else "",
-    )
-    return ", ".join(filter(None, asked))
+    if not mask and not interface and not link:
+        return None
+    return Narrowing(value, mask, interface, link)
 
 
 def _tunnel(direction: Direction, templates: tuple[Template, ...]) -> Address | None:
@@ -208,11 +205,17 @@ def _tunnel(direction: Direction, templates: tuple[Template, ...]) -> Address | 
 
 
 def state_of(body: bytes) -> SecurityAssociation | None:
-    """An SA of a dump, without its keys; None where it is not ESP, or a dummy."""
+    """An SA of a dump, without its keys; None where it is not ESP, a dummy, or none of charon's.
+
+    Of charon's none has a mark or an interface: only one of a route-based VPN does. Beside it there
+    may be another one of the same destination and SPI.
+    """
     info = _SaInfo._make(_SA.unpack_from(body))
     if info.protocol != ESP or _is_dummy(info.destination, info.spi, info.family):
         return None
     found = dict(attributes(body[_SA.size :]))
+    if _narrowed(found) is not None:
+        return None
     return SecurityAssociation(
         source=_address(info.source, info.family),
         destination=_address(info.destination, info.family),

@@ -13,8 +13,8 @@ from ipsec_agent.core.config import GuardMode
 from ipsec_agent.core.health import Assessment, Memory
 from ipsec_agent.core.inside import Inside
 from ipsec_agent.core.lockout import Finding
-from ipsec_agent.core.model import Direction, LinkId, PolicySelector
-from ipsec_agent.core.observed import Charon, Policy, SecurityAssociation
+from ipsec_agent.core.model import Direction, LinkId, Narrowing, PolicySelector
+from ipsec_agent.core.observed import Charon, Link, Policy, SecurityAssociation
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.errors import KernelError
 from tests.configs import FACTS, config
@@ -103,18 +103,36 @@ def test_bypass() -> None:
 
 def test_a_bypass_for_some_packets() -> None:
     """One that a mark narrows is named with it, replaces no trap, and is nobody's to be removed."""
-    marked = replace(foreign("0.0.0.0/0", "10.0.0.9/32"), narrowed="mark 0x1/0xff")
-    traps = tuple(replace(policy, narrowed="if_id 5") for policy in VM.observed.policies)
+    marked = replace(foreign("0.0.0.0/0", "10.0.0.9/32"), narrowed=Narrowing(1, 0xFF))
+    traps = tuple(
+        replace(policy, narrowed=Narrowing(interface=5)) for policy in VM.observed.policies
+    )
 
     found = VM.but(policies=(*VM.observed.policies, marked)).problems()["policies-bypassed"]
     assert found.severity is ERROR
     assert "(out, mark 0x1/0xff)" in found.message
+    assert "dir out mark 0x1 mask 0xff`" in found.hint
     assert "policies-missing" in VM.but(policies=traps).problems()
+
+
+def test_how_a_policy_is_deleted() -> None:
+    """ip deletes it only with all that makes up its identity, by name of its link."""
+    bound = replace(foreign("0.0.0.0/0", "10.0.0.9/32"), narrowed=Narrowing(interface=5, link=7))
+    bound = replace(bound, selector=replace(bound.selector, protocol=17, destination_port=53))
+    network = replace(NETWORK, links=(*NETWORK.links, Link(7, "eth7", 1500, up=True)))
+    policies = (*VM.observed.policies, bound)
+
+    found = VM.but(policies=policies, network=network).problems()["policies-bypassed"]
+
+    assert (
+        "`ip xfrm policy delete src 0.0.0.0/0 dst 10.0.0.9/32 dev eth7 proto 17 dport 53 dir out"
+        " if_id 5`"
+    ) in found.hint
 
 
 def test_a_route_based_vpn_lives() -> None:
     """What only packets of its own interface meet, and no trap selects, is no problem."""
-    vpn = replace(foreign("192.0.2.0/24", "198.51.100.0/24"), narrowed="if_id 5")
+    vpn = replace(foreign("192.0.2.0/24", "198.51.100.0/24"), narrowed=Narrowing(interface=5))
 
     assert VM.but(policies=(*VM.observed.policies, vpn)).problems() == VM.problems()
 

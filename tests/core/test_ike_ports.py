@@ -9,7 +9,7 @@ from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.ike_ports import in_the_way, reopens
 from ipsec_agent.core.model import Desired
-from ipsec_agent.core.observed import Charon, IkePorts, Observed, PortHolder
+from ipsec_agent.core.observed import Charon, IkePorts, Link, NetworkFacts, Observed, PortHolder
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.problems.ike_ports import ike_port_problems
@@ -127,3 +127,19 @@ def test_nothing_to_encrypt() -> None:
     """A VM that speaks clear needs no port."""
     assert said(Desired(), seen(frozenset(), holder("0.0.0.0"))) == []
     assert not reopens(Desired(), seen(frozenset()))
+
+
+def test_a_tunnels_port() -> None:
+    """The kernel has it for a link, and no process: the link is named, and how to change it."""
+    vx = Link(7, "vx0", 1450, up=True, kind="vxlan", port=4500)
+    network = NetworkFacts((Link(2, "eth0", 1500, up=True), vx))
+    observed = replace(seen(NO_V4, holder("0.0.0.0", 4500, pid=0)), network=network)
+
+    (problem,) = ike_port_problems(V4, observed)
+
+    assert problem.message == "UDP 4500 is in use by the vxlan link vx0, so charon cannot negotiate"
+    assert "`ip -d link show vx0`" in problem.hint
+    other = replace(observed, network=NetworkFacts((replace(vx, port=4789),)))
+    assert "a process that the agent cannot see" in said(V4, other)[0][1]
+    program = replace(seen(NO_V4, holder("10.0.0.5", 4500)), network=network)
+    assert "pid 812 (racoon)" in said(V4, program)[0][1]

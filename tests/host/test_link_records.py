@@ -84,3 +84,12 @@ def test_tunnels(kind: str, data: list[tuple[int, bytes]], tunnel: Tunnel | None
     found = link_of(answer(info(kind, *(attribute(*each) for each in data))))
 
     assert (found.kind, found.tunnel) == (kind, tunnel)
+
+
+@pytest.mark.parametrize("more", [(4, V4.packed), (25, b"\1")])
+def test_the_port_of_a_tunnel(more: tuple[int, bytes]) -> None:
+    """The kernel has it for the link, also where each packet has its own ends."""
+    data = (attribute(*each) for each in (more, (15, (4500).to_bytes(2))))
+
+    assert link_of(answer(info("vxlan", *data))).port == 4500
+    assert link_of(answer(info("ipip"))).port == 0

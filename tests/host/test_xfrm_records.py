@@ -93,7 +93,7 @@ def test_what_narrows_a_policy(recorded: bytes, narrowed: str) -> None:
     found = policy_of(read(recorded)["body"])
 
     assert found is not None
-    assert found.narrowed == narrowed
+    assert str(found.narrowed or "") == narrowed
 
 
 def test_block() -> None:
@@ -185,6 +185,21 @@ def test_sa_with_counters() -> None:
         encapsulated=True,
         between_hosts=False,  # It has no selector.
     )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "spi"),
+    [
+        (xfrm_dumps.RESERVED_SA, 0x1001),
+        (xfrm_dumps.MARKED_SA, None),
+        (xfrm_dumps.INTERFACE_SA, None),
+    ],
+)
+def test_an_sa_that_a_mark_or_an_interface_narrows(recorded: bytes, spi: int | None) -> None:
+    """It is somebody else's: none of charon's, and no orphan of an earlier one's."""
+    found = state_of(read(recorded)["body"])
+
+    assert (found and found.spi) == spi
 
 
 @pytest.mark.parametrize(

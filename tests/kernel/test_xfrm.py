@@ -236,6 +236,22 @@ async def test_states(namespace: Run) -> None:
     assert (found.spi, found.reqid, found.encapsulated) == (0x1000, 9, False)
 
 
+async def test_an_sa_with_a_mark(namespace: Run) -> None:
+    """It is not taken for the one of the same destination and SPI; nor is it deleted for it."""
+    ip(namespace, f"{RESERVE} min 0x1000 max 0x1000 mark 7 mask 255")
+    async with open_xfrm() as xfrm:
+        assert await xfrm.states() == ()
+
+        ip(namespace, f"{RESERVE} min 0x1001 max 0x1001")
+        (found,) = await xfrm.states()
+        with pytest.raises(KernelError):
+            await xfrm.delete_state(found.source, found.destination, 0x1000)
+        await xfrm.delete_state(found.source, found.destination, found.spi)
+
+    assert found.spi == 0x1001
+    assert "mark 0x7/0xff" in namespace("ip", "xfrm", "state")
+
+
 async def test_states_ipv6(namespace: Run) -> None:
     """The family of an SA to delete is that of its addresses."""
     line = "xfrm state allocspi src fd00::1 dst fd00::2 proto esp reqid 9 mode transport"

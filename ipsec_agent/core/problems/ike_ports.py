@@ -22,14 +22,20 @@ def ike_port_problems(desired: Desired, observed: Observed) -> Iterator[Problem]
     for port, pid, name, user in sorted(
         {(one.port, one.pid, one.name, one.user) for one in holders}
     ):
-        who = f"pid {pid} ({name})" if pid else "a process that the agent cannot see"
+        link = next((one for one in observed.network.links if one.port == port), None)
+        if pid or link is None:
+            who = f"pid {pid} ({name})" if pid else "a process that the agent cannot see"
+            remedy = f"stop that program; `ss -lunp sport = :{port}` shows its sockets"
+        else:
+            who = f"the {link.kind} link {link.name}"
+            remedy = f"give it another port; `ip -d link show {link.name}` shows it"
         who += f" of user {user}" if user else ""
         yield Problem(
             "ike-port-taken",
             Severity.CRITICAL,
             f"UDP {port} is in use by {who}, so charon cannot negotiate",
-            f"stop that program; `ss -lunp sport = :{port}` shows its sockets. Once the port is"
-            " free, the agent restarts charon" + (RESERVED if user else ""),
+            f"{remedy}. Once the port is free, the agent restarts charon"
+            + (RESERVED if user else ""),
             f"{port} {pid}",
         )
     if holders:

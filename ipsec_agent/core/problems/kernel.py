@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ipsec_agent.core.drift import Drift, takes_trapped
-from ipsec_agent.core.model import Desired
+from ipsec_agent.core.model import Desired, Narrowing
 from ipsec_agent.core.observed import NetworkFacts, Observed, Policy
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
@@ -18,6 +18,7 @@ TOLD_ELSEWHERE = frozenset({"guard"})
 
 def policy_problems(drift: Drift) -> tuple[Problem, ...]:
     """Whether the kernel has our policies, and no foreign ones that undermine them."""
+    network = drift.observed.network
     bypasses: list[Policy] = []
     others: list[Policy] = []
     for policy in drift.foreign:
@@ -26,11 +27,12 @@ def policy_problems(drift: Drift) -> tuple[Problem, ...]:
         *_missing(drift),
         *_strange(
             bypasses,
+            network,
             "policies-bypassed",
             Severity.ERROR,
             " that let packets bypass IPsec in clear unless the guard drops them",
         ),
-        *_strange(others, "policies-foreign", Severity.WARNING, ""),
+        *_strange(others, network, "policies-foreign", Severity.WARNING, ""),
     )
 
 
@@ -52,12 +54,16 @@ def _missing(drift: Drift) -> tuple[Problem, ...]:
 
 
 def _strange(
-    policies: Sequence[Policy], code: str, severity: Severity, what: str
+    policies: Sequence[Policy],
+    network: NetworkFacts,
+    code: str,
+    severity: Severity,
+    what: str,
 ) -> tuple[Problem, ...]:
     if not policies:
         return ()
-    first = policies[0].selector
-    where = ", ".join(filter(None, (first.direction.name.lower(), policies[0].narrowed)))
+    first, narrowed = policies[0].selector, policies[0].narrowed
+    where = first.direction.name.lower() + (f", {narrowed}" if narrowed else "")
     return (
         Problem(
             code,
@@ -66,9 +72,26 @@ def _strange(
             f" such as {first.source} to"
             f" {first.destination} ({where})",
             "find out who installed them (another IPsec program, an earlier charon), and"
-            " remove them with `ip xfrm policy delete`",
+            f" remove them with `{_deletion(policies[0], network)}`",
         ),
     )
+
+
+def _deletion(policy: Policy, network: NetworkFacts) -> str:
+    """The command that deletes a policy: ip needs all that makes up its identity."""
+    selector, narrowed = policy.selector, policy.narrowed or Narrowing()
+    names = {link.index: link.name for link in network.links}
+    words = (
+        f"ip xfrm policy delete src {selector.source} dst {selector.destination}",
+        f"dev {names.get(narrowed.link, narrowed.link)}" if narrowed.link else "",
+        f"proto {selector.protocol}" if selector.protocol else "",
+        f"sport {selector.source_port}" if selector.source_port else "",
+        f"dport {selector.destination_port}" if selector.destination_port else "",
+        f"dir {selector.direction.name.lower()}",
+        f"mark {narrowed.mark:#x} mask {narrowed.mask:#x}" if narrowed.mask else "",
+        f"if_id {narrowed.interface}" if narrowed.interface else "",
+    )
+    return " ".join(filter(None, words))
 
 
 def _bypasses(policy: Policy, desired: Desired) -> bool:

@@ -1,7 +1,7 @@
 """What no guard can check: containers with their own way out, tunnels to unencrypted far ends."""
 
-from ipsec_agent.core.inside import OVERLAYS, OwnWay, own_ways
-from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.inside import LISTENING, OVERLAYS, OwnWay, own_ways
+from ipsec_agent.core.observed import Link, NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.promise import Promise
@@ -9,12 +9,16 @@ from ipsec_agent.core.words import several
 
 
 def link_problems(
-    promise: Promise, placement: Placement | None, network: NetworkFacts
+    promise: Promise, placement: Placement | None, network: NetworkFacts, *, guarded: bool = True
 ) -> tuple[Problem, ...]:
-    """The links by which packets leave in clear, although the guard is up."""
+    """The links by which packets leave in clear although the guard is up, or do not arrive.
+
+    Args:
+        guarded: the config wants the guard.
+    """
     if placement is None:
         return ()
-    return (*_own_ways(placement, network), *_overlays(promise, placement))
+    return (*_own_ways(placement, network), *_overlays(promise, placement, guarded=guarded))
 
 
 def _own_ways(placement: Placement, network: NetworkFacts) -> tuple[Problem, ...]:
@@ -47,7 +51,14 @@ def _shown(way: OwnWay) -> str:
     return f"the {way.link.kind} {way.link.name} on {way.below}"
 
 
-def _overlays(promise: Promise, placement: Placement) -> tuple[Problem, ...]:
+def _fate(link: Link, *, guarded: bool) -> str:
+    """What happens to a tunnel's packets for a far end that is not encrypted."""
+    if guarded and link.kind in LISTENING:
+        return "the guard drops what it sends there"
+    return "what it sends there leaves in clear"
+
+
+def _overlays(promise: Promise, placement: Placement, *, guarded: bool) -> tuple[Problem, ...]:
     found = []
     for one in placement.inside:
         tunnel = one.link.tunnel
@@ -59,9 +70,9 @@ def _overlays(promise: Promise, placement: Placement) -> tuple[Problem, ...]:
                 Problem(
                     "overlay-unencrypted",
                     Severity.WARNING,
-                    f"the tunnel {one.link.name} sends in clear to {len(clear)} of"
-                    f" {several(len(tunnel.remotes), 'far end')}, outside the encrypted set"
-                    f" ({listed(clear)})",
+                    f"{len(clear)} of {several(len(tunnel.remotes), 'far end')} of the tunnel"
+                    f" {one.link.name} {'is' if len(clear) == 1 else 'are'} outside the encrypted"
+                    f" set ({listed(clear)}); {_fate(one.link, guarded=guarded)}",
                     "add them to ipsec_subnets of every VM, and remove them from no_ipsec_subnets",
                     one.link.name,
                 )

@@ -5,7 +5,9 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from ipsec_agent.core.observed import Link, Namespace, Tunnel
+from ipsec_agent.core.problems.links import link_problems
 from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.promise import Promise
 from tests.vm import CONTAINER, LINKS, NETWORK, healthy_vm
 
 HERE = 1
@@ -36,12 +38,20 @@ def test_a_tunnel_to_who_is_not_encrypted() -> None:
     remotes = tuple(map(ip_address, ("10.0.0.9", "192.0.2.1", "192.0.2.2")))
     tunnel = Link(11, "flannel.1", 1400, up=True, kind="vxlan", tunnel=Tunnel(None, remotes, 8472))
 
-    found = healthy_vm(network=replace(NETWORK, links=(*LINKS, tunnel))).problems()
+    vm = healthy_vm(network=replace(NETWORK, links=(*LINKS, tunnel)))
+    found = vm.problems()
     (problem,) = (one for code, one in found.items() if code == "overlay-unencrypted")
-    assert (
-        "in clear to 2 of 3 far ends, outside the encrypted set (192.0.2.1, 192.0.2.2)"
-        in problem.message
+    assert problem.message == (
+        "2 of 3 far ends of the tunnel flannel.1 are outside the encrypted set (192.0.2.1,"
+        " 192.0.2.2); the guard drops what it sends there"
     )
+    (clear,) = link_problems(
+        Promise.of(vm.config), vm.placement, vm.observed.network, guarded=False
+    )
+    assert clear.message.endswith("; what it sends there leaves in clear")
+    others = replace(tunnel, kind="wireguard")
+    found = healthy_vm(network=replace(NETWORK, links=(*LINKS, others))).problems()
+    assert found["overlay-unencrypted"].message.endswith("; what it sends there leaves in clear")
 
     good = replace(tunnel, tunnel=Tunnel(None, remotes[:1], 8472))
     assert healthy_vm(network=replace(NETWORK, links=(*LINKS, good))).problems() == {}
