@@ -6,7 +6,10 @@ from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import place
+from ipsec_agent.core.problems.guard import GuardState
+from ipsec_agent.core.problems.optional import NOT_COUNTED, outlook
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.status import Snapshot
 from ipsec_agent.errors import ConfigError, StartError
 
 
@@ -41,3 +44,26 @@ def refuse_unlisted(config: Config, network: NetworkFacts) -> None:
     except ConfigError:
         return
     refuse_outside(config, promise, placement.address)
+
+
+def end_optional(config: Config, snapshot: Snapshot | None, *, asks: bool) -> tuple[str, ...]:
+    """What to tell where a config ends optional mode.
+
+    Args:
+        snapshot: of the config in force.
+        asks: whoever reloads can be asked whether it is meant.
+
+    Raises:
+        StartError: it would cut off peers, or nobody can tell, and that is to be asked.
+    """
+    if snapshot is None or not snapshot.config.optional or config.optional:
+        return ()
+    counted = snapshot.guard_state is GuardState.UP
+    told = outlook(snapshot.clear) if counted else NOT_COUNTED
+    if asks and (snapshot.clear.cut_off or not counted):
+        raise StartError(
+            told,
+            hint="give these peers IPsec, or list them in no_ipsec_subnets of every VM; to enforce"
+            " all the same, run `ipsec-agent reload --force`",
+        )
+    return (told,)

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from ipsec_agent.admission import refuse_lockout, refuse_unlisted
+from ipsec_agent.admission import end_optional, refuse_lockout, refuse_unlisted
 from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
@@ -37,7 +37,7 @@ from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
-from ipsec_agent.reconcile import Reconciler
+from ipsec_agent.reconcile import Look, Reconciler
 
 LAST_PASS = 5.0
 """Seconds after `prestart_timeout` in which a first pass that still runs may say what it found."""
@@ -206,15 +206,18 @@ class Agent:
         )
         self._loop.wake.set()
 
-    async def _take_config(self) -> tuple[str, ...]:
+    async def _take_config(self, *, asks: bool = False) -> tuple[str, ...]:
         """Take the config as it is on disk; what it is warned of. A refusal is told in log and
         status, too.
+
+        Args:
+            asks: refuse to end optional mode where that cuts peers off.
 
         Raises:
             AgentError: it is refused, and the old one stays in force.
         """
         try:
-            warnings = await self._reread()
+            warnings = await self._reread(asks=asks)
         except AgentError as error:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)
@@ -226,7 +229,7 @@ class Agent:
         finally:
             self._tell_of_config()
 
-    async def _reread(self) -> tuple[str, ...]:
+    async def _reread(self, *, asks: bool) -> tuple[str, ...]:
         in_force, now = self._loop.config, datetime.now(UTC)
 
         def worsens_nothing(new: Config) -> bool:
@@ -245,6 +248,11 @@ class Agent:
         essential = await asyncio.to_thread(read_essential_addresses, {})
         if not self._force:
             refuse_lockout(config, network, essential)
+        ends = self._loop.config.optional and not config.optional
+        look = await self._loop.look() if ends else Look(None)
+        told = end_optional(config, look.snapshot, asks=asks)
+        for one in told:
+            self._log.warning("optional mode ends", message=one)
         self._loop.adopt(config, essential)
         self._file.adopt(loaded)
         self._log.info("config reloaded", config=str(self._path))
@@ -252,7 +260,7 @@ class Agent:
             await self._machine.reopen_log()
         except CharonError as error:
             self._log.warning("charon did not open its log again", message=error.message)
-        return loaded.warnings
+        return (*loaded.warnings, *told)
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         look = await self._loop.look()
@@ -265,8 +273,8 @@ class Agent:
         look = await self._loop.look(within=config.agent.interval)
         return health_answer(config, look.snapshot, time.monotonic() - self._pass_ended)
 
-    async def _reload(self, _request: dict[str, Any]) -> dict[str, Any]:
-        warnings = await self._take_config()
+    async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        warnings = await self._take_config(asks=bool(request.get("asks")))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IN_FORCE):
                 await self._loop.passed()

@@ -102,6 +102,11 @@ def parser() -> argparse.ArgumentParser:
         )
     _guard_arguments(made["guard"])
     _certs_arguments(made["certs"])
+    made["reload"].add_argument(
+        "--force",
+        action="store_true",
+        help="end optional mode even if that cuts off peers that speak clear now",
+    )
     made["status"].add_argument(
         "--json", action="store_true", help="print JSON with a stable schema"
     )

@@ -221,6 +221,8 @@ def _notes(
     current: bool | None,
 ) -> list[str]:
     notes = []
+    if config is not None and config.optional and current:
+        notes.append("IPsec is optional (optional: true): the table counts clear packets only")
     if config is not None and wanted is None:
         notes.append("agent.guard is none: packets may leave in clear")
     elif state is TableState.MISSING:

@@ -26,6 +26,7 @@ from ipsec_agent.core.steps import (
     LoadGuard,
     RemoveGuard,
     SaveGuard,
+    SetLevel,
     SetMtu,
 )
 from ipsec_agent.errors import KernelError
@@ -157,7 +158,7 @@ class KernelPart:
         text = saved_guard(self._saved_guard)
         return "" if text is None else mark(text)
 
-    async def perform(self, step: KernelStep) -> None:
+    async def perform(self, step: KernelStep) -> None:  # noqa: C901 - one case a step
         """Perform a step.
 
         Raises:
@@ -185,6 +186,8 @@ class KernelPart:
                     # First that of its other end inside a container.
                     await lower_inner_end(link, mtu)
                     await self._links.set_mtu(link, mtu)
+            case SetLevel(policy, optional):
+                await self._xfrm.set_level(policy, optional=optional)
             case DeletePolicy(policy):
                 await self._xfrm.delete_policy(policy)
             case DeleteState(state):

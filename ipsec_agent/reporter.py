@@ -36,6 +36,7 @@ from ipsec_agent.core.problems.kept_faults import (
     line_turned_back,
     turned_back,
 )
+from ipsec_agent.core.problems.optional import CODE as OPTIONAL
 from ipsec_agent.core.problems.peer_faults import Hearing, stayed
 from ipsec_agent.core.problems.peer_faults import Memory as Suspects
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
@@ -92,6 +93,7 @@ class Reporter:
         self._due = math.inf
         self._now = 0.0
         self._started = False
+        self._warned = 0.0
         self._log = structlog.get_logger("reconcile")
 
     @property
@@ -177,6 +179,7 @@ class Reporter:
             traffic=assessment.peers,
             suspects=self._memory.suspects,
             guard_lowered=ended.guard_lowered,
+            clear=self._memory.clear,
         )
         self._tell(ended, problems)
         self._shown = problems
@@ -231,9 +234,26 @@ class Reporter:
             if (problem.code, problem.subject, problem.severity) not in known:
                 self._log_at(problem.severity, "problem", problem, hint=problem.hint)
         now = {(problem.code, problem.subject) for problem in problems}
+        self._remind(ended, problems)
         for problem in self._shown:
             if (problem.code, problem.subject) not in now:
                 self._log_at(Severity.INFO, "problem solved", problem)
+
+    def _remind(self, ended: Pass, problems: tuple[Problem, ...]) -> None:
+        """Warn again, each `optional_warn_interval`, while IPsec is optional."""
+        on = next((problem for problem in problems if problem.code == OPTIONAL), None)
+        if on is None:
+            self._warned = 0.0
+            return
+        time, each = ended.drift.observed.time, ended.config.optional_warn_interval * 3600
+        # The first time it is a new problem. The clock may have been set back.
+        if not self._warned or time < self._warned:
+            self._warned = time
+        elif each and time - self._warned >= each:
+            self._warned = time
+            self._log_at(on.severity, "problem lasts", on, hint=on.hint)
+        if each:
+            self._due = min(self._due, max(self._warned + each - time, 0.0))
 
     def _log_at(self, level: Severity, event: str, problem: Problem, **more: str) -> None:
         say = getattr(self._log, level.value)

@@ -24,6 +24,7 @@ def config(
     key: str = "aa",
     facts: CertificateFacts = FACTS,
     force_udp_encapsulation: bool = False,
+    optional: bool = False,
 ) -> Config:
     """A config whose certificates are only bytes."""
     return Config(
@@ -35,5 +36,6 @@ def config(
         ),
         certificates=(facts,),
         force_udp_encapsulation=force_udp_encapsulation,
+        optional=optional,
         agent=agent or AgentConfig(),
     )

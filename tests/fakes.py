@@ -56,6 +56,7 @@ from ipsec_agent.core.steps import (
     Renew,
     SaveGuard,
     SaveTime,
+    SetLevel,
     SetMtu,
     StartCharon,
     Step,
@@ -191,7 +192,7 @@ class FakeMachine:
         else:
             self._change_charon(step)
 
-    def _change_kernel(self, step: KernelStep) -> None:
+    def _change_kernel(self, step: KernelStep) -> None:  # noqa: C901 - one case a step
         match step:
             case LoadGuard(guard):
                 self._call("load guard")
@@ -222,6 +223,10 @@ class FakeMachine:
                     replace(one, mtu=mtu) if one.index == link else one for one in self.facts.links
                 )
                 self.facts = replace(self.facts, links=links_then)
+            case SetLevel(policy, optional):
+                self._call("optional" if optional else "required")
+                # The kernel makes one where there is none.
+                self.kernel[policy.selector] = replace(policy, esp=not optional, optional=optional)
             case DeletePolicy(policy):
                 self._call("delete policy")
                 if self.kernel.pop(policy.selector, None) is None:

@@ -28,6 +28,7 @@ from ipsec_agent.guard_status import document as guard_status_document
 from ipsec_agent.verbs.plan import document as plan_document
 from tests.certificates import make_ca, make_leaf
 from tests.configs import config
+from tests.core.test_optional import loose_vm, with_clear
 from tests.core.test_status import snapshot
 from tests.manifests import manifest
 from tests.vm import healthy_vm, with_sa
@@ -174,7 +175,10 @@ def test_status_keys() -> None:
     assert rows(text, "## `status --json`") == set(shown)
     assert rows(text, "### peers") == set(shown["peers"][0])
     assert rows(text, "### Counters of the guard") == counters
-    assert set(shown["guard"]) == {"mode", "state"} | counters
+    assert set(shown["guard"]) == {"mode", "state", "drops"} | counters
+    vm = with_clear(loose_vm())
+    (cut,) = document(snapshot(vm))["optional"]["would_cut_off"]
+    assert rows(text, "### optional") == set(cut)
     for code_of_state in (*State, *GuardState):
         assert f"`{code_of_state}`" in text
 

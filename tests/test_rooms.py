@@ -54,7 +54,8 @@ WITHIN_HOST = {
     "systemd": {"program"},
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time", "vici_message", "writers"},
-    "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_messages", "xfrm_records"},
+    "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_level", "xfrm_messages", "xfrm_records"},
+    "xfrm_level": {"xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
     "xfrm_records": {"rtnetlink", "xfrm_messages"},
 }

@@ -21,6 +21,7 @@ from ipsec_agent.core.steps import (
     ReinstallPolicies,
     RemoveGuard,
     SaveGuard,
+    SetLevel,
     SetMtu,
     StartCharon,
     Step,
@@ -113,7 +114,7 @@ class Budget(Struct, frozen=True):
         match step:
             case LoadGuard():
                 return "guard"
-            case LoadConnection() | ReinstallPolicies():
+            case LoadConnection() | ReinstallPolicies() | SetLevel():
                 return "policies"
             case StartCharon() | ContinueCharon() | KillCharon():
                 return "charon"
@@ -152,5 +153,7 @@ def _changed(step: Step) -> str:
             return connection.name
         case ReinstallPolicies(connection):
             return connection
+        case SetLevel(policy):
+            return str(policy.selector.destination)
         case _:
             return ""

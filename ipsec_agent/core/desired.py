@@ -67,6 +67,7 @@ def desired(config: Config, placement: Placement, *, guarded: bool = True) -> De
         policies=tuple(policy for connection in connections for policy in policies(connection)),
         credentials=config.credentials,
         notes=_notes(lists, placement),
+        optional=config.optional,
     )
 
 
@@ -82,7 +83,9 @@ def policies(connection: Connection) -> tuple[DesiredPolicy, ...]:
         else (Direction.OUT, Direction.IN, Direction.FWD)
     )
     return tuple(
-        DesiredPolicy(_selector(child, direction), connection.action, connection.name, child.name)
+        DesiredPolicy(
+            _selector(child, direction), connection.action, connection.name, child.name, child.reqid
+        )
         for child in connection.children
         for direction in directions
     )

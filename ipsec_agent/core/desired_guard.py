@@ -1,6 +1,6 @@
 """From the config and the VM's own network to the guard's table, and what it would cut off.
 
-`optional: true` does not relax the guard in this version.
+With `optional: true` the table counts what it would else drop, in the same transactions.
 """
 
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from ipsec_agent.core.promise import Promise
 @derived
 def guard_of(config: Config) -> Guard:
     """What the table of every VM with this config is made from."""
-    return Guard(Promise.of(config), config.force_udp_encapsulation)
+    return Guard(Promise.of(config), config.force_udp_encapsulation, enforce=not config.optional)
 
 
 def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
@@ -36,9 +36,10 @@ def desired_guard(config: Config, placement: Placement) -> DesiredGuard | None:
 
 def unplaced(config: Config, *, lowered: bool) -> Desired:
     """What is wanted while this VM's addresses are not known: the guard on every link."""
+    optional = config.optional
     if config.agent.guard is GuardMode.NONE or lowered:
-        return Desired(placed=False, guard_lowered=lowered)
-    return Desired(placed=False, guard=_wish(config))
+        return Desired(placed=False, guard_lowered=lowered, optional=optional)
+    return Desired(placed=False, guard=_wish(config), optional=optional)
 
 
 def _wish(
@@ -51,7 +52,7 @@ def _wish(
 def _written(config: Config) -> DesiredGuard:
     guard = guard_of(config)
     text = ruleset(guard)
-    return DesiredGuard(text, mark(text), flow_rules=flow_rules(guard))
+    return DesiredGuard(text, mark(text), flow_rules=flow_rules(guard), enforces=guard.enforce)
 
 
 def judging_all(wish: Desired) -> Desired:

@@ -62,13 +62,32 @@ class Drift(Struct, frozen=True, dict=True):
 
     @cached_property
     def missing(self) -> tuple[DesiredPolicy, ...]:
-        """The desired policies that the kernel does not show, or shows otherwise."""
-        installed = self._parted.installed
+        """The desired policies that the kernel does not show, or shows otherwise.
+
+        Where IPsec is optional, a trap of either level is there.
+        """
+        installed, optional = self._parted.installed, self.desired.optional
         return tuple(
             policy
             for key, wanted in _wanted(self.desired).items()
             for policy in wanted
-            if not _enforces(installed.get(key), policy.action)
+            if not _enforces(installed.get(key), policy.action, optional=optional)
+        )
+
+    @cached_property
+    def mislevelled(self) -> tuple[tuple[DesiredPolicy, Policy], ...]:
+        """Traps that require ESP where it is to be optional, or the other way round.
+
+        The policies of a CHILD_SA, which may have a trap's selector, come before traps, and always
+        require it.
+        """
+        optional, wanted = self.desired.optional, _wanted(self.desired)
+        return tuple(
+            (trap, policy)
+            for key, policy in self._parted.installed.items()
+            if (policy.esp if optional else policy.optional) and _is_trap(policy)
+            for trap in wanted[key][:1]
+            if trap.action is Action.ENCRYPT
         )
 
     @cached_property
@@ -289,19 +308,30 @@ def _trapped(desired: Desired) -> dict[tuple[Direction, int], tuple[tuple[Range,
     }
 
 
-def _enforces(policy: Policy | None, action: Action) -> bool:
+def _enforces(policy: Policy | None, action: Action, *, optional: bool) -> bool:
     if policy is None or policy.blocks:
         return False
+    if optional and policy.optional:
+        return action is Action.ENCRYPT
     return policy.esp if action is Action.ENCRYPT else not policy.esp
 
 
+def _is_trap(policy: Policy) -> bool:
+    unblemished = not policy.blocks and not policy.narrowed and policy.tunnel is None
+    return unblemished and _base(policy) == TRAP_BASE
+
+
 def _is_charons(policy: Policy) -> bool:
+    secured = policy.esp or policy.optional or policy.tunnel is not None
+    return _base(policy) in ((SA_BASE, TRAP_BASE) if secured else (PASS_BASE,))
+
+
+def _base(policy: Policy) -> int:
+    """The base of charon's by which it has made a policy's priority."""
     selector = policy.selector
     bonus = BONUS * (selector.source.prefixlen + selector.destination.prefixlen)
     bonus += BONUS_PROTOCOL if selector.protocol else 0
     bonus += BONUS_PORT * sum(
         port != 0 for port in (selector.source_port, selector.destination_port)
     )
-    secured = policy.esp or policy.tunnel is not None
-    bases = (SA_BASE, TRAP_BASE) if secured else (PASS_BASE,)
-    return policy.priority + bonus in bases
+    return policy.priority + bonus

@@ -20,6 +20,7 @@ from ipsec_agent.core.problems import (
     esp_lost,
     guard_drops,
     liars,
+    optional,
     peer_faults,
     xfrm_counters,
 )
@@ -61,6 +62,7 @@ class Memory(Struct, frozen=True):
     suspects: peer_faults.Memory = ()
     trials: esp_lost.Memory = ()
     lies: liars.Memory = ()
+    clear: optional.Memory = field(default_factory=optional.Memory)
 
 
 class Assessment(Struct, frozen=True):
@@ -108,6 +110,8 @@ def assess(
     followed = memory.followed
     if "states" not in dict(observed.unreadable):
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
+    broadcasts = placement.broadcasts if placement else ()
+    clear = optional.followed(drift, broadcasts, memory.clear)
     trials = esp_lost.followed(followed.peers, memory.trials, now)
     lost = esp_lost.lost(trials, heard, now)
     told = liars.remembered(lies, observed.guard, memory.lies, now)
@@ -125,7 +129,8 @@ def assess(
     found = (
         *failures,
         *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
-        *guard_drops.problems(drops),
+        *(() if config.optional else guard_drops.problems(drops)),
+        *optional.problems(config, clear, lowered=lowered),
         *liars.liar_problems(lies, observed.guard, memory.lies),
         *esp_lost.problems(followed.peers, trials, lost),
         *traffic.one_way(peer for peer in followed.peers if peer.address not in lost),
@@ -136,7 +141,7 @@ def assess(
     return Assessment(
         damping.uncovered(shown),
         followed.peers,
-        Memory(seen, counters, drops, followed, suspects, trials, told),
+        Memory(seen, counters, drops, followed, suspects, trials, told, clear),
     )
 
 
@@ -168,19 +173,5 @@ def judge(
         *mtu_problems(config, placement, desired, observed),
         *expiry_problems(config, observed),
         *proposal_problems(config, observed),
-        *_optional(config),
         *lockout_problems(lockouts, observed.charon),
-    )
-
-
-def _optional(config: Config) -> tuple[Problem, ...]:
-    if not config.optional:
-        return ()
-    return (
-        Problem(
-            "optional-ignored",
-            Severity.WARNING,
-            "optional: true has no effect: this version always enforces IPsec",
-            "peers without IPsec are unreachable until they run it or are in no_ipsec_subnets",
-        ),
     )

@@ -193,12 +193,17 @@ class Narrowing(Struct, frozen=True):
 
 
 class DesiredPolicy(Struct, frozen=True):
-    """A policy that the kernel must show before a connection, and a child of it, are enforced."""
+    """A policy that the kernel must show before a connection, and a child of it, are enforced.
+
+    Attributes:
+        reqid: of its template, 0 where charon chooses.
+    """
 
     selector: PolicySelector
     action: Action
     connection: str
     child: str
+    reqid: int = 0
 
 
 class LinkId(Struct, frozen=True, order=True):
@@ -220,6 +225,7 @@ class DesiredGuard(Terse, frozen=True):
         exempt: the links that the guard does not cover, sorted.
         flow_rules: the table for as long as there is a flowtable; flow_rules.py makes it.
         overlay_ports: UDP ports of the tunnels among the exempt links, sorted.
+        enforces: it drops what is clear, rather than only count it.
     """
 
     unshown = ("text", "flow_rules")
@@ -229,6 +235,7 @@ class DesiredGuard(Terse, frozen=True):
     exempt: tuple[LinkId, ...] = ()
     flow_rules: str = ""
     overlay_ports: tuple[int, ...] = ()
+    enforces: bool = True
 
 
 class Desired(Struct, frozen=True, dict=True):
@@ -243,6 +250,7 @@ class Desired(Struct, frozen=True, dict=True):
         guard_lowered: the operator has taken it down for now; the next boot loads it again.
         mtus: links that need another MTU, as (index, bytes); empty unless `agent.mtu` is fix.
         notes: what an operator should know of how the config was read.
+        optional: traps let pass in clear what there is no SA for.
     """
 
     role: Role = Role.CLEAR
@@ -255,3 +263,4 @@ class Desired(Struct, frozen=True, dict=True):
     guard_lowered: bool = False
     mtus: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    optional: bool = False

@@ -168,7 +168,8 @@ class Policy(Struct, frozen=True):
     Attributes:
         esp: it requires ESP (has a required template of protocol 50 in transport mode).
         blocks: its action is block.
-        optional: its template is optional (level use).
+        optional: its only template is ESP in transport mode, and optional (level use): what has no
+            SA passes in clear.
         reqid: of the template, 0 without one.
         added: when it was installed or replaced; 0 where that is unknown.
         tunnel: the far end of its first template in another mode than transport, None without one.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from ipsec_agent.core.derived import derived
-from ipsec_agent.core.model import Action, Desired
+from ipsec_agent.core.model import Action, Desired, DesiredGuard
 from ipsec_agent.core.steps import (
     ContinueCharon,
     DeletePolicy,
@@ -33,6 +33,7 @@ from ipsec_agent.core.steps import (
     Renew,
     SaveGuard,
     SaveTime,
+    SetLevel,
     SetMtu,
     StartCharon,
     Step,
@@ -54,6 +55,7 @@ class Kind(enum.Enum):
     SHUNT = "shunts are loaded"
     TRAP = "traps are loaded"
     REINSTALL = "policies are reinstalled"
+    LEVEL = "traps have their level"
     RENEW = "SAs are renewed"
     UNSHUNT = "shunts are unloaded"
     UNTRAP = "traps are unloaded"
@@ -67,7 +69,7 @@ class Kind(enum.Enum):
     OTHER = "other things are done"
 
 
-LOADS = {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP, Kind.REINSTALL}
+LOADS = {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP, Kind.REINSTALL, Kind.LEVEL}
 GUARD = {Kind.GUARD, Kind.NARROW}
 LAST = {Kind.OPEN, Kind.FORGET}
 WAITS: dict[Kind, set[Kind]] = {
@@ -79,6 +81,7 @@ WAITS: dict[Kind, set[Kind]] = {
     # The operator's exceptions work before a trap can cut anyone off.
     Kind.TRAP: GUARD | {Kind.CREDENTIALS, Kind.SHUNT},
     Kind.REINSTALL: GUARD | {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP},
+    Kind.LEVEL: GUARD | (LOADS - {Kind.LEVEL}),
     Kind.RENEW: GUARD | LOADS,
     # To take an exception away protects more.
     Kind.UNSHUNT: GUARD | LOADS,
@@ -108,6 +111,7 @@ KINDS: dict[type[Step], Kind] = {
     LoadAuthority: Kind.CREDENTIALS,
     LoadKey: Kind.CREDENTIALS,
     ReinstallPolicies: Kind.REINSTALL,
+    SetLevel: Kind.LEVEL,
     Renew: Kind.RENEW,
     DeletePolicy: Kind.DELETE,
     DeleteState: Kind.DELETE,
@@ -142,6 +146,8 @@ def _unsafe(steps: Sequence[Step], desired: Desired) -> Iterator[Unsafe]:
         kind = kind_of(step)
         early = WAITS[kind] & later
         because = _unwanted(step, desired)
+        if _relaxes(step) and not desired.optional:
+            because = "IPsec is not optional"
         if early:
             because = f"it comes before {min(one.value for one in early)}"
         if because:
@@ -182,6 +188,17 @@ def _unwanted(step: Step, desired: Desired) -> str:
             return "the key is wanted"
         case _:
             return ""
+
+
+def _relaxes(step: Step) -> bool:
+    """Whether a step lets pass in clear what has no SA."""
+    match step:
+        case LoadGuard(guard) | SaveGuard(DesiredGuard() as guard):
+            return not guard.enforces
+        case SetLevel(optional=optional):
+            return optional
+        case _:
+            return False
 
 
 @derived

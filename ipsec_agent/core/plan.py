@@ -5,6 +5,8 @@ guard comes first and goes last, what protects is loaded before what exempts is 
 credentials go at the end. The plan is empty when nothing is to do.
 """
 
+from collections.abc import Set as AbstractSet
+
 from msgspec.structs import replace
 
 from ipsec_agent.core.clock import worth_saving
@@ -35,6 +37,7 @@ from ipsec_agent.core.steps import (
     RemoveGuard,
     SaveGuard,
     SaveTime,
+    SetLevel,
     SetMtu,
     StartCharon,
     Step,
@@ -117,9 +120,10 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
     desired, observed = drift.desired, drift.observed
     charon = observed.charon
     if charon is None:
-        return (StartCharon(),) if desired.credentials is not None else ()
+        started = (StartCharon(),) if desired.credentials is not None else ()
+        return (*_levels(drift), *started)
     if not charon.responsive:
-        return _revival(charon, observed.time)
+        return (*_levels(drift), *_revival(charon, observed.time))
     if reopens(desired, observed):
         because = "the IKE ports that it lacks are free now, and it opens them at its start only"
         return (KillCharon(charon.process, because),)
@@ -134,6 +138,7 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
         *_credentials(desired, charon),
         *loads,
         *_reinstalls(drift, loaded_anew, told),
+        *_levels(drift, loaded_anew),
         *orphan_steps(drift),
         *_unloads(desired, charon),
         *_terminations(drift, honest),
@@ -193,13 +198,25 @@ def _reinstalls(
     Where an SA that a peer lied about has taken their place, charon puts them back with its end.
     """
     taken = {pair for lie in told for pair in lie.selectors}
+    levelled = {trap for trap, _ in drift.mislevelled}
     lacking = (
         ReinstallPolicies(policy.connection, policy.child, policy.action)
         for policy in drift.missing
         if policy.connection not in loaded_anew
+        and policy not in levelled
         and frozenset((policy.selector.source, policy.selector.destination)) not in taken
     )
     return tuple(dict.fromkeys(lacking))
+
+
+def _levels(drift: Drift, loaded_anew: AbstractSet[str] = frozenset()) -> tuple[SetLevel, ...]:
+    """Traps of the other level than wanted. What charon installs now is looked at again first: what
+    is gone by then, this would make."""
+    return tuple(
+        SetLevel(replace(policy, reqid=trap.reqid or policy.reqid), drift.desired.optional)
+        for trap, policy in drift.mislevelled
+        if trap.connection not in loaded_anew
+    )
 
 
 def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:

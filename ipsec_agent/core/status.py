@@ -4,7 +4,7 @@ import enum
 import math
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import Drift
@@ -14,6 +14,7 @@ from ipsec_agent.core.observed import Charon, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.peer_certificates import shown_by_peers
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems import optional
 from ipsec_agent.core.problems.expiry import days_left
 from ipsec_agent.core.problems.guard import GuardState, guard_state
 from ipsec_agent.core.problems.peer_faults import Suspect
@@ -40,6 +41,7 @@ class Snapshot(Struct, frozen=True):
         traffic: with each peer, as the kernel's SAs have counted it.
         suspects: peers with which something fails.
         guard_lowered: an operator has taken the guard down.
+        clear: with whom packets pass in clear while IPsec is optional.
     """
 
     config: Config
@@ -53,6 +55,7 @@ class Snapshot(Struct, frozen=True):
     traffic: tuple[Peer, ...] = ()
     suspects: tuple[Suspect, ...] = ()
     guard_lowered: bool = False
+    clear: optional.Memory = field(default_factory=optional.Memory)
 
     @property
     def desired(self) -> Desired:
@@ -102,6 +105,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "charon": _charon(observed.charon),
         "connections": _connections(snapshot),
         "peers": peer_entries(desired, observed, snapshot.traffic, snapshot.suspects),
+        "optional": _optional(snapshot),
         "policies": _policies(snapshot),
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
@@ -177,10 +181,32 @@ def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
+def _optional(snapshot: Snapshot) -> dict[str, Any] | None:
+    """What enforcing would cut off now; None while it is enforced."""
+    if not snapshot.config.optional:
+        return None
+    return {
+        "counted": snapshot.guard_state is GuardState.UP,
+        "would_cut_off": [
+            {
+                "address": str(one.address),
+                "since": one.since,
+                "last": one.last,
+                "way": one.way,
+                "packets": one.packets,
+                "encrypted": one.encrypted,
+            }
+            for one in snapshot.clear.cut_off
+        ],
+        "unseen": [str(peer) for peer in snapshot.clear.unseen],
+    }
+
+
 def _guard(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "mode": snapshot.config.agent.guard.value,
         "state": snapshot.guard_state.value,
+        "drops": not snapshot.config.optional,
         **guard_counters(snapshot.observed.guard),
     }
 

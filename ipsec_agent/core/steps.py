@@ -252,6 +252,20 @@ class DeleteState(Struct, frozen=True):
         return f"delete the orphan SA {self.state.source} -> {self.state.destination}"
 
 
+class SetLevel(Struct, frozen=True):
+    """Have a trap require ESP, or use it only where there is an SA; charon cannot say it."""
+
+    policy: Policy
+    optional: bool
+
+    def __str__(self) -> str:
+        selector = self.policy.selector
+        return (
+            f"make IPsec {'optional' if self.optional else 'required'} by the trap"
+            f" {selector.direction.name.lower()} {selector.source} -> {selector.destination}"
+        )
+
+
 KernelStep = (
     LoadGuard
     | ExemptLinks
@@ -259,6 +273,7 @@ KernelStep = (
     | GuardFlows
     | RemoveGuard
     | SetMtu
+    | SetLevel
     | DeletePolicy
     | DeleteState
 )

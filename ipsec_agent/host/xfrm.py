@@ -1,6 +1,7 @@
 """The kernel's IPsec policies and SAs: list, delete, watch.
 
 Nothing here makes policies or SAs: that is charon's. (preflight.py adds a dummy SA for a moment.)
+One thing of a trap is changed, since charon cannot say it: whether it requires ESP.
 """
 
 import errno
@@ -13,6 +14,7 @@ from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
 from ipsec_agent.host.pyroute2_parts import NLM_F_REQUEST, AsyncNetlinkSocket, nlmsg
+from ipsec_agent.host.xfrm_level import policy_replacement
 from ipsec_agent.host.xfrm_messages import (
     NETLINK_XFRM,
     DefaultRequest,
@@ -98,6 +100,19 @@ class Xfrm:
         selector = policy.selector if isinstance(policy, Policy) else policy
         doing = f"deleting the policy {selector.source} -> {selector.destination}"
         await self._wire.request(doing, policy_deletion(policy), Kind.DELETE_POLICY)
+
+    async def set_level(self, policy: Policy, *, optional: bool) -> None:
+        """Have a policy of one template require ESP, or use it only where there is an SA.
+
+        It is replaced in one moment, and keeps its selector, priority, index and reqid.
+
+        Raises:
+            KernelError: refused, or too late.
+        """
+        selector = policy.selector
+        doing = f"changing the policy {selector.source} -> {selector.destination}"
+        message = policy_replacement(policy, optional=optional)
+        await self._wire.request(doing, message, Kind.UPDATE_POLICY)
 
     async def delete_state(self, source: Address, destination: Address, spi: int) -> None:
         """Delete an ESP SA. Larval ones (SPI 0) cannot be named: they expire.

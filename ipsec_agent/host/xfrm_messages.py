@@ -110,6 +110,8 @@ _DEFAULTS: dict[str, bytes | int] = {
     **{name: INFINITE for name, _ in LIFETIME_LIMITS},
 }
 
+_SECONDS = [name for name, _ in LIFETIME_LIMITS if name.endswith("seconds")]
+
 
 def size(fields: Fields) -> int:
     """Bytes that a structure takes on the wire."""
@@ -160,6 +162,12 @@ def unpack_templates(data: bytes) -> tuple[Template, ...]:
     )
 
 
+def pack_template(template: Template) -> bytes:
+    """A template as the kernel has it."""
+    destination, spi, *rest = template
+    return _TEMPLATE.pack(destination, spi.to_bytes(4, "big"), *rest)
+
+
 _ALGORITHM = struct.Struct("=64sI")
 _ALGORITHM_WITH_ICV = struct.Struct("=64sII")
 _EXTENDED_WINDOW = struct.Struct("=7I")
@@ -182,6 +190,27 @@ class PolicyId(nlmsg):
 
     fields = POLICY_ID
     defaults = _DEFAULTS
+
+
+class NewPolicy(nlmsg):
+    """`struct xfrm_userpolicy_info` of a policy to put in place; its action is 0, which allows."""
+
+    fields = (
+        *SELECTOR,
+        *LIFETIME_LIMITS,
+        *LIFETIME_NOW,
+        ("priority", "I"),
+        ("index", "I"),
+        ("dir", "B"),
+        ("action", "B"),
+        ("flags", "B"),
+        ("share", "B"),
+        ("__pad", "4x"),
+    )
+    # Of seconds 0 is without limit; all ones would be over at once (xfrm_policy_timer).
+    defaults = _DEFAULTS | dict.fromkeys(_SECONDS, 0)
+    prefix = "XFRMA_"
+    nla_map = ((5, "XFRMA_TMPL", "cdata"),)
 
 
 class SaId(nlmsg):

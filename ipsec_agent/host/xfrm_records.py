@@ -162,6 +162,7 @@ def policy_of(body: bytes) -> Policy | None:
         return None
     found = dict(attributes(body[_POLICY.size :]))
     templates = unpack_templates(found.get(TEMPLATES, b""))
+    carried = [one for one in templates if (one.protocol, one.mode) == (ESP, MODE_TRANSPORT)]
     return Policy(
         selector=PolicySelector(
             direction=Direction(info.direction),
@@ -173,12 +174,9 @@ def policy_of(body: bytes) -> Policy | None:
             destination_port=socket.ntohs(info.to_port & info.to_mask),
         ),
         priority=info.priority,
-        esp=any(
-            template.protocol == ESP and template.mode == MODE_TRANSPORT and not template.optional
-            for template in templates
-        ),
+        esp=any(not template.optional for template in carried),
         blocks=info.action == ACTION_BLOCK,
-        optional=any(template.optional for template in templates),
+        optional=len(templates) == 1 and any(template.optional for template in carried),
         reqid=templates[0].reqid if templates else 0,
         index=info.number,
         added=info.added,
@@ -283,7 +281,7 @@ def policy_deletion(policy: Policy | PolicySelector) -> PolicyId:
     """The request that deletes a policy: the very one that was read, or the one with a selector."""
     selector = policy.selector if isinstance(policy, Policy) else policy
     message = PolicyId()
-    message.update(_selector_fields(selector))
+    message.update(selector_fields(selector))
     message["dir"] = int(selector.direction)
     # With an index the kernel takes that policy, whatever else makes up its identity.
     message["index"] = policy.index if isinstance(policy, Policy) else 0
@@ -295,7 +293,7 @@ def state_deletion(destination: Address, spi: int) -> SaId:
     message = SaId()
     message["daddr"] = _raw(destination)
     message["spi"] = spi
-    message["family"] = _family(destination)
+    message["family"] = family_of(destination)
     message["proto"] = ESP
     return message
 
@@ -310,7 +308,7 @@ def dummy_sa(sa: DummySa, random: Callable[[int], bytes]) -> NewSa:
     message = NewSa()
     message["daddr"] = message["saddr"] = _raw(own)
     message["spi"], message["proto"], message["mode"] = DUMMY_SPI, ESP, MODE_TRANSPORT
-    message["family"] = message["sel_family"] = _family(own)
+    message["family"] = message["sel_family"] = family_of(own)
     # Of seconds 0 is without limit; all ones would be over at once (xfrm_state.c).
     message.update(dict.fromkeys(TIMES, 0), hard_add_expires_seconds=DUMMY_LIFE)
     attributes: list[tuple[str, bytes | dict[str, int]]] = [
@@ -353,7 +351,8 @@ def _algorithm(one: Algorithm, key: bytes) -> tuple[str, bytes]:
             return "XFRMA_ALG_AUTH_TRUNC", pack_algorithm(one.name, key, one.icv)
 
 
-def _selector_fields(selector: PolicySelector) -> dict[str, int | bytes]:
+def selector_fields(selector: PolicySelector) -> dict[str, int | bytes]:
+    """A selector as the fields of a message."""
     return {
         "sel_daddr": _raw(selector.destination.network_address),
         "sel_saddr": _raw(selector.source.network_address),
@@ -361,7 +360,7 @@ def _selector_fields(selector: PolicySelector) -> dict[str, int | bytes]:
         "sel_dport_mask": ALL_BITS if selector.destination_port else 0,
         "sel_sport": selector.source_port,
         "sel_sport_mask": ALL_BITS if selector.source_port else 0,
-        "sel_family": _family(selector.destination.network_address),
+        "sel_family": family_of(selector.destination.network_address),
         "sel_prefixlen_d": selector.destination.prefixlen,
         "sel_prefixlen_s": selector.source.prefixlen,
         "sel_proto": selector.protocol,
@@ -383,5 +382,6 @@ def _raw(address: Address) -> bytes:
     return address.packed.ljust(16, b"\0")
 
 
-def _family(address: Address) -> int:
+def family_of(address: Address) -> int:
+    """The kernel's number of an address's family."""
     return socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004 - IPv6

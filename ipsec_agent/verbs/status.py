@@ -42,6 +42,8 @@ GUARD_STATES = {
 
 CLOSED_AT_BOOT = "CLOSED: the saved table did not load at boot"
 
+WAYS = {"in": "in", "out": "out", "both": "both ways"}
+
 NO_TABLE = ("missing", "lowered", "none")
 
 CLEAR_SCREEN = "\x1b[H\x1b[J"
@@ -102,6 +104,7 @@ def text(status: dict[str, Any]) -> str:
         f" {len(policies['foreign'])} foreign"
     )
     lines += guard_lines(status.get("guard"))
+    lines += _optional(status.get("optional"), status.get("time", time.time()))
     lines += ["connections"] + [_connection(item) for item in status["connections"]]
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
     lines += ["certificates"] + [
@@ -142,7 +145,8 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
         state = CLOSED_AT_BOOT
     lines = [f"guard      {state}"]
     if guard["state"] not in NO_TABLE:
-        lines[0] += f", dropped {guard['dropped_in']} in, {guard['dropped_out']} out"
+        does = "dropped" if guard.get("drops", True) else "counts only:"
+        lines[0] += f", {does} {guard['dropped_in']} in, {guard['dropped_out']} out"
     for key, says in COUNTED.items():
         counted = guard.get(key, [])  # An agent of an earlier version may run.
         lines += [
@@ -152,6 +156,28 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
         ]
         if len(counted) > MOST_COUNTED:
             lines.append(f"  … and {len(counted) - MOST_COUNTED} more; see --json")
+    return lines
+
+
+def _optional(found: dict[str, Any] | None, now: float) -> list[str]:
+    """Whom enforcing would cut off now; nothing while IPsec is enforced."""
+    if found is None:
+        return []
+    if not found["counted"]:
+        return ["optional   on; nothing is counted without the guard"]
+    peers, unseen = found["would_cut_off"], found["unseen"]
+    lines = [f"optional   on; enforcing now would cut off: {'' if peers else 'none seen'}".rstrip()]
+    lines += [
+        f"  {one['address']:24} clear {WAYS[one['way']]} for {_long(now - one['since'])},"
+        f" last {_long(now - one['last'])} ago,"
+        f" {'had an SA before' if one['encrypted'] else 'never had an SA'}"
+        for one in peers[:MOST_COUNTED]
+    ]
+    if len(peers) > MOST_COUNTED:
+        lines.append(f"  … and {len(peers) - MOST_COUNTED} more; see --json")
+    if unseen:
+        more = f" and {len(unseen) - MOST_COUNTED} more" if len(unseen) > MOST_COUNTED else ""
+        lines.append(f"  not seen since, so not known: {', '.join(unseen[:MOST_COUNTED])}{more}")
     return lines
 
 

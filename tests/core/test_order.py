@@ -29,6 +29,7 @@ from ipsec_agent.core.steps import (
     RemoveGuard,
     Renew,
     SaveGuard,
+    SetLevel,
     SetMtu,
     StartCharon,
     Step,
@@ -57,6 +58,7 @@ LIE = TerminateSa(8, "a lie", at_once=True)
 CA, KEY = LoadAuthority(WISH.credentials.authorities[0]), LoadKey(WISH.credentials)
 SHUNT, TRAP = (LoadConnection(CONNECTIONS[one], "") for one in (Action.PASS, Action.ENCRYPT))
 REINSTALL = ReinstallPolicies("c", "c-10.0.0.5", Action.ENCRYPT)
+LEVEL = SetLevel(Policy(SELECTOR, 1, esp=False, blocks=False, optional=True), optional=False)
 RENEW = Renew(CONNECTIONS[Action.ENCRYPT])
 ORPHAN = DeletePolicy(Policy(SELECTOR, 1, esp=True, blocks=False))
 ORPHAN_SA = DeleteState(SecurityAssociation(OWN, PEER, 77, 1))
@@ -67,16 +69,16 @@ NO_KEY, NO_CA = UnloadKey("old"), UnloadAuthority("old")
 START, KILL = StartCharon(), KillCharon(PROCESS, "it hangs")
 
 PLAN: tuple[Step, ...] = (
-    *(GUARD, LINKS, SAVE, FLOWS, MTU, LIE, CA, KEY, SHUNT, TRAP, REINSTALL, RENEW, ORPHAN),
+    *(GUARD, LINKS, SAVE, FLOWS, MTU, LIE, CA, KEY, SHUNT, TRAP, REINSTALL, LEVEL, RENEW, ORPHAN),
     *(ORPHAN_SA, UNSHUNT, UNTRAP, END, LOST, POKE, NO_KEY, NO_CA),
 )
 STAGES: tuple[tuple[Step, ...], ...] = (
-    (GUARD,), (LINKS, FLOWS), (CA, KEY), (SHUNT,), (TRAP,), (REINSTALL,),
+    (GUARD,), (LINKS, FLOWS), (CA, KEY), (SHUNT,), (TRAP,), (REINSTALL,), (LEVEL,),
     (UNSHUNT,), (UNTRAP,), (END, LOST),
 )  # fmt: skip
 """Each waits for all before it."""
 
-UNLOADING = 6
+UNLOADING = 7
 BESIDE: tuple[tuple[tuple[Step, ...], tuple[Step, ...]], ...] = (
     ((SAVE,), (GUARD,)),
     ((MTU, LIE), (GUARD, LINKS, FLOWS)),

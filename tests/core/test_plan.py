@@ -76,10 +76,13 @@ subnets = st.lists(
     max_size=4,
 ).map(tuple)
 wishes = st.builds(
-    lambda ipsec, no_ipsec, key: config(("10.0.0.0/28", *ipsec), no_ipsec, key=key),
+    lambda ipsec, no_ipsec, key, optional: config(
+        ("10.0.0.0/28", *ipsec), no_ipsec, key=key, optional=optional
+    ),
     subnets,
     subnets.map(lambda found: tuple(text for text in found if text != "10.0.0.0/16")),
     st.sampled_from(["aa", "bb"]),
+    st.booleans(),
 ).filter(lambda made: Promise.of(made).encrypted(OWN))
 
 
@@ -116,11 +119,14 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int
         machine = FakeMachine(network("10.0.0.5"))
         old, new = desired(before, HERE), desired(after, HERE)  # type: ignore[arg-type]
         machine.process = PROCESS
-        await pass_until(machine, old, 99)
+        for _ in range(2):
+            await pass_until(machine, old, 99)
+        both = not old.optional and not new.optional
         protected = {
             peer
             for peer in PEERS
-            if Promise.of(before).encrypts(OWN, peer)  # type: ignore[arg-type]
+            if both
+            and Promise.of(before).encrypts(OWN, peer)  # type: ignore[arg-type]
             and Promise.of(after).encrypts(OWN, peer)  # type: ignore[arg-type]
         }
         policies = tuple(machine.kernel.values())
@@ -128,10 +134,17 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int
         false = replace(child_sa(1, 100), transport=False)
         machine.sas |= {number: ike_sa(number, false) for number in range(lies)}
 
+        assert old.optional == any(policy.optional for policy in policies)
         policies = await pass_until(machine, new, cut)
         assert len(machine.sas) == max(lies - cut, 0)
 
         assert {peer for peer in protected if not protects(policies, peer)} == set()
+        for _ in range(2):
+            policies = await pass_until(machine, new, 99)
+        # What is to be encrypted is trapped, and clear passes only where it may.
+        for peer in PEERS:
+            if Promise.of(after).encrypts(OWN, peer):  # type: ignore[arg-type]
+                assert protects(policies, peer) is not new.optional
 
     asyncio.run(scenario())
 
@@ -210,6 +223,9 @@ def test_the_guard_stands_at_every_prefix(
             if Promise.of(before).encrypts(OWN, peer) and Promise.of(after).encrypts(OWN, peer):  # type: ignore[arg-type]
                 assert standing.judges(OWN, peer)
                 assert standing.judges(peer, OWN)
+        # Enforced before and after, it never only counts; to enforce begins with the guard.
+        if not new.optional and (cut or not old.optional):
+            assert standing.enforce
 
     asyncio.run(scenario())
 

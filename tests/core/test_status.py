@@ -34,6 +34,7 @@ def snapshot(vm: Vm, memory: Memory | None = None, *, lowered: bool = False) -> 
         passes=1,
         traffic=assessment.peers,
         guard_lowered=lowered,
+        clear=assessment.memory.clear,
     )
 
 
@@ -56,7 +57,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config",
+        "config", "optional",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
@@ -79,6 +80,7 @@ def test_guard() -> None:
 
     assert shown(vm)["guard"] == {
         "mode": "enforce",
+        "drops": True,
         "state": "up",
         "dropped_in": 4,
         "dropped_out": 3,

@@ -61,7 +61,8 @@ OUTDATED = frozenset({"certificate-expired", "certificate-not-valid-yet"})
 
 CAUSES: dict[str, frozenset[str]] = {
     "config-refused": frozenset({"reload-refused"}),
-    "peer-silent": CHARON | OFFLINE,
+    # Without IPsec a peer answers no IKE; what enforcing would cut off is told by its traffic.
+    "peer-silent": CHARON | OFFLINE | {"optional-on"},
     "peer-one-way": CHARON | OFFLINE | {"peer-silent"},
     "peer-esp-lost": CHARON | OFFLINE,
     "own-key-missing": CHARON,

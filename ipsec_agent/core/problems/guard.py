@@ -92,14 +92,17 @@ def guard_problems(
         return standing
     return (
         *standing,
-        *_received(table),
-        *_prevented(placement, drift, table),
-        *_misplaced(table),
+        # Where IPsec is optional these pass, and problems/optional.py tells of them.
+        *(() if config.optional else _dropped(placement, drift, table)),
         *_untranslated(desired, table),
         *_unguarded(config, placement, observed, table),
         *_offloaded(desired, observed, table),
         *_full(table),
     )
+
+
+def _dropped(placement: Placement | None, drift: Drift, table: GuardTable) -> tuple[Problem, ...]:
+    return (*_received(table), *_prevented(placement, drift, table), *_misplaced(table))
 
 
 def lockout_problems(findings: tuple[Finding, ...], charon: Charon | None) -> tuple[Problem, ...]:
@@ -180,7 +183,8 @@ def _received(table: GuardTable) -> tuple[Problem, ...]:
             f"{_counted(peers)} {'sends' if len(peers) == 1 else 'send'} clear packets to this"
             " VM; the guard dropped them",
             "see `ipsec-agent status` on that VM; if it cannot run IPsec, list it in"
-            " no_ipsec_subnets of every VM",
+            " no_ipsec_subnets of every VM; if it has no IPsec yet, `optional: true` here lets"
+            " clear packets pass",
         ),
     )
 
