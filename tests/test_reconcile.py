@@ -532,14 +532,14 @@ async def test_what_charon_says_of_a_peer_beside_complaints() -> None:
     say(Said("IKE", 0, "initiating IKE_SA a[7] to 10.0.0.9", 7), now)
     silent = Said("IKE", 1, "giving up after 3 retransmits", 7)
     say(silent, now)
-    assert [one.heard for one in (await loop.one_pass()).suspects] == [Hearing()]
+    assert [one.heard for one in (await loop.one_pass()).suspects] == [Hearing(tried=now)]
     assert machine.suspected == (ENDS[1],)
 
     received = "received packet: from 10.0.0.9[4500] to 10.0.0.5[4500] (80 bytes)"
     assert not say(Said("NET", 1, received), now + 1)
     assert not say(Said("IKE", 0, "received DELETE for IKE_SA a[7]", 7), now + 2)
     (suspect,) = (await loop.one_pass()).suspects
-    assert suspect.heard == Hearing(answered=now + 1, farewell=now + 2)
+    assert suspect.heard == Hearing(answered=now + 1, farewell=now + 2, tried=now)
 
     made = "CHILD_SA a{3} established with SPIs c1_i c2_o and TS 10.0.0.5/32 === 10.0.0.9/32"
     assert not say(Said("IKE", 0, made, 7), now + 3)

@@ -112,12 +112,14 @@ class Sign(enum.StrEnum):
     ANSWERED = "answered"
     FAREWELL = "farewell"
     SUCCEEDED = "succeeded"
+    TRIED = "tried"
 
 
 RECEIVED = re.compile(r"^received packet: from (\S+)\[\d+\] to ")
 FAREWELL = re.compile(r"^received DELETE for IKE_SA ")
 SUCCEEDED = re.compile(r"^(?:inbound |outbound )?CHILD_SA \S+ established with SPIs ")
-"""receiver.c (the group NET), ike_delete.c, child_create.c."""
+TRIED = re.compile(r"^establishing CHILD_SA ")
+"""receiver.c (the group NET), ike_delete.c, child_create.c (both)."""
 
 
 def sign(said: Said) -> tuple[Sign, str] | None:
@@ -129,7 +131,10 @@ def sign(said: Said) -> tuple[Sign, str] | None:
         return None
     if FAREWELL.search(said.text):
         return Sign.FAREWELL, ""
-    return (Sign.SUCCEEDED, "") if SUCCEEDED.search(said.text) else None
+    if SUCCEEDED.search(said.text):
+        return Sign.SUCCEEDED, ""
+    peer = counterpart(said)
+    return (Sign.TRIED, peer) if peer or TRIED.search(said.text) else None
 
 
 def doubts_kernel(said: Said) -> bool:

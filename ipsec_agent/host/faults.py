@@ -65,6 +65,7 @@ def _document(one: Suspect) -> dict[str, Any]:
     return {
         "peer": one.peer,
         "heard": [one.heard.answered, one.heard.farewell, one.heard.succeeded],
+        "tried": one.heard.tried,
         "seen": one.seen,
         "unanswered": one.unanswered,
         "watched": one.watched,
@@ -104,7 +105,7 @@ def _suspect(document: dict[str, Any]) -> Suspect:
     return Suspect(
         peer,
         faults,
-        Hearing(answered, farewell, succeeded),
+        Hearing(answered, farewell, succeeded, _time(document.get("tried", 0.0))),
         *(_time(document[name]) for name in ("seen", "unanswered", "watched")),
     )
 

@@ -142,6 +142,9 @@ def test_the_responders_line_since_strongswan_6_0_6() -> None:
             "inbound CHILD_SA ipsec-10.9.0.0/24{4} established with SPIs c1_i c2_o and TS a === b",
             (Sign.SUCCEEDED, ""),
         ),
+        ("IKE", "initiating IKE_SA a[3] to 10.9.0.2", (Sign.TRIED, "10.9.0.2")),
+        ("IKE", "10.9.0.2 is initiating an IKE_SA", (Sign.TRIED, "10.9.0.2")),
+        ("IKE", "establishing CHILD_SA a{5} reqid 1", (Sign.TRIED, "")),
         ("CFG", "received DELETE for IKE_SA x[3]", None),
     ],
 )

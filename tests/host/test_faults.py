@@ -29,7 +29,7 @@ def suspect(peer: str = "10.0.0.9", text: str = "it failed", time: float = NOW -
             Fault(LogLine(code, text, peer, HINTS[code], time), time - 20)
             for code in ("peer-refuses-us", SILENT)
         ),
-        Hearing(time, time - 900, time - 800),
+        Hearing(time, time - 900, time - 800, time - 5),
         time - 10,
         time - 5,
         time - 7,

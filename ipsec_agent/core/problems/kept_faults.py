@@ -94,7 +94,7 @@ def line_turned_back(line: LogLine, now: float, by: float) -> LogLine:
 
 def hearing_turned_back(told: Hearing, now: float, by: float) -> Hearing:
     """What else the log told of a peer likewise."""
-    times = (told.answered, told.farewell, told.succeeded)
+    times = (told.answered, told.farewell, told.succeeded, told.tried)
     return Hearing(*(_earlier(time, now, by) for time in times))
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.observed import Charon, Neighbour
+from ipsec_agent.core.observed import Charon, Neighbour, Observed
 from ipsec_agent.core.problems.charon import PEER_CODES, SILENT, STARTING, STARTING_SAYS, newest
 from ipsec_agent.core.problems.charon import over as line_over
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
@@ -37,6 +37,11 @@ MOST = 4096
 
 GONE = "peer-gone"
 
+IDENTITY_CODES = frozenset(
+    {"peer-refuses-us", "peer-not-trusted", "peer-certificate-invalid", "peer-not-configured"}
+)
+"""What an IKE_SA disproves, even without a CHILD_SA: both have proved who they are."""
+
 
 class Hearing(Struct, frozen=True):
     """When charon's log last told something of a peer; seconds since the epoch, 0 for never.
@@ -45,11 +50,13 @@ class Hearing(Struct, frozen=True):
         answered: a packet of IKE came from it.
         farewell: it ended an IKE_SA.
         succeeded: an SA was made with it.
+        tried: one of both began to make an SA with the other, or has made an IKE_SA.
     """
 
     answered: float = 0.0
     farewell: float = 0.0
     succeeded: float = 0.0
+    tried: float = 0.0
 
 
 def stayed(heard: Mapping[str, Hearing], charon: Charon | None, now: float) -> tuple[str, ...]:
@@ -154,10 +161,12 @@ def followed(
     suspects = {one.peer: one for one in memory}
     lines = sorted(lines, key=lambda line: line.time)
     latest = newest(drift.observed) if suspects or lines else {}
+    identified, tries = _attempts(drift.observed) if suspects or lines else ({}, {})
 
     def lasts(line: LogLine) -> bool:
-        told = heard.get(line.peer, Hearing())
-        return told.succeeded < line.time and not line_over(line, drift, latest)
+        proved = identified.get(line.peer, 0.0) if line.code in IDENTITY_CODES else 0.0
+        succeeded = heard.get(line.peer, Hearing()).succeeded
+        return max(succeeded, proved) < line.time and not line_over(line, drift, latest)
 
     for line in filter(lasts, lines):
         before = suspects.get(line.peer, Suspect(line.peer, ()))
@@ -167,10 +176,25 @@ def followed(
         lasting = tuple(f for f in one.faults if lasts(f.line) and _counts(f, now))
         if lasting and encrypted(one.peer):
             told = heard.get(one.peer, one.heard)
+            told = replace(told, tried=max(told.tried, tries.get(one.peer, 0.0), one.heard.tried))
             after = _asked(replace(one, faults=lasting, heard=told), neighbours.get(one.peer), now)
             if not after.gone or now - after.gone < FORGOTTEN_AFTER:
                 found.append(after)
     return tuple(sorted(found, key=lambda one: -max(f.line.time for f in one.faults))[:MOST])
+
+
+def _attempts(observed: Observed) -> tuple[dict[str, float], dict[str, float]]:
+    """When the newest IKE_SA with each peer was made, and when one was last tried."""
+    made: dict[str, float] = {}
+    tried: dict[str, float] = {}
+    for sa in observed.charon.sas if observed.charon else ():
+        peer = str(sa.remote)
+        if sa.state == "ESTABLISHED":
+            # Whole seconds: it is not younger than that.
+            made[peer] = max(made.get(peer, 0.0), observed.time - sa.age)
+        now = observed.time if sa.state == "CONNECTING" else 0.0
+        tried[peer] = max(tried.get(peer, 0.0), made.get(peer, 0.0), now)
+    return made, tried
 
 
 def _with(faults: tuple[Fault, ...], line: LogLine) -> tuple[Fault, ...]:
@@ -217,7 +241,7 @@ def problems(memory: Memory, drift: Drift) -> tuple[Problem, ...]:
         if one.gone:
             found.append(_gone(one))
         else:
-            found += [_fault(fault, now, others=others) for fault in one.shown]
+            found += [_fault(fault, one.heard.tried, now, others=others) for fault in one.shown]
     return tuple(found)
 
 
@@ -236,10 +260,12 @@ def _gone(one: Suspect) -> Problem:
     )
 
 
-def _fault(fault: Fault, now: float, *, others: bool) -> Problem:
+def _fault(fault: Fault, tried: float, now: float, *, others: bool) -> Problem:
     line = fault.line
-    untried = now - line.time > UNTRIED
-    since = f"; not tried since {moment(line.time)}" if untried else ""
+    since = ""
+    if now - line.time > UNTRIED:
+        how = "said last at" if tried > line.time else "not tried since"
+        since = f"; {how} {moment(line.time)}"
     return Problem(
         line.code,
         # Where others answer, it is not this VM.

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.health import Memory
-from ipsec_agent.core.observed import Neighbour, SecurityAssociation
+from ipsec_agent.core.observed import IkeSa, Neighbour, SecurityAssociation
 from ipsec_agent.core.problems.peer_faults import (
     FORGOTTEN_AFTER,
     GONE_AFTER,
+    IDENTITY_CODES,
     UNTRIED,
     Hearing,
     Suspect,
@@ -100,6 +102,54 @@ def test_a_handshake_ends_it() -> None:
     # What the log said before does not come back, what it says later is another fault.
     assert by_log.at(502, line(REFUSED, 499)) == []
     assert by_log.at(504, line(REFUSED, 503)) == [(REFUSED, Severity.WARNING)]
+
+
+def with_ike(seconds: int, *, state: str = "ESTABLISHED") -> Vm:
+    """The VM that has had an IKE_SA with the peer for so long, and no SA in it."""
+    assert VM.observed.charon is not None
+    ike = IkeSa(1, "x", state, OWN, PEER, initiator=True, age=seconds)
+    return VM.but(charon=replace(VM.observed.charon, sas=(ike,)))
+
+
+@pytest.mark.parametrize("code", sorted(IDENTITY_CODES))
+def test_an_ike_sa_disproves_what_is_about_identities(code: str) -> None:
+    """One that is younger, also in a fault that was kept over a restart; no older one."""
+    watch = Watch()
+    watch.at(1, line(code, 0))
+    assert watch.at(500, vm=with_ike(501)) == [(code, Severity.WARNING)]
+    assert watch.at(501, vm=with_ike(3, state="CONNECTING")) == [(code, Severity.WARNING)]
+    assert watch.at(502, vm=with_ike(3)) == []
+    assert watch.at(800) == []
+
+
+def test_an_ike_sa_says_nothing_of_proposals() -> None:
+    """What an SA for packets needs is agreed upon later; that it was tried is said."""
+    watch = Watch()
+    watch.at(1, line("selectors-differ", 0))
+    assert watch.at(500, vm=with_ike(3)) == [("selectors-differ", Severity.WARNING)]
+    said = f"charon says of {P}: it failed; said last at 2027-01-15 08:00:00 UTC"
+    assert watch.problems[0].message == said
+    # The IKE_SA is gone again: it was tried all the same.
+    watch.at(900)
+    assert watch.problems[0].message == said
+
+
+@pytest.mark.parametrize("by", ["the log", "an IKE_SA that connects"])
+def test_an_attempt_that_nothing_came_of(by: str) -> None:
+    """It is not said that nobody has tried since."""
+    watch = Watch()
+    watch.at(1, line(SILENT, 0))
+    watch.at(200)
+    assert "not tried since" in watch.problems[0].message
+    if by == "the log":
+        watch.tell(tried=250)
+    watch.at(251, vm=VM if by == "the log" else with_ike(0, state="CONNECTING"))
+    assert "tried" not in watch.problems[0].message
+    assert watch.problems[0].message.endswith("; said last at 2027-01-15 08:00:00 UTC")
+    # Of an attempt that fails in turn nothing later is known.
+    watch.at(300, line(SILENT, 300))
+    watch.at(500)
+    assert "not tried since 2027-01-15 08:05:00 UTC" in watch.problems[0].message
 
 
 def test_answers_of_any_kind_are_no_handshake() -> None:
