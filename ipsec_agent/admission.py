@@ -43,7 +43,7 @@ def refuse_unlisted(config: Config, network: NetworkFacts) -> None:
         placement = place(config.agent, promise, network)
     except ConfigError:
         return
-    refuse_outside(config, promise, placement.address)
+    refuse_outside(config, promise, placement)
 
 
 def end_optional(config: Config, snapshot: Snapshot | None, *, asks: bool) -> tuple[str, ...]:

@@ -229,7 +229,8 @@ def _notes(
         notes.append("packets may leave in clear: run `ipsec-agent guard up`")
     elif state is TableState.UP and current is False:
         notes.append(
-            "the config has changed since this table was loaded: run `ipsec-agent guard up`"
+            "the config has changed since this table was loaded: run `ipsec-agent guard up`;"
+            " or another version of ipsec-agent loaded it: restart the agent"
         )
     elif state is TableState.ALTERED:
         owned = owner()

@@ -19,6 +19,7 @@ from ipsec_agent.core.model import (
     TrafficSelector,
 )
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.problem import listed as some
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.ranges import BITS
 from ipsec_agent.errors import ConfigError
@@ -52,7 +53,7 @@ def desired(config: Config, placement: Placement, *, guarded: bool = True) -> De
         ConfigError: the main address is in neither list and `agent.outside` does not allow it.
     """
     lists = Promise.of(config)
-    refuse_outside(config, lists, placement.address)
+    refuse_outside(config, lists, placement)
     encrypting = tuple(own for own in placement.addresses if lists.encrypted(own))
     connections = (
         *_shunts(lists),
@@ -105,16 +106,25 @@ def _selector(child: Child, direction: Direction) -> PolicySelector:
     )
 
 
-def refuse_outside(config: Config, lists: Promise, address: Address) -> None:
+def refuse_outside(config: Config, lists: Promise, placement: Placement) -> None:
     """Refuse a config that says nothing of this VM.
 
     Raises:
         ConfigError: the main address is in neither list and `agent.outside` does not allow it.
     """
+    address, waiting = placement.address, some(placement.waiting)
     listed = lists.ipsec_subnet(address) or lists.no_ipsec_subnet(address)
     if listed is None and config.agent.outside is Outside.ERROR:
+        said = f"this VM's address {address} is in neither ipsec_subnets nor no_ipsec_subnets"
+        if waiting:
+            # Advice to speak clear would open a VM that DHCP is late for.
+            raise ConfigError(
+                f"{said}, or {waiting} has no address yet",
+                hint=f"wait for the address of {waiting}, and see why it has none; where this VM"
+                f" is to use {address}, add its subnet to one of the lists",
+            )
         raise ConfigError(
-            f"this VM's address {address} is in neither ipsec_subnets nor no_ipsec_subnets",
+            said,
             hint="add its subnet to one of them, or write agent.outside: clear if this VM must"
             " exchange clear packets with all VMs",
         )

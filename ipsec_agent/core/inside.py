@@ -48,7 +48,7 @@ class Inside(Struct, frozen=True):
     Attributes:
         because: why, as the end of a sentence.
         exempt: the guard need not cover it; a bridge without a port carries nothing yet, and is
-            guarded when it gets its first one.
+            guarded until it has its first one and that is inside, too.
     """
 
     link: Link

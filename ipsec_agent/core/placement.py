@@ -12,11 +12,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig
-from ipsec_agent.core.inside import Inside, Words, find_inside, is_usable
+from ipsec_agent.core.inside import BRIDGE, STACKED, VETH, Inside, Words, find_inside, is_usable
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import ConfigError
+
+WITH_ADDRESS = frozenset({"", "bond", BRIDGE, "ipvlan", "macvlan", "team", VETH, "vlan"})
+"""Kinds of links that get the VM's address; the others are tunnels, and made by programs."""
 
 
 class Placement(Struct, frozen=True):
@@ -31,6 +34,7 @@ class Placement(Struct, frozen=True):
         broadcasts: the broadcast addresses of the networks that its addresses are in.
         guarded: the links that the guard covers, without lo.
         inside: the others, each with the reason.
+        waiting: names of guarded links that may get an address of the VM's, and have none yet.
     """
 
     address: Address
@@ -40,6 +44,7 @@ class Placement(Struct, frozen=True):
     broadcasts: tuple[Address, ...] = ()
     guarded: tuple[Link, ...] = ()
     inside: tuple[Inside, ...] = ()
+    waiting: tuple[str, ...] = ()
 
 
 def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placement:
@@ -73,6 +78,21 @@ def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placem
         broadcasts=_broadcasts(own),
         guarded=guarded,
         inside=inside,
+        waiting=() if agent.address or agent.interface else _waiting(network, guarded, own),
+    )
+
+
+def _waiting(
+    network: NetworkFacts, guarded: Iterable[Link], own: Iterable[OwnAddress]
+) -> tuple[str, ...]:
+    """Links without an address; a port of another link, and what another is on, needs none."""
+    needless = {one.link for one in own} | {
+        link.lower for link in network.links if link.kind in STACKED
+    }
+    return tuple(
+        link.name
+        for link in guarded
+        if link.kind in WITH_ADDRESS and not link.master and link.index not in needless
     )
 
 

@@ -262,7 +262,7 @@ def _selector(selector: PolicySelector) -> str:
 def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
     """The guarded links; `max_packet` is the largest packet in clear whose ESP fits, in bytes."""
     placement = snapshot.placement
-    guarded = placement.guarded if placement else ()
+    guarded = (*placement.guarded, *_empty_bridges(placement)) if placement else ()
     if placement is None or not placement.present:
         links = snapshot.observed.network.links
         guarded = tuple(link for link in links if not link.loopback)
@@ -286,6 +286,8 @@ def _why_guarded(snapshot: Snapshot, link: Link) -> str:
         return "this VM's address is not known"
     if link.name in snapshot.config.agent.uplinks:
         return "agent.uplinks names it"
+    if link in _empty_bridges(snapshot.placement):
+        return "this bridge has no port yet"
     own = snapshot.placement.addresses
     for one in network.addresses:
         if one.link == link.index and one.address in own:
@@ -299,4 +301,9 @@ def _why_guarded(snapshot: Snapshot, link: Link) -> str:
 def inside_links(placement: Placement | None) -> list[dict[str, Any]]:
     """The links that are not guarded, and why, as JSON's types."""
     inside = placement.inside if placement and placement.present else ()
-    return [{"name": one.link.name, "reason": one.because} for one in inside]
+    return [{"name": one.link.name, "reason": one.because} for one in inside if one.exempt]
+
+
+def _empty_bridges(placement: Placement) -> tuple[Link, ...]:
+    """Guarded, though their addresses are not the VM's."""
+    return tuple(one.link for one in placement.inside if not one.exempt)

@@ -15,6 +15,7 @@ from ipsec_agent.config_file import accepted, load_config
 from ipsec_agent.core.closed_table import closed_table
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
+from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.errors import ConfigError, StartError
@@ -98,11 +99,18 @@ def _close(arguments: argparse.Namespace) -> int:
     _say(
         arguments,
         {"schema": 1, "state": "closed", "reachable": kept},
-        "this VM is closed: nothing passes but IPsec, SSH to port 22, DNS, NTP, DHCP, the metadata"
-        f" service and BOSH ({', '.join(kept) or 'no name server or director is known'})\n"
+        f"this VM is closed: nothing passes but IPsec, SSH to port 22, {_reachable(essential)}\n"
         "until the agent starts, `guard up`, `guard down` or the next boot",
     )
     return 0
+
+
+def _reachable(essential: EssentialAddresses) -> str:
+    """What the closed table leaves beside IPsec and SSH, with the addresses that are known."""
+    servers = ", ".join(map(str, essential.name_servers)) or "none found"
+    nobody = "none has an address now" if essential.unresolved else "none found"
+    bosh = ", ".join(map(str, essential.directors)) or nobody
+    return f"DNS ({servers}), NTP, DHCP, the metadata service and BOSH ({bosh})"
 
 
 async def _put_up(agent: AgentConfig, text: str, saved: Path) -> None:

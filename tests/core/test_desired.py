@@ -149,6 +149,19 @@ def test_outside_is_refused() -> None:
     assert "agent.outside: clear" in caught.value.hint
 
 
+def test_outside_while_a_link_has_no_address() -> None:
+    """It may be DHCP that is late: nobody is told to open the VM."""
+    with pytest.raises(ConfigError) as caught:
+        desired(config(), replace(at("192.0.2.1"), waiting=("eth0",)))
+
+    assert caught.value.message == (
+        "this VM's address 192.0.2.1 is in neither ipsec_subnets nor no_ipsec_subnets,"
+        " or eth0 has no address yet"
+    )
+    assert "clear" not in caught.value.hint
+    assert "eth0" in caught.value.hint
+
+
 def test_outside_clear() -> None:
     """With agent.outside: clear the VM speaks clear with everyone, and says so."""
     wish = desired(config(agent=AgentConfig(outside=Outside.CLEAR)), at("192.0.2.1"))

@@ -73,6 +73,25 @@ def test_an_address_on_the_loopback_link() -> None:
     assert [link.name for link in placement.guarded] == ["eth0", "eth1"]
 
 
+def test_links_that_wait_for_their_address() -> None:
+    """Network cards without one; neither ports, nor what another link is on, nor tunnels."""
+    more = (
+        Link(4, "bond0", 1500, up=True, kind="bond"),
+        Link(5, "eth2", 1500, up=True, master=4),
+        Link(6, "eth0.7", 1500, up=True, kind="vlan", lower=2),
+        Link(7, "tun0", 1500, up=True, kind="tun"),
+        Link(8, "docker0", 1500, up=True, kind="bridge"),
+    )
+    before = facts(("10.99.0.1", 1), ("fe80::1", 3))
+    dhcp_is_late = replace(before, links=(*LINKS, *more))
+
+    assert place(AgentConfig(), LISTS, before).waiting == ("eth0", "eth1")
+    assert place(AgentConfig(), LISTS, dhcp_is_late).waiting == ("eth1", "bond0", "eth0.7")
+    assert not place(AgentConfig(address=ip_address("10.0.0.5")), LISTS, dhcp_is_late).waiting
+    after = facts(("10.99.0.1", 1), ("10.0.0.5", 2), ("10.0.0.6", 3))
+    assert not place(AgentConfig(), LISTS, after).waiting
+
+
 def test_of_unlisted_addresses_the_default_routes_comes_first() -> None:
     """None of them encrypts; the one shown first is what an operator knows the VM by."""
     placement = place(AgentConfig(), LISTS, facts(("192.0.2.1", 2), ("192.0.2.2", 3), default=(3,)))

@@ -279,6 +279,19 @@ def test_inside() -> None:
     assert shown(replace(VM, placement=replace(VM.placement, present=False)))["inside"] == []
 
 
+def test_an_empty_bridge_is_guarded() -> None:
+    """It is not among those that the kernel exempts, and so among the guarded ones."""
+    links = tuple(one for one in VM.observed.network.links if not one.master)
+    vm = healthy_vm(network=replace(VM.observed.network, links=links))
+    assert vm.observed.guard is not None
+    exempt = {link.name for link in vm.observed.guard.exempt}
+
+    assert {one["name"] for one in shown(vm)["inside"]} == exempt
+    told = {one["name"]: one["reason"] for one in shown(vm)["links"]}
+    assert told["docker0"] == "this bridge has no port yet"
+    assert told.keys() == {link.name for link in links if not link.loopback} - exempt
+
+
 def test_sentence() -> None:
     """One line: what is, or the worst that is wrong."""
     bad = snapshot(VM.but(charon=None, policies=()).table(clear_in=(ClearPeer(PEER, 1, 1, 0),)))

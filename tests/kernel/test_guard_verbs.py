@@ -158,6 +158,7 @@ def test_another_config(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
     code, shown = told(capsys, config)
 
     assert (code, shown["state"], shown["matches_config"]) == (1, "up", False)
+    assert "another version of ipsec-agent loaded it: restart the agent" in shown["notes"][0]
     assert not send_udp(A, A4, B4)
     guard("up", config)
     assert send_udp(A, A4, B4)
@@ -297,7 +298,7 @@ def test_closed_without_a_config(
     assert guard("up", config, "--closed", "--socket", socket) == 0
 
     said = capsys.readouterr()
-    assert f"and BOSH ({PLAIN4})" in said.out
+    assert f"DNS (none found), NTP, DHCP, the metadata service and BOSH ({PLAIN4})" in said.out
     assert "blob.example (BOSH) has no address now, and is cut off" in said.err
     assert not send_udp(A, A4, B4)
     assert not send_udp(A, A4, PLAIN4)
