@@ -19,7 +19,6 @@ from ipsec_agent.core.model import (
     TrafficSelector,
 )
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.problems.problem import listed as some
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.ranges import BITS
 from ipsec_agent.errors import ConfigError
@@ -112,7 +111,7 @@ def refuse_outside(config: Config, lists: Promise, placement: Placement) -> None
     Raises:
         ConfigError: the main address is in neither list and `agent.outside` does not allow it.
     """
-    address, waiting = placement.address, some(placement.waiting)
+    address, waiting = placement.address, ", ".join(placement.waiting)
     listed = lists.ipsec_subnet(address) or lists.no_ipsec_subnet(address)
     if listed is None and config.agent.outside is Outside.ERROR:
         said = f"this VM's address {address} is in neither ipsec_subnets nor no_ipsec_subnets"
