@@ -39,7 +39,8 @@ from ipsec_agent.errors import (
     KernelError,
 )
 from ipsec_agent.host import own_time
-from ipsec_agent.host.charon import CharonClient, open_charon, watch_charon
+from ipsec_agent.host.charon import CharonClient, open_charon
+from ipsec_agent.host.charon_events import CharonEvents
 from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
 from ipsec_agent.host.deaths import Deaths
 from ipsec_agent.host.ike_ports import IkePortsReader
@@ -95,6 +96,7 @@ class CharonPart:
         self._conf = self._run_dir / "strongswan.conf"
         self._vici = Path(agent.vici_socket or self._run_dir / "charon.vici")
         self._loaded = LoadedRecord(self._run_dir / "loaded.json")
+        self._events = CharonEvents(self._vici)
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._listed = ListedCertificates()
@@ -253,6 +255,7 @@ class CharonPart:
                 await self._start()
                 if self._process is not None:
                     self._loaded.inherit(self._process, left)
+                await self._events.expect()
             case ContinueCharon(process):
                 continue_charon(process)
             case KillCharon(process):
@@ -369,7 +372,7 @@ class CharonPart:
         """Wake at every event of charon's, at its death, and when it is unwell, until cancelled."""
         self._wake = wake
         async with asyncio.TaskGroup() as group:
-            group.create_task(watch_charon(self._vici, wake, heard), name="charon events")
+            group.create_task(self._events.watch(wake, heard), name="charon events")
             group.create_task(self._deaths.run(wake, self._ended), name="charon's death")
             group.create_task(self._watch_health(wake), name="charon's health")
 

@@ -1,9 +1,8 @@
 """What we ask of charon, in model types: connections, credentials, SAs."""
 
-import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
@@ -13,14 +12,9 @@ from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import connection_message, renewal_message
-from ipsec_agent.errors import CharonError, CharonGoneError, CharonRefusedError
+from ipsec_agent.errors import CharonGoneError, CharonRefusedError
 from ipsec_agent.host.understood import understood
 from ipsec_agent.host.vici_wire import DEADLINE, ViciConnection, open_vici
-
-EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "log")
-
-RECONNECT = 0.5
-"""Seconds between attempts to hear charon's events again."""
 
 KEPT = 4096
 """Addresses and selectors that are not decoded again: two of each of 1,000 peers."""
@@ -182,20 +176,6 @@ async def open_charon(path: Path, deadline: float = DEADLINE) -> AsyncIterator[C
     """
     async with open_vici(path, deadline) as vici:
         yield CharonClient(vici)
-
-
-async def watch_charon(path: Path, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
-    """Wake at each event of charon's SAs, and hand on its log lines, until cancelled."""
-    while True:
-        with contextlib.suppress(CharonError):
-            async with open_vici(path) as vici:
-                wake()
-                async for event, body in vici.listen(EVENTS):
-                    if event == "log":
-                        heard(said_by(body))
-                    else:
-                        wake()
-        await asyncio.sleep(RECONNECT)
 
 
 def _understood(what: str) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,13 @@ class ViciConnection:
         with _understood():
             return [decoded(frame, _end_of_name(frame)) for frame in frames]
 
-    async def listen(self, events: tuple[str, ...]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def listen(
+        self, events: tuple[str, ...], ready: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Events as they come, until cancelled; those that this charon does not know are left out.
+
+        Args:
+            ready: is called once charon sends them.
 
         Raises:
             CharonGoneError: the connection ended.
@@ -92,6 +97,7 @@ class ViciConnection:
             async with self._limited(event):
                 await self._send(Packet.register_event(event))
                 await self._confirm(event, unknown_is_fine=True)
+        ready()
         while True:
             frame = await self._receive()
             if frame[0] == Packet.EVENT:

@@ -46,15 +46,18 @@ def ip(*arguments: str, netns: str = "") -> str:
 def ips(*lines: str, netns: str = "") -> None:
     """Have one ip(8) perform many lines: to start it is what takes its time in the lab's guest."""
     where = ("-n", netns) if netns else ()
-    done = subprocess.run(
-        ["ip", *where, "-batch", "-"],
-        input="\n".join(lines) + "\n",
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-    )
-    assert not done.returncode, f"{done.stderr}{lines}"
+    try:
+        subprocess.run(
+            ["ip", *where, "-batch", "-"],
+            input="\n".join(lines) + "\n",
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+    except subprocess.CalledProcessError as error:
+        error.add_note(f"{error.stderr}{lines}")
+        raise
 
 
 def as_nobody(verb: str, *words: str) -> subprocess.CompletedProcess[str]:

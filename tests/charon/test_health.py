@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ipsec_agent.core.charon_log import Said, Sign, sign
-from ipsec_agent.host.charon import watch_charon
+from ipsec_agent.host.charon_events import CharonEvents
 from tests.certificates import make_ca, make_leaf, rsa_key
 from tests.charon.impatient import SHOWN_AFTER
 from tests.charon.nodes import PYTHON, Node, network, until
@@ -196,7 +196,7 @@ async def test_what_charon_tells_of_a_peer(tmp_path: Path) -> None:
         theirs.up()
         said: list[Said] = []
         heard = asyncio.create_task(
-            watch_charon(ours.run_dir / "charon.vici", lambda: None, said.append)
+            CharonEvents(ours.run_dir / "charon.vici").watch(lambda: None, said.append)
         )
         try:
             await asyncio.sleep(1)

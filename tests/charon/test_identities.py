@@ -62,5 +62,8 @@ def test_each_accepts_any_certificate_of_the_ca(tmp_path: Path) -> None:
             (shared, "CN=10.9.0.1"),
         ):
             until(partial(accepted, node, subject), f"{node.name}: {subject}")
-        until(lambda: "peer-refuses-us" in str(stranger.status()), "the stranger is refused")
+        until(
+            lambda: "peer-refuses-us" in str(stranger.status()),
+            lambda: f"the stranger is refused: {stranger.status()} {stranger.charon_log[-3000:]}",
+        )
         assert not accepted(first, "CN=Stranger")
