@@ -4,6 +4,7 @@ A pre-start may ask before the VM is closed for the first time.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,9 +29,7 @@ Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
 
 def check_machine(config: Config) -> Findings:
     """Check everything, whatever the first finding is; as root."""
-    findings = [
-        _tried(check, config) for check in (_directories, _place, _esp, _guard, _lockouts, _charon)
-    ]
+    findings = [_tried(check, config) for check in checks]
     return (
         tuple(text for good, _ in findings for text in good),
         tuple(error for _, bad in findings for error in bad),
@@ -66,6 +65,18 @@ def _place(config: Config) -> Findings:
     # Without the links, so an address that only containers use may count, too.
     refuse_unlisted(config, read_addresses())
     return (), ()
+
+
+def _links(config: Config) -> Findings:
+    """A name that no link has may be mistyped; the link may also come later."""
+    there = {name for _, name in socket.if_nameindex()}
+    agent = config.agent
+    return tuple(
+        f"links: agent.{key} names {name}, and this VM has no such link"
+        for key, names in (("uplinks", agent.uplinks), ("inside", agent.inside))
+        for name in names
+        if name not in there
+    ), ()
 
 
 def _esp(config: Config) -> Findings:

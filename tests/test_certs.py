@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from ipsec_agent.cli import CERTS_ACTIONS, CERTS_EXAMPLES, main
 from ipsec_agent.core.manifest.certificates import load_key
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.verbs import certs
+from tests import data_files
 from tests.certificates import Issued, ec_key, key_pem, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 
@@ -83,6 +85,21 @@ def test_the_real_thing(tmp_path: Path) -> None:
     assert load_key(peer_key.read_text())[1] == ()
 
 
+def test_the_procedures(create: Create) -> None:
+    """docs/certificates.md can be followed in order: each step finds its files' names free."""
+    page = (data_files.ROOT / "docs/certificates.md").read_text()
+    first = "ipsec-agent certs create --out-manifest fields.yml"
+    assert first in page
+    steps = re.findall(r"^1\. `ipsec-agent certs create (.*?)`", page, re.MULTILINE)
+    assert len(steps) == 3
+    for step in steps:
+        for path in Path().rglob("*.*"):
+            path.unlink()
+        assert create("--out-manifest", "fields.yml") == 0
+        assert create(*step.split()) == 0
+        assert Path("certs-next/fields.yml").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_created(create: Create, capsys: pytest.CaptureFixture[str]) -> None:
     """A CA that signs no other CA, and a certificate for IKE with a name."""
     assert create() == 0
@@ -131,7 +148,7 @@ def test_nothing_is_overwritten(create: Create, capsys: pytest.CaptureFixture[st
     assert Path(PEER_KEY).stat().st_mode & 0o777 == 0o600
 
 
-def test_an_existing_ca_signs(create: Create) -> None:
+def test_an_existing_ca_signs(create: Create, capsys: pytest.CaptureFixture[str]) -> None:
     """Procedure 1: a new certificate and key of the same CA, whose files stay as they are."""
     create()
     before = {path: Path(path).read_text() for path in ALL}
@@ -145,6 +162,9 @@ def test_an_existing_ca_signs(create: Create) -> None:
     assert certificate(new).public_key() != certificate(PEER).public_key()
     left = certificate(new).not_valid_after_utc - datetime.now(UTC)
     assert timedelta(days=29) < left <= timedelta(days=30)
+    assert "they end with their CA" not in capsys.readouterr().out
+    assert create("--ca", CA, "--dir", "last", "--days", "5000") == 0
+    assert "they end with their CA, before the 5000 days of --days" in capsys.readouterr().out
     assert names(new) == [x509.IPAddress(ip_address("10.0.0.7"))]
 
 

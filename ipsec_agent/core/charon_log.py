@@ -38,7 +38,10 @@ class Explanation(Struct, frozen=True):
     hint: str
 
 
-CERTIFICATES = "compare both VMs' ca_certificates and instance_certificate: `ipsec-agent check`"
+CERTIFICATES = (
+    "compare issuers and fingerprints of ca_certificates and instance_certificate:"
+    " `ipsec-agent certs show FILE` of the config on both VMs"
+)
 PROPOSALS = (
     "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP"
     " says the same: see `ipsec-agent status` there"

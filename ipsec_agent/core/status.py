@@ -2,6 +2,7 @@
 
 import enum
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct, field
@@ -101,7 +102,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "address": str(desired.addresses[0]) if desired.addresses else None,
         "addresses": [str(address) for address in desired.addresses],
         "role": desired.role.value,
-        "notes": list(desired.notes),
+        "notes": [*desired.notes, *_absent_links(snapshot)],
         "charon": _charon(observed.charon),
         "connections": _connections(snapshot),
         "peers": peer_entries(desired, observed, snapshot.traffic, snapshot.suspects),
@@ -277,6 +278,18 @@ def _links(snapshot: Snapshot) -> list[dict[str, Any]]:
         }
         for link in guarded
     ]
+
+
+def _absent_links(snapshot: Snapshot) -> Iterator[str]:
+    """Links that the config names and this VM has not: a name may be mistyped, or come later."""
+    network, agent = snapshot.observed.network, snapshot.config.agent
+    if "network" in dict(snapshot.observed.unreadable):
+        return
+    there = {link.name for link in network.links}
+    for key, names in (("uplinks", agent.uplinks), ("inside", agent.inside)):
+        for name in names:
+            if name not in there:
+                yield f"agent.{key} names {name}, and this VM has no such link"
 
 
 def _why_guarded(snapshot: Snapshot, link: Link) -> str:

@@ -120,13 +120,13 @@ async def start_charon(
         async with own_time.timeout(deadline):
             while not listens(child.pid, vici_socket):
                 if child.poll() is not None:
-                    raise _ended(child.returncode, output)
+                    raise _ended(program, child.returncode, output)
                 await asyncio.sleep(POLL)
     except TimeoutError as error:
         _kill(child)
         raise CharonStartError(
             f"charon did not listen on {vici_socket} within {deadline:g} s",
-            hint="see its log, or raise prestart_timeout",
+            hint=f"{_see_log(program)}, or raise prestart_timeout",
         ) from error
     except asyncio.CancelledError:
         _kill(child)
@@ -225,17 +225,22 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     child.wait(KILL_DEADLINE)
 
 
-def _ended(code: int, output: Path) -> CharonStartError:
-    how = signal_name(code) or f"exit code {code}"
+def _see_log(program: str) -> str:
+    return (
+        f"see the log of {program}: `journalctl -t {Path(program).name}`, syslog, or the file that"
+        " agent.charon.log names"
+    )
+
+
+def _ended(program: str, code: int, output: Path) -> CharonStartError:
+    how, hint = signal_name(code) or f"exit code {code}", _see_log(program)
     with contextlib.suppress(OSError):
         lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
         if lines:
-            return CharonStartError(
-                f"charon ended at once ({how}): {lines[-1][:300]}", hint="see its log"
-            )
+            return CharonStartError(f"charon ended at once ({how}): {lines[-1][:300]}", hint=hint)
     if code == INITIALISATION_FAILED:
         return CharonStartError(
             f"charon ended at once ({how}): it lacks a plugin or a permission",
-            hint="apt install libstrongswan-standard-plugins (Debian); its log names it",
+            hint=f"apt install libstrongswan-standard-plugins (Debian); {hint}",
         )
-    return CharonStartError(f"charon ended at once ({how})", hint="see its log")
+    return CharonStartError(f"charon ended at once ({how})", hint=hint)

@@ -14,6 +14,7 @@ from pathlib import Path
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.terse import Terse
 from ipsec_agent.errors import AgentError, ConfigError, StartError
+from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.writers import (
     readers,
     refuse_writable_config,
@@ -54,7 +55,7 @@ def read_config(path: Path) -> str:
                 )
     except FileNotFoundError as error:
         raise ConfigError(
-            f"there is no config at {path}", hint="give its path with --config FILE"
+            f"there is no config at {path}", hint="put it there, or check its path"
         ) from error
     except OSError as error:
         raise ConfigError(
@@ -71,7 +72,9 @@ def _decoded(path: Path, raw: bytes) -> str:
         kind = "UTF-16BE" if raw.startswith((b"\0", codecs.BOM_UTF16_BE)) else "UTF-16LE"
         raise ConfigError(
             f"the config {path} is {kind} text",
-            hint=f"save it as UTF-8: iconv -f {kind} -t UTF-8 {path}",
+            hint="save it as UTF-8:"
+            f" `umask 077; iconv -f {kind} -t UTF-8 -o {path}.new {path}`, and put {path}.new in"
+            " its place",
         )
     try:
         return raw.decode()
@@ -311,9 +314,13 @@ def only_agent(path: Path) -> Iterator[None]:
 def _locked(path: Path, content: str) -> StartError:
     noted = content.strip()
     if noted.isdecimal() and Path(f"/proc/{noted}").exists():
+        socket = path.with_name("control.sock")
         return StartError(
             f"another ipsec-agent is already running (pid {noted})",
-            hint="see `ipsec-agent status`, or stop it with `ipsec-agent stop`",
+            hint="see `ipsec-agent status`, or stop it with `ipsec-agent stop`"
+            if str(socket) == DEFAULT_SOCKET
+            else f"see `ipsec-agent status --socket {socket}`, or stop it with"
+            f" `ipsec-agent stop --socket {socket}`",
         )
     return StartError(
         f"another program holds the lock on {path}, and no agent wrote its pid there",

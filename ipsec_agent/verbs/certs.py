@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -118,6 +118,8 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
     write_together(files, hint="choose another directory with --dir")
     ends = min(leaf.not_valid_after_utc for leaf in leaves)
     sys.stdout.write(_told(source[0] if source else None, files, ca, ends))
+    if ca.certificate.not_valid_after_utc < now + timedelta(days=arguments.days):
+        sys.stdout.write(f"they end with their CA, before the {arguments.days} days of --days\n")
     return 0
 
 

@@ -98,7 +98,9 @@ def test_bypass() -> None:
     """A foreign policy that lets pass in clear what a trap selects is an ERROR at once."""
     vm = VM.but(policies=(*VM.observed.policies, foreign("0.0.0.0/0", "10.0.0.9/32")))
 
-    assert vm.problems()["policies-bypassed"].severity is ERROR
+    found = vm.problems()["policies-bypassed"]
+    assert found.severity is ERROR
+    assert "1 foreign policy that lets packets bypass IPsec" in found.message
 
 
 def test_a_bypass_for_some_packets() -> None:

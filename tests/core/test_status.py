@@ -267,6 +267,16 @@ def test_why_a_link_is_guarded() -> None:
     assert {link["reason"] for link in shown(lost)["links"]} == {"this VM's address is not known"}
 
 
+def test_a_link_that_is_not_there() -> None:
+    """A name in the config that no link has is noted, as a mistyped one would change nothing."""
+    named = healthy_vm(config(agent=AgentConfig(uplinks=("eth1", "eth9"), inside=("br7",))))
+
+    assert shown(named)["notes"] == [
+        "agent.uplinks names eth9, and this VM has no such link",
+        "agent.inside names br7, and this VM has no such link",
+    ]
+
+
 def test_inside() -> None:
     """The others, each with the reason; none while it is unclear where the VM stands."""
     assert shown(VM)["inside"] == [

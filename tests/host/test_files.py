@@ -49,8 +49,10 @@ def test_read_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "ipsec.yml"
     path.write_bytes(content)
 
-    with pytest.raises(ConfigError, match=f"ipsec.yml {said}"):
+    with pytest.raises(ConfigError, match=f"ipsec.yml {said}") as refused:
         read_config(path)
+    if "UTF-16" in said:
+        assert f"-o {path}.new {path}`" in refused.value.hint
 
 
 def test_read_largest(tmp_path: Path) -> None:
@@ -156,10 +158,13 @@ def test_only_agent(tmp_path: Path) -> None:
     with only_agent(path):
         assert path.read_text() == f"{os.getpid()}\n"
         with (
-            pytest.raises(StartError, match=rf"is already running \(pid {os.getpid()}\)"),
+            pytest.raises(
+                StartError, match=rf"is already running \(pid {os.getpid()}\)"
+            ) as refused,
             only_agent(path),
         ):
             pass
+    assert f"`ipsec-agent status --socket {tmp_path}/control.sock`" in refused.value.hint
     assert path.read_text() == ""
     with only_agent(path):
         pass

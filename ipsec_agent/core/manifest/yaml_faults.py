@@ -36,6 +36,21 @@ KNOWN = (
     ("'`'", "not valid YAML: a value cannot begin with `", 'write it in quotes: "…"'),
     ("'@'", "not valid YAML: a value cannot begin with @", 'write it in quotes: "…"'),
     (
+        "'<stream end>'",
+        "not valid YAML: a bracket or brace is not closed",
+        "write `]` or `}` at the value's end",
+    ),
+    (
+        "expected ',' or",
+        "not valid YAML: a bracket or brace above is not closed, or a comma is missing",
+        "write `]` or `}` at the value's end, and commas between values",
+    ),
+    (
+        "expected the node content",
+        "not valid YAML: a bracket, brace or comma is where a value should be",
+        "write the value, in quotes where it begins so",
+    ),
+    (
         "unexpected end of stream",
         "not valid YAML: a quote is not closed",
         "write the same quote at the value's end",

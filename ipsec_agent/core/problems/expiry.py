@@ -17,8 +17,8 @@ OUTDATED = frozenset({"certificate-expired", "certificate-not-valid-yet"})
 """Problems with which no handshake succeeds."""
 
 EXPIRED = (
-    "rotate it now: `ipsec-agent reload` takes the new one in place of an expired one; established"
-    " SAs continue, new handshakes fail"
+    "rotate it now: new handshakes fail, established SAs continue; `ipsec-agent reload` takes the"
+    " new one in place of an expired one"
 )
 CLOCK_FIRST = (
     "compare the clock with another VM's first (`date -u`), and rotate only where it is right"

@@ -313,7 +313,8 @@ def _unguarded(
             f" {seen.link}, which is not guarded:"
             f" {reasons.get(seen.link, 'it led to containers only before')}",
             f"if {seen.link} leaves this VM, write agent.uplinks:"
-            f" [{', '.join((*config.agent.uplinks, seen.link))}]",
+            f" [{', '.join((*config.agent.uplinks, seen.link))}]"
+            + (" and remove it from agent.inside" if seen.link in config.agent.inside else ""),
             seen.link,
         )
         for seen in table.unguarded

@@ -145,7 +145,7 @@ def problems(memory: Memory) -> tuple[Problem, ...]:
 def _said(memory: Memory) -> Iterable[Problem]:
     hint = (
         "many senders, or forged ones, have filled the guard's list: watch with"
-        " `tcpdump -n not esp`; `ipsec-agent guard down` and `guard up` empty it"
+        " `tcpdump -ni any not esp`; `ipsec-agent guard down` and `guard up` empty it"
     )
     if memory.received.packets:
         yield Problem(
@@ -171,6 +171,6 @@ def _said(memory: Memory) -> Iterable[Problem]:
             Severity.WARNING,
             f"the guard dropped {several(memory.disguised.packets, 'packet')} with an IPv4-mapped"
             " IPv6 address, a source route or a routing header, which would bypass IPsec",
-            "no VM needs them: find the sender with `tcpdump -n 'ip[0] > 0x45 or ip6[6] = 43 or"
-            " net ::ffff:0:0/96'`",
+            "no VM needs them: find the sender with `tcpdump -ni any 'ip[0] > 0x45 or ip6[6] ="
+            " 43 or net ::ffff:0:0/96'`",
         )

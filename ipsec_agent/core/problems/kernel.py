@@ -30,7 +30,8 @@ def policy_problems(drift: Drift) -> tuple[Problem, ...]:
             network,
             "policies-bypassed",
             Severity.ERROR,
-            " that let packets bypass IPsec in clear unless the guard drops them",
+            f" that {'lets' if len(bypasses) == 1 else 'let'} packets bypass IPsec in clear unless"
+            " the guard drops them",
         ),
         *_strange(others, network, "policies-foreign", Severity.WARNING, ""),
     )
@@ -140,7 +141,7 @@ def _address_missing(placement: Placement, network: NetworkFacts) -> tuple[str, 
             )
     return (
         f"no link of this VM has its address {address}",
-        "correct agent.address, or bring the link up",
+        "correct agent.address, bring the link up, or add the address to it",
     )
 
 

@@ -1,11 +1,11 @@
 """What no guard can check: containers with their own way out, tunnels to unencrypted far ends."""
 
 from ipsec_agent.core.inside import LISTENING, OVERLAYS, OwnWay, own_ways
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, NetworkFacts
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.promise import Promise
-from ipsec_agent.core.words import several
 
 
 def link_problems(
@@ -58,22 +58,39 @@ def _fate(link: Link, *, guarded: bool) -> str:
     return "what it sends there leaves in clear"
 
 
+def _far_ends(clear: tuple[Address, ...], remotes: tuple[Address, ...]) -> str:
+    if len(remotes) == 1:
+        return "the far end"
+    return f"{len(clear)} of {len(remotes)} far ends"
+
+
+def _encrypt(promise: Promise, clear: tuple[Address, ...]) -> str:
+    """What makes them encrypted: the list of what is clear wins over the other."""
+    excepted = any(promise.no_ipsec_subnet(far) is not None for far in clear)
+    unlisted = any(promise.ipsec_subnet(far) is None for far in clear)
+    steps = (
+        "add what is missing to ipsec_subnets" if unlisted else "",
+        "take them out of no_ipsec_subnets" if excepted else "",
+    )
+    return f"{' and '.join(filter(None, steps))}, on every VM"
+
+
 def _overlays(promise: Promise, placement: Placement, *, guarded: bool) -> tuple[Problem, ...]:
     found = []
     for one in placement.inside:
         tunnel = one.link.tunnel
         if one.link.kind not in OVERLAYS or tunnel is None:
             continue
-        clear = tuple(str(far) for far in tunnel.remotes if not promise.encrypted(far))
+        clear = tuple(far for far in tunnel.remotes if not promise.encrypted(far))
         if clear:
             found.append(
                 Problem(
                     "overlay-unencrypted",
                     Severity.WARNING,
-                    f"{len(clear)} of {several(len(tunnel.remotes), 'far end')} of the tunnel"
-                    f" {one.link.name} {'is' if len(clear) == 1 else 'are'} outside the encrypted"
-                    f" set ({listed(clear)}); {_fate(one.link, guarded=guarded)}",
-                    "add them to ipsec_subnets of every VM, and remove them from no_ipsec_subnets",
+                    f"{_far_ends(clear, tunnel.remotes)} of the tunnel {one.link.name}"
+                    f" {'is' if len(clear) == 1 else 'are'} outside the encrypted set"
+                    f" ({listed(clear)}); {_fate(one.link, guarded=guarded)}",
+                    _encrypt(promise, clear),
                     one.link.name,
                 )
             )

@@ -41,13 +41,15 @@ def switch_problems(
 
 
 def _switched_off(switch: Switch, *, guarded: bool) -> Problem:
-    where = "every link" if switch.link == ALL else switch.link
+    everywhere = switch.link == ALL
+    where = "every link" if everywhere else switch.link
     if switch.kind is SwitchKind.DISABLE_XFRM:
         what = f"IPsec is disabled on {where}: IPv{switch.family} packets do not become ESP there"
         then = "the guard drops them" if guarded else "they leave in clear"
         code = "ipsec-disabled"
     else:
-        what = f"IPsec policies are not checked for incoming IPv{switch.family} packets on {where}"
+        checks = "no link does the kernel" if everywhere else f"{where} the kernel does not"
+        what = f"on {checks} check IPsec policies for incoming IPv{switch.family} packets"
         then = "only the guard drops clear ones" if guarded else "clear ones are accepted"
         code = "policy-check-disabled"
     return Problem(

@@ -220,6 +220,8 @@ def test_no_line_moves() -> None:
         ("release: ipsec", "release: `ipsec`", "a value cannot begin with `; write it in quotes"),
         ("release: ipsec", "release: @ipsec", "a value cannot begin with @; write it in quotes"),
         ("release: ipsec", "release: *ipsec", "no `&name` above belongs to this `*name`; write"),
+        ("release: ipsec", "release: ]", "a bracket, brace or comma is where a value should be"),
+        ("release: ipsec", "release: [a,,b]", "a bracket, brace or comma is where a value"),
         ("release: ipsec", "release: ip\x00sec", "it contains a forbidden character; remove the"),
     ],
 )
@@ -231,6 +233,22 @@ def test_no_yaml(old: str, new: str, words: str) -> None:
     (found,) = said(text)
 
     assert found.startswith(f"f:{where}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1,\n", "a bracket or brace is not closed; write `]`"),
+        ("a: {b: 1\n", "a bracket or brace is not closed; write `]`"),
+        ("a: [1, 2\nb: 3\n", "a bracket or brace above is not closed, or a comma is missing"),
+        ("a: {b: 1\nc: 2\n", "a bracket or brace above is not closed, or a comma is missing"),
+    ],
+)
+def test_an_open_bracket(text: str, words: str) -> None:
+    """What is not closed is called so, whatever is found in its place."""
+    (found,) = said(text)
+
+    assert words in found
 
 
 @pytest.mark.parametrize("below", ["---\n", "---\nother: 1\n", "...\n---\nother: 1\n"])

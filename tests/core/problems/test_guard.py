@@ -221,7 +221,16 @@ def test_link_not_judged(link: str, severity: Severity) -> None:
         f"5 packets between encrypted addresses went in clear over {link}"
     )
     assert f"write agent.uplinks: [{link}]" in found.hint
+    assert "agent.inside" not in found.hint
     assert VM.table(unguarded=(ClearLink(link, 5, 500, RECENT_FLOW),)).problems() == {}
+
+
+def test_link_that_the_config_leaves_out() -> None:
+    """A link in agent.inside cannot be in agent.uplinks, too."""
+    vm = healthy_vm(config(agent=AgentConfig(inside=("eth1",))))
+    found = vm.table(unguarded=(ClearLink("eth1", 5, 500, 0),)).problems()["link-not-guarded"]
+
+    assert found.hint.endswith("[eth1] and remove it from agent.inside")
 
 
 def test_flowtables() -> None:

@@ -8,6 +8,7 @@ from ipsec_agent.core.observed import Link, Namespace, Tunnel
 from ipsec_agent.core.problems.links import link_problems
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.promise import Promise
+from tests.configs import config
 from tests.vm import CONTAINER, LINKS, NETWORK, healthy_vm
 
 HERE = 1
@@ -45,6 +46,7 @@ def test_a_tunnel_to_who_is_not_encrypted() -> None:
         "2 of 3 far ends of the tunnel flannel.1 are outside the encrypted set (192.0.2.1,"
         " 192.0.2.2); the guard drops what it sends there"
     )
+    assert problem.hint == "add what is missing to ipsec_subnets, on every VM"
     (clear,) = link_problems(
         Promise.of(vm.config), vm.placement, vm.observed.network, guarded=False
     )
@@ -52,6 +54,14 @@ def test_a_tunnel_to_who_is_not_encrypted() -> None:
     others = replace(tunnel, kind="wireguard")
     found = healthy_vm(network=replace(NETWORK, links=(*LINKS, others))).problems()
     assert found["overlay-unencrypted"].message.endswith("; what it sends there leaves in clear")
+
+    alone = replace(tunnel, tunnel=Tunnel(None, (ip_address("10.0.0.99"),), 8472))
+    vm = healthy_vm(config(no_ipsec=("10.0.0.99/32",)), replace(NETWORK, links=(*LINKS, alone)))
+    found = vm.problems()
+    assert found["overlay-unencrypted"].message.startswith(
+        "the far end of the tunnel flannel.1 is outside the encrypted set (10.0.0.99)"
+    )
+    assert found["overlay-unencrypted"].hint == "take them out of no_ipsec_subnets, on every VM"
 
     good = replace(tunnel, tunnel=Tunnel(None, remotes[:1], 8472))
     assert healthy_vm(network=replace(NETWORK, links=(*LINKS, good))).problems() == {}
