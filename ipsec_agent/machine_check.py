@@ -29,6 +29,7 @@ Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
 
 def check_machine(config: Config) -> Findings:
     """Check everything, whatever the first finding is; as root."""
+    checks = (_directories, _place, _links, _esp, _guard, _lockouts, _charon)
     findings = [_tried(check, config) for check in checks]
     return (
         tuple(text for good, _ in findings for text in good),

@@ -133,7 +133,7 @@ async def start_charon(
         raise
     found = facts(child.pid, conf_path)
     if found is None:
-        raise _ended(child.wait(), output)
+        raise _ended(program, child.wait(), output)
     # From here on watch_death reaps it; Popen must not complain that it lives on.
     child.returncode = 0
     return found
