@@ -14,7 +14,6 @@ from pathlib import Path
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.terse import Terse
 from ipsec_agent.errors import AgentError, ConfigError, StartError
-from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.writers import (
     readers,
     refuse_writable_config,
@@ -317,9 +316,7 @@ def _locked(path: Path, content: str) -> StartError:
         socket = path.with_name("control.sock")
         return StartError(
             f"another ipsec-agent is already running (pid {noted})",
-            hint="see `ipsec-agent status`, or stop it with `ipsec-agent stop`"
-            if str(socket) == DEFAULT_SOCKET
-            else f"see `ipsec-agent status --socket {socket}`, or stop it with"
+            hint=f"see `ipsec-agent status --socket {socket}`, or stop it with"
             f" `ipsec-agent stop --socket {socket}`",
         )
     return StartError(
