@@ -22,9 +22,9 @@ from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.outdated import no_worse
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, document, sentence
-from ipsec_agent.errors import AgentError, CharonError, CharonStartError, ConfigError, StartError
+from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
-from ipsec_agent.host.charon_start import locate_program
+from ipsec_agent.host.charon_start import program_warnings
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
@@ -261,17 +261,10 @@ class Agent:
             await self._machine.reopen_log()
         except CharonError as error:
             self._log.warning("charon did not open its log again", message=error.message)
-        return (*loaded.warnings, *told, *self._of_charon(config))
-
-    def _of_charon(self, config: Config) -> tuple[str, ...]:
-        """A warning where charon could not be started again; it goes on meanwhile."""
-        try:
-            locate_program(config.agent.charon.program)
-        except CharonStartError as error:
-            text = f"{self._path}: warning: {error.message}: its next start fails; {error.hint}"
-            self._log.warning("config", complaint=text)
-            return (text,)
-        return ()
+        lacking = program_warnings(config.agent.charon.program)
+        for one in lacking:
+            self._log.warning("config", complaint=one)
+        return (*loaded.warnings, *told, *lacking)
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         look = await self._loop.look()

@@ -65,6 +65,15 @@ def locate_program(configured: str) -> str:
     )
 
 
+def program_warnings(configured: str) -> tuple[str, ...]:
+    """What to say to who reloads where charon, which may run still, could not be started again."""
+    try:
+        locate_program(configured)
+    except CharonStartError as error:
+        return (f"warning: {error.message}, and its next start fails; {error.hint}",)
+    return ()
+
+
 def installed_plugins(program: str) -> frozenset[str]:
     """The names of the plugins beside this charon; empty where their directory is elsewhere."""
     for above in Path(program).resolve().parents[:-1]:
