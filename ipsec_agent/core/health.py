@@ -32,6 +32,7 @@ from ipsec_agent.core.problems.ike_ports import ike_port_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
 from ipsec_agent.core.problems.links import link_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
+from ipsec_agent.core.problems.own_certificates import is_own
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.problems.proposals import proposal_problems
 from ipsec_agent.core.problems.switches import switch_problems
@@ -120,12 +121,16 @@ def assess(
     def encrypted(peer: str) -> bool:
         return promise.encrypted(ip_address(peer))
 
+    def ours(line: LogLine) -> bool:
+        return line.code == "peer-certificate-invalid" and is_own(line.text, config.certificates)
+
     about: list[LogLine] = []
     others: list[LogLine] = []
-    for line in lines:
+    for line in (line for line in lines if not ours(line)):
         mine = peer_faults.concerns(line) and encrypted(line.peer)
         (about if mine else others).append(line)
-    suspects = peer_faults.followed(memory.suspects, about, heard, drift, encrypted)
+    known = peer_faults.without(memory.suspects, ours)
+    suspects = peer_faults.followed(known, about, heard, drift, encrypted)
     found = (
         *failures,
         *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),

@@ -183,6 +183,15 @@ def followed(
     return tuple(sorted(found, key=lambda one: -max(f.line.time for f in one.faults))[:MOST])
 
 
+def without(memory: Memory, dropped: Callable[[LogLine], bool]) -> Memory:
+    """The memory without the faults that some lines name."""
+    left = (
+        replace(one, faults=tuple(fault for fault in one.faults if not dropped(fault.line)))
+        for one in memory
+    )
+    return tuple(one for one in left if one.faults)
+
+
 def _attempts(observed: Observed) -> tuple[dict[str, float], dict[str, float]]:
     """When the newest IKE_SA with each peer was made, and when one was last tried."""
     made: dict[str, float] = {}
