@@ -16,6 +16,7 @@ FORBIDDEN_IN_CORE = {
 }  # fmt: skip
 WITHIN_HOST = {
     "charon": {"vici_wire"},
+    "charon_events": {"charon", "own_time", "vici_wire"},
     "charon_start": {"files", "own_time", "process", "systemd"},
     "clock": {"files"},
     "deaths": {"process", "systemd"},

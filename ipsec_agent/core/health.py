@@ -116,6 +116,34 @@ def assess(
     trials = esp_lost.followed(followed.peers, memory.trials, now)
     lost = esp_lost.lost(trials, heard, now)
     told = liars.remembered(lies, observed.guard, memory.lies, now)
+    suspects, others = _suspects(config, drift, memory.suspects, lines, heard)
+    found = (
+        *failures,
+        *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
+        *(() if config.optional else guard_drops.problems(drops)),
+        *optional.problems(config, clear, lowered=lowered),
+        *liars.liar_problems(lies, observed.guard, memory.lies),
+        *esp_lost.problems(followed.peers, trials, lost),
+        *traffic.one_way(peer for peer in followed.peers if peer.address not in lost),
+        *xfrm_counters.problems(rises),
+    )
+    named = (*explained(found, others, drift), *peer_faults.problems(suspects, drift))
+    shown, seen = damping.damped(named, memory.seen, now)
+    return Assessment(
+        damping.uncovered(shown),
+        followed.peers,
+        Memory(seen, counters, drops, followed, suspects, trials, told, clear),
+    )
+
+
+def _suspects(
+    config: Config,
+    drift: Drift,
+    before: peer_faults.Memory,
+    lines: tuple[LogLine, ...],
+    heard: Mapping[str, peer_faults.Hearing],
+) -> tuple[peer_faults.Memory, tuple[LogLine, ...]]:
+    """The peers with which something fails, and the lines that are not about one."""
     promise = Promise.of(config)
 
     def encrypted(peer: str) -> bool:
@@ -129,25 +157,8 @@ def assess(
     for line in (line for line in lines if not ours(line)):
         mine = peer_faults.concerns(line) and encrypted(line.peer)
         (about if mine else others).append(line)
-    known = peer_faults.without(memory.suspects, ours)
-    suspects = peer_faults.followed(known, about, heard, drift, encrypted)
-    found = (
-        *failures,
-        *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
-        *(() if config.optional else guard_drops.problems(drops)),
-        *optional.problems(config, clear, lowered=lowered),
-        *liars.liar_problems(lies, observed.guard, memory.lies),
-        *esp_lost.problems(followed.peers, trials, lost),
-        *traffic.one_way(peer for peer in followed.peers if peer.address not in lost),
-        *xfrm_counters.problems(rises),
-    )
-    named = (*explained(found, tuple(others), drift), *peer_faults.problems(suspects, drift))
-    shown, seen = damping.damped(named, memory.seen, now)
-    return Assessment(
-        damping.uncovered(shown),
-        followed.peers,
-        Memory(seen, counters, drops, followed, suspects, trials, told, clear),
-    )
+    known = peer_faults.without(before, ours)
+    return peer_faults.followed(known, about, heard, drift, encrypted), tuple(others)
 
 
 def judge(
