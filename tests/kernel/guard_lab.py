@@ -53,12 +53,15 @@ SNAT = (
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than usual this machine is."""
 
+DEADLINE = 60 * SCALE
+"""Seconds for a program that the tests run: some have nft read much, and others run beside."""
+
 
 def run(*command: str | Path, ns: str = "", text: str = "") -> str:
     """Run a program, in a namespace if one is named; the test fails when it does."""
     with inside(ns) if ns else contextlib.nullcontext():
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=20 * SCALE, check=False
+            command, input=text, capture_output=True, text=True, timeout=DEADLINE, check=False
         )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
