@@ -104,7 +104,7 @@ class CharonPart:
         self._asked = 0.0
         self._silence = Silence()
         self._deaths = Deaths()
-        self._versioned: tuple[object, str, frozenset[str]] = (None, "", frozenset())
+        self._able: tuple[object, tuple[str, frozenset[str]]] = (None, ("", frozenset()))
         self._renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
         self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
         self._wake: Callable[[], None] = lambda: None
@@ -219,28 +219,27 @@ class CharonPart:
                 if item.name not in renewing
             )
             sas = await client.sas()
+            version, exchanges = await self._abilities(process, client)
             return Charon(
                 process=process,
-                version=await self._version(process, client),
+                version=version,
                 connections=connections,
                 authorities=await client.authorities(),
                 keys=await client.keys(),
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=sas,
                 renewing=renewing,
-                exchanges=self._versioned[2],
+                exchanges=exchanges,
                 certificates=await self._listed.get(process, client, sas),
             )
 
-    async def _version(self, process: CharonProcess, client: CharonClient) -> str:
-        """Asked once of each process: every question is a wait for charon."""
-        if self._versioned[0] != process.started:
-            self._versioned = (
-                process.started,
-                await client.version(),
-                await client.exchanges(),
-            )
-        return self._versioned[1]
+    async def _abilities(
+        self, process: CharonProcess, client: CharonClient
+    ) -> tuple[str, frozenset[str]]:
+        """Version and key exchanges; asked once of each process: every question is a wait."""
+        if self._able[0] != process.started:
+            self._able = process.started, (await client.version(), await client.exchanges())
+        return self._able[1]
 
     async def perform(self, step: CharonStep) -> None:
         """Perform a step.

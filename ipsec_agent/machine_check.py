@@ -14,6 +14,7 @@ from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import unknown_lockout, unknown_lockout_hint
+from ipsec_agent.core.placement import absent_links
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.errors import AgentError, KernelError, StartError
 from ipsec_agent.guard_status import lockouts_here
@@ -71,13 +72,7 @@ def _place(config: Config) -> Findings:
 def _links(config: Config) -> Findings:
     """A name that no link has may be mistyped; the link may also come later."""
     there = {name for _, name in socket.if_nameindex()}
-    agent = config.agent
-    return tuple(
-        f"links: agent.{key} names {name}, and this VM has no such link"
-        for key, names in (("uplinks", agent.uplinks), ("inside", agent.inside))
-        for name in names
-        if name not in there
-    ), ()
+    return tuple(f"links: {text}" for text in absent_links(config.agent, there)), ()
 
 
 def _esp(config: Config) -> Findings:

@@ -256,7 +256,7 @@ class Reconciler:
             if not affordable:
                 break
             going_on = await self._act(affordable, done)
-            self._budget = self._budget.after(step for step in affordable if str(step) in done)
+            self._budget = self._budget.after(affordable, done)
             drift = Drift(self._desired, await self._observe(done))
             if not going_on:
                 break

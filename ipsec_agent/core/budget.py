@@ -6,7 +6,7 @@ a budget of its own, which refills with time. One is never held back: to guard a
 somebody exempts. It takes no time, and until then the link is open.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -94,10 +94,11 @@ class Budget(Struct, frozen=True):
             self, left=tuple(sorted(rests.items())), changed=tuple(sorted(changed.items()))
         )
 
-    def after(self, steps: Iterable[Step]) -> "Budget":
-        """The same once these steps have been performed."""
+    def after(self, steps: Iterable[Step], done: Container[str]) -> "Budget":
+        """The same once those of the steps are performed that are among what was done."""
         made = dict(self.made)
-        made |= dict(wish for step in steps if (wish := _wish(step)) is not None)
+        # Few steps have a wish: only these are looked for.
+        made |= dict(wish for step in steps if (wish := _wish(step)) and str(step) in done)
         return replace(self, made=tuple(made.items())[-MADE_MOST:])
 
     def exhausted(self) -> tuple[Waiting, ...]:

@@ -67,6 +67,15 @@ def attributes(content: bytes) -> tuple[Attribute, ...]:
     return tuple(found)
 
 
+def signed_fields(signed: Element) -> list[Element]:
+    """Serial number, algorithm, issuer, validity, subject and more (RFC 5280, 4.1).
+
+    Args:
+        signed: what the CA has signed; its version is left out.
+    """
+    return [item for item in elements(signed.content) if item.tag != VERSION]
+
+
 def certificate_facts(encoded: bytes, role: str) -> ListedCertificate:
     """What is told of a certificate that a library has read before.
 
@@ -76,8 +85,7 @@ def certificate_facts(encoded: bytes, role: str) -> ListedCertificate:
     """
     (whole,) = elements(encoded)
     signed = next(elements(whole.content))
-    fields = [item for item in elements(signed.content) if item.tag != VERSION]
-    serial, _algorithm, issuer, validity, subject, *_ = fields
+    serial, _algorithm, issuer, validity, subject, *_ = signed_fields(signed)
     start, end = elements(validity.content)
     name = attributes(subject.content)
     facts = CertificateFacts(

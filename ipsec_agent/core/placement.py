@@ -5,7 +5,7 @@ route that comes, goes or moves changes nothing. Own is what is on no link that 
 own containers only (inside.py). What the operator says in `agent:` comes first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from ipaddress import ip_interface
 
 from msgspec import Struct
@@ -94,6 +94,18 @@ def _waiting(
         for link in guarded
         if link.kind in WITH_ADDRESS and not link.master and link.index not in needless
     )
+
+
+def absent_links(agent: AgentConfig, there: Container[str]) -> Iterator[str]:
+    """What to say of each link that the config names and this VM does not have.
+
+    Args:
+        there: the names of its links.
+    """
+    for key, names in (("uplinks", agent.uplinks), ("inside", agent.inside)):
+        for name in names:
+            if name not in there:
+                yield f"agent.{key} names {name}, and this VM has no such link"
 
 
 def steady(

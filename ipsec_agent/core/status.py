@@ -14,7 +14,7 @@ from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import Charon, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.peer_certificates import shown_by_peers
-from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.placement import Placement, absent_links
 from ipsec_agent.core.problems import optional
 from ipsec_agent.core.problems.expiry import days_left
 from ipsec_agent.core.problems.guard import GuardState, guard_state
@@ -285,11 +285,7 @@ def _absent_links(snapshot: Snapshot) -> Iterator[str]:
     network, agent = snapshot.observed.network, snapshot.config.agent
     if "network" in dict(snapshot.observed.unreadable):
         return
-    there = {link.name for link in network.links}
-    for key, names in (("uplinks", agent.uplinks), ("inside", agent.inside)):
-        for name in names:
-            if name not in there:
-                yield f"agent.{key} names {name}, and this VM has no such link"
+    yield from absent_links(agent, {link.name for link in network.links})
 
 
 def _why_guarded(snapshot: Snapshot, link: Link) -> str:

@@ -22,7 +22,7 @@ class ClockReader:
 
     def __init__(self, config: Config) -> None:
         self._file = Path(config.agent.state_dir) / NAME
-        self._ours: float | None = None
+        self._saved, self._ours = _seconds(self._file), False
         self._built = _written(Path(__file__))
         self._begins: float | None = None
         self.adopt(config)
@@ -37,14 +37,14 @@ class ClockReader:
         return ClockFacts(
             built=self._built,
             rtc=_seconds(RTC),
-            saved=_seconds(self._file) if self._ours is None else self._ours,
-            ours=self._ours is not None,
+            saved=self._saved,
+            ours=self._ours,
             begins=self._begins,
         )
 
     def save(self, now: float) -> None:
         """Write down what the clock says."""
-        self._ours = now
+        self._saved, self._ours = now, True
         # As with the peers: a full disk must not stop IPsec.
         with contextlib.suppress(AgentError):
             write_whole(self._file, f"{now:.0f}\n", mode=0o600)

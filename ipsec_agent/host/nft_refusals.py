@@ -22,7 +22,7 @@ from ipsec_agent.host.nft_wire import (
 )
 from ipsec_agent.host.socket_holders import PROC, Holder, holders
 
-LACKING = "this kernel lacks nf_tables: run `modprobe nf_tables`, or set agent.guard: none"
+NO_NF_TABLES = "this kernel lacks nf_tables: run `modprobe nf_tables`, or set agent.guard: none"
 NOT_ROOT = "run as root, or with the capability CAP_NET_ADMIN"
 
 _FAMILIES = {NFPROTO_INET: "inet", NFPROTO_NETDEV: "netdev"}
@@ -44,7 +44,7 @@ def refusal(doing: str, complaint: str) -> KernelError:
             hint = NOT_ROOT
     elif "not supported" in reason or "Netlink socket" in reason:
         code = errno.EOPNOTSUPP
-        hint = hint if has_nf_tables() else LACKING
+        hint = hint if has_nf_tables() else NO_NF_TABLES
     elif _ABSENT in reason:
         code = errno.ENOENT
         hint = (

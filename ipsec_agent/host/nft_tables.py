@@ -19,8 +19,7 @@ from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft_exempt import exemptions
 from ipsec_agent.host.nft_image import FIXED, MOST, Image, read_image
-from ipsec_agent.host.nft_refusals import LACKING as NO_NF_TABLES
-from ipsec_agent.host.nft_refusals import NOT_ROOT, has_nf_tables
+from ipsec_agent.host.nft_refusals import NO_NF_TABLES, NOT_ROOT, has_nf_tables
 from ipsec_agent.host.nft_table import SETS, dropped, flowtable, guard_table
 from ipsec_agent.host.nft_wire import (
     NFPROTO_INET,

@@ -84,14 +84,14 @@ def test_the_same_once_more_is_a_repair(step: Step, other: Step, told: Waiting) 
     """What follows the links is made again and again; only what was undone is made again alike."""
     budget = Budget()
     for _ in range(20):
-        budget = budget.spent((step,)).after((step,))
+        budget = budget.spent((step,)).after((step,), {str(step)})
         if not isinstance(step, RemoveGuard):
-            budget = budget.spent((other,)).after((other,))
+            budget = budget.spent((other,)).after((other,), {str(other)})
     assert budget.exhausted() == () or isinstance(step, RemoveGuard)
 
     budget = Budget()
     for _ in range(20):
-        budget = budget.spent((step,)).after((step,))
+        budget = budget.spent((step,)).after((step,), {str(step)})
     assert budget.exhausted() == (told,)
 
 
@@ -100,7 +100,7 @@ def test_a_link_is_guarded_again_at_once() -> None:
     budget = Budget()
     narrows, widens = ExemptLinks((PODS,), (), (ETH1, PODS)), ExemptLinks((PODS,), (), ())
     for _ in range(20):
-        budget = budget.spent((narrows,)).after((narrows,))
+        budget = budget.spent((narrows,)).after((narrows,), {str(narrows)})
 
     assert budget.allowed((narrows, widens)) == (narrows,)
     assert budget.at(REFILL).allowed((widens,)) == (widens,)

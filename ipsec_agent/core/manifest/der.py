@@ -2,14 +2,13 @@
 
 from cryptography import x509
 
-from ipsec_agent.core.der import VERSION, Attribute, attributes, elements
+from ipsec_agent.core.der import Attribute, attributes, elements, signed_fields
 
 
 def issuer_and_subject(
     certificate: x509.Certificate,
 ) -> tuple[tuple[Attribute, ...], tuple[Attribute, ...]]:
     """The two names of a certificate (RFC 5280, 4.1)."""
-    (whole,) = elements(certificate.tbs_certificate_bytes)
-    fields = [item for item in elements(whole.content) if item.tag != VERSION]
-    _serial, _algorithm, issuer, _validity, subject, *_ = fields
+    (signed,) = elements(certificate.tbs_certificate_bytes)
+    _serial, _algorithm, issuer, _validity, subject, *_ = signed_fields(signed)
     return attributes(issuer.content), attributes(subject.content)

@@ -5,6 +5,7 @@ import math
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ipsec_agent.core.problems.expiry import OUTDATED
 from ipsec_agent.core.problems.problem import Problem, Severity
 
 
@@ -56,8 +57,6 @@ OFFLINE = frozenset({"address-missing", "link-down"})
 
 ABSENT = frozenset({"peer-silent", "peer-gone"})
 """What is a cause even where it is an information only: some VM is always being replaced."""
-
-OUTDATED = frozenset({"certificate-expired", "certificate-not-valid-yet"})
 
 CAUSES: dict[str, frozenset[str]] = {
     "config-refused": frozenset({"reload-refused"}),
