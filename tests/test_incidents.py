@@ -15,17 +15,16 @@ from ipsec_agent.config_watch import ConfigWatch
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.deaths import Death
-from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.observed import IkePorts, PortHolder
 from ipsec_agent.core.problems.kept_faults import resumed
 from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.status import document
-from ipsec_agent.reporter import Pass, Reporter
+from ipsec_agent.reporter import Reporter
 from ipsec_agent.verbs.status import text
 from tests.certificates import make_ca, make_leaf
 from tests.core.test_status import states
 from tests.manifests import manifest
+from tests.passes import quiet_pass
 from tests.vm import NOW, Vm, healthy_vm, with_sa
 
 VM = with_sa(healthy_vm())
@@ -46,21 +45,7 @@ class Night:
         """What the status says after a pass that sees this."""
         self.now += STEP
         seen = vm.but(time=self.now)
-        snapshot = self.reporter.report(
-            Pass(
-                number=1,
-                config=seen.config,
-                placement=seen.placement,
-                drift=Drift(seen.desired, seen.observed),
-                failures=(),
-                done=(),
-                lies=(),
-                unsafe=(),
-                waiting=(),
-                guard_lowered=False,
-                essential=EssentialAddresses(),
-            )
-        )
+        snapshot = self.reporter.report(quiet_pass(seen))
         self.suspects = snapshot.suspects
         return text(json.loads(json.dumps(document(snapshot))))
 

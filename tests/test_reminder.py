@@ -7,11 +7,10 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.essential_addresses import EssentialAddresses
-from ipsec_agent.reporter import Pass, Reporter
+from ipsec_agent.reporter import Reporter
 from tests.configs import config
 from tests.core.test_optional import ON, loose_vm, with_clear
+from tests.passes import quiet_pass
 from tests.vm import NOW, PEER, Vm, healthy_vm
 
 HOUR = 3600.0
@@ -27,21 +26,7 @@ def log() -> Iterator[list[Any]]:
 def passed(reporter: Reporter, vm: Vm, after: float) -> float:
     """Have a pass reported, some seconds later; seconds until another one is due."""
     later = vm.but(time=NOW + after)
-    reporter.report(
-        Pass(
-            number=1,
-            config=later.config,
-            placement=later.placement,
-            drift=Drift(later.desired, later.observed),
-            failures=(),
-            done=(),
-            lies=(),
-            unsafe=(),
-            waiting=(),
-            guard_lowered=False,
-            essential=EssentialAddresses(),
-        )
-    )
+    reporter.report(quiet_pass(later))
     return reporter.due
 
 

@@ -88,16 +88,21 @@ def peer_of(node: Node, address: str = B) -> dict[str, Any]:
     return next((peer for peer in peers if peer["address"] == address), {})
 
 
+def refused(ours: Node, theirs: Node) -> None:
+    """Start both; theirs knows only a CA of its own, and the status of ours lists the refusal."""
+    stranger = make_ca("Strange CA", key=rsa_key(3072, 110))
+    give(ours)
+    give(theirs, leaf=make_leaf(stranger, "stranger"), cas=[stranger])
+    ours.up()
+    theirs.up()
+    ours.send(B)
+    until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "the refusal is listed")
+
+
 def test_a_refused_peer_is_listed(tmp_path: Path) -> None:
     """Though no SA was ever there; it stays in the list when it vanishes without a word."""
-    stranger = make_ca("Strange CA", key=rsa_key(3072, 110))
     with network(tmp_path, 2, "cr") as (ours, theirs):
-        give(ours)
-        give(theirs, leaf=make_leaf(stranger, "stranger"), cas=[stranger])
-        ours.up()
-        theirs.up()
-        ours.send(B)
-        until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "the refusal is listed")
+        refused(ours, theirs)
         peer = peer_of(ours)
         assert (peer["state"], peer["child_sas"]) == ("refused", 0)
         assert f"  {B:24} refused      no SA, peer-refuses-us" in ours.ask("status").stdout
@@ -117,14 +122,8 @@ def test_a_refused_peer_is_listed(tmp_path: Path) -> None:
 
 def test_a_refusal_outlives_agent_and_charon(tmp_path: Path) -> None:
     """As after a crash of the VM: it is listed again, though nobody tries and the peer is off."""
-    stranger = make_ca("Strange CA", key=rsa_key(3072, 110))
     with network(tmp_path, 2, "co") as (ours, theirs):
-        give(ours)
-        give(theirs, leaf=make_leaf(stranger, "stranger"), cas=[stranger])
-        ours.up()
-        theirs.up()
-        ours.send(B)
-        until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "the refusal is listed")
+        refused(ours, theirs)
         for node in (theirs, ours):
             node.end_agent(signal.SIGKILL)
             os.kill(node.charon_pid, signal.SIGKILL)

@@ -40,12 +40,17 @@ def loose(node: Node) -> bool:
     return set(levels(node)) == {"use"} and found == {"optional-on"}
 
 
+def begin(node: Node) -> None:
+    """Start a VM in optional mode."""
+    wants(node)
+    node.start()
+    until(lambda: loose(node), lambda: f"optional: {node.status()}")
+
+
 def test_there_and_back(tmp_path: Path) -> None:
     """A peer without IPsec is spoken with in optional mode only, and the status names it."""
     with network(tmp_path, 2, "om") as (node, _):
-        wants(node)
-        node.start()
-        until(lambda: loose(node), lambda: f"optional: {node.status()}")
+        begin(node)
         assert answers(node)
         (cut,) = until(lambda: node.status()["optional"]["would_cut_off"], "the peer is named")
         assert (cut["address"], cut["way"], cut["encrypted"]) == (PEER, "both", 0)
@@ -76,9 +81,7 @@ def test_there_and_back(tmp_path: Path) -> None:
 def test_whatever_installs_a_trap(tmp_path: Path) -> None:
     """Other subnets, a charon that is started again, a policy that somebody changes."""
     with network(tmp_path, 1, "ow") as (node,):
-        wants(node)
-        node.start()
-        until(lambda: loose(node), lambda: f"optional: {node.status()}")
+        begin(node)
 
         wants(node, "10.9.0.0/25", "10.9.0.128/25")
         assert node.ask("reload").returncode == 0
@@ -99,9 +102,7 @@ def test_whatever_installs_a_trap(tmp_path: Path) -> None:
 def test_on_a_terminal_reload_asks(tmp_path: Path) -> None:
     """It refuses to cut peers off, which stays as it was, until it is forced."""
     with network(tmp_path, 2, "ot") as (node, _):
-        wants(node)
-        node.start()
-        until(lambda: loose(node), lambda: f"optional: {node.status()}")
+        begin(node)
         assert answers(node)
         until(lambda: node.status()["optional"]["would_cut_off"], "the peer is named")
 
