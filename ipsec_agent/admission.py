@@ -1,5 +1,7 @@
 """Whether a config may be enforced on this VM, checked before anything is touched."""
 
+from msgspec.structs import replace
+
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import refuse_outside
 from ipsec_agent.core.desired_guard import lockouts
@@ -7,7 +9,7 @@ from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import place
 from ipsec_agent.core.problems.guard import GuardState
-from ipsec_agent.core.problems.optional import NOT_COUNTED, outlook
+from ipsec_agent.core.problems.optional import NOT_COUNTED, Memory, outlook
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.errors import ConfigError, StartError
@@ -30,20 +32,34 @@ def refuse_lockout(config: Config, network: NetworkFacts, essential: EssentialAd
         )
 
 
-def refuse_unlisted(config: Config, network: NetworkFacts) -> None:
+def refuse_unlisted(config: Config, network: NetworkFacts, in_force: Config | None = None) -> None:
     """Refuse a config that lists none of this VM's addresses, unless it says what they do then.
 
     While this VM has no address that can be its own, nothing is known, and nothing refused.
 
+    Args:
+        in_force: the config that this one is to replace. Where that one finds this VM's address,
+            one that does not is at fault, and nothing of it would be enforced.
+
     Raises:
-        ConfigError: they are in neither list.
+        ConfigError: they are in neither list, or it finds none.
     """
     promise = Promise.of(config)
     try:
         placement = place(config.agent, promise, network)
     except ConfigError:
+        if in_force is not None and _is_placed(in_force, network):
+            raise
         return
     refuse_outside(config, promise, placement)
+
+
+def _is_placed(config: Config, network: NetworkFacts) -> bool:
+    try:
+        place(config.agent, Promise.of(config), network)
+    except ConfigError:
+        return False
+    return True
 
 
 def end_optional(config: Config, snapshot: Snapshot | None, *, asks: bool) -> tuple[str, ...]:
@@ -59,11 +75,20 @@ def end_optional(config: Config, snapshot: Snapshot | None, *, asks: bool) -> tu
     if snapshot is None or not snapshot.config.optional or config.optional:
         return ()
     counted = snapshot.guard_state is GuardState.UP
-    told = outlook(snapshot.clear) if counted else NOT_COUNTED
-    if asks and (snapshot.clear.cut_off or not counted):
+    clear = _cut_off(config, snapshot)
+    told = outlook(clear) if counted else NOT_COUNTED
+    if asks and (clear.cut_off or not counted):
         raise StartError(
             told,
             hint="give these peers IPsec, or list them in no_ipsec_subnets of every VM; to enforce"
             " all the same, run `ipsec-agent reload --force`",
         )
     return (told,)
+
+
+def _cut_off(config: Config, snapshot: Snapshot) -> Memory:
+    """With whom packets pass in clear now, and would not by this config."""
+    promise = Promise.of(config)
+    encrypts = any(promise.encrypted(own) for own in snapshot.desired.addresses)
+    left = (one for one in snapshot.clear.cut_off if encrypts and promise.encrypted(one.address))
+    return replace(snapshot.clear, cut_off=tuple(left))

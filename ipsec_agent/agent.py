@@ -244,7 +244,7 @@ class Agent:
                 hint="stop the agent, change them, and start it",
             )
         network = await self._machine.network()
-        refuse_unlisted(config, network)
+        refuse_unlisted(config, network, in_force)
         # Who reloads may sit anywhere: no session of his is looked for.
         essential = await asyncio.to_thread(read_essential_addresses, {})
         if not self._force:

@@ -309,7 +309,7 @@ class Reconciler:
         except ConfigError as error:
             self._failures["placement"] = error
             # Which links lead out depends on this VM's own addresses.
-            self._desired = judging_all(self._desired)
+            self._desired = judging_all(self._desired, config, lowered=self.guard_lowered)
             self._wished_by = None
 
     def _place(self, network: NetworkFacts) -> Placement:

@@ -55,11 +55,17 @@ def _written(config: Config) -> DesiredGuard:
     return DesiredGuard(text, mark(text), flow_rules=flow_rules(guard), enforces=guard.enforce)
 
 
-def judging_all(wish: Desired) -> Desired:
-    """The same with the guard on every link."""
-    if wish.guard is None or not wish.guard.exempt:
-        return wish
-    return replace(wish, guard=replace(wish.guard, exempt=(), overlay_ports=()))
+def judging_all(wish: Desired, config: Config, *, lowered: bool) -> Desired:
+    """The same with a config's guard on every link.
+
+    Args:
+        wish: perhaps of an earlier config, which let more pass.
+        config: in force, by which this VM's place is not known.
+        lowered: the operator has taken the guard down.
+    """
+    now = unplaced(config, lowered=lowered)
+    optional = wish.optional and config.optional
+    return replace(wish, guard=now.guard, guard_lowered=lowered, optional=optional)
 
 
 def lockouts(

@@ -4,6 +4,7 @@ A fork of this process, which must have no other thread yet. The answer comes th
 that nothing of it touches a disk.
 """
 
+import contextlib
 import io
 import os
 import pickle
@@ -68,8 +69,13 @@ class Child(Generic[T]):
                 return b""
             told = _until(pipe, time.monotonic() + self._deadline)
         if told is None:
-            os.kill(self._pid, signal.SIGKILL)
-        _, status = os.waitpid(self._pid, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        try:
+            _, status = os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            # Whoever started this process has it ignore SIGCHLD, so nobody tells how it ended.
+            return b""
         return told if told and status == 0 else b""
 
 

@@ -1,6 +1,7 @@
 """What tells the time beside the clock: the hardware clock, a file of our own, our own program."""
 
 import contextlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ipsec_agent.core.clock import ClockFacts, doubt
@@ -15,6 +16,9 @@ NAME = "time"
 """Of the file in the state directory."""
 
 LARGEST = 32
+
+LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+"""Seconds since the epoch; what is later is no time that anybody can write down."""
 
 
 class ClockReader:
@@ -61,10 +65,14 @@ def clock_doubt(config: Config, now: float) -> str:
 
 def _seconds(path: Path) -> float | None:
     try:
+        # A FIFO would be waited for.
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
-            return float(int(file.read(LARGEST)))
+            seconds = float(int(file.read(LARGEST)))
     except (OSError, ValueError, OverflowError):
         return None
+    return seconds if 0 <= seconds <= LATEST else None
 
 
 def _written(path: Path) -> float | None:

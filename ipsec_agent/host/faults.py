@@ -79,6 +79,9 @@ def _document(one: Suspect) -> dict[str, Any]:
 def _read(path: Path) -> tuple[float, Memory]:
     """When it was written, and what it says."""
     found: list[Suspect] = []
+    if not path.is_file():
+        # A FIFO would be waited for.
+        return 0.0, ()
     try:
         with path.open("rb") as file:
             document = json.loads(file.read(LARGEST))

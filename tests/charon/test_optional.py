@@ -119,6 +119,23 @@ def test_on_a_terminal_reload_asks(tmp_path: Path) -> None:
         assert set(levels(node)) == {"required"}
 
 
+def test_a_config_that_finds_no_place(tmp_path: Path) -> None:
+    """It would not be enforced, and what the old one let pass would go on: it is refused."""
+    with network(tmp_path, 1, "op") as (node,):
+        wants(node)
+        node.start()
+        until(lambda: loose(node), lambda: f"optional: {node.status()}")
+
+        configure([node], [], ("10.9.0.0/24",), interface="eth7")
+        done = node.ask("reload")
+
+        assert done.returncode == 1
+        assert "eth7" in done.stderr
+        shown = node.status()
+        assert shown["optional"] is not None
+        assert "reload-refused" in complaints(shown)
+
+
 def reload_on_a_terminal(node: Node, *more: str) -> tuple[int, str]:
     """The exit code of `reload`, and what it said."""
     main, other = os.openpty()

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, GuardMode
+from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, judging_all, lockouts
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.model import Desired, LinkId
@@ -42,8 +43,25 @@ def test_an_unclear_place_judges_every_link() -> None:
     wanted = desired_guard(config(), PLACE)
     assert wanted is not None
 
-    assert judging_all(Desired(guard=wanted)).guard == replace(wanted, exempt=())
-    assert judging_all(Desired()).guard is None
+    def judged(wish: Desired, *, lowered: bool = False) -> Desired:
+        return judging_all(wish, config(), lowered=lowered)
+
+    assert judged(Desired(guard=wanted)).guard == replace(wanted, exempt=())
+    assert judged(Desired(guard=wanted), lowered=True).guard is None
+
+
+def test_what_an_earlier_config_let_pass_does_not_outlast_it() -> None:
+    """The place is unclear by the new config: its guard drops all the same."""
+    relaxed = config(optional=True)
+    before = desired(relaxed, PLACE)
+    assert before.optional
+
+    after = judging_all(before, config(), lowered=False)
+
+    assert after.guard is not None
+    assert after.guard.enforces
+    assert not after.optional
+    assert after.connections == before.connections
 
 
 def test_encapsulation_is_in_the_text() -> None:

@@ -317,6 +317,9 @@ def test_to_end_it() -> None:
     with pytest.raises(StartError, match=str(PEER)):
         end_optional(config(), cutting, asks=True)
     assert "none of the peers" in end_optional(config(), safe, asks=True)[0]
+    # What the same edit exempts is not cut off.
+    exempting = config(no_ipsec=(f"{PEER}/32",))
+    assert "none of the peers" in end_optional(exempting, cutting, asks=True)[0]
     assert end_optional(ON, cutting, asks=True) == ()
     assert end_optional(config(), snapshot(healthy_vm()), asks=True) == ()
     assert end_optional(config(), None, asks=True) == ()

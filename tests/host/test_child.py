@@ -109,3 +109,12 @@ def test_the_daemon_does_without_what_reads_a_config() -> None:
 
     assert "ipsec_agent" in found
     assert not found & {"cryptography", "yaml"}
+
+
+def test_whoever_started_this_process_ignores_dead_children() -> None:
+    """`trap '' CHLD` outlives exec; nobody can tell then how the child ended."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert Child(os.getpid).result() == OWN
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -1,5 +1,6 @@
 """What tells the time is read as it is, and what cannot be read is not known."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_read(rtc: Path, tmp_path: Path) -> None:
     assert facts.begins == FACTS.not_before.timestamp()
 
 
-@pytest.mark.parametrize("content", ["", "soon\n", "9" * 40, "\0", "1e9"])
+@pytest.mark.parametrize("content", ["", "soon\n", "9" * 31, "9" * 14, "-1", "\0", "1e9"])
 def test_damaged(content: str, rtc: Path, tmp_path: Path) -> None:
     """What is no number of seconds is nothing."""
     for file in (rtc, tmp_path / NAME):
@@ -75,3 +76,9 @@ def test_another_config(tmp_path: Path) -> None:
     mine.adopt(config(facts=replace(FACTS, not_before=FACTS.not_after)))
 
     assert mine.read().begins == FACTS.not_after.timestamp()
+
+
+def test_no_file(rtc: Path, tmp_path: Path) -> None:
+    """A FIFO would be waited for, for ever."""
+    os.mkfifo(tmp_path / NAME)
+    assert reader(tmp_path).read().saved is None
