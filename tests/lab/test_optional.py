@@ -20,7 +20,7 @@ from tests.lab.namespaces import inside
 from tests.lab.traffic import ping
 from tests.lab.wire import Capture
 
-pytestmark = [pytest.mark.esp, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PROGRAM = Path(__file__).with_name("http_program.py")
 PATIENCE = 10 * SCALE
@@ -44,13 +44,14 @@ def load(nodes: Sequence[Node]) -> Iterator[list[subprocess.Popen[str]]]:
         for node, own in zip(nodes, VMS, strict=True):
             peers = [peer for peer in VMS if peer != own]
             with inside(node.name):
-                job = subprocess.Popen(
-                    [PYTHON, str(PROGRAM), own, str(PATIENCE), str(EVERY), *peers],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
+                job = stack.enter_context(
+                    subprocess.Popen(
+                        [PYTHON, str(PROGRAM), own, str(PATIENCE), str(EVERY), *peers],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    )
                 )
-            stack.callback(job.wait, 30)
             stack.callback(job.kill)
             jobs.append(job)
         for job in jobs:
