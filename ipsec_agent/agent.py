@@ -39,6 +39,7 @@ from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Look, Reconciler
+from ipsec_agent.renew import addresses, renew
 
 LAST_PASS = 5.0
 """Seconds after `prestart_timeout` in which a first pass that still runs may say what it found."""
@@ -98,6 +99,7 @@ class Agent:
                 {"status": self._status, "health": self._health},
                 {
                     "reload": self._reload,
+                    "renew": self._renew,
                     "stop": self._end,
                     "guard-up": self._guard_up,
                     "guard-down": self._guard_down,
@@ -283,6 +285,9 @@ class Agent:
             async with asyncio.timeout(IN_FORCE):
                 await self._loop.passed()
         return {"warnings": list(warnings)}
+
+    async def _renew(self, request: dict[str, Any]) -> dict[str, Any]:
+        return await renew(self._loop, self._machine.ask_renewals, addresses(request))
 
     async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.warning("guard taken down until `guard up` or the agent's next start")

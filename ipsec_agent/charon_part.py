@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import assert_never
 
@@ -46,6 +46,7 @@ from ipsec_agent.host.deaths import Deaths
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.listed_certificates import ListedCertificates
 from ipsec_agent.host.loaded import LoadedRecord
+from ipsec_agent.host.made_with import MadeWith
 from ipsec_agent.host.peers import PeerMemory
 from ipsec_agent.host.process import (
     continue_charon,
@@ -97,6 +98,7 @@ class CharonPart:
         self._vici = Path(agent.vici_socket or self._run_dir / "charon.vici")
         self._loaded = LoadedRecord(self._run_dir / "loaded.json")
         self._events = CharonEvents(self._vici)
+        self._made_with = MadeWith(self._run_dir / "made-with.json")
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._listed = ListedCertificates()
@@ -227,8 +229,10 @@ class CharonPart:
                 authorities=await client.authorities(),
                 keys=await client.keys(),
                 credentials=remembered.get(CREDENTIALS, ""),
-                sas=sas,
+                sas=self._made_with.see(process, sas, connections),
                 renewing=renewing,
+                sets=self._made_with.sets(process),
+                attempts=self._renewals.attempts,
                 exchanges=exchanges,
                 certificates=await self._listed.get(process, client, sas),
             )
@@ -254,6 +258,7 @@ class CharonPart:
                 await self._start()
                 if self._process is not None:
                     self._loaded.inherit(self._process, left)
+                    self._made_with.begin(self._process)
                 await self._events.expect()
             case ContinueCharon(process):
                 continue_charon(process)
@@ -280,6 +285,8 @@ class CharonPart:
                 case LoadConnection(connection, fingerprint):
                     # It is forgotten first, so that a cut costs one more load.
                     self._forget(connection.name)
+                    if self._process is not None:
+                        self._made_with.loading(self._process, connection)
                     await client.load_connection(connection)
                     self._remember(connection.name, fingerprint)
                 case ReinstallPolicies(connection_name, child, action):
@@ -326,6 +333,10 @@ class CharonPart:
                 deadline=min(config.prestart_timeout, START_DEADLINE),
             )
         self._deaths.expect(self._process)
+
+    def ask_renewals(self, names: Iterable[str]) -> None:
+        """Note that an operator wants these renewals at once."""
+        self._renewals.ask(names)
 
     async def reopen_log(self) -> None:
         """Have charon open its log file again, which may have been rotated away."""

@@ -26,6 +26,8 @@ VERBS = {
     "plan": "show what a VM with this address would enforce",
     "status": "show the current state",
     "reload": "reload the config in the running agent",
+    "renew": "move peers to the certificate in force, without an interruption; exit code 0 all are,"
+    " 1 some are not",
     "stop": "stop charon cleanly, then the agent; the guard stays",
     "guard": "load, remove or show the guard, which drops clear packets between encrypted VMs",
     "certs": "create, show or verify certificates",
@@ -37,6 +39,7 @@ EXAMPLES = {
     "plan": "ipsec-agent plan ipsec-addon.yml --address 10.0.1.7 --to 10.0.1.9",
     "status": "ipsec-agent status --json | jq .problems",
     "reload": "ipsec-agent reload",
+    "renew": "ipsec-agent renew 10.0.1.9",
     "stop": "ipsec-agent stop",
     "guard": "ipsec-agent guard up --config /etc/ipsec-agent/ipsec.yml",
     "certs": "ipsec-agent certs create --out-manifest fields.yml",
@@ -96,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _check_arguments(made["check"])
     _plan_arguments(made["plan"])
-    for verb in ("status", "reload", "stop"):
+    for verb in ("status", "reload", "renew", "stop"):
         made[verb].add_argument(
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")
         )
@@ -106,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
         "--force",
         action="store_true",
         help="end optional mode even if that cuts off peers that speak clear now",
+    )
+    made["renew"].add_argument(
+        "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
     )
     made["status"].add_argument(
         "--json", action="store_true", help="print JSON with a stable schema"

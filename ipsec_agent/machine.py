@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -116,6 +116,10 @@ class Machine:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._kernel.watch(wake), name="kernel events")
             group.create_task(self._charon.watch(wake, noted), name="charon")
+
+    def ask_renewals(self, names: Iterable[str]) -> None:
+        """Have the next pass negotiate with these peers, by the names of their connections."""
+        self._charon.ask_renewals(names)
 
     async def reopen_log(self) -> None:
         """Have charon open its log file again.

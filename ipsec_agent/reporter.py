@@ -40,6 +40,7 @@ from ipsec_agent.core.problems.optional import CODE as OPTIONAL
 from ipsec_agent.core.problems.peer_faults import Hearing, stayed
 from ipsec_agent.core.problems.peer_faults import Memory as Suspects
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
+from ipsec_agent.core.rotation import moves_wait
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.errors import AgentError
 
@@ -163,7 +164,7 @@ class Reporter:
         self._due = due(self._memory.seen, observed.time)
         if waits(self._memory.trials):
             self._due = min(self._due, EACH)
-        if renewals_wait(ended.drift) or pokes_wait(ended.drift):
+        if renewals_wait(ended.drift) or pokes_wait(ended.drift) or moves_wait(ended.drift):
             self._due = min(self._due, TURN)
         if _enforced(ended):
             self._started = True

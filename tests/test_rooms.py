@@ -31,6 +31,7 @@ WITHIN_HOST = {
         *("link_events", "link_reading", "netlink_wire", "pyroute2_parts", "rtnetlink", "veth"),
     },
     "listed_certificates": {"charon"},
+    "made_with": {"files"},
     "neighbours": {"rtnetlink"},
     "netlink_wire": {"own_time", "pyroute2_parts"},
     "ike_ports": {"socket_holders"},
@@ -69,6 +70,7 @@ LEVELS: tuple[set[str], ...] = (
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter"},
     {"machine", "reconcile"},
+    {"renew"},
     {"agent"},
     {"verbs"},
     {"cli"},
@@ -76,7 +78,9 @@ LEVELS: tuple[set[str], ...] = (
 )
 """From the ground up: nobody imports what is on a level above, or another one on his own level."""
 
-TELLING = re.compile(r"core\.(problems|health|health_answer|status|status_peers|traffic)(\.|$)")
+TELLING = re.compile(
+    r"core\.(problems|health|health_answer|status|status_peers|status_rotation|traffic)(\.|$)"
+)
 """What tells an operator how the VM is; no decision is made of it."""
 
 MAY_IMPORT_PYROUTE2 = {"host.pyroute2_parts"}

@@ -186,6 +186,8 @@ def _traps(
         dpd_delay=DPD_DELAY,
         certificate=config.certificate,
         authorities=tuple(ca.certificate for ca in config.credentials.authorities),
+        subject=config.certificates[0].subject,
+        expires=config.certificates[0].not_after.timestamp(),
     )
     found = []
     covered = frozenset(lists.covered)

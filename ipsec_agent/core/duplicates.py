@@ -52,9 +52,10 @@ def _rank(state: SecurityAssociation, place: int) -> tuple[int, int, int, int]:
 
     Of two of one second it sends on the one that now has more packets; before any traffic most
     likely on the one that it lists first. Which number charon gave them tells nothing: it numbers
-    a CHILD_SA when its negotiation begins.
+    a CHILD_SA when its negotiation begins. One that is younger than the last use of the other is
+    the next to be used, if there was no traffic since.
     """
-    return (state.last_used, state.added, state.packets, -place)
+    return (max(state.last_used, state.added), state.added, state.packets, -place)
 
 
 def _ending(sa: IkeSa, child: ChildSa) -> TerminateSa | TerminateChild:

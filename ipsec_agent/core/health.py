@@ -35,6 +35,7 @@ from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.own_certificates import is_own
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.problems.proposals import proposal_problems
+from ipsec_agent.core.problems.rotation import rotation_problems
 from ipsec_agent.core.problems.switches import switch_problems
 from ipsec_agent.core.promise import Promise
 
@@ -189,5 +190,6 @@ def judge(
         *mtu_problems(config, placement, desired, observed),
         *expiry_problems(config, observed),
         *proposal_problems(config, observed),
+        *rotation_problems(drift),
         *lockout_problems(lockouts, observed.charon),
     )

@@ -98,6 +98,8 @@ class IkeSettings(Terse, frozen=True, dict=True):
         dpd_delay: seconds of silence before a peer is asked whether it lives.
         certificate: DER of this VM's certificate.
         authorities: DER of each CA certificate that may sign a peer's.
+        subject: of this VM's certificate.
+        expires: when that ends, seconds since the epoch.
     """
 
     unshown = ("certificate", "authorities")
@@ -108,6 +110,39 @@ class IkeSettings(Terse, frozen=True, dict=True):
     dpd_delay: int
     certificate: bytes
     authorities: tuple[bytes, ...]
+    subject: str = ""
+    expires: float = 0.0
+
+
+class CredentialSet(Struct, frozen=True):
+    """A certificate of this VM, and the CAs that are trusted with it (core/credential_set.py).
+
+    Attributes:
+        mark: tells sets apart, "" for one that is not known.
+        certificate: SHA-256 of it, hex.
+        expires: when the certificate ends, seconds since the epoch.
+        authorities: SHA-256 of each CA, hex, sorted.
+        since: when charon got it, seconds since the epoch.
+    """
+
+    mark: str
+    certificate: str = ""
+    subject: str = ""
+    expires: float = 0.0
+    authorities: tuple[str, ...] = ()
+    since: float = 0.0
+
+
+class Attempt(Struct, frozen=True):
+    """Negotiations that the agent has begun by a connection with one peer.
+
+    Attributes:
+        count: how many; 0 where an operator asks for one.
+        at: when the last began, seconds since the epoch.
+    """
+
+    count: int = 0
+    at: float = 0.0
 
 
 class Connection(Terse, frozen=True):

@@ -3,13 +3,23 @@
 Times are seconds since the epoch.
 """
 
+from collections.abc import Mapping
+
 from msgspec import Struct, field
 
 from ipsec_agent.core.clock import ClockFacts
 from ipsec_agent.core.config import ListedCertificate
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.esp import EspAbility
-from ipsec_agent.core.model import Address, Direction, Narrowing, Network, PolicySelector
+from ipsec_agent.core.model import (
+    Address,
+    Attempt,
+    CredentialSet,
+    Direction,
+    Narrowing,
+    Network,
+    PolicySelector,
+)
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.core.switch import Switch
@@ -77,8 +87,14 @@ class ChildSa(Struct, frozen=True):
 
 
 class IkeSa(Struct, frozen=True):
-    """An IKE_SA. `age` is seconds since it was established, 0 while it is not; `remote_id` is who
-    the peer says that it is, such as `CN=vm`; `algorithms` is what was negotiated."""
+    """An IKE_SA.
+
+    Attributes:
+        age: seconds since it was established, 0 while it is not.
+        remote_id: who the peer says that it is, such as `CN=vm`; "" while it has not said it.
+        algorithms: what was negotiated.
+        made_with: mark of the set of ours that it was made with, "" where it is not known.
+    """
 
     unique_id: int
     name: str
@@ -90,6 +106,7 @@ class IkeSa(Struct, frozen=True):
     children: tuple[ChildSa, ...] = ()
     remote_id: str = ""
     algorithms: str = ""
+    made_with: str = ""
 
 
 class Charon(Struct, frozen=True):
@@ -105,6 +122,8 @@ class Charon(Struct, frozen=True):
             of them.
         exchanges: names of the key exchanges that it can do; empty where it was not asked.
         certificates: those that it lists, as of 10 s before at the most.
+        sets: the certificates and CAs that it has had, the newest last.
+        attempts: of renewals, by the name of their connection.
     """
 
     process: CharonProcess
@@ -122,6 +141,8 @@ class Charon(Struct, frozen=True):
     renewing: frozenset[str] = frozenset()
     certificates: tuple[ListedCertificate, ...] = ()
     exchanges: frozenset[str] = frozenset()
+    sets: tuple[CredentialSet, ...] = ()
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
 
 
 class PortHolder(Struct, frozen=True):

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 
 from ipsec_agent.core import pacing
 from ipsec_agent.core.coverage import shunts, traps
+from ipsec_agent.core.credential_set import RENEWAL, set_of
 from ipsec_agent.core.drift import Drift, ends_of
 from ipsec_agent.core.model import (
     Action,
@@ -23,8 +24,6 @@ from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew, Step
 RENEWED_WITHIN = 20.0
 """Seconds after charon's start in which a peer may take the renewal, beside those until each peer
 has had its turn; an attempt and its retransmissions fit in."""
-
-NAME = "ipsec-renew-"
 
 Pair = tuple[Address, Address]
 
@@ -79,7 +78,9 @@ def renewal(desired: Desired, pair: Pair) -> Connection | None:
     trap = traps(desired).narrowest(own, peer)
     if trap is None:
         return None
-    name = f"{NAME}{peer}"
+    settings = trap.connection.settings
+    mark = set_of(settings).mark if settings is not None else ""
+    name = f"{RENEWAL}{mark}-{peer}"
     child = Child(
         name,
         Action.ENCRYPT,
@@ -87,4 +88,4 @@ def renewal(desired: Desired, pair: Pair) -> Connection | None:
         TrafficSelector(ip_network(peer)),
         trap.child.reqid,
     )
-    return Connection(name, Action.ENCRYPT, ip_network(peer), (child,), trap.connection.settings)
+    return Connection(name, Action.ENCRYPT, ip_network(peer), (child,), settings)

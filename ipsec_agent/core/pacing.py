@@ -51,6 +51,23 @@ def due(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, ...]
     return in_order(ready)[: room(len(ready), busy)]
 
 
+def gently(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, ...]:
+    """The pairs of which this end may begin now, where nothing is lacking that is in a hurry.
+
+    They are spread over the time in which each has its turn: VMs that are told of a new certificate
+    in the same minute then find most of their peers with theirs.
+
+    Args:
+        pairs: those that want another SA, and of which nothing is under way.
+        busy: as in `due`.
+        elapsed: seconds since they want it.
+    """
+    waiting = tuple(pairs)
+    over = span(len(waiting))
+    ready = [pair for pair in waiting if elapsed >= grace(pair) + over * lot(pair)]
+    return in_order(ready)[: max(0, AT_ONCE - busy)]
+
+
 def room(waiting: int, busy: int) -> int:
     """With how many more this end may begin.
 
@@ -65,12 +82,12 @@ def in_order(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
     """First those with which this end begins; else as if drawn by lot, so that not all VMs begin
     with the same peer.
     """
-    return tuple(sorted(pairs, key=lambda pair: (not begins(pair), _lot(pair), pair)))
+    return tuple(sorted(pairs, key=lambda pair: (not begins(pair), lot(pair), pair)))
 
 
 def grace(pair: Pair) -> float:
     """Seconds for which this end waits for the other one."""
-    return 0.0 if begins(pair) else GRACE + SPREAD * _lot(pair)
+    return 0.0 if begins(pair) else GRACE + SPREAD * lot(pair)
 
 
 def span(count: int) -> float:
@@ -78,7 +95,7 @@ def span(count: int) -> float:
     return count * TURN / BEGUN_AT_ONCE
 
 
-def _lot(pair: Pair) -> float:
+def lot(pair: Pair) -> float:
     """Below 1; the same at each start, and different at either end."""
     own, peer = pair
     return crc32(own.packed + peer.packed) / 2**32

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from msgspec.structs import replace
 
+from ipsec_agent.core import rotation
 from ipsec_agent.core.clock import worth_saving
 from ipsec_agent.core.coverage import traps
 from ipsec_agent.core.derived import derived
@@ -140,10 +141,11 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
         *_reinstalls(drift, loaded_anew, told),
         *_levels(drift, loaded_anew),
         *orphan_steps(drift),
+        *(() if loads else rotation.moves(fair)),
         *_unloads(desired, charon),
         *_terminations(drift, honest),
         *_lost(fair),
-        *endings(honest, observed.states),
+        *dict.fromkeys((*endings(honest, observed.states), *rotation.endings(fair))),
         *((Poke(todo.poke),) if todo.poke else ()),
         *((RememberPeers(todo.remember),) if todo.remember is not None else ()),
         *_withdrawals(desired, charon),

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from ipsec_agent.core import status_rotation
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired, PolicySelector
@@ -105,7 +106,8 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "notes": [*desired.notes, *_absent_links(snapshot)],
         "charon": _charon(observed.charon),
         "connections": _connections(snapshot),
-        "peers": peer_entries(desired, observed, snapshot.traffic, snapshot.suspects),
+        "peers": _peers(snapshot),
+        "rotation": status_rotation.summary(snapshot.drift),
         "optional": _optional(snapshot),
         "policies": _policies(snapshot),
         "guard": _guard(snapshot),
@@ -164,6 +166,12 @@ def _charon(charon: Charon | None) -> dict[str, Any] | None:
         "version": charon.version,
         "responsive": charon.responsive,
     }
+
+
+def _peers(snapshot: Snapshot) -> list[dict[str, Any]]:
+    used = {str(peer): one for peer, one in status_rotation.of_peers(snapshot.drift).items()}
+    entries = peer_entries(snapshot.desired, snapshot.observed, snapshot.traffic, snapshot.suspects)
+    return [{**entry, **used.get(entry["address"], status_rotation.NO_IKE)} for entry in entries]
 
 
 def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from ipsec_agent.core.credential_set import set_of
 from ipsec_agent.core.derived import derived
 from ipsec_agent.core.model import (
     Action,
@@ -19,6 +20,9 @@ PROTOCOLS = {ICMPV6: "ipv6-icmp"}
 
 IKE_REKEY, CHILD_REKEY = "4h", "1h"
 """As later versions of the add-on: far below the sequence numbers' end at any rate a VM reaches."""
+
+MARKED = ":"
+"""Stands between a connection's digest and the mark of its set of certificates."""
 
 REPLAY_WINDOW = 2048
 """Packets by which one may be overtaken: the CPUs of a VM, and the queues of its NIC, reorder what
@@ -64,14 +68,24 @@ def renewal_message(connection: Connection) -> dict[str, Any]:
 
 
 def fingerprint(connection: Connection) -> str:
-    """SHA-256, hex, of the message: what charon was given, certificates included."""
+    """SHA-256, hex, of the message: what charon was given, certificates included.
+
+    Behind it stands the mark of the set of certificates, so that what is remembered of a
+    connection tells which one it was loaded with.
+    """
     settings = connection.settings
     parts = (
         connection.name,
         _own_part(connection),
         _digest(settings) if settings is not None else "",
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+    return digest if settings is None else f"{digest}{MARKED}{set_of(settings).mark}"
+
+
+def set_mark(fingerprint: str) -> str:
+    """The mark of the set of certificates behind a fingerprint, "" where it has none."""
+    return fingerprint.partition(MARKED)[2]
 
 
 @derived

@@ -2,15 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from ipsec_agent.core.model import Connection
+from ipsec_agent.core.model import Attempt, Connection
 from ipsec_agent.core.pacing import TURN
 from ipsec_agent.host.charon import open_charon
 
 RENEWALS_AT_ONCE = 8
 """As many as charon has threads to spare for; each takes three of its answers."""
+
+KEPT = 4096
+"""Attempts that are remembered."""
 
 
 class Renewals:
@@ -28,6 +31,7 @@ class Renewals:
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._handed_over: dict[str, float] = {}
+        self._attempts: dict[str, Attempt] = {}
         self._turn = asyncio.Semaphore(RENEWALS_AT_ONCE)
 
     @property
@@ -43,6 +47,15 @@ class Renewals:
             if not task.done() or now - self._handed_over.get(name, -TURN) < TURN
         )
 
+    @property
+    def attempts(self) -> Mapping[str, Attempt]:
+        """Those of the charon that runs, by the name of their connection."""
+        return dict(self._attempts)
+
+    def ask(self, names: Iterable[str]) -> None:
+        """Note that an operator wants these."""
+        self._attempts |= {name: Attempt() for name in names if name not in self.under_way}
+
     def begin(self, connection: Connection) -> None:
         """Negotiate with the one peer of a connection, unless that has begun.
 
@@ -54,6 +67,10 @@ class Renewals:
         self._handed_over.pop(connection.name, None)
         if (ended := self._tasks.pop(connection.name, None)) is not None:
             ended.result()
+        count = self._attempts.pop(connection.name, Attempt()).count + 1
+        self._attempts[connection.name] = Attempt(count, time.time())
+        for name in tuple(self._attempts)[:-KEPT]:
+            del self._attempts[name]
         task = asyncio.create_task(self._renew(connection), name=connection.name)
         self._tasks[connection.name] = task
         task.add_done_callback(lambda _task: self._ended())
@@ -62,6 +79,7 @@ class Renewals:
         """Begin none any more, and give up what is under way."""
         tasks, self._tasks = self._tasks, {}
         self._handed_over.clear()
+        self._attempts.clear()
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -6,12 +6,13 @@ import re
 DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
 
 COMMAND = re.compile(
-    r"`(ipsec-agent (?:run|status|reload|stop|guard (?:up|down|status)))`(?! (?:on that VM|there))"
+    r"`(ipsec-agent (?:run|status|reload|renew|stop|guard (?:up|down|status)))`"
+    r"(?! (?:on that VM|there))"
 )
 """Of this VM: what is to be run on another one has paths of its own."""
 
 TAKES_CONFIG = ("run", "guard")
-TAKES_SOCKET = ("status", "reload", "stop", "guard up", "guard down")
+TAKES_SOCKET = ("status", "reload", "renew", "stop", "guard up", "guard down")
 
 
 def repeatable(text: str, given: argparse.Namespace, default_socket: str) -> str:

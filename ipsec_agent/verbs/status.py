@@ -107,6 +107,7 @@ def text(status: dict[str, Any]) -> str:
     lines += _optional(status.get("optional"), status.get("time", time.time()))
     lines += ["connections"] + [_connection(item) for item in status["connections"]]
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
+    lines += _rotation(status.get("rotation"))
     lines += ["certificates"] + [
         f"  {item['role']:12} {item['subject']}: {item['days_left']:g} days left"
         for item in status["certificates"]
@@ -119,6 +120,36 @@ def text(status: dict[str, Any]) -> str:
         lines += ["packets dropped by IPsec (kernel counters)"]
         lines += [f"  {name:24} {count}" for name, count in counters.items()]
     return _shown(lines)
+
+
+def _rotation(rotation: dict[str, Any] | None) -> list[str]:
+    """How many peers are on another certificate than the one in force."""
+    if not rotation or not rotation["behind"]:
+        return []
+    return [
+        f"rotation   {one['peers']} of {rotation['peers']} peers still on {_certificate(one)}"
+        for one in rotation["on"]
+    ]
+
+
+def _certificate(one: dict[str, Any]) -> str:
+    if not one["certificate"]:
+        return "a certificate that is not known"
+    day = time.strftime("%Y-%m-%d", time.gmtime(one["certificate_ends"]))
+    return f"{one['certificate']} (ends {day})"
+
+
+OTHER_CERTIFICATE = {
+    "old": ", on the old certificate",
+    "removed-ca": ", of a CA that was removed",
+}
+
+
+def _made_with(peer: dict[str, Any]) -> str:
+    """What is to be known of a peer's certificates; nothing where it is as it should be."""
+    state = OTHER_CERTIFICATE.get(peer.get("certificate_state", ""), "")
+    ends = peer.get("ends_in")
+    return state + (f", ends in {_long(ends)}" if ends is not None else "")
 
 
 def _shown(lines: list[str]) -> str:
@@ -212,6 +243,7 @@ def _peer(peer: dict[str, Any]) -> str:
     return (
         f"  {peer['address']:24} {peer['state']:12} age {peer['age']} s,"
         f" in {_way(peer, 'in')}, out {_way(peer, 'out')}{exchange}{twice}{one_way}{problem}"
+        f"{_made_with(peer)}"
     )
 
 

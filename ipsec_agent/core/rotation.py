@@ -1,0 +1,247 @@
+"""Another certificate, or another set of CAs, in force: which SAs are moved to it, when and how.
+
+charon never authenticates an IKE_SA again, so that every SA would stay with what it was made with.
+Each peer gets a second IKE_SA with the certificate in force beside the first one, which carries the
+traffic until the new SA is there; then the older one ends as any duplicate does (duplicates.py): by
+one of the two VMs only, so that both may have made a new one at once. A peer that refuses keeps the
+old SA; that of a CA that is not trusted any more ends after a while.
+"""
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import Struct
+
+from ipsec_agent.core import pacing
+from ipsec_agent.core.credential_set import set_of
+from ipsec_agent.core.derived import derived
+from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.model import Address, Attempt, Connection, CredentialSet, Desired
+from ipsec_agent.core.observed import Charon, IkeSa
+from ipsec_agent.core.orphans import renewal
+from ipsec_agent.core.steps import Renew, TerminateSa
+
+BOUND = 600.0
+"""Seconds after which an SA ends that a CA made possible which is not trusted any more."""
+
+RETRY_FIRST, RETRY_MOST = 30.0, 600.0
+"""Seconds until a peer that has not taken the new certificate is asked again: doubled each time, up
+to the most."""
+
+LEFT_FOR = 60
+"""Seconds for which the VM that is to end a duplicate (duplicates.py) is waited for: it may have no
+agent, or an older one."""
+
+Pair = tuple[Address, Address]
+
+
+class Standing(enum.StrEnum):
+    """How an IKE_SA is to what is in force."""
+
+    CURRENT = "current"
+    OLD = "old"
+    REMOVED = "removed-ca"
+    UNKNOWN = "unknown"
+
+
+class Behind(Struct, frozen=True):
+    """A peer whose traffic runs on another certificate, or on a CA that was removed.
+
+    Attributes:
+        made_with: the set, None where it is not known.
+        ends_in: seconds until the agent ends its SA, None where it does not.
+    """
+
+    pair: Pair
+    standing: Standing
+    made_with: CredentialSet | None
+    ends_in: float | None = None
+
+
+@derived
+def in_force(desired: Desired) -> CredentialSet | None:
+    """The set with which this VM negotiates; None where it does not."""
+    used = (one.settings for one in desired.connections if one.settings is not None)
+    settings = next(used, None)
+    return None if settings is None else set_of(settings)
+
+
+def standing(sa: IkeSa, wanted: CredentialSet, sets: Iterable[CredentialSet]) -> Standing:
+    """How an IKE_SA is to the set that is in force."""
+    made = next((one for one in sets if one.mark and one.mark == sa.made_with), None)
+    if sa.made_with == wanted.mark:
+        return Standing.CURRENT
+    if made is None:
+        return Standing.UNKNOWN
+    if set(made.authorities) - set(wanted.authorities):
+        return Standing.REMOVED
+    return Standing.CURRENT if made.certificate == wanted.certificate else Standing.OLD
+
+
+class _Pairs(Struct, frozen=True):
+    """The peers with SAs that carry traffic.
+
+    Attributes:
+        count: how many there are.
+        behind: those of which no SA is of the set in force.
+        busy: pairs with which a negotiation is under way.
+        replaced: pairs whose SA of the set in force is so old that no other is needed.
+        judged: what is in force has been loaded.
+    """
+
+    count: int = 0
+    behind: tuple[Behind, ...] = ()
+    busy: frozenset[Pair] = frozenset()
+    replaced: frozenset[Pair] = frozenset()
+    judged: bool = False
+
+
+@derived
+def _pairs(drift: Drift) -> _Pairs:
+    charon, wanted = drift.observed.charon, in_force(drift.desired)
+    # An agent that has just taken over knows what is loaded only, and compares it with nothing.
+    if charon is None or wanted is None or not charon.sets or charon.sets[-1].mark != wanted.mark:
+        return _Pairs()
+    best: dict[Pair, IkeSa] = {}
+    busy: set[Pair] = set()
+    current: dict[Pair, int] = {}
+    for sa in charon.sas:
+        pair = sa.local, sa.remote
+        ages = [child.age for child in sa.children if child.state == "INSTALLED"]
+        if not ages:
+            if sa.state == "CONNECTING" or sa.made_with == wanted.mark:
+                busy.add(pair)
+        elif standing(sa, wanted, charon.sets) is Standing.CURRENT:
+            current[pair] = max(current.get(pair, 0), *ages)
+        elif pair not in best or sa.age < best[pair].age:
+            best[pair] = sa
+    found = (
+        _behind(pair, sa, wanted, charon, drift.observed.time)
+        for pair, sa in best.items()
+        if pair not in current
+    )
+    return _Pairs(
+        len(best.keys() | current.keys()),
+        tuple(sorted(found, key=_first)),
+        frozenset(busy),
+        frozenset(pair for pair in best if current.get(pair, 0) >= LEFT_FOR),
+        judged=True,
+    )
+
+
+def _first(one: Behind) -> tuple[bool, Pair]:
+    return one.standing is not Standing.REMOVED, one.pair
+
+
+def _behind(pair: Pair, sa: IkeSa, wanted: CredentialSet, charon: Charon, now: float) -> Behind:
+    how = standing(sa, wanted, charon.sets)
+    made = next((one for one in charon.sets if one.mark and one.mark == sa.made_with), None)
+    ends = how is Standing.REMOVED or (how is Standing.UNKNOWN and _some_removed(charon, wanted))
+    left = charon.sets[-1].since + BOUND - now
+    return Behind(pair, how, made, min(max(left, 0.0), BOUND) if ends else None)
+
+
+def _some_removed(charon: Charon, wanted: CredentialSet) -> bool:
+    """Whether a CA was removed since charon's start, as far as is known."""
+    return any(set(one.authorities) - set(wanted.authorities) for one in charon.sets)
+
+
+def behind(drift: Drift) -> tuple[Behind, ...]:
+    """The peers that are behind, those of a removed CA first."""
+    return _pairs(drift).behind
+
+
+def peers_with_sas(drift: Drift) -> int:
+    """How many peers have SAs that carry traffic, and are judged."""
+    return _pairs(drift).count
+
+
+def moves(drift: Drift) -> tuple[Renew, ...]:
+    """The peers that get an SA of the set in force now."""
+    charon = drift.observed.charon
+    found = _pairs(drift)
+    if charon is None or not found.behind:
+        return ()
+    made = dict(_movable(drift, found))
+    asked = {pair for pair, one in made.items() if _asked(one, charon.attempts)}
+    resting = {pair for pair in made if _rests(made[pair], charon.attempts, drift)}
+    busy = sum(one.name in charon.renewing for one in made.values())
+    now = pacing.gently(
+        (
+            pair
+            for pair, one in made.items()
+            if pair not in asked | resting | found.busy and one.name not in charon.renewing
+        ),
+        busy=busy,
+        elapsed=drift.observed.time - charon.sets[-1].since,
+    )
+    by_hand = pacing.in_order(asked - found.busy)[: max(0, pacing.AT_ONCE - busy)]
+    return tuple(Renew(made[pair]) for pair in dict.fromkeys((*by_hand, *now)))
+
+
+def _movable(drift: Drift, found: _Pairs) -> Iterator[tuple[Pair, Connection]]:
+    """With the connection of each. What was made before anybody took notes is left alone, unless
+    the set has changed since then, or an operator asks.
+    """
+    charon = drift.observed.charon
+    changed = charon is not None and sum(bool(one.mark) for one in charon.sets) > 1
+    attempts = charon.attempts if charon is not None else {}
+    for one in found.behind:
+        connection = renewal(drift.desired, one.pair)
+        if connection is not None and (
+            changed or one.standing is not Standing.UNKNOWN or connection.name in attempts
+        ):
+            yield one.pair, connection
+
+
+def _asked(connection: Connection, attempts: Mapping[str, Attempt]) -> bool:
+    attempt = attempts.get(connection.name)
+    return attempt is not None and not attempt.count
+
+
+def _rests(connection: Connection, attempts: Mapping[str, Attempt], drift: Drift) -> bool:
+    attempt = attempts.get(connection.name)
+    return attempt is not None and drift.observed.time - attempt.at < pause(attempt.count)
+
+
+def pause(count: int) -> float:
+    """Seconds from one attempt to the next, after so many."""
+    return min(RETRY_FIRST * 2.0 ** min(max(count - 1, 0), 10), RETRY_MOST)
+
+
+def moves_wait(drift: Drift) -> bool:
+    """Whether a peer has yet to have its turn: the next pass must not be late."""
+    charon = drift.observed.charon
+    found = _pairs(drift)
+    if charon is None or not found.behind:
+        return False
+    return any(
+        one.name not in charon.attempts or not charon.attempts[one.name].count
+        for _, one in _movable(drift, found)
+    )
+
+
+def endings(drift: Drift) -> tuple[TerminateSa, ...]:
+    """What a newer SA has replaced and the peer has not ended; and what a removed CA had made
+    possible, after a while even where nothing replaces it.
+    """
+    charon, wanted = drift.observed.charon, in_force(drift.desired)
+    found = _pairs(drift)
+    if charon is None or wanted is None or not found.judged:
+        return ()
+    removed = _some_removed(charon, wanted)
+    late = removed and drift.observed.time - charon.sets[-1].since >= BOUND
+    if not late and not found.replaced:
+        return ()
+    steps = []
+    for sa in charon.sas:
+        how = standing(sa, wanted, charon.sets)
+        if sa.state != "ESTABLISHED" or how is Standing.CURRENT:
+            continue
+        if late and how is not Standing.OLD:
+            because = f"it was made with a CA that was removed {BOUND / 60:g} minutes ago"
+            steps.append(TerminateSa(sa.unique_id, because))
+        elif (sa.local, sa.remote) in found.replaced and sa.children:
+            because = f"{sa.remote} has one with the certificate in force"
+            steps.append(TerminateSa(sa.unique_id, because))
+    return tuple(steps)

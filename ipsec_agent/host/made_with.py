@@ -1,0 +1,110 @@
+"""With which of our certificates each IKE_SA was made: in a file while there is more than one.
+
+As with what was loaded (loaded.py), the notes are bound to charon's pid and start time; lost ones
+make SAs of whose certificate nothing is said.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ipsec_agent.core.credential_set import UNKNOWN, Made, loaded_now, noted, set_of, settled
+from ipsec_agent.core.model import Connection, CredentialSet
+from ipsec_agent.core.observed import CharonProcess, IkeSa, LoadedConnection
+from ipsec_agent.core.swanctl import set_mark
+from ipsec_agent.errors import AgentError
+from ipsec_agent.host.files import write_whole
+
+LARGEST = 8 << 20
+"""Bytes of the file; 2,000 IKE_SAs take 0.1 MB."""
+
+
+class _Notes(Struct, frozen=True):
+    """The file, which is written only where an IKE_SA may be of one set or of another."""
+
+    pid: int
+    started: float
+    sets: tuple[CredentialSet, ...] = ()
+    made: dict[int, Made] = field(default_factory=dict)
+
+
+class MadeWith:
+    """The notes of one charon, in a file of mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._notes: _Notes | None = None
+        self._earlier: dict[str, str] | None = None
+
+    def begin(self, process: CharonProcess) -> None:
+        """Note that this charon is new: it has had no certificate yet."""
+        self._earlier = None
+        self._notes = _Notes(process.pid, process.started)
+        self._write()
+
+    def sets(self, process: CharonProcess) -> tuple[CredentialSet, ...]:
+        """The sets that this charon has had, the newest last."""
+        return self._of(process).sets
+
+    def loading(self, process: CharonProcess, connection: Connection) -> None:
+        """Note that a connection is about to be loaded; shunts have no certificate."""
+        if connection.settings is None:
+            return
+        found, notes = set_of(connection.settings), self._of(process)
+        sets = loaded_now(notes.sets, found, time.time())
+        if sets is not notes.sets:
+            self._notes = replace(notes, sets=sets)
+            self._write()
+
+    def see(
+        self,
+        process: CharonProcess,
+        sas: Iterable[IkeSa],
+        connections: Iterable[LoadedConnection],
+    ) -> tuple[IkeSa, ...]:
+        """The IKE_SAs, each with the mark of its set.
+
+        Args:
+            connections: what is loaded.
+        """
+        marks = ((one.name, set_mark(one.fingerprint)) for one in connections)
+        loaded = {name: mark for name, mark in marks if mark}
+        notes, listed = self._of(process), tuple(sas)
+        made = noted(notes.made, notes.sets, listed, loaded, self._earlier)
+        sets = settled(notes.sets, made, loaded)
+        self._notes, self._earlier = replace(notes, sets=sets, made=made), loaded
+        if sets != notes.sets or (len(sets) > 1 and made != notes.made):
+            self._write()
+        nothing = Made("")
+        return tuple(replace(sa, made_with=made.get(sa.unique_id, nothing).mark) for sa in listed)
+
+    def _of(self, process: CharonProcess) -> _Notes:
+        notes = self._notes
+        if notes is None or (notes.pid, notes.started) != (process.pid, process.started):
+            notes = self._notes = _read(self._path, process)
+            self._earlier = None
+        return notes
+
+    def _write(self) -> None:
+        # Lost notes are told as unknown; a full disk must not stop IPsec.
+        with contextlib.suppress(AgentError):
+            text = json.dumps(msgspec.to_builtins(self._notes, str_keys=True))
+            write_whole(self._path, f"{text}\n", mode=0o600)
+
+
+def _read(path: Path, process: CharonProcess) -> _Notes:
+    """What the file says of a charon; where that is nothing, what it had before is not known."""
+    unknown = _Notes(process.pid, process.started, (UNKNOWN,))
+    try:
+        with path.open("rb") as file:
+            notes = msgspec.json.decode(file.read(LARGEST), type=_Notes)
+    except (OSError, msgspec.DecodeError):
+        return unknown
+    same = (notes.pid, notes.started) == (process.pid, process.started)
+    return notes if same else unknown

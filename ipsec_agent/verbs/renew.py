@@ -1,0 +1,23 @@
+"""`ipsec-agent renew`: move peers to the certificate in force, without an interruption."""
+
+import argparse
+import sys
+
+from ipsec_agent.core.words import several
+from ipsec_agent.host.control_client import ask
+
+SILENT = "it has not answered yet; `ipsec-agent status` says what becomes of it"
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Ask, and say what came of it; 0 where no peer is left on another certificate."""
+    answer = ask(arguments.socket, "renew", deadline=30, peers=arguments.peers)
+    moved, left = answer["moved"], answer["left"]
+    for peer in moved:
+        sys.stdout.write(f"{peer}: moved to the certificate in force\n")
+    for one in left:
+        sys.stdout.write(f"{one['address']}: not moved: {one['reason'] or SILENT}\n")
+    others = answer["peers"] - len(moved) - len(left)
+    if others:
+        sys.stdout.write(f"{several(others, 'peer')}: on the certificate in force already\n")
+    return 1 if left else 0
