@@ -17,18 +17,24 @@ UNKNOWN = (-1, 0, 0, 0)
 
 
 def endings(
-    charon: Charon, states: tuple[SecurityAssociation, ...]
+    charon: Charon,
+    states: tuple[SecurityAssociation, ...],
+    preferred: frozenset[int] = frozenset(),
 ) -> tuple[TerminateSa | TerminateChild, ...]:
     """The steps that leave one CHILD_SA with each peer, where ending the others is ours.
 
     Args:
         charon: what it has; each CHILD_SA is between the two hosts (liars.py).
         states: the kernel's SAs, in the order in which it lists them.
+        preferred: charon's numbers of the IKE_SAs of which one is kept, where there is one.
     """
     ranks = {state.spi: _rank(state, place) for place, state in enumerate(states)}
     steps: list[TerminateSa | TerminateChild] = []
     for found in _doubled(charon):
-        keep = max(found, key=lambda pair: ranks.get(pair[1].spi_out, UNKNOWN))
+        keep = max(
+            found,
+            key=lambda one: (one[0].unique_id in preferred, ranks.get(one[1].spi_out, UNKNOWN)),
+        )
         steps += [_ending(sa, child) for sa, child in found if child is not keep[1]]
     return tuple(dict.fromkeys(steps))
 

@@ -145,7 +145,7 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
         *_unloads(desired, charon),
         *_terminations(drift, honest),
         *_lost(fair),
-        *dict.fromkeys((*endings(honest, observed.states), *rotation.endings(fair))),
+        *_superseded(fair),
         *((Poke(todo.poke),) if todo.poke else ()),
         *((RememberPeers(todo.remember),) if todo.remember is not None else ()),
         *_withdrawals(desired, charon),
@@ -227,6 +227,17 @@ def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
     unwanted = [item.name for item in charon.connections if item.name not in wanted]
     ordered = sorted(unwanted, key=lambda name: (name.startswith("ipsec-"), name))
     return tuple(UnloadConnection(name) for name in ordered)
+
+
+def _superseded(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
+    """What another SA has replaced; one that both reasons name ends once."""
+    observed, charon = drift.observed, drift.observed.charon
+    if charon is None:
+        return ()
+    doubled = endings(charon, observed.states, rotation.in_use(drift))
+    known = {step.unique_id for step in doubled if isinstance(step, TerminateSa)}
+    others = (step for step in rotation.endings(drift) if step.unique_id not in known)
+    return (*doubled, *others)
 
 
 def _terminations(drift: Drift, charon: Charon) -> tuple[TerminateSa, ...]:

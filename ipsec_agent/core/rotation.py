@@ -86,13 +86,15 @@ class _Pairs(Struct, frozen=True):
         behind: those of which no SA is of the set in force.
         busy: pairs with which a negotiation is under way.
         replaced: pairs whose SA of the set in force is so old that no other is needed.
-        judged: what is in force has been loaded.
+        in_use: charon's numbers of the IKE_SAs of the set in force.
+        judged: that has been loaded.
     """
 
     count: int = 0
     behind: tuple[Behind, ...] = ()
     busy: frozenset[Pair] = frozenset()
     replaced: frozenset[Pair] = frozenset()
+    in_use: frozenset[int] = frozenset()
     judged: bool = False
 
 
@@ -105,6 +107,7 @@ def _pairs(drift: Drift) -> _Pairs:
     best: dict[Pair, IkeSa] = {}
     busy: set[Pair] = set()
     current: dict[Pair, int] = {}
+    in_use: set[int] = set()
     for sa in charon.sas:
         pair = sa.local, sa.remote
         ages = [child.age for child in sa.children if child.state == "INSTALLED"]
@@ -113,6 +116,7 @@ def _pairs(drift: Drift) -> _Pairs:
                 busy.add(pair)
         elif standing(sa, wanted, charon.sets) is Standing.CURRENT:
             current[pair] = max(current.get(pair, 0), *ages)
+            in_use.add(sa.unique_id)
         elif pair not in best or sa.age < best[pair].age:
             best[pair] = sa
     found = (
@@ -125,6 +129,7 @@ def _pairs(drift: Drift) -> _Pairs:
         tuple(sorted(found, key=_first)),
         frozenset(busy),
         frozenset(pair for pair in best if current.get(pair, 0) >= LEFT_FOR),
+        in_use=frozenset(in_use),
         judged=True,
     )
 
@@ -149,6 +154,11 @@ def _some_removed(charon: Charon, wanted: CredentialSet) -> bool:
 def behind(drift: Drift) -> tuple[Behind, ...]:
     """The peers that are behind, those of a removed CA first."""
     return _pairs(drift).behind
+
+
+def in_use(drift: Drift) -> frozenset[int]:
+    """charon's numbers of the IKE_SAs that carry traffic and are of the set in force."""
+    return _pairs(drift).in_use
 
 
 def peers_with_sas(drift: Drift) -> int:
