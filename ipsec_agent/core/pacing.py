@@ -60,11 +60,11 @@ def gently(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, .
     Args:
         pairs: those that want another SA, and of which nothing is under way.
         busy: as in `due`.
-        elapsed: seconds since they want it.
+        elapsed: seconds since they want it. Below 0, where the clock was set back, nobody waits.
     """
     waiting = tuple(pairs)
     over = span(len(waiting))
-    ready = [pair for pair in waiting if elapsed >= grace(pair) + over * lot(pair)]
+    ready = [pair for pair in waiting if elapsed < 0 or elapsed >= grace(pair) + over * lot(pair)]
     return in_order(ready)[: max(0, AT_ONCE - busy)]
 
 

@@ -68,9 +68,9 @@ def in_force(desired: Desired) -> CredentialSet | None:
 
 def standing(sa: IkeSa, wanted: CredentialSet, sets: Iterable[CredentialSet]) -> Standing:
     """How an IKE_SA is to the set that is in force."""
-    made = next((one for one in sets if one.mark and one.mark == sa.made_with), None)
     if sa.made_with == wanted.mark:
         return Standing.CURRENT
+    made = next((one for one in sets if one.mark and one.mark == sa.made_with), None)
     if made is None:
         return Standing.UNKNOWN
     if set(made.authorities) - set(wanted.authorities):

@@ -75,7 +75,11 @@ class MadeWith:
         """
         marks = ((one.name, set_mark(one.fingerprint)) for one in connections)
         loaded = {name: mark for name, mark in marks if mark}
-        notes, listed = self._of(process), tuple(sas)
+        listed = tuple(sas)
+        if not listed and not loaded and self._of(process).sets == (UNKNOWN,):
+            # systemd has started it, and it has had nothing yet.
+            self.begin(process)
+        notes = self._of(process)
         made = noted(notes.made, notes.sets, listed, loaded, self._earlier)
         sets = settled(notes.sets, made, loaded)
         self._notes, self._earlier = replace(notes, sets=sets, made=made), loaded

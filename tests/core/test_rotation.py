@@ -119,6 +119,7 @@ def test_who_waits_for_whom() -> None:
     """The end that is not to begin waits a little; the other one does not."""
     assert moves(drift(old(), later=0.5)) == ()
     assert len(moves(drift(old(), later=GRACE + SPREAD + 1))) == 1
+    assert len(moves(drift(old(), later=-5.0))) == 1
     assert moves_wait(drift(old(), later=0.5))
     assert not moves_wait(drift(made(old(), NEW.mark)))
 

@@ -71,6 +71,16 @@ def test_it_belongs_to_one_charon(path: Path) -> None:
     assert marks(MadeWith(path), SECOND, ONE) == [""]
 
 
+def test_a_charon_that_somebody_else_started(tmp_path: Path) -> None:
+    """It is new while it has nothing; one that has an SA, or a connection, is not."""
+    notes = MadeWith(tmp_path / "made-with.json")
+    assert notes.see(PROCESS, (), ()) == ()
+    assert notes.sets(PROCESS) == ()
+    other = MadeWith(tmp_path / "other.json")
+    assert marks(other, FIRST) == []
+    assert [one.mark for one in other.sets(PROCESS)] == [""]
+
+
 def test_once_all_are_of_one(path: Path) -> None:
     """The history is forgotten, and whatever comes is of the one that is left."""
     again = MadeWith(path)
