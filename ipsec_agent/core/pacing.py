@@ -65,7 +65,7 @@ def gently(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, .
     waiting = tuple(pairs)
     over = span(len(waiting))
     ready = [pair for pair in waiting if elapsed < 0 or elapsed >= grace(pair) + over * lot(pair)]
-    return in_order(ready)[: max(0, AT_ONCE - busy)]
+    return in_order(ready)[: max(0, BEGUN_AT_ONCE - busy)]
 
 
 def room(waiting: int, busy: int) -> int:

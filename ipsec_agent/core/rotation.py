@@ -185,7 +185,7 @@ def moves(drift: Drift) -> tuple[Renew, ...]:
         busy=busy,
         elapsed=drift.observed.time - charon.sets[-1].since,
     )
-    by_hand = pacing.in_order(asked - found.busy)[: max(0, pacing.AT_ONCE - busy)]
+    by_hand = pacing.in_order(asked - found.busy)[: max(0, pacing.BEGUN_AT_ONCE - busy)]
     return tuple(Renew(made[pair]) for pair in dict.fromkeys((*by_hand, *now)))
 
 

@@ -11,7 +11,7 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Attempt, CredentialSet
 from ipsec_agent.core.observed import IkeSa
 from ipsec_agent.core.order import check_order
-from ipsec_agent.core.pacing import AT_ONCE, GRACE, SPREAD
+from ipsec_agent.core.pacing import BEGUN_AT_ONCE, GRACE, SPREAD
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.problems.rotation import rotation_problems
@@ -136,8 +136,8 @@ def fleet(count: int) -> tuple[IkeSa, ...]:
 def test_a_fleet_is_moved_in_its_time() -> None:
     """Of 640 peers 16 at once, spread over 40 s; none is ready at the start, all are at the end."""
     sas = fleet(640)
-    assert len(moves(drift(*sas, later=1.0))) <= AT_ONCE
-    assert len(moves(drift(*sas, later=60.0))) == AT_ONCE
+    assert len(moves(drift(*sas, later=1.0))) <= BEGUN_AT_ONCE
+    assert len(moves(drift(*sas, later=60.0))) == BEGUN_AT_ONCE
     names = frozenset(step.connection.name for step in moves(drift(*sas, later=60.0)))
     assert moves(drift(*sas, later=60.0, renewing=names)) == ()
 
