@@ -83,15 +83,18 @@ def test_a_peer_is_renewed_before_its_orphans_go() -> None:
     (step,) = orphan_steps(Drift(WISH, world(age=4.0)))
 
     assert isinstance(step, Renew)
-    message = renewal_message(step.connection)["ipsec-renew-10.0.0.9"]
+    name = step.connection.name
+    message = renewal_message(step.connection)[name]
+    assert name.startswith("ipsec-renew-")
+    assert name.endswith("-10.0.0.9")
     assert message["remote_addrs"] == ["10.0.0.9"]
     assert message["local_addrs"] == ["10.0.0.5"]
-    assert message["children"]["ipsec-renew-10.0.0.9"]["start_action"] == "none"
-    assert message["children"]["ipsec-renew-10.0.0.9"]["remote_ts"] == ["10.0.0.9/32"]
+    assert message["children"][name]["start_action"] == "none"
+    assert message["children"][name]["remote_ts"] == ["10.0.0.9/32"]
     assert message["local"]["certs"]
     # As that of the trap, or the kernel would drop what arrives on the SA that a peer begins next.
     (trap,) = (child for one in WISH.connections for child in one.children if child.reqid)
-    assert message["children"]["ipsec-renew-10.0.0.9"]["reqid"] == str(trap.reqid)
+    assert message["children"][name]["reqid"] == str(trap.reqid)
 
 
 def test_one_renewal_at_a_time() -> None:

@@ -124,6 +124,11 @@ def test_peer() -> None:
             "idle_out": 40,
             "one_way": "",
             "problem": "",
+            "identity": "",
+            "certificate": "",
+            "certificate_ends": None,
+            "certificate_state": "unknown",
+            "ends_in": None,
         }
     ]
 
