@@ -35,7 +35,6 @@ from ipsec_agent.errors import (
     CharonGoneError,
     CharonRefusedError,
     CharonTimeoutError,
-    ForeignCharonError,
     KernelError,
 )
 from ipsec_agent.host import own_time
@@ -51,6 +50,7 @@ from ipsec_agent.host.peers import PeerMemory
 from ipsec_agent.host.process import (
     continue_charon,
     find_charon,
+    foreign,
     is_well,
     kill_charon,
     note_pid,
@@ -399,11 +399,3 @@ class CharonPart:
             with contextlib.suppress(KernelError):
                 if self._ports.changed():
                     wake()
-
-
-def foreign(process: CharonProcess, vici: Path) -> ForeignCharonError:
-    """The refusal to command a charon that is not ours."""
-    return ForeignCharonError(
-        f"another charon (pid {process.pid}) owns the VICI socket {vici}",
-        hint="stop it (systemctl disable --now strongswan), or set agent.vici_socket",
-    )

@@ -6,6 +6,7 @@ it until the peer has answered the DELETE, so that no packet is lost on the way 
 
 from collections.abc import Iterator
 
+from ipsec_agent.core.handover import level_here
 from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, SecurityAssociation
 from ipsec_agent.core.steps import TerminateChild, TerminateSa
 
@@ -33,7 +34,11 @@ def endings(
     for found in _doubled(charon):
         keep = max(
             found,
-            key=lambda one: (one[0].unique_id in preferred, ranks.get(one[1].spi_out, UNKNOWN)),
+            key=lambda one: (
+                one[0].unique_id in preferred,
+                -level_here(one[1].name),
+                ranks.get(one[1].spi_out, UNKNOWN),
+            ),
         )
         steps += [_ending(sa, child) for sa, child in found if child is not keep[1]]
     return tuple(dict.fromkeys(steps))

@@ -79,6 +79,7 @@ class Child(Struct, frozen=True):
 
     Attributes:
         reqid: ties its policies to its SAs in the kernel, 0 where charon may choose.
+        level: which of the peer's children is to answer (handover.py), 0 for the ordinary one.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Child(Struct, frozen=True):
     local: TrafficSelector
     remote: TrafficSelector
     reqid: int = 0
+    level: int = 0
 
 
 class IkeSettings(Terse, frozen=True, dict=True):

@@ -7,7 +7,9 @@ carry the traffic; the new ones take over the policies, and then the old SAs go.
 
 from ipaddress import ip_network
 
-from ipsec_agent.core import pacing
+from msgspec.structs import replace
+
+from ipsec_agent.core import handover, pacing
 from ipsec_agent.core.coverage import shunts, traps
 from ipsec_agent.core.credential_set import RENEWAL, set_of
 from ipsec_agent.core.drift import Drift, ends_of
@@ -70,8 +72,15 @@ def orphan_steps(drift: Drift) -> tuple[Step, ...]:
     )
 
 
-def renewal(desired: Desired, pair: Pair) -> Connection | None:
-    """A connection with this peer alone, as the narrowest that covers it; None where none does."""
+def renewal(desired: Desired, pair: Pair, level: int = 0) -> Connection | None:
+    """A connection with this peer alone, as the narrowest that covers it; None where none does.
+
+    Its last child is what to negotiate. The ordinary one is always there, for what the peer may ask
+    for in the same IKE_SA later.
+
+    Args:
+        level: at which the peer is to have the SA (handover.py).
+    """
     own, peer = pair
     if own not in desired.addresses or shunts(desired).narrowest(own, peer) is not None:
         return None
@@ -88,4 +97,6 @@ def renewal(desired: Desired, pair: Pair) -> Connection | None:
         TrafficSelector(ip_network(peer)),
         trap.child.reqid,
     )
-    return Connection(name, Action.ENCRYPT, ip_network(peer), (child,), settings)
+    asking = replace(child, name=handover.asking(name, level), level=level)
+    children = (child, asking) if level else (child,)
+    return Connection(name, Action.ENCRYPT, ip_network(peer), children, settings)

@@ -7,7 +7,7 @@ asking each other. The other end only waits a little, since its peer may have lo
 agent, or an older one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from zlib import crc32
 
 from ipsec_agent.core.model import Address
@@ -51,7 +51,9 @@ def due(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, ...]
     return in_order(ready)[: room(len(ready), busy)]
 
 
-def gently(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, ...]:
+def gently(
+    pairs: Iterable[Pair], *, busy: int, elapsed: float, first: Mapping[Pair, bool]
+) -> tuple[Pair, ...]:
     """The pairs of which this end may begin now, where nothing is lacking that is in a hurry.
 
     They are spread over the time in which each has its turn: VMs that are told of a new certificate
@@ -61,10 +63,12 @@ def gently(pairs: Iterable[Pair], *, busy: int, elapsed: float) -> tuple[Pair, .
         pairs: those that want another SA, and of which nothing is under way.
         busy: as in `due`.
         elapsed: seconds since they want it. Below 0, where the clock was set back, nobody waits.
+        first: whether this end begins, where that is settled otherwise.
     """
     waiting = tuple(pairs)
     over = span(len(waiting))
-    ready = [pair for pair in waiting if elapsed < 0 or elapsed >= grace(pair) + over * lot(pair)]
+    waits = {pair: 0.0 if first.get(pair, begins(pair)) else late(pair) for pair in waiting}
+    ready = [pair for pair in waiting if elapsed < 0 or elapsed >= waits[pair] + over * lot(pair)]
     return in_order(ready)[: max(0, BEGUN_AT_ONCE - busy)]
 
 
@@ -87,7 +91,12 @@ def in_order(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 
 def grace(pair: Pair) -> float:
     """Seconds for which this end waits for the other one."""
-    return 0.0 if begins(pair) else GRACE + SPREAD * lot(pair)
+    return 0.0 if begins(pair) else late(pair)
+
+
+def late(pair: Pair) -> float:
+    """Seconds for which an end waits that does not begin."""
+    return GRACE + SPREAD * lot(pair)
 
 
 def span(count: int) -> float:

@@ -234,9 +234,15 @@ def _superseded(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
     observed, charon = drift.observed, drift.observed.charon
     if charon is None:
         return ()
-    doubled = endings(charon, observed.states, rotation.in_use(drift))
+    older = rotation.handed_over(drift)
+    sas = tuple(sa for sa in charon.sas if sa.unique_id not in older) if older else charon.sas
+    doubled = endings(replace(charon, sas=sas), observed.states, rotation.in_use(drift))
     known = {step.unique_id for step in doubled if isinstance(step, TerminateSa)}
-    others = (step for step in rotation.endings(drift) if step.unique_id not in known)
+    others = (
+        step
+        for step in rotation.endings(drift)
+        if isinstance(step, TerminateChild) or step.unique_id not in known
+    )
     return (*doubled, *others)
 
 

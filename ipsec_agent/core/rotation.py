@@ -2,9 +2,10 @@
 
 charon never authenticates an IKE_SA again, so that every SA would stay with what it was made with.
 Each peer gets a second IKE_SA with the certificate in force beside the first one, which carries the
-traffic until the new SA is there; then the older one ends as any duplicate does (duplicates.py): by
-one of the two VMs only, so that both may have made a new one at once. A peer that refuses keeps the
-old SA; that of a CA that is not trusted any more ends after a while.
+traffic until the new SA is there (handover.py). Then the VM that asked for the new one ends the old
+one, which it makes no use of any more; where the peer knows no handover, it ends as a duplicate
+does (duplicates.py). Both VMs may have made a new one at once. A peer that refuses keeps the old
+SA; that of a CA that is not trusted any more ends after a while.
 """
 
 import enum
@@ -13,13 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from ipsec_agent.core import pacing
-from ipsec_agent.core.credential_set import set_of
+from ipsec_agent.core.credential_set import RENEWAL, set_of
 from ipsec_agent.core.derived import derived
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.duplicates import SETTLED
+from ipsec_agent.core.handover import level_here, level_there
 from ipsec_agent.core.model import Address, Attempt, Connection, CredentialSet, Desired
 from ipsec_agent.core.observed import Charon, IkeSa
 from ipsec_agent.core.orphans import renewal
-from ipsec_agent.core.steps import Renew, TerminateSa
+from ipsec_agent.core.steps import Renew, TerminateChild, TerminateSa
 
 BOUND = 600.0
 """Seconds after which an SA ends that a CA made possible which is not trusted any more."""
@@ -33,6 +36,8 @@ LEFT_FOR = 60
 agent, or an older one."""
 
 Pair = tuple[Address, Address]
+Levels = tuple[int, int]
+"""Here and there (handover.py)."""
 
 
 class Standing(enum.StrEnum):
@@ -87,6 +92,10 @@ class _Pairs(Struct, frozen=True):
         busy: pairs with which a negotiation is under way.
         replaced: pairs whose SA of the set in force is so old that no other is needed.
         in_use: charon's numbers of the IKE_SAs of the set in force.
+        bare: pairs with an IKE_SA of ours in which the peer has refused the handover.
+        levels: of a pair's SAs, the highest here and there, where one is not 0.
+        handed: pairs whose SA of the set in force came by a handover.
+        ended_here: those of them of which this VM ends the older SAs now.
         judged: that has been loaded.
     """
 
@@ -95,6 +104,10 @@ class _Pairs(Struct, frozen=True):
     busy: frozenset[Pair] = frozenset()
     replaced: frozenset[Pair] = frozenset()
     in_use: frozenset[int] = frozenset()
+    bare: frozenset[Pair] = frozenset()
+    levels: Mapping[Pair, Levels] = {}
+    handed: frozenset[Pair] = frozenset()
+    ended_here: frozenset[Pair] = frozenset()
     judged: bool = False
 
 
@@ -106,17 +119,17 @@ def _pairs(drift: Drift) -> _Pairs:
         return _Pairs()
     best: dict[Pair, IkeSa] = {}
     busy: set[Pair] = set()
-    current: dict[Pair, int] = {}
-    in_use: set[int] = set()
+    bare: set[Pair] = set()
+    current: dict[Pair, list[IkeSa]] = {}
     for sa in charon.sas:
         pair = sa.local, sa.remote
-        ages = [child.age for child in sa.children if child.state == "INSTALLED"]
-        if not ages:
-            if sa.state == "CONNECTING" or sa.made_with == wanted.mark:
+        if not _ages((sa,)):
+            if _refused(sa, wanted):
+                bare.add(pair)
+            elif sa.state == "CONNECTING" or (sa.made_with == wanted.mark and sa.age < RETRY_FIRST):
                 busy.add(pair)
         elif standing(sa, wanted, charon.sets) is Standing.CURRENT:
-            current[pair] = max(current.get(pair, 0), *ages)
-            in_use.add(sa.unique_id)
+            current.setdefault(pair, []).append(sa)
         elif pair not in best or sa.age < best[pair].age:
             best[pair] = sa
     found = (
@@ -128,9 +141,45 @@ def _pairs(drift: Drift) -> _Pairs:
         len(best.keys() | current.keys()),
         tuple(sorted(found, key=_first)),
         frozenset(busy),
-        frozenset(pair for pair in best if current.get(pair, 0) >= LEFT_FOR),
-        in_use=frozenset(in_use),
+        frozenset(
+            pair for pair in best if max(_ages(current.get(pair, ())), default=0) >= LEFT_FOR
+        ),
+        in_use=frozenset(sa.unique_id for sas in current.values() for sa in sas),
+        bare=frozenset(bare),
+        levels=_levels(charon.sas),
+        handed=frozenset(pair for pair, sas in current.items() if any(_levels(sas).values())),
+        ended_here=frozenset(pair for pair, sas in current.items() if _asked_for(sas)),
         judged=True,
+    )
+
+
+def _ages(sas: Iterable[IkeSa]) -> list[int]:
+    return [child.age for sa in sas for child in sa.children if child.state == "INSTALLED"]
+
+
+def _refused(sa: IkeSa, wanted: CredentialSet) -> bool:
+    """Whether the peer took the certificate and refused the child that this VM asked for."""
+    established = sa.state == "ESTABLISHED" and not sa.children
+    return established and sa.made_with == wanted.mark and sa.name.startswith(RENEWAL)
+
+
+def _levels(sas: Iterable[IkeSa]) -> dict[Pair, Levels]:
+    found: dict[Pair, Levels] = {}
+    for sa in sas:
+        for child in sa.children:
+            levels = level_here(child.name), level_there(child.name)
+            if any(levels):
+                here, there = found.get((sa.local, sa.remote), (0, 0))
+                found[sa.local, sa.remote] = max(here, levels[0]), max(there, levels[1])
+    return found
+
+
+def _asked_for(sas: Iterable[IkeSa]) -> bool:
+    """Whether one of these was asked for by this VM, which sends on it since then."""
+    return any(
+        level_there(child.name) and child.state == "INSTALLED" and child.age >= SETTLED
+        for sa in sas
+        for child in sa.children
     )
 
 
@@ -173,7 +222,7 @@ def moves(drift: Drift) -> tuple[Renew, ...]:
     if charon is None or not found.behind:
         return ()
     made = dict(_movable(drift, found))
-    asked = {pair for pair, one in made.items() if _asked(one, charon.attempts)}
+    asked = {pair for pair, one in made.items() if _waiting(pair, one, drift)}
     resting = {pair for pair in made if _rests(made[pair], charon.attempts, drift)}
     busy = sum(one.name in charon.renewing for one in made.values())
     now = pacing.gently(
@@ -184,6 +233,7 @@ def moves(drift: Drift) -> tuple[Renew, ...]:
         ),
         busy=busy,
         elapsed=drift.observed.time - charon.sets[-1].since,
+        first={pair: here > 0 for pair, (here, _) in found.levels.items()},
     )
     by_hand = pacing.in_order(asked - found.busy)[: max(0, pacing.BEGUN_AT_ONCE - busy)]
     return tuple(Renew(made[pair]) for pair in dict.fromkeys((*by_hand, *now)))
@@ -197,16 +247,24 @@ def _movable(drift: Drift, found: _Pairs) -> Iterator[tuple[Pair, Connection]]:
     changed = charon is not None and sum(bool(one.mark) for one in charon.sets) > 1
     attempts = charon.attempts if charon is not None else {}
     for one in found.behind:
-        connection = renewal(drift.desired, one.pair)
+        _, there = found.levels.get(one.pair, (0, 0))
+        level = 0 if one.pair in found.bare else there + 1
+        connection = renewal(drift.desired, one.pair, level)
         if connection is not None and (
             changed or one.standing is not Standing.UNKNOWN or connection.name in attempts
         ):
             yield one.pair, connection
 
 
-def _asked(connection: Connection, attempts: Mapping[str, Attempt]) -> bool:
-    attempt = attempts.get(connection.name)
-    return attempt is not None and not attempt.count
+def _waiting(pair: Pair, connection: Connection, drift: Drift) -> bool:
+    """Whether an operator asks for it, or one attempt went so far that the ordinary child is next,
+    which does not rest.
+    """
+    charon = drift.observed.charon
+    attempt = charon.attempts.get(connection.name) if charon is not None else None
+    if attempt is None or charon is None or connection.name in charon.renewing:
+        return False
+    return not attempt.count or (attempt.count == 1 and pair in _pairs(drift).bare)
 
 
 def _rests(connection: Connection, attempts: Mapping[str, Attempt], drift: Drift) -> bool:
@@ -226,14 +284,24 @@ def moves_wait(drift: Drift) -> bool:
     if charon is None or not found.behind:
         return False
     return any(
-        one.name not in charon.attempts or not charon.attempts[one.name].count
-        for _, one in _movable(drift, found)
+        one.name not in charon.attempts or _waiting(pair, one, drift)
+        for pair, one in _movable(drift, found)
     )
 
 
-def endings(drift: Drift) -> tuple[TerminateSa, ...]:
-    """What a newer SA has replaced and the peer has not ended; and what a removed CA had made
-    possible, after a while even where nothing replaces it.
+def handed_over(drift: Drift) -> frozenset[int]:
+    """charon's numbers of the older IKE_SAs of pairs with a handover, which `endings` ends."""
+    found, charon = _pairs(drift), drift.observed.charon
+    if charon is None or not found.handed:
+        return frozenset()
+    older = (sa for sa in charon.sas if sa.unique_id not in found.in_use)
+    return frozenset(sa.unique_id for sa in older if (sa.local, sa.remote) in found.handed)
+
+
+def endings(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
+    """What a newer SA has replaced: at once where this VM asked for that one, else where the peer
+    has not ended it in a minute; and what a removed CA had made possible, after a while even where
+    nothing replaces it.
     """
     charon, wanted = drift.observed.charon, in_force(drift.desired)
     found = _pairs(drift)
@@ -241,9 +309,9 @@ def endings(drift: Drift) -> tuple[TerminateSa, ...]:
         return ()
     removed = _some_removed(charon, wanted)
     late = removed and drift.observed.time - charon.sets[-1].since >= BOUND
-    if not late and not found.replaced:
+    if not (late or found.replaced or found.ended_here):
         return ()
-    steps = []
+    steps: list[TerminateSa | TerminateChild] = []
     for sa in charon.sas:
         how = standing(sa, wanted, charon.sets)
         if sa.state != "ESTABLISHED" or how is Standing.CURRENT:
@@ -251,7 +319,19 @@ def endings(drift: Drift) -> tuple[TerminateSa, ...]:
         if late and how is not Standing.OLD:
             because = f"it was made with a CA that was removed {BOUND / 60:g} minutes ago"
             steps.append(TerminateSa(sa.unique_id, because))
-        elif (sa.local, sa.remote) in found.replaced and sa.children:
-            because = f"{sa.remote} has one with the certificate in force"
-            steps.append(TerminateSa(sa.unique_id, because))
+        else:
+            steps += _replaced(sa, found)
     return tuple(steps)
+
+
+def _replaced(sa: IkeSa, found: _Pairs) -> Iterator[TerminateSa | TerminateChild]:
+    """The CHILD_SA first where it was handed over (handover.py), its IKE_SA a pass later."""
+    pair = sa.local, sa.remote
+    if pair not in found.replaced | found.ended_here:
+        return
+    because = f"{sa.remote} has one with the certificate in force"
+    if pair in found.handed and sa.children:
+        installed = (child for child in sa.children if child.state == "INSTALLED")
+        yield from (TerminateChild(child.unique_id, because) for child in installed)
+    elif pair in found.handed or sa.children:
+        yield TerminateSa(sa.unique_id, because)

@@ -1,8 +1,10 @@
 """A connection in VICI's words (swanctl.conf(5)), and the fingerprint of what was loaded."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
+from ipsec_agent.core import handover
 from ipsec_agent.core.credential_set import set_of
 from ipsec_agent.core.derived import derived
 from ipsec_agent.core.model import (
@@ -44,9 +46,31 @@ def _own_part(connection: Connection) -> dict[str, Any]:
         "local_addrs": [_anywhere(connection)],
         "remote_addrs": _peers(connection),
         "children": {
-            child.name: _child(child, connection.settings) for child in connection.children
+            name: body
+            for child in connection.children
+            for name, body in _with_later(child, connection.settings)
         },
     }
+
+
+def _with_later(child: Child, settings: IkeSettings | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A child, and behind a trap those that answer for an SA that is not sent on at first."""
+    body = _child(child, settings)
+    yield child.name, body
+    for level in range(1, handover.LEVELS + 1) if settings is not None else ():
+        yield (
+            handover.answering(child.name, level),
+            {
+                **body,
+                **_labelled(level),
+                "start_action": "none",
+                "priority": str(handover.priority(child, level)),
+            },
+        )
+
+
+def _labelled(level: int) -> dict[str, str]:
+    return {"label": handover.label(level), "label_mode": "simple"}
 
 
 def renewal_message(connection: Connection) -> dict[str, Any]:
@@ -55,14 +79,19 @@ def renewal_message(connection: Connection) -> dict[str, Any]:
     A connection whose remote address is one host comes before the ones for any (strongSwan,
     peer_cfg selection by quality of the match), for this VM alone and only while it is loaded.
     """
-    body = connection_message(connection)[connection.name]
-    (child,) = body["children"].values()
     return {
         connection.name: {
-            **body,
+            **connection_message(connection)[connection.name],
             "local_addrs": [str(connection.children[0].local.network.network_address)],
             "remote_addrs": [str(connection.remote.network_address)],
-            "children": {connection.children[0].name: {**child, "start_action": "none"}},
+            "children": {
+                child.name: {
+                    **_child(child, connection.settings),
+                    **(_labelled(child.level) if child.level else {}),
+                    "start_action": "none",
+                }
+                for child in connection.children
+            },
         }
     }
 

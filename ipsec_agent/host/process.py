@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import CharonTimeoutError, StartError
+from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, StartError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.writers import peer_of, trusted
@@ -287,3 +287,11 @@ async def _ends_within(descriptor: int, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def foreign(process: CharonProcess, vici: Path) -> ForeignCharonError:
+    """The refusal to command a charon that is not ours."""
+    return ForeignCharonError(
+        f"another charon (pid {process.pid}) owns the VICI socket {vici}",
+        hint="stop it (systemctl disable --now strongswan), or set agent.vici_socket",
+    )

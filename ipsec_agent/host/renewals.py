@@ -88,7 +88,7 @@ class Renewals:
         async with self._turn, open_charon(self._vici, self._deadline) as client:
             await client.load_renewal(connection)
             try:
-                await client.initiate(connection.children[0].name, connection.name)
+                await client.initiate(connection.children[-1].name, connection.name)
                 self._handed_over[connection.name] = time.monotonic()
             finally:
                 await client.unload_connection(connection.name)

@@ -211,7 +211,7 @@ def test_safe_wherever_it_is_cut(marks: list[str], ages: list[int], later: float
 
 def test_the_status() -> None:
     """It says how many peers are on what, and of each peer who it is and how its SA was made."""
-    gone = replace(made(old(), REMOVED.mark), identity="CN=peer")
+    gone = replace(made(old(), REMOVED.mark), remote_id="CN=peer")
     peers = of_peers(drift(gone))
     assert peers[PEER] == {
         "identity": "CN=peer",

@@ -5,9 +5,11 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
+from ipsec_agent.core.handover import LEVELS
 from ipsec_agent.core.model import Action, Connection
+from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.swanctl import connection_message, fingerprint
+from ipsec_agent.core.swanctl import connection_message, fingerprint, renewal_message
 from tests.configs import config
 
 
@@ -45,10 +47,54 @@ def test_one_reqid_whoever_begins() -> None:
         if child["mode"] == "transport"
     ]
 
-    assert numbers == ["3098817370", "3893493005", "2590605440"]
+    # What answers for a second SA (handover.py) has it, too: the policy in demands it.
+    assert numbers == [
+        number for number in ("3098817370", "3893493005", "2590605440") for _ in range(1 + LEVELS)
+    ]
     for shunt in connections("fd00::5")[:-1]:
         for child in connection_message(shunt)[shunt.name]["children"].values():
             assert "reqid" not in child
+
+
+def test_what_answers_for_a_second_sa() -> None:
+    """Behind each trap: it wants a label, traps nothing, and its SA is sent on after all others."""
+    for own, first in (("10.0.0.5", 367231), ("fd00::5", 268927)):
+        trap = connections(own)[-1]
+        names = [child.name for child in trap.children]
+        children = connection_message(trap)[trap.name]["children"]
+        assert list(children) == [
+            f"{name}{more}" for name in names for more in ("", "-later-1", "-later-2")
+        ]
+        plain, *later = children.values()
+        for level, child in enumerate(later, 1):
+            assert child == {
+                **plain,
+                "label": f"ipsec-agent-later-{level}",
+                "label_mode": "simple",
+                "start_action": "none",
+                "priority": str(first + level),
+            }
+    for shunt in connections("10.0.0.5")[:-1]:
+        assert len(connection_message(shunt)[shunt.name]["children"]) == len(shunt.children)
+
+
+def test_a_renewal_asks_for_it() -> None:
+    """By the label alone: at its own end the new SA is sent on at once. Without it nothing does."""
+    own, peer = ip_address("10.0.0.5"), ip_address("10.0.0.7")
+    wish = desired(config(("10.0.0.0/16",)), Placement(own, (own,)))
+    asking, ordinary = (renewal(wish, (own, peer), level) for level in (2, 0))
+    assert asking is not None
+    assert ordinary is not None
+
+    body = renewal_message(asking)[asking.name]
+    plain, labelled = body["children"].values()
+    assert list(body["children"]) == [asking.name, f"{asking.name}-after-2"]
+    assert labelled == {**plain, "label": "ipsec-agent-later-2", "label_mode": "simple"}
+    assert "label" not in plain
+    assert plain["start_action"] == "none"
+    assert "priority" not in labelled
+    assert (body["local_addrs"], body["remote_addrs"]) == (["10.0.0.5"], ["10.0.0.7"])
+    assert renewal_message(ordinary)[asking.name] == {**body, "children": {asking.name: plain}}
 
 
 def test_ipv6() -> None:
