@@ -2,16 +2,21 @@
 
 The VM with the lower address ends the one that it does not send on: it keeps what it receives on
 it until the peer has answered the DELETE, so that no packet is lost on the way (RFC 7296, 1.4.1).
+Where both asked for a handover (handover.py), each sends on what it asked for. The one of the lower
+level stays, so that the next one has a level left, and who was asked for the other one ends it.
 """
 
 from collections.abc import Iterator
 
-from ipsec_agent.core.handover import level_here
+from ipsec_agent.core.handover import level_here, level_there
 from ipsec_agent.core.observed import Charon, ChildSa, IkeSa, SecurityAssociation
 from ipsec_agent.core.steps import TerminateChild, TerminateSa
 
 SETTLED = 15
 """Seconds of age from which a CHILD_SA counts: crossed negotiations and rekeyings are over."""
+
+_Made = tuple[IkeSa, ChildSa]
+_BOTH = 2
 
 UNKNOWN = (-1, 0, 0, 0)
 """Ranks before any SA of the kernel's."""
@@ -32,6 +37,14 @@ def endings(
     ranks = {state.spi: _rank(state, place) for place, state in enumerate(states)}
     steps: list[TerminateSa | TerminateChild] = []
     for found in _doubled(charon):
+        if (
+            len(found) == _BOTH
+            and len({level_there(child.name) > 0 for _, child in found}) == _BOTH
+        ):
+            steps += _crossed(*found)
+            continue
+        if int(found[0][0].local) > int(found[0][0].remote):
+            continue
         keep = max(
             found,
             key=lambda one: (
@@ -44,12 +57,18 @@ def endings(
     return tuple(dict.fromkeys(steps))
 
 
-def _doubled(charon: Charon) -> Iterator[list[tuple[IkeSa, ChildSa]]]:
-    by_pair: dict[tuple[int, int, int], list[tuple[IkeSa, ChildSa]]] = {}
+def _crossed(one: _Made, other: _Made) -> list[TerminateSa | TerminateChild]:
+    """One of which this VM asked for, and one of which the peer did."""
+    ours, theirs = (one, other) if level_there(one[1].name) else (other, one)
+    sa, child = theirs
+    worse = level_here(child.name), int(sa.remote)
+    return [_ending(sa, child)] if worse > (level_there(ours[1].name), int(sa.local)) else []
+
+
+def _doubled(charon: Charon) -> Iterator[list[_Made]]:
+    by_pair: dict[tuple[int, int, int], list[_Made]] = {}
     for sa in charon.sas:
         pair = sa.local.version, int(sa.local), int(sa.remote)
-        if pair[1] > pair[2]:
-            continue
         for child in sa.children:
             if child.state == "INSTALLED":
                 by_pair.setdefault(pair, []).append((sa, child))

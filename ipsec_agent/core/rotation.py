@@ -141,9 +141,7 @@ def _pairs(drift: Drift) -> _Pairs:
         len(best.keys() | current.keys()),
         tuple(sorted(found, key=_first)),
         frozenset(busy),
-        frozenset(
-            pair for pair in best if max(_ages(current.get(pair, ())), default=0) >= LEFT_FOR
-        ),
+        frozenset(pair for pair in best if _left_behind(current.get(pair, ()))),
         in_use=frozenset(sa.unique_id for sas in current.values() for sa in sas),
         bare=frozenset(bare),
         levels=_levels(charon.sas),
@@ -155,6 +153,15 @@ def _pairs(drift: Drift) -> _Pairs:
 
 def _ages(sas: Iterable[IkeSa]) -> list[int]:
     return [child.age for sa in sas for child in sa.children if child.state == "INSTALLED"]
+
+
+def _left_behind(sas: Iterable[IkeSa]) -> bool:
+    """Whether these are so old that the peer will not end what they have replaced.
+
+    An agent that has asked for a handover may come back, and only it loses nothing in ending it.
+    """
+    ages = _ages(sas)
+    return bool(ages) and max(ages) >= (BOUND if any(_levels(sas).values()) else LEFT_FOR)
 
 
 def _refused(sa: IkeSa, wanted: CredentialSet) -> bool:

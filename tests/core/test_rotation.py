@@ -94,7 +94,10 @@ def test_what_is_not_moved() -> None:
     assert moves(drift(old(), new)) == ()
     connecting = replace(ike_sa(2), state="CONNECTING")
     assert moves(drift(old(), connecting)) == ()
-    assert moves(drift(old(), made(ike_sa(2), NEW.mark))) == ()
+    # The peer's IKE_SA, whose CHILD_SA is to come; one that never came is not waited for.
+    for age, count in ((RETRY_FIRST - 1, 0), (RETRY_FIRST, 1)):
+        childless = replace(made(ike_sa(2), NEW.mark), age=int(age))
+        assert len(moves(drift(old(), childless))) == count
     name = moves(drift(old()))[0].connection.name
     assert moves(drift(old(), renewing=frozenset({name}))) == ()
     unloaded = drift(old())
@@ -122,6 +125,26 @@ def test_who_waits_for_whom() -> None:
     assert len(moves(drift(old(), later=-5.0))) == 1
     assert moves_wait(drift(old(), later=0.5))
     assert not moves_wait(drift(made(old(), NEW.mark)))
+
+
+def test_a_peer_that_knows_no_handover() -> None:
+    """It refuses the child and keeps the IKE_SA: the ordinary child comes next, without a pause."""
+    (step,) = moves(drift(old()))
+    asked = step.connection
+    assert [child.level for child in asked.children] == [0, 1]
+    bare = replace(made(ike_sa(2), NEW.mark), name=asked.name)
+
+    def then(count: int, **more: object) -> list[list[int]]:
+        attempts = {asked.name: Attempt(count, SWITCHED + 9)}
+        seen = drift(old(), bare, attempts=attempts, **more)
+        assert moves_wait(seen) == bool(moves(seen))
+        return [[child.level for child in step.connection.children] for step in moves(seen)]
+
+    assert then(1) == [[0]]
+    assert then(2) == []
+    assert then(1, renewing=frozenset({asked.name})) == []
+    # With a child in it, it is a handover.
+    assert moves(drift(old(), replace(bare, children=(child_sa(2, 200),)))) == ()
 
 
 def fleet(count: int) -> tuple[IkeSa, ...]:

@@ -1,0 +1,273 @@
+"""A second SA takes the traffic over: no end ever sends on an SA that the other does not have."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.handover import (
+    LEVELS,
+    answering,
+    asking,
+    label,
+    level_here,
+    level_there,
+    priority,
+)
+from ipsec_agent.core.model import Address, Child, CredentialSet
+from ipsec_agent.core.observed import IkeSa
+from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.plan import plan
+from ipsec_agent.core.rotation import BOUND, endings, in_force, moves
+from ipsec_agent.core.steps import TerminateChild, TerminateSa
+from tests.configs import config
+from tests.core.test_orphans import child_sa
+from tests.core.test_plan import loaded_world
+
+SWITCHED = 5000.0
+OLD = CredentialSet("0" * 12, "another", "CN=vm1", 1_798_934_400.0)
+LATE = 30
+"""Seconds of age: negotiations are over, and nobody has been waited for too long."""
+
+
+def test_the_levels_are_in_the_names() -> None:
+    """Both ends read theirs from the child's name, whatever else is in it."""
+    asked, answered = asking("ipsec-renew-abc-10.0.0.9", 2), answering("ipsec-10.0.0.0/16-x", 1)
+
+    assert (level_here(asked), level_there(asked)) == (0, 2)
+    assert (level_here(answered), level_there(answered)) == (1, 0)
+    for plain in ("ipsec-10.0.0.0/16-10.0.0.5", "ipsec-renew-0123456789ab-10.0.0.9", ""):
+        assert level_here(plain) == level_there(plain) == 0
+    assert len({label(level) for level in range(1, LEVELS + 1)}) == LEVELS
+
+
+class Sa(Struct, frozen=True):
+    """One CHILD_SA with its IKE_SA, as both ends have it.
+
+    Attributes:
+        level: at the end that answered.
+    """
+
+    number: int
+    began: int
+    level: int
+    old: bool = False
+
+
+class End(Struct):
+    """A VM: what it receives on, and what wants its policy, as charon orders it."""
+
+    own: Address
+    peer: Address
+    received: set[int] = field(default_factory=set)
+    order: list[tuple[int, int]] = field(default_factory=list)
+
+    def install(self, number: int, level: int) -> None:
+        """Both ways, the policy as kernel_netlink_ipsec.c orders it."""
+        self.received.add(number)
+        wanted = priority(_TRAP, level) if level else priority(_TRAP, 0)
+        place = next((i for i, one in enumerate(self.order) if one[0] >= wanted), len(self.order))
+        self.order.insert(place, (wanted, number))
+
+    def remove(self, number: int) -> None:
+        """Both ways."""
+        self.received.discard(number)
+        self.order = [one for one in self.order if one[1] != number]
+
+    @property
+    def sends_on(self) -> int:
+        """What the policy names."""
+        return self.order[0][1]
+
+
+_WISHES = [
+    desired(config(), Placement(address, (address,)))
+    for address in map(ip_address, ("10.0.0.5", "10.0.0.9"))
+]
+_TRAP: Child = _WISHES[0].connections[-1].children[0]
+
+
+class Pair:
+    """Two VMs, driven by the plans that each makes of what it sees."""
+
+    def __init__(self, levels: int = LEVELS) -> None:
+        one, other = (wish.addresses[0] for wish in _WISHES)
+        self.ends = (End(one, other), End(other, one))
+        self.sas = [Sa(1, 0, 0)]
+        self.levels = levels
+        self.numbers = iter(range(2, 10_000))
+        self.lost = 0
+        for end in self.ends:
+            end.install(1, 0)
+
+    def seen(self, here: int, ages: dict[int, int] | None = None) -> Drift:
+        """What one of them reads."""
+        end, wish = self.ends[here], _WISHES[here]
+        new = in_force(wish)
+        assert new is not None
+        sas = tuple(
+            IkeSa(
+                one.number,
+                "ipsec-10.0.0.0/16",
+                "ESTABLISHED",
+                end.own,
+                end.peer,
+                True,
+                LATE,
+                (
+                    replace(
+                        child_sa(
+                            one.number, one.number * 10, age=(ages or {}).get(one.number, LATE)
+                        ),
+                        name=_name(one, here),
+                        local=(ip_network(end.own),),
+                        remote=(ip_network(end.peer),),
+                    ),
+                ),
+                made_with=OLD.mark if one.old else new.mark,
+            )
+            for one in self.sas
+        )
+        world = loaded_world(wish, sas=sas, sets=(OLD, replace(new, since=SWITCHED)))
+        states = tuple(
+            replace(one, added=one.spi // 10, last_used=one.spi // 10 == end.sends_on)
+            for one in world.states
+        )
+        return Drift(wish, replace(world, time=SWITCHED + 60, states=states))
+
+    def check(self) -> None:
+        """What one sends the other receives."""
+        for one, other in (self.ends, self.ends[::-1]):
+            self.lost += one.sends_on not in other.received
+
+    def reload(self, began: list[int]) -> None:
+        """Another certificate at both; these then make a new SA, both at once if both are named."""
+        self.sas = [replace(one, old=True) for one in self.sas]
+        made = []
+        for here in began:
+            (step,) = moves(self.seen(here))
+            level = step.connection.children[-1].level
+            made.append(Sa(next(self.numbers), here, level if level <= self.levels else 0))
+        for one in made:
+            self.ends[1 - one.began].install(one.number, one.level)
+            self.check()
+        for one in made:
+            self.ends[one.began].install(one.number, 0)
+            self.check()
+        self.sas += made
+
+    def settle(self, first: int) -> None:
+        """Plans end what is too many."""
+        for here in (first, 1 - first, first, 1 - first):
+            for number in _ended(self.seen(here)):
+                self.ends[1 - here].remove(number)
+                self.check()
+                self.ends[here].remove(number)
+                self.check()
+                self.sas = [one for one in self.sas if one.number != number]
+
+
+def _name(one: Sa, here: int) -> str:
+    if not one.level:
+        return "ipsec-10.0.0.0/16"
+    return asking("x", one.level) if one.began == here else answering("x", one.level)
+
+
+def _ended(drift: Drift) -> Iterator[int]:
+    for step in plan(drift):
+        if isinstance(step, TerminateChild | TerminateSa):
+            yield step.unique_id
+
+
+def test_a_move_loses_nothing() -> None:
+    """Whoever begins, and whoever acts first; one SA is left, the new one."""
+    for began in ([0], [1], [0, 1], [1, 0]):
+        for first in (0, 1):
+            pair = Pair()
+            pair.reload(began)
+            pair.settle(first)
+            assert pair.lost == 0
+            assert [one.old for one in pair.sas] == [False]
+
+
+def test_without_it_what_is_sent_meanwhile_is_lost() -> None:
+    """As with a peer that knows no label: this model does tell a loss."""
+    pair = Pair(levels=0)
+    pair.reload([0])
+    assert pair.lost == 1
+
+
+def test_who_was_asked_asks_next() -> None:
+    """Its peer's SA is at 0 then, so that two levels last for ever."""
+    pair = Pair()
+    pair.reload([0])
+    pair.settle(0)
+    first = {here: len(moves(_early(pair, here))) for here in (0, 1)}
+    assert first == {0: 0, 1: 1}
+    pair.reload([0])
+    pair.settle(0)
+    assert pair.sas[0].level == 2
+    assert pair.lost == 0
+
+
+def _early(pair: Pair, here: int) -> Drift:
+    """In the first second, all SAs are of another set."""
+    pair.sas = [replace(one, old=True) for one in pair.sas]
+    drift = pair.seen(here)
+    return Drift(drift.desired, replace(drift.observed, time=SWITCHED + 1))
+
+
+turns = st.lists(st.sampled_from(["asked", "both"]), max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(turns, st.integers(0, 1), st.integers(0, 1))
+def test_many_moves(turns: list[str], began: int, first: int) -> None:
+    """Each by who was asked last, or by both at once."""
+    pair = Pair()
+    for turn in turns:
+        asked = next((1 - one.began for one in pair.sas if one.level), began)
+        pair.reload([asked] if turn == "asked" else [asked, 1 - asked])
+        pair.settle(first)
+        assert pair.lost == 0
+        assert len(pair.sas) == 1
+
+
+def test_an_agent_that_asked_may_come_back() -> None:
+    """Its peer ends the old SA after ten minutes only: it sends on it, and loses some packets."""
+    pair = Pair()
+    pair.reload([0])
+    new = pair.sas[-1].number
+    assert list(_ended(pair.seen(1, {new: int(BOUND) - 1}))) == []
+    assert list(_ended(pair.seen(1, {new: int(BOUND)}))) == [1]
+
+
+def test_the_ike_sa_goes_after_its_child() -> None:
+    """A DELETE of both is obeyed after it is answered, one of the CHILD_SA before."""
+    pair = Pair()
+    pair.reload([0])
+    seen = pair.seen(0)
+    (step,) = (step for step in plan(seen) if isinstance(step, TerminateChild | TerminateSa))
+    assert isinstance(step, TerminateChild)
+    assert seen.observed.charon is not None
+    sas = tuple(
+        replace(sa, children=()) if sa.unique_id == 1 else sa for sa in seen.observed.charon.sas
+    )
+    bare = replace(seen.observed, charon=replace(seen.observed.charon, sas=sas))
+    (step,) = endings(Drift(seen.desired, bare))
+    assert step == TerminateSa(1, "10.0.0.9 has one with the certificate in force")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_nothing_ends_before_it_is_settled(first: int) -> None:
+    """A negotiation may be crossed by another, so that the old SA stays for 15 s."""
+    pair = Pair()
+    pair.reload([0])
+    young = pair.seen(first, {pair.sas[-1].number: 14})
+    assert list(_ended(young)) == []
