@@ -1,0 +1,203 @@
+"""Which child answers for a second SA, with two real charons.
+
+The kernel of a test machine may have no ESP, so that charon's own ESP takes its place
+(kernel-libipsec, which knows tunnel mode only): what is negotiated is the same. What the kernel
+does with it is shown in tests/lab/test_rotation.py.
+"""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from ipsec_agent.core import handover
+from ipsec_agent.core.config import AgentConfig, CharonConfig
+from ipsec_agent.core.model import Action, Child, Connection, IkeSettings, TrafficSelector
+from ipsec_agent.core.strongswan_conf import PLUGINS
+from ipsec_agent.core.swanctl import connection_message, renewal_message
+from ipsec_agent.errors import CharonRefusedError
+from ipsec_agent.host.charon import CharonClient
+from ipsec_agent.host.charon_start import installed_plugins, write_conf
+from ipsec_agent.host.vici_wire import ViciConnection, open_vici
+from tests.certificates import ec_key
+from tests.charon.nodes import CHARON, DEADLINE, SCALE, network, until
+from tests.charon.test_verdicts import BY_NAME, Vm, connection, load
+from tests.configs import config
+from tests.verdicts import leaf
+
+pytestmark = pytest.mark.charon
+
+OWN_ESP = "kernel-libipsec"
+SETTINGS = (
+    # Between two hosts IKE would travel in what it negotiates.
+    (f"plugins.{OWN_ESP}.allow_peer_ts", "yes"),
+    ("plugins.kernel-netlink.fwmark", "!0x42"),
+    ("plugins.socket-default.fwmark", "0x42"),
+)
+SUBNET = ip_network("10.9.0.0/24")
+TRAP = f"ipsec-{SUBNET}"
+REQID = 77
+
+
+def start(vm: Vm) -> subprocess.Popen[bytes]:
+    """A charon with an ESP of its own."""
+    kernel = PLUGINS.index("kernel-netlink")
+    charon = CharonConfig(
+        log=str(vm.node.directory / "charon.log"),
+        program=CHARON,
+        plugins=(*PLUGINS[:kernel], OWN_ESP, *PLUGINS[kernel:]),
+        settings=SETTINGS,
+    )
+    conf = vm.node.directory / "strongswan.conf"
+    write_conf(conf, config(agent=AgentConfig(charon=charon)), vici_socket=vm.vici)
+    inside = f"mount -t tmpfs tmpfs /run; STRONGSWAN_CONF={conf} exec {CHARON}"
+    return subprocess.Popen(vm.node.command("sh", "-c", inside), stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def vms(tmp_path: Path) -> Iterator[tuple[Vm, Vm]]:
+    """Two VMs."""
+    if OWN_ESP not in installed_plugins(CHARON):
+        pytest.skip("charon's own ESP is not installed (libcharon-extra-plugins)")
+    with network(tmp_path, 2, "ho") as nodes:
+        pair = Vm(nodes[0], "10.9.0.1"), Vm(nodes[1], "10.9.0.2")
+        running = [start(vm) for vm in pair]
+        try:
+            for vm in pair:
+                until(vm.vici.exists, f"charon of {vm.address}")
+            yield pair
+        finally:
+            for program in running:
+                program.kill()
+                program.wait(DEADLINE)
+
+
+def in_tunnels(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as the agent makes it, but for what charon's own ESP cannot do."""
+    for body in message.values():
+        for child in body["children"].values():
+            child |= {"mode": "tunnel", "start_action": "none"}
+    return message
+
+
+def child(name: str, own: Vm, remote: Any) -> Child:
+    """Between a VM and others."""
+    local = TrafficSelector(ip_network(own.address))
+    return Child(name, Action.ENCRYPT, local, TrafficSelector(ip_network(remote)), REQID)
+
+
+def renewal(own: Vm, peer: Vm, settings: IkeSettings, mark: str, level: int) -> Connection:
+    """As orphans.renewal makes it, of a set with this mark."""
+    name = f"ipsec-renew-{mark}-{peer.address}"
+    plain = child(name, own, peer.address)
+    asking = replace(plain, name=handover.asking(name, level), level=level)
+    return Connection(name, Action.ENCRYPT, ip_network(peer.address), (plain, asking), settings)
+
+
+async def begin(vici: ViciConnection, made: Connection, child_name: str) -> bool:
+    """Whether a child of a renewal was negotiated."""
+    await vici.request("load-conn", in_tunnels(renewal_message(made)))
+    wait = f"{8 * SCALE:.0f}000"
+    try:
+        await vici.request("initiate", {"ike": made.name, "child": child_name, "timeout": wait})
+    except CharonRefusedError:
+        return False
+    finally:
+        await vici.request("unload-conn", {"name": made.name})
+    return True
+
+
+async def children(vici: ViciConnection) -> dict[str, list[str]]:
+    """The names of the installed CHILD_SAs of each IKE_SA, by its connection and number."""
+    return {
+        f"{sa.name} {sa.unique_id}": [
+            child.name
+            for child in sa.children
+            if child.state == "INSTALLED" and child.reqid == REQID
+        ]
+        for sa in await CharonClient(vici).sas()
+    }
+
+
+async def soon(vici: ViciConnection, wanted: dict[str, list[str]]) -> None:
+    """Wait until these are its SAs."""
+    found: dict[str, list[str]] = {}
+    for _ in range(int(50 * SCALE)):
+        found = await children(vici)
+        if found == wanted:
+            break
+        await asyncio.sleep(0.1)
+    assert found == wanted
+
+
+async def rekeyed(vici: ViciConnection, name: str) -> None:
+    """Rekey a CHILD_SA, and wait until another one has its name."""
+    before = await numbers(vici)
+    await vici.request("rekey", {"child": name})
+    for _ in range(int(50 * SCALE)):
+        if await numbers(vici) - before:
+            break
+        await asyncio.sleep(0.1)
+    assert await numbers(vici) - before
+
+
+async def numbers(vici: ViciConnection) -> set[int]:
+    """charon's numbers of the installed CHILD_SAs."""
+    return {
+        child.unique_id
+        for sa in await CharonClient(vici).sas()
+        for child in sa.children
+        if child.state == "INSTALLED"
+    }
+
+
+async def test_the_label_decides_who_answers(vms: tuple[Vm, Vm]) -> None:
+    """Also in a rekeying; what no label fits is refused, and the IKE_SA stays for what does."""
+    chain = BY_NAME["an intermediate behind the leaf"].make()
+    theirs = leaf((*chain.behind[-1:], *chain.cas)[0], "VM 2", key=ec_key(8))
+    one, other = vms
+    async with open_vici(one.vici, DEADLINE) as asking, open_vici(other.vici, DEADLINE) as asked:
+        for vici, case, mine in (
+            (asking, connection(one, other, chain.leaf, chain.cas), chain.leaf),
+            (asked, connection(other, one, theirs, chain.cas), theirs),
+        ):
+            await load(vici, case, mine, chain.behind)
+            await vici.request("unload-conn", {"name": case.name})
+        behind = connection(other, one, theirs, chain.cas).settings
+        trap = Connection(TRAP, Action.ENCRYPT, SUBNET, (child(TRAP, other, SUBNET),), behind)
+        await asked.request("load-conn", in_tunnels(connection_message(trap)))
+        ours = connection(one, other, chain.leaf, chain.cas).settings
+        assert ours is not None
+
+        # Which certificate it is makes no difference here; another setting makes another IKE_SA.
+        first, second, third = (
+            renewal(one, other, replace(ours, dpd_delay=30 + number), f"{number:012x}", level)
+            for number, level in ((1, 1), (2, 1), (3, handover.LEVELS + 1))
+        )
+        plain, labelled = (one.name for one in first.children)
+        assert await begin(asking, first, plain)
+        await soon(asked, {f"{TRAP} 1": [TRAP]})
+
+        labelled = second.children[1].name
+        assert await begin(asking, second, labelled)
+        later = handover.answering(TRAP, 1)
+        await soon(asking, {f"{first.name} 1": [plain], f"{second.name} 2": [labelled]})
+        await soon(asked, {f"{TRAP} 1": [TRAP], f"{TRAP} 2": [later]})
+
+        await rekeyed(asked, later)
+        await soon(asking, {f"{first.name} 1": [plain], f"{second.name} 2": [labelled]})
+        await soon(asked, {f"{TRAP} 1": [TRAP], f"{TRAP} 2": [later]})
+
+        # The old CHILD_SA ends by who asked for the new one; the IKE_SA does not go with it.
+        await asking.request("terminate", {"child": plain, "timeout": "5000"})
+        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later]})
+
+        assert not await begin(asking, third, third.children[1].name)
+        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} 3": []})
+        assert await begin(asking, third, third.name)
+        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} 3": [TRAP]})
