@@ -3,7 +3,8 @@
 The VM with the lower address ends the one that it does not send on: it keeps what it receives on
 it until the peer has answered the DELETE, so that no packet is lost on the way (RFC 7296, 1.4.1).
 Where both asked for a handover (handover.py), each sends on what it asked for. The one of the lower
-level stays, so that the next one has a level left, and who was asked for the other one ends it.
+level stays, so that the next one has a level left. Who was asked for the other one ends it: the
+CHILD_SA, whose DELETE is obeyed before it is answered. rotation.py ends what is left, the IKE_SA.
 """
 
 from collections.abc import Iterator
@@ -57,12 +58,14 @@ def endings(
     return tuple(dict.fromkeys(steps))
 
 
-def _crossed(one: _Made, other: _Made) -> list[TerminateSa | TerminateChild]:
+def _crossed(one: _Made, other: _Made) -> list[TerminateChild]:
     """One of which this VM asked for, and one of which the peer did."""
     ours, theirs = (one, other) if level_there(one[1].name) else (other, one)
     sa, child = theirs
     worse = level_here(child.name), int(sa.remote)
-    return [_ending(sa, child)] if worse > (level_there(ours[1].name), int(sa.local)) else []
+    if worse <= (level_there(ours[1].name), int(sa.local)):
+        return []
+    return [TerminateChild(child.unique_id, _because(sa))]
 
 
 def _doubled(charon: Charon) -> Iterator[list[_Made]]:
@@ -89,7 +92,10 @@ def _rank(state: SecurityAssociation, place: int) -> tuple[int, int, int, int]:
 
 
 def _ending(sa: IkeSa, child: ChildSa) -> TerminateSa | TerminateChild:
-    because = f"another one carries the traffic with {sa.remote}"
     if len(sa.children) == 1:
-        return TerminateSa(sa.unique_id, because)
-    return TerminateChild(child.unique_id, because)
+        return TerminateSa(sa.unique_id, _because(sa))
+    return TerminateChild(child.unique_id, _because(sa))
+
+
+def _because(sa: IkeSa) -> str:
+    return f"another one carries the traffic with {sa.remote}"

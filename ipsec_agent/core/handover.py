@@ -27,6 +27,8 @@ an SA of theirs is installed both ways and receives, while the old one goes on t
 began sends on the new SA at once, since the other one has it. Then it ends the old CHILD_SA, on
 which it does not send: the other end moves on to the new SA while it obeys, and what it sent before
 still finds the old SA, which goes with its answer. Wherever this is cut, both ways have an SA.
+Only where the old SA is rekeyed just in between, the end that asked sends on it again, and what it
+sends while the other one obeys is lost.
 
 Since an SA keeps its level for life, the next one must be worse again: who was asked last time asks
 first the next time, which begins at 0. A label that the peer does not know (an agent of before, or
@@ -38,7 +40,7 @@ import re
 from ipsec_agent.core.model import Child
 
 LEVELS = 2
-"""Further children of a trap; each costs 0.4 kB of each list-conns."""
+"""Further children of a trap; each costs some 0.3 kB of each list-conns."""
 
 _BASE, _BIT, _HOSTS = 2 * 200_000, 512, {4: 64, 6: 256}
 """As charon works out the priority of an SA's policies; it is of two hosts (transport mode)."""

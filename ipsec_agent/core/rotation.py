@@ -316,19 +316,27 @@ def endings(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
         return ()
     removed = _some_removed(charon, wanted)
     late = removed and drift.observed.time - charon.sets[-1].since >= BOUND
-    if not (late or found.replaced or found.ended_here):
+    if not (late or found.replaced or found.handed):
         return ()
     steps: list[TerminateSa | TerminateChild] = []
     for sa in charon.sas:
         how = standing(sa, wanted, charon.sets)
-        if sa.state != "ESTABLISHED" or how is Standing.CURRENT:
+        if sa.state != "ESTABLISHED":
             continue
-        if late and how is not Standing.OLD:
+        if how is Standing.CURRENT:
+            steps += _emptied(sa, found)
+        elif late and how is not Standing.OLD:
             because = f"it was made with a CA that was removed {BOUND / 60:g} minutes ago"
             steps.append(TerminateSa(sa.unique_id, because))
         else:
             steps += _replaced(sa, found)
     return tuple(steps)
+
+
+def _emptied(sa: IkeSa, found: _Pairs) -> Iterator[TerminateSa]:
+    """An IKE_SA whose CHILD_SA was one too many (duplicates.py), where both VMs had asked."""
+    if (sa.local, sa.remote) in found.handed and not sa.children and sa.age >= LEFT_FOR:
+        yield TerminateSa(sa.unique_id, f"another one carries the traffic with {sa.remote}")
 
 
 def _replaced(sa: IkeSa, found: _Pairs) -> Iterator[TerminateSa | TerminateChild]:

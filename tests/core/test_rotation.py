@@ -29,7 +29,7 @@ from ipsec_agent.core.rotation import (
     pause,
 )
 from ipsec_agent.core.status_rotation import of_peers, summary
-from ipsec_agent.core.steps import Renew, TerminateSa
+from ipsec_agent.core.steps import Renew, TerminateChild, TerminateSa
 from tests.configs import config
 from tests.core.test_orphans import OWN, PEER, child_sa, ike_sa
 from tests.core.test_plan import loaded_world
@@ -134,15 +134,15 @@ def test_a_peer_that_knows_no_handover() -> None:
     assert [child.level for child in asked.children] == [0, 1]
     bare = replace(made(ike_sa(2), NEW.mark), name=asked.name)
 
-    def then(count: int, **more: object) -> list[list[int]]:
+    def then(count: int, *renewing: str) -> list[list[int]]:
         attempts = {asked.name: Attempt(count, SWITCHED + 9)}
-        seen = drift(old(), bare, attempts=attempts, **more)
+        seen = drift(old(), bare, attempts=attempts, renewing=frozenset(renewing))
         assert moves_wait(seen) == bool(moves(seen))
         return [[child.level for child in step.connection.children] for step in moves(seen)]
 
     assert then(1) == [[0]]
     assert then(2) == []
-    assert then(1, renewing=frozenset({asked.name})) == []
+    assert then(1, asked.name) == []
     # With a child in it, it is a handover.
     assert moves(drift(old(), replace(bare, children=(child_sa(2, 200),)))) == ()
 
@@ -209,19 +209,26 @@ standings = st.lists(st.sampled_from([OLD.mark, REMOVED.mark, NEW.mark, ""]), ma
 
 
 @settings(max_examples=200, deadline=None)
-@given(standings, st.lists(st.integers(0, 200), min_size=4, max_size=4), st.floats(0, 3 * BOUND))
-def test_safe_wherever_it_is_cut(marks: list[str], ages: list[int], later: float) -> None:
+@given(
+    standings,
+    st.lists(st.integers(0, 900), min_size=4, max_size=4),
+    st.lists(st.sampled_from(["x", "x-after-1", "x-later-1", "x-later-2"]), min_size=4, max_size=4),
+    st.floats(0, 3 * BOUND),
+)
+def test_safe_wherever_it_is_cut(
+    marks: list[str], ages: list[int], names: list[str], later: float
+) -> None:
     """Before the bound a peer that has an SA keeps one, however far a plan gets."""
     sas = tuple(
-        made(ike_sa(n, child_sa(n, 100 * n, age=age)), mark)
-        for n, (mark, age) in enumerate(zip(marks, ages, strict=False), 1)
+        made(ike_sa(n, replace(child_sa(n, 100 * n, age=age), name=name)), mark)
+        for n, (mark, age, name) in enumerate(zip(marks, ages, names, strict=False), 1)
     )
     seen = drift(*sas, later=later)
     steps = plan(seen)
     assert check_order(steps, WISH) == ()
     ended: set[int] = set()
     for step in steps:
-        if isinstance(step, TerminateSa):
+        if isinstance(step, TerminateSa | TerminateChild):
             ended.add(step.unique_id)
     # What is in force is never what ends for its age, and of others one is left.
     left = [sa for sa in sas if sa.unique_id not in ended]
