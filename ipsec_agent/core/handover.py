@@ -14,13 +14,14 @@ lost: 47 of 4,735 packets in a slow guest. What strongSwan 5.9.8 and 6.0.1 do (s
   when it goes the next one takes its place by one replacement (add_policy, del_policy).
 - A child has a priority of its own (swanctl.conf: priority), and an SA keeps that of the child that
   it was made with, rekeyed or not.
-- Which child answers is chosen by selectors and label. A label of mode `simple` (5.9.6 and newer;
-  draft-ietf-ipsecme-labeled-ipsec) is not passed to the kernel and leaves the reqid alone.
+- Which child answers is chosen by selectors and label (peer_cfg.c: select_child_cfg). A label of
+  mode `simple`, strongSwan's own since 5.9.6, is not passed to the kernel and leaves the reqid
+  alone (child_sa.c: label_for). A rekeying keeps child and label.
 - Another reqid would have the policy in refuse what arrives on the new SA; a child without policies
   would leave the choice to the kernel, which takes the youngest; a policy of the agent's that names
   the old SPI would send into nothing from the next rekeying on.
 - A CHILD_SA's DELETE is obeyed before it is answered, that of an IKE_SA afterwards (child_delete.c:
-  build_r; ike_delete.c).
+  build_r; task_manager_v2.c: build_response).
 
 So each trap has further children behind it that answer to a label only, with a worse priority each:
 an SA of theirs is installed both ways and receives, while the old one goes on to send. The end that

@@ -10,6 +10,7 @@ from ipsec_agent.core.model import Connection
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.pacing import TURN
 from ipsec_agent.errors import CharonGoneError
+from ipsec_agent.host.charon import CharonClient
 from ipsec_agent.host.renewals import RENEWALS_AT_ONCE, Renewals
 from tests.core.test_orphans import OWN, PEER, WISH
 from tests.slow_charon import charon
@@ -67,6 +68,27 @@ async def test_one_that_has_begun_has_its_turn(tmp_path: Path) -> None:
         renewals.begin(connection(1))
         assert renewals._tasks != before
         await renewals.end()
+
+
+async def test_the_last_child_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ordinary one is only there for what the peer may ask for later."""
+    asked: list[tuple[str, str]] = []
+
+    async def note(_client: CharonClient, child: str, connection: str) -> None:
+        asked.append((child, connection))
+
+    monkeypatch.setattr(CharonClient, "initiate", note)
+    made = [renewal(WISH, (OWN, PEER), level) for level in (0, 2)]
+    with charon(tmp_path, 0.0):
+        for one in made:
+            assert one is not None
+            renewals = Renewals(tmp_path / "charon.vici", 5.0, lambda: None)
+            renewals.begin(one)
+            await settled(renewals)
+            await renewals.end()
+
+    name = made[0].name if made[0] is not None else ""
+    assert asked == [(name, name), (f"{name}-after-2", name)]
 
 
 async def test_a_failure_is_told_to_who_begins_it_again(tmp_path: Path) -> None:
