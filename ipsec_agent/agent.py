@@ -39,7 +39,7 @@ from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Look, Reconciler
-from ipsec_agent.renew import addresses, renew
+from ipsec_agent.renew import verb
 
 LAST_PASS = 5.0
 """Seconds after `prestart_timeout` in which a first pass that still runs may say what it found."""
@@ -92,14 +92,13 @@ class Agent:
         Raises:
             StartError: IPsec did not start within `prestart_timeout`.
         """
-        control = Path(self._loop.config.agent.run_dir) / "control.sock"
         with self._signals():
             async with serve_control(
-                control,
+                Path(self._loop.config.agent.run_dir) / "control.sock",
                 {"status": self._status, "health": self._health},
                 {
                     "reload": self._reload,
-                    "renew": self._renew,
+                    "renew": verb(self._loop, self._machine.ask_renewals),
                     "stop": self._end,
                     "guard-up": self._guard_up,
                     "guard-down": self._guard_down,
@@ -285,9 +284,6 @@ class Agent:
             async with asyncio.timeout(IN_FORCE):
                 await self._loop.passed()
         return {"warnings": list(warnings)}
-
-    async def _renew(self, request: dict[str, Any]) -> dict[str, Any]:
-        return await renew(self._loop, self._machine.ask_renewals, addresses(request))
 
     async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:
         self._log.warning("guard taken down until `guard up` or the agent's next start")

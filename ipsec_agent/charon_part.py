@@ -283,10 +283,8 @@ class CharonPart:
                     await client.load_key(credentials)
                     self._remember(CREDENTIALS, credentials_mark(credentials))
                 case LoadConnection(connection, fingerprint):
-                    # It is forgotten first, so that a cut costs one more load.
-                    self._forget(connection.name)
-                    if self._process is not None:
-                        self._made_with.loading(self._process, connection)
+                    self._forget(connection.name)  # first, so that a cut costs one more load
+                    self._made_with.loading(self._process, connection)
                     await client.load_connection(connection)
                     self._remember(connection.name, fingerprint)
                 case ReinstallPolicies(connection_name, child, action):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
 
@@ -20,13 +20,21 @@ EVERY = 0.5
 """Seconds between looks at what became of it."""
 
 
-async def renew(
-    loop: Reconciler, ask: Callable[[Iterable[str]], None], peers: tuple[Address, ...]
-) -> dict[str, Any]:
-    """Move these peers, or all, and say which are moved and which are not.
+Ask = Callable[[Iterable[str]], None]
+"""Has the agent begin with these connections at once."""
 
-    Args:
-        ask: has the agent begin with these connections at once.
+
+def verb(loop: Reconciler, ask: Ask) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+    """What answers a request of the control socket's."""
+
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return await renew(loop, ask, addresses(request))
+
+    return answer
+
+
+async def renew(loop: Reconciler, ask: Ask, peers: tuple[Address, ...]) -> dict[str, Any]:
+    """Move these peers, or all, and say which are moved and which are not.
 
     Raises:
         ControlError: there is no SA with one of them.

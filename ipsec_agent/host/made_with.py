@@ -52,9 +52,9 @@ class MadeWith:
         """The sets that this charon has had, the newest last."""
         return self._of(process).sets
 
-    def loading(self, process: CharonProcess, connection: Connection) -> None:
+    def loading(self, process: CharonProcess | None, connection: Connection) -> None:
         """Note that a connection is about to be loaded; shunts have no certificate."""
-        if connection.settings is None:
+        if process is None or connection.settings is None:
             return
         found, notes = set_of(connection.settings), self._of(process)
         sets = loaded_now(notes.sets, found, time.time())
