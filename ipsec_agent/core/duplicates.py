@@ -5,6 +5,9 @@ it until the peer has answered the DELETE, so that no packet is lost on the way 
 Where both asked for a handover (handover.py), each sends on what it asked for. The one of the lower
 level stays, so that the next one has a level left. Who was asked for the other one ends it: the
 CHILD_SA, whose DELETE is obeyed before it is answered. rotation.py ends what is left, the IKE_SA.
+The peer may have asked since it got another certificate after the first one was made, and then it
+ends that one itself (rotation.py). This VM cannot know, and lets it go first: where each ended the
+other's, no SA was left, and a second's packets were lost.
 """
 
 from collections.abc import Iterator
@@ -15,6 +18,9 @@ from ipsec_agent.core.steps import TerminateChild, TerminateSa
 
 SETTLED = 15
 """Seconds of age from which a CHILD_SA counts: crossed negotiations and rekeyings are over."""
+
+CROSSED = 60
+"""Seconds of age, likewise, where one is of a handover."""
 
 _Made = tuple[IkeSa, ChildSa]
 _BOTH = 2
@@ -76,8 +82,13 @@ def _doubled(charon: Charon) -> Iterator[list[_Made]]:
             if child.state == "INSTALLED":
                 by_pair.setdefault(pair, []).append((sa, child))
     for found in by_pair.values():
-        if len(found) > 1 and all(child.age >= SETTLED for _, child in found):
+        if len(found) > 1 and all(child.age >= _settled(found) for _, child in found):
             yield found
+
+
+def _settled(found: list[_Made]) -> int:
+    handed = any(level_here(child.name) or level_there(child.name) for _, child in found)
+    return CROSSED if handed else SETTLED
 
 
 def _rank(state: SecurityAssociation, place: int) -> tuple[int, int, int, int]:

@@ -37,7 +37,7 @@ agent, or an older one."""
 
 Pair = tuple[Address, Address]
 Levels = tuple[int, int]
-"""Here and there (handover.py)."""
+"""The highest here, and the lowest there, on which the peer sends (handover.py)."""
 
 
 class Standing(enum.StrEnum):
@@ -93,7 +93,7 @@ class _Pairs(Struct, frozen=True):
         replaced: pairs whose SA of the set in force is so old that no other is needed.
         in_use: charon's numbers of the IKE_SAs of the set in force.
         bare: pairs with an IKE_SA of ours in which the peer has refused the handover.
-        levels: of a pair's SAs, the highest here and there, where one is not 0.
+        levels: of each pair.
         handed: pairs whose SA of the set in force came by a handover.
         ended_here: those of them of which this VM ends the older SAs now.
         judged: that has been loaded.
@@ -145,7 +145,7 @@ def _pairs(drift: Drift) -> _Pairs:
         in_use=frozenset(sa.unique_id for sas in current.values() for sa in sas),
         bare=frozenset(bare),
         levels=_levels(charon.sas),
-        handed=frozenset(pair for pair, sas in current.items() if any(_levels(sas).values())),
+        handed=frozenset(pair for pair, sas in current.items() if _handed(sas)),
         ended_here=frozenset(pair for pair, sas in current.items() if _asked_for(sas)),
         judged=True,
     )
@@ -161,7 +161,7 @@ def _left_behind(sas: Iterable[IkeSa]) -> bool:
     An agent that has asked for a handover may come back, and only it loses nothing in ending it.
     """
     ages = _ages(sas)
-    return bool(ages) and max(ages) >= (BOUND if any(_levels(sas).values()) else LEFT_FOR)
+    return bool(ages) and max(ages) >= (BOUND if _handed(sas) else LEFT_FOR)
 
 
 def _refused(sa: IkeSa, wanted: CredentialSet) -> bool:
@@ -174,11 +174,20 @@ def _levels(sas: Iterable[IkeSa]) -> dict[Pair, Levels]:
     found: dict[Pair, Levels] = {}
     for sa in sas:
         for child in sa.children:
-            levels = level_here(child.name), level_there(child.name)
-            if any(levels):
-                here, there = found.get((sa.local, sa.remote), (0, 0))
-                found[sa.local, sa.remote] = max(here, levels[0]), max(there, levels[1])
+            if child.state == "INSTALLED":
+                pair, levels = (
+                    (sa.local, sa.remote),
+                    (level_here(child.name), level_there(child.name)),
+                )
+                here, there = found.get(pair, levels)
+                found[pair] = max(here, levels[0]), min(there, levels[1])
     return found
+
+
+def _handed(sas: Iterable[IkeSa]) -> bool:
+    """Whether one of these came by a handover."""
+    names = (child.name for sa in sas for child in sa.children)
+    return any(level_here(name) or level_there(name) for name in names)
 
 
 def _asked_for(sas: Iterable[IkeSa]) -> bool:

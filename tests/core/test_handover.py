@@ -1,5 +1,6 @@
 """A second SA takes the traffic over: no end ever sends on an SA that the other does not have."""
 
+import itertools
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -33,6 +34,9 @@ SWITCHED = 5000.0
 OLD = CredentialSet("0" * 12, "another", "CN=vm1", 1_798_934_400.0)
 LATE = 30
 """Seconds of age: negotiations are over, and nobody has been waited for too long."""
+LATER = 90
+"""Seconds of age from which what both asked for ends, too."""
+BOTH = frozenset({0, 1})
 
 
 def test_the_levels_are_in_the_names() -> None:
@@ -51,12 +55,13 @@ class Sa(Struct, frozen=True):
 
     Attributes:
         level: at the end that answered.
+        old: the ends that have had another certificate since.
     """
 
     number: int
     began: int
     level: int
-    old: bool = False
+    old: frozenset[int] = frozenset()
 
 
 class End(Struct):
@@ -105,8 +110,8 @@ class Pair:
         for end in self.ends:
             end.install(1, 0)
 
-    def seen(self, here: int, ages: dict[int, int] | None = None) -> Drift:
-        """What one of them reads."""
+    def seen(self, here: int, ages: dict[int, int] | None = None, *, age: int = LATE) -> Drift:
+        """What one of them reads, where all is of an age but for some."""
         end, wish = self.ends[here], _WISHES[here]
         new = in_force(wish)
         assert new is not None
@@ -122,14 +127,14 @@ class Pair:
                 (
                     replace(
                         child_sa(
-                            one.number, one.number * 10, age=(ages or {}).get(one.number, LATE)
+                            one.number, one.number * 10, age=(ages or {}).get(one.number, age)
                         ),
                         name=_name(one, here),
                         local=(ip_network(end.own),),
                         remote=(ip_network(end.peer),),
                     ),
                 ),
-                made_with=OLD.mark if one.old else new.mark,
+                made_with=OLD.mark if here in one.old else new.mark,
             )
             for one in self.sas
         )
@@ -143,11 +148,11 @@ class Pair:
     def check(self) -> None:
         """What one sends the other receives."""
         for one, other in (self.ends, self.ends[::-1]):
-            self.lost += one.sends_on not in other.received
+            self.lost += not one.order or one.sends_on not in other.received
 
-    def reload(self, began: list[int]) -> None:
-        """Another certificate at both; these then make a new SA, both at once if both are named."""
-        self.sas = [replace(one, old=True) for one in self.sas]
+    def reload(self, began: list[int], at: frozenset[int] = BOTH) -> None:
+        """Another certificate at these ends; some then make a new SA, both at once if both do."""
+        self.sas = [replace(one, old=one.old | at) for one in self.sas]
         made = []
         for here in began:
             (step,) = moves(self.seen(here))
@@ -162,15 +167,22 @@ class Pair:
         self.sas += made
 
     def settle(self, first: int) -> None:
-        """Plans end what is too many."""
-        for here in (first, 1 - first, first, 1 - first):
-            for step in _endings(self.seen(here)):
-                # The DELETE of an IKE_SA is obeyed after it was answered: it may be later.
-                whole = isinstance(step, TerminateSa)
-                for end in (here, 1 - here) if whole else (1 - here, here):
-                    self.ends[end].remove(step.unique_id)
-                    self.check()
-                self.sas = [one for one in self.sas if one.number != step.unique_id]
+        """Plans end what is too many, some after a while; with 2 both look before either acts."""
+        both = (0, 1) if first > 1 else (first, 1 - first)
+        for age, _ in itertools.product((LATE, LATER), range(2)):
+            looks = [(here, self.seen(here, age=age)) for here in both]
+            for here, seen in looks:
+                for step in _endings(seen if first > 1 else self.seen(here, age=age)):
+                    self.end(here, step)
+
+    def end(self, here: int, step: TerminateSa | TerminateChild) -> None:
+        """What one of them has decided."""
+        # The DELETE of an IKE_SA is obeyed after it was answered: it may be later.
+        whole = isinstance(step, TerminateSa)
+        for end in (here, 1 - here) if whole else (1 - here, here):
+            self.ends[end].remove(step.unique_id)
+            self.check()
+        self.sas = [one for one in self.sas if one.number != step.unique_id]
 
 
 def _name(one: Sa, here: int) -> str:
@@ -190,12 +202,24 @@ def _ended(drift: Drift) -> list[int]:
 def test_a_move_loses_nothing() -> None:
     """Whoever begins, and whoever acts first; one SA is left, the new one."""
     for began in ([0], [1], [0, 1], [1, 0]):
-        for first in (0, 1):
+        for first in range(3):
             pair = Pair()
             pair.reload(began)
             pair.settle(first)
             assert pair.lost == 0
-            assert [one.old for one in pair.sas] == [False]
+            assert [one.old for one in pair.sas] == [frozenset()]
+
+
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize("began", [0, 1])
+def test_the_peer_is_told_later(began: int, first: int) -> None:
+    """It asks again, since the first new SA is of its old certificate; the last one stays."""
+    pair = Pair()
+    pair.reload([began], frozenset({began}))
+    pair.reload([1 - began], frozenset({1 - began}))
+    pair.settle(first)
+    assert pair.lost == 0
+    assert [(one.began, one.old) for one in pair.sas] == [(1 - began, frozenset())]
 
 
 def test_without_it_what_is_sent_meanwhile_is_lost() -> None:
@@ -220,22 +244,26 @@ def test_who_was_asked_asks_next() -> None:
 
 def _early(pair: Pair, here: int) -> Drift:
     """In the first second, all SAs are of another set."""
-    pair.sas = [replace(one, old=True) for one in pair.sas]
+    pair.sas = [replace(one, old=BOTH) for one in pair.sas]
     drift = pair.seen(here)
     return Drift(drift.desired, replace(drift.observed, time=SWITCHED + 1))
 
 
-turns = st.lists(st.sampled_from(["asked", "both"]), max_size=6)
+turns = st.lists(st.sampled_from(["asked", "both", "later"]), max_size=6)
 
 
 @settings(max_examples=100, deadline=None)
-@given(turns, st.integers(0, 1), st.integers(0, 1))
+@given(turns, st.integers(0, 1), st.integers(0, 2))
 def test_many_moves(turns: list[str], began: int, first: int) -> None:
-    """Each by who was asked last, or by both at once."""
+    """Each by who was asked last, by both at once, or by one and then by the other."""
     pair = Pair()
     for turn in turns:
         asked = next((1 - one.began for one in pair.sas if one.level), began)
-        pair.reload([asked] if turn == "asked" else [asked, 1 - asked])
+        if turn == "later":
+            pair.reload([asked], frozenset({asked}))
+            pair.reload([1 - asked], frozenset({1 - asked}))
+        else:
+            pair.reload([asked] if turn == "asked" else [asked, 1 - asked])
         pair.settle(first)
         assert pair.lost == 0
         assert len(pair.sas) == 1
