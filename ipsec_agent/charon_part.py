@@ -279,8 +279,8 @@ class CharonPart:
             match step:
                 case LoadAuthority(authority):
                     await client.load_authority(authority)
-                case LoadKey(credentials):
-                    await client.load_key(credentials)
+                case LoadKey(credentials, only):
+                    await client.load_key(credentials, only=only)
                     self._remember(CREDENTIALS, credentials_mark(credentials))
                 case LoadConnection(connection, fingerprint):
                     self._forget(connection.name)  # first, so that a cut costs one more load

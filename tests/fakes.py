@@ -269,9 +269,9 @@ class FakeMachine:
             case LoadAuthority(authority):
                 self._call(f"load CA {authority.name}")
                 self.trusted[authority.name] = authority
-            case LoadKey(credentials):
+            case LoadKey(credentials, only):
                 self._call("key")
-                self.held[credentials.key_id] = credentials
+                self.held = {**({} if only else self.held), credentials.key_id: credentials}
             case LoadConnection(connection, fingerprint):
                 self._call(f"load {connection.name}")
                 self._forget(connection.name)

@@ -164,6 +164,8 @@ def kind_of(step: Step) -> Kind:
             return Kind.UNTRAP if name.startswith("ipsec-") else Kind.UNSHUNT
         case SaveGuard(guard):
             return Kind.FORGET if guard is None else Kind.SAVE
+        case LoadKey(only=True):
+            return Kind.WITHDRAW
         case TerminateSa(at_once=at_once):
             # What a liar made has taken the place of what protects: it ends before all else.
             return Kind.OTHER if at_once else Kind.END

@@ -271,10 +271,17 @@ def _lost(drift: Drift) -> tuple[TerminateChild, ...]:
 
 
 def _withdrawals(desired: Desired, charon: Charon) -> tuple[Step, ...]:
+    """What charon is not to have any more.
+
+    A CA was given to it with the connections, too, and stays behind them. To have it forget that
+    takes the key away for a moment.
+    """
     credentials = desired.credentials
     keys = {credentials.key_id} if credentials else set()
     names = {authority.name for authority in credentials.authorities} if credentials else set()
+    removed = tuple(UnloadAuthority(name) for name in charon.authorities if name not in names)
     return (
         *(UnloadKey(key) for key in charon.keys if key not in keys),
-        *(UnloadAuthority(name) for name in charon.authorities if name not in names),
+        *((LoadKey(credentials, only=True),) if removed and credentials else ()),
+        *removed,
     )

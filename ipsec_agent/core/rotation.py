@@ -96,6 +96,7 @@ class _Pairs(Struct, frozen=True):
         levels: of each pair.
         handed: pairs whose SA of the set in force came by a handover.
         ended_here: those of them of which this VM ends the older SAs now.
+        left: seconds until SAs of a set end, by its mark; None where they do not.
         judged: that has been loaded.
     """
 
@@ -108,6 +109,7 @@ class _Pairs(Struct, frozen=True):
     levels: Mapping[Pair, Levels] = {}
     handed: frozenset[Pair] = frozenset()
     ended_here: frozenset[Pair] = frozenset()
+    left: Mapping[str, float | None] = {}
     judged: bool = False
 
 
@@ -132,10 +134,9 @@ def _pairs(drift: Drift) -> _Pairs:
             current.setdefault(pair, []).append(sa)
         elif pair not in best or sa.age < best[pair].age:
             best[pair] = sa
+    left = _lefts(wanted, charon, drift.observed.time)
     found = (
-        _behind(pair, sa, wanted, charon, drift.observed.time)
-        for pair, sa in best.items()
-        if pair not in current
+        _behind(pair, sa, wanted, charon, left) for pair, sa in best.items() if pair not in current
     )
     return _Pairs(
         len(best.keys() | current.keys()),
@@ -147,6 +148,7 @@ def _pairs(drift: Drift) -> _Pairs:
         levels=_levels(charon.sas),
         handed=frozenset(pair for pair, sas in current.items() if _handed(sas)),
         ended_here=frozenset(pair for pair, sas in current.items() if _asked_for(sas)),
+        left=left,
         judged=True,
     )
 
@@ -203,17 +205,36 @@ def _first(one: Behind) -> tuple[bool, Pair]:
     return one.standing is not Standing.REMOVED, one.pair
 
 
-def _behind(pair: Pair, sa: IkeSa, wanted: CredentialSet, charon: Charon, now: float) -> Behind:
-    how = standing(sa, wanted, charon.sets)
+def _behind(
+    pair: Pair, sa: IkeSa, wanted: CredentialSet, charon: Charon, left: Mapping[str, float | None]
+) -> Behind:
     made = next((one for one in charon.sets if one.mark and one.mark == sa.made_with), None)
-    ends = how is Standing.REMOVED or (how is Standing.UNKNOWN and _some_removed(charon, wanted))
-    left = charon.sets[-1].since + BOUND - now
-    return Behind(pair, how, made, min(max(left, 0.0), BOUND) if ends else None)
+    ends_in = left.get(sa.made_with, left[""])
+    return Behind(pair, standing(sa, wanted, charon.sets), made, ends_in)
 
 
-def _some_removed(charon: Charon, wanted: CredentialSet) -> bool:
-    """Whether a CA was removed since charon's start, as far as is known."""
-    return any(set(one.authorities) - set(wanted.authorities) for one in charon.sets)
+def _lefts(wanted: CredentialSet, charon: Charon, now: float) -> dict[str, float | None]:
+    """Until SAs of each set end. Where it is not known, any CA may be meant that was removed since
+    charon's start.
+    """
+    known = {one.mark: one.authorities for one in charon.sets if one.mark}
+    known[""] = tuple(ca for one in charon.sets for ca in one.authorities)
+    return {
+        mark: _left(frozenset(trusted) - frozenset(wanted.authorities), charon, now)
+        for mark, trusted in known.items()
+    }
+
+
+def _left(gone: frozenset[str], charon: Charon, now: float) -> float | None:
+    """They count from when the last of these CAs was removed, whatever has changed since then."""
+    if not gone:
+        return None
+    since = charon.sets[-1].since
+    for one in reversed(charon.sets):
+        if gone & set(one.authorities):
+            break
+        since = one.since
+    return min(max(since + BOUND - now, 0.0), BOUND)
 
 
 def behind(drift: Drift) -> tuple[Behind, ...]:
@@ -323,9 +344,7 @@ def endings(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
     found = _pairs(drift)
     if charon is None or wanted is None or not found.judged:
         return ()
-    removed = _some_removed(charon, wanted)
-    late = removed and drift.observed.time - charon.sets[-1].since >= BOUND
-    if not (late or found.replaced or found.handed):
+    if not (0.0 in found.left.values() or found.replaced or found.handed):
         return ()
     steps: list[TerminateSa | TerminateChild] = []
     for sa in charon.sas:
@@ -334,7 +353,7 @@ def endings(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
             continue
         if how is Standing.CURRENT:
             steps += _emptied(sa, found)
-        elif late and how is not Standing.OLD:
+        elif found.left.get(sa.made_with, found.left[""]) == 0:
             because = f"it was made with a CA that was removed {BOUND / 60:g} minutes ago"
             steps.append(TerminateSa(sa.unique_id, because))
         else:

@@ -112,12 +112,18 @@ class UnloadAuthority(Struct, frozen=True):
 
 
 class LoadKey(Struct, frozen=True):
-    """Give charon the private key and the certificates to send along."""
+    """Give charon the private key and the certificates to send along.
+
+    Attributes:
+        only: charon forgets what it was given before, but for CAs of load-authority.
+    """
 
     credentials: Credentials
+    only: bool = False
 
     def __str__(self) -> str:
-        return f"load key {self.credentials.key_id[:16]}"
+        forget = "forget earlier certificates, " if self.only else ""
+        return f"{forget}load key {self.credentials.key_id[:16]}"
 
 
 class UnloadKey(Struct, frozen=True):

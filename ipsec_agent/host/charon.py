@@ -114,12 +114,19 @@ class CharonClient:
         """Remove a CA."""
         await self._vici.request("unload-authority", {"name": name})
 
-    async def load_key(self, credentials: Credentials) -> None:
+    async def load_key(self, credentials: Credentials, *, only: bool = False) -> None:
         """Give charon the private key, from memory, and the intermediates.
+
+        Args:
+            only: it forgets other keys and certificates first, also CAs that were loaded with a
+                connection, which nothing else takes from it. Those of `load_authority` stay, and
+                so do connections and SAs.
 
         Raises:
             CharonRefusedError: the key is refused, or charon names it otherwise than we do.
         """
+        if only:
+            await self._vici.request("clear-creds")
         for certificate in credentials.intermediates:
             await self._vici.request(
                 "load-cert", {"type": "X509", "flag": "NONE", "data": certificate}

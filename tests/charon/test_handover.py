@@ -201,3 +201,44 @@ async def test_the_label_decides_who_answers(vms: tuple[Vm, Vm]) -> None:
         await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} 3": []})
         assert await begin(asking, third, third.name)
         await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} 3": [TRAP]})
+
+
+async def test_a_removed_ca_is_forgotten(vms: tuple[Vm, Vm]) -> None:
+    """Also where a connection brought it; connections, the SA and what comes next stay."""
+    chain, gone = (BY_NAME[name].make() for name in ("an intermediate behind the leaf", "a root"))
+    theirs = leaf((*chain.behind[-1:], *chain.cas)[0], "VM 2", key=ec_key(8))
+    one, other = vms
+    async with open_vici(one.vici, DEADLINE) as asking, open_vici(other.vici, DEADLINE) as asked:
+        charon = CharonClient(asked)
+        await load(asking, connection(one, other, chain.leaf, chain.cas), chain.leaf, chain.behind)
+        both = connection(other, one, theirs, (*chain.cas, *gone.cas))
+        credentials = await load(asked, both, theirs, chain.behind)
+        ours = connection(one, other, chain.leaf, chain.cas).settings
+        assert ours is not None
+        await asked.request("unload-conn", {"name": both.name})
+        trap = Connection(
+            TRAP, Action.ENCRYPT, SUBNET, (child(TRAP, other, SUBNET),), both.settings
+        )
+        await asked.request("load-conn", in_tunnels(connection_message(trap)))
+        first, second = (
+            renewal(one, other, replace(ours, dpd_delay=30 + number), f"{number:012x}", 1)
+            for number in (1, 2)
+        )
+        assert await begin(asking, first, first.name)
+        await soon(asked, {f"{TRAP} 1": [TRAP]})
+
+        now = connection(other, one, theirs, chain.cas).settings
+        await asked.request(
+            "load-conn", in_tunnels(connection_message(replace(trap, settings=now)))
+        )
+        await charon.unload_authority(f"ca-{len(chain.cas)}")
+        removed = gone.cas[0].der
+        assert removed in await charon.certificates(), "this step is not needed any more"
+        await charon.load_key(credentials, only=True)
+        assert removed not in await charon.certificates()
+        assert {ca.der for ca in chain.cas} <= {*await charon.certificates()}
+        assert await charon.keys() == (credentials.key_id,)
+        assert TRAP in [loaded.name for loaded in await charon.connections()]
+        await soon(asked, {f"{TRAP} 1": [TRAP]})
+        assert await begin(asking, second, second.children[1].name)
+        await soon(asked, {f"{TRAP} 1": [TRAP], f"{TRAP} 2": [handover.answering(TRAP, 1)]})

@@ -144,7 +144,7 @@ def connection(own: Vm, other: Vm, certificate: Forged, cas: tuple[Forged, ...])
 
 async def load(
     vici: ViciConnection, case: Connection, key: Forged, behind: tuple[Forged, ...]
-) -> None:
+) -> Credentials:
     """Give charon all that an agent gives it, in the same order."""
     charon = CharonClient(vici)
     assert case.settings is not None
@@ -156,8 +156,10 @@ async def load(
         serialization.NoEncryption(),
     )
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.key.public_key()).digest.hex()
-    await charon.load_key(Credentials(key_id, Secret(secret), (), tuple(one.der for one in behind)))
+    given = Credentials(key_id, Secret(secret), (), tuple(one.der for one in behind))
+    await charon.load_key(given)
     await charon.load_renewal(case)
+    return given
 
 
 async def forget(vici: ViciConnection) -> None:

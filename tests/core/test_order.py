@@ -66,11 +66,12 @@ UNSHUNT, UNTRAP = UnloadConnection("no-ipsec-10.1.0.0/24"), UnloadConnection("ip
 END, LOST = TerminateSa(7, "no connection"), TerminateChild(9, "lost")
 POKE = Poke((PEER,))
 NO_KEY, NO_CA = UnloadKey("old"), UnloadAuthority("old")
+ONLY_KEY = LoadKey(WISH.credentials, only=True)
 START, KILL = StartCharon(), KillCharon(PROCESS, "it hangs")
 
 PLAN: tuple[Step, ...] = (
     *(GUARD, LINKS, SAVE, FLOWS, MTU, LIE, CA, KEY, SHUNT, TRAP, REINSTALL, LEVEL, RENEW, ORPHAN),
-    *(ORPHAN_SA, UNSHUNT, UNTRAP, END, LOST, POKE, NO_KEY, NO_CA),
+    *(ORPHAN_SA, UNSHUNT, UNTRAP, END, LOST, POKE, NO_KEY, ONLY_KEY, NO_CA),
 )
 STAGES: tuple[tuple[Step, ...], ...] = (
     (GUARD,), (LINKS, FLOWS), (CA, KEY), (SHUNT,), (TRAP,), (REINSTALL,), (LEVEL,),
@@ -84,7 +85,10 @@ BESIDE: tuple[tuple[tuple[Step, ...], tuple[Step, ...]], ...] = (
     ((MTU, LIE), (GUARD, LINKS, FLOWS)),
     ((RENEW, POKE), tuple(chain(*STAGES[:UNLOADING]))),
     ((ORPHAN, ORPHAN_SA), (*chain(*STAGES[:UNLOADING]), RENEW)),
-    ((NO_KEY, NO_CA), (*chain(*STAGES), SAVE, RENEW, POKE, ORPHAN, ORPHAN_SA, START, KILL)),
+    (
+        (NO_KEY, ONLY_KEY, NO_CA),
+        (*chain(*STAGES), SAVE, RENEW, POKE, ORPHAN, ORPHAN_SA, START, KILL),
+    ),
     ((START, KILL), PLAN),
 )
 """Steps, and what they wait for."""

@@ -42,7 +42,7 @@ NEW = replace(FOUND, since=SWITCHED)
 OLD = CredentialSet("0" * 12, "another", "CN=vm1", 1_798_934_400.0, NEW.authorities)
 REMOVED = CredentialSet("1" * 12, NEW.certificate, "CN=vm", 9e9, ("gone", *NEW.authorities))
 FEWER = CredentialSet("2" * 12, NEW.certificate, "CN=vm", 9e9, ())
-SETS = (OLD, REMOVED, FEWER, NEW)
+SETS = (OLD, FEWER, REMOVED, NEW)
 
 
 def made(sa: IkeSa, mark: str) -> IkeSa:
@@ -195,6 +195,18 @@ def test_what_a_removed_ca_had_made_ends() -> None:
     # One of another certificate of ours stays as long as it lasts.
     assert endings(drift(old(), later=BOUND * 9)) == ()
     assert behind(drift(old()))[0].ends_in is None
+
+
+def test_another_change_gives_no_more_time() -> None:
+    """The bound counts from when the CA was removed, also where nobody knows what an SA is of."""
+    since = SWITCHED - 100
+    for between in (replace(OLD, since=since), replace(FEWER, since=since)):
+        for mark in (REMOVED.mark, ""):
+            seen = drift(made(old(), mark), sets=(REMOVED, between, NEW))
+            (found,) = behind(seen)
+            assert found.ends_in == BOUND - 110
+    back = (replace(FEWER, since=0.0), REMOVED, NEW)
+    assert behind(drift(made(old(), REMOVED.mark), sets=back))[0].ends_in == BOUND - 10
 
 
 def test_what_the_other_vm_does_not_end() -> None:
