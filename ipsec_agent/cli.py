@@ -16,6 +16,7 @@ from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
+from ipsec_agent.verbs.diagnosis import verify_arguments
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -25,6 +26,7 @@ VERBS = {
     "check": "check a config and its certificates; with --machine, check this VM, too",
     "plan": "show what a VM with this address would enforce",
     "status": "show the current state",
+    "verify": "prove that packets to peers are ESP both ways, or name what is at fault",
     "reload": "reload the config in the running agent",
     "renew": "move peers to the certificate in force, without an interruption; exit code 0 all are,"
     " 1 some are not",
@@ -38,6 +40,7 @@ EXAMPLES = {
     "check": "ipsec-agent check ipsec-addon.yml",
     "plan": "ipsec-agent plan ipsec-addon.yml --address 10.0.1.7 --to 10.0.1.9",
     "status": "ipsec-agent status --json | jq .problems",
+    "verify": "ipsec-agent verify 10.0.1.9",
     "reload": "ipsec-agent reload",
     "renew": "ipsec-agent renew 10.0.1.9",
     "stop": "ipsec-agent stop",
@@ -99,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _check_arguments(made["check"])
     _plan_arguments(made["plan"])
+    verify_arguments(made["verify"])
     for verb in ("status", "reload", "renew", "stop"):
         made[verb].add_argument(
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")

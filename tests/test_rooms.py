@@ -68,7 +68,7 @@ LEVELS: tuple[set[str], ...] = (
     {"core"},
     {"host"},
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
-    {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter"},
+    {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"machine", "reconcile"},
     {"renew"},
     {"agent"},
@@ -79,7 +79,8 @@ LEVELS: tuple[set[str], ...] = (
 """From the ground up: nobody imports what is on a level above, or another one on his own level."""
 
 TELLING = re.compile(
-    r"core\.(problems|health|health_answer|status|status_peers|status_rotation|traffic)(\.|$)"
+    r"core\.(problems|health|health_answer|status|status_peers|status_rotation|traffic|verify)"
+    r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""
 

@@ -1,0 +1,168 @@
+"""Echo requests (ICMP) to one peer, of any size, never fragmented; the route that they take."""
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Self
+
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.path_mtu import SMALLEST
+from ipsec_agent.errors import KernelError
+
+IP4 = 4
+HEADERS = {4: 28, 6: 48}
+"""Bytes of an IP header and one of ICMP."""
+
+REQUEST, ANSWER = {4: 8, 6: 128}, {4: 0, 6: 129}
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG, IP_PMTUDISC_DO = 10, 23, 62, 2
+LARGEST = 65_535
+AT_ONCE = 256
+"""Answers that are read before others have their turn."""
+
+DISCARD = 9
+
+
+def source_for(peer: Address) -> Address | None:
+    """This VM's address that a packet to a peer would have; None where no route leads there."""
+    with socket.socket(_family(peer), socket.SOCK_DGRAM) as channel:
+        try:
+            # Nothing is sent by this.
+            channel.connect((str(peer), DISCARD))
+        except OSError:
+            return None
+        return ip_address(channel.getsockname()[0])
+
+
+def _family(peer: Address) -> socket.AddressFamily:
+    return socket.AF_INET if peer.version == IP4 else socket.AF_INET6
+
+
+class Echo:
+    """Echo requests to a peer, and their answers.
+
+    Attributes:
+        answers: when the answer to each number came, by time.monotonic.
+        sent: when each was sent.
+        refused: names of the errors with which this VM did not send.
+    """
+
+    def __init__(self, own: Address, peer: Address) -> None:
+        """Open it.
+
+        Raises:
+            KernelError: not root.
+        """
+        self.answers: dict[int, float] = {}
+        self.sent: dict[int, float] = {}
+        self.refused: list[str] = []
+        self._version, self._id = peer.version, int.from_bytes(os.urandom(2))
+        four = peer.version == IP4
+        try:
+            self._socket = socket.socket(
+                _family(peer),
+                socket.SOCK_RAW,
+                socket.IPPROTO_ICMP if four else socket.IPPROTO_ICMPV6,
+            )
+            self._socket.setblocking(False)
+            if four:
+                self._socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+            else:
+                six = socket.IPPROTO_IPV6
+                self._socket.setsockopt(six, IPV6_MTU_DISCOVER, IP_PMTUDISC_DO)
+                self._socket.setsockopt(six, IPV6_DONTFRAG, 1)
+            self._socket.bind((str(own), 0))
+            self._socket.connect((str(peer), 0))
+        except OSError as error:
+            raise KernelError(
+                f"cannot send echo requests to {peer}: {error.strerror or error}",
+                code=error.errno or 0,
+                hint="run as root",
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds from each request to its answer, in the order of the requests."""
+        return tuple(
+            self.answers[number] - at for number, at in self.sent.items() if number in self.answers
+        )
+
+    def forget(self) -> None:
+        """Begin to count again; late answers to earlier requests do not count."""
+        self.answers, self.refused = {}, []
+        self.sent = {}
+        self._id = int.from_bytes(os.urandom(2))
+
+    def send(self, size: int = SMALLEST) -> int | None:
+        """Send a request whose IP packet has so many bytes; its number, None where it is refused.
+
+        A packet that does not fit is refused as EMSGSIZE.
+        """
+        number, failed = len(self.sent) + 1, 0
+        payload = bytes(max(size - HEADERS[self._version], 0))
+        # An error of an earlier packet is told to the next call, and only once.
+        for _ in range(2):
+            try:
+                self._socket.send(self._message(number, payload))
+            except OSError as error:
+                failed = error.errno or 0
+            else:
+                self.sent[number] = time.monotonic()
+                return number
+        self.refused.append(errno.errorcode.get(failed, str(failed)))
+        return None
+
+    def _message(self, number: int, payload: bytes) -> bytes:
+        head = struct.pack("!BBHHH", REQUEST[self._version], 0, 0, self._id, number)
+        if self._version != IP4:
+            return head + payload  # The kernel computes the checksum (RFC 3542, section 3.1).
+        # The payload is zeroes.
+        total = sum(struct.unpack("!4H", head))
+        while total >> 16:
+            total = (total & 0xFFFF) + (total >> 16)
+        return head[:2] + struct.pack("!H", ~total & 0xFFFF) + head[4:] + payload
+
+    def receive(self) -> None:
+        """Note the answers that have come."""
+        for _ in range(AT_ONCE):
+            try:
+                packet = self._socket.recv(LARGEST + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                # Of a packet that was sent; the next call tells what came.
+                continue
+            self._note(packet)
+
+    def _note(self, packet: bytes) -> None:
+        at = (packet[0] & 15) * 4 if self._version == IP4 and packet else 0
+        with contextlib.suppress(struct.error):
+            kind, _, _, whose, number = struct.unpack_from("!BBHHH", packet, at)
+            if kind == ANSWER[self._version] and whose == self._id and number in self.sent:
+                self.answers.setdefault(number, time.monotonic())
+
+    def watched(self, add: Callable[[int, Callable[[], None]], object]) -> None:
+        """Have an event loop receive whenever there is something.
+
+        Args:
+            add: `loop.add_reader`.
+        """
+        add(self.descriptor, self.receive)

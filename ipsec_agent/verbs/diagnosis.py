@@ -1,0 +1,40 @@
+"""The options of `verify`. Imports nothing that is slow, since each call of any verb reads it."""
+
+import argparse
+
+from ipsec_agent.host.control_client import DEFAULT_SOCKET
+
+LONGEST = 600.0
+
+
+def verify_arguments(verb: argparse.ArgumentParser) -> None:
+    """What `verify` takes."""
+    either = verb.add_mutually_exclusive_group(required=True)
+    either.add_argument("peers", nargs="*", default=[], metavar="PEER", help="address of a peer")
+    either.add_argument(
+        "--all", action="store_true", help="every peer that the status knows, but those gone"
+    )
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="seconds to wait for an SA with each peer; default: %(default)g",
+    )
+    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    verb.add_argument(
+        "--socket",
+        default=DEFAULT_SOCKET,
+        metavar="PATH",
+        help="control socket; default: %(default)s",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"must be seconds, up to {LONGEST:g}")
+    return seconds

@@ -1,0 +1,105 @@
+"""`ipsec-agent verify`: prove that packets to peers are ESP, or name what is at fault."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from ipaddress import ip_address
+from typing import Any
+
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.proof import Finding, Observation, Verdict
+from ipsec_agent.core.verify import judge
+from ipsec_agent.core.verify_status import document, entry, known_peers
+from ipsec_agent.core.words import several
+from ipsec_agent.errors import AgentError, StartError
+from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
+from ipsec_agent.host.own_process import complain
+from ipsec_agent.verbs.commands import repeatable
+from ipsec_agent.verification import verify
+
+NOT_RUNNING = 3
+"""LSB's exit code for a program that is not running."""
+
+ERASE = "\r\x1b[K"
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print a verdict for each peer; 0 where all are proven, 1 where not, 3 without an agent."""
+    if os.geteuid() != 0:
+        raise StartError(
+            "verify needs root to capture packets and to read the kernel's SAs",
+            hint="run it with sudo",
+        )
+    given = tuple(map(_address, arguments.peers))
+    try:
+        status = _status(arguments)
+        peers = given or known_peers(status)
+        if not peers:
+            raise AgentError(
+                "the agent knows no peer yet", hint="name one: `ipsec-agent verify 10.0.1.9`"
+            )
+        return asyncio.run(_verify(arguments, tuple(dict.fromkeys(peers)), status))
+    except NotRunningError as error:
+        complain(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
+        return NOT_RUNNING
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError as error:
+        raise AgentError(
+            f"{text} is not an IP address", hint="write, for example, `ipsec-agent verify 10.0.1.9`"
+        ) from error
+
+
+def _status(arguments: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = ask(arguments.socket, "status")["status"]
+    if "connections" not in found:
+        raise AgentError(
+            "the agent has only just started and knows nothing yet", hint="try again in a moment"
+        )
+    return found
+
+
+async def _verify(
+    arguments: argparse.Namespace, peers: tuple[Address, ...], status: dict[str, Any]
+) -> int:
+    about = argparse.Namespace(config=status.get("config"), socket=arguments.socket)
+    shows = sys.stderr.isatty()
+    results: list[tuple[Observation, Finding]] = []
+    _progress(peers, 0, shows=shows)
+    async for seen in verify(peers, lambda: _status(arguments), arguments.timeout):
+        found = judge(seen)
+        results.append((seen, found))
+        if shows:
+            complain(ERASE)
+        if not arguments.json:
+            sys.stdout.write(repeatable(text(seen, found), about, DEFAULT_SOCKET))
+            sys.stdout.flush()
+        _progress(peers, len(results), shows=shows)
+    shown = document(entry(seen, found) for seen, found in results)
+    if arguments.json:
+        sys.stdout.write(json.dumps(shown) + "\n")
+    elif len(results) > 1:
+        proven = sum(found.verdict is Verdict.PROVEN for _, found in results)
+        sys.stdout.write(f"{proven} of {several(len(results), 'peer')} proven\n")
+    return 0 if shown["proven"] else 1
+
+
+def _progress(peers: tuple[Address, ...], done: int, *, shows: bool) -> None:
+    """Tell on a terminal what is waited for."""
+    if shows and done < len(peers):
+        count = f" ({done + 1} of {len(peers)})" if len(peers) > 1 else ""
+        complain(f"sending to {peers[done]}{count} …")
+
+
+def text(seen: Observation, found: Finding) -> str:
+    """A verdict for a person."""
+    lines = [f"{seen.pair.peer}  {found.verdict.value}: {found.message}"]
+    lines += [f"  note: {note}" for note in found.notes]
+    if found.hint:
+        lines.append(f"  hint: {found.hint}")
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,248 @@
+"""Proves that packets to peers are ESP: sends some, reads the SAs' counters and captures the wire.
+
+First an SA is waited for, as any other packet would have one made. What then counts as proof is a
+second window, in which both the counters and the capture began before the first echo.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.observed import NetworkFacts, SecurityAssociation
+from ipsec_agent.core.path_mtu import SMALLEST, PathMtu, begun, found
+from ipsec_agent.core.proof import Echoes, Observation, Pair
+from ipsec_agent.core.traffic import by_peer
+from ipsec_agent.core.verify_status import faults, pair_of
+from ipsec_agent.errors import KernelError
+from ipsec_agent.host.capture import Capture, decrypts_early
+from ipsec_agent.host.echo import LARGEST, Echo, source_for
+from ipsec_agent.host.ip_listing import read_addresses
+from ipsec_agent.host.neighbours import Neighbours
+from ipsec_agent.host.peers import probe
+from ipsec_agent.host.xfrm import Xfrm, open_xfrm
+
+AT_ONCE = 16
+"""Peers that are proved at the same time."""
+
+EVERY = 0.25
+"""Seconds between two packets while an SA is waited for."""
+
+ECHOES, GAP = 5, 0.05
+"""How many prove it, and seconds between two of them."""
+
+ANSWERED_WITHIN = 3.0
+"""Seconds for the answers to them."""
+
+TICK = 0.01
+"""Seconds between two looks at whether an answer has come."""
+
+TRIES = 2
+"""Packets of one size of which none is answered until that size is given up."""
+
+Status = Callable[[], dict[str, Any]]
+
+
+class Counters:
+    """The kernel's SAs. All who wait share one reading, so that many peers cost no more than one.
+
+    Every reading that is given began after it was asked for.
+    """
+
+    def __init__(self, xfrm: Xfrm) -> None:
+        self._xfrm = xfrm
+        self._lock = asyncio.Lock()
+        self._began = -1.0
+        self._states: tuple[SecurityAssociation, ...] = ()
+
+    async def of(self, pair: Pair) -> tuple[dict[int, int], dict[int, int]]:
+        """Packets that came in and went out, by SPI."""
+        asked = time.monotonic()
+        async with self._lock:
+            if self._began < asked:
+                self._began = time.monotonic()
+                self._states = await self._xfrm.states()
+        own = (pair.own,) if pair.own else ()
+        inward, outward = by_peer(self._states, own).get(pair.peer, ([], []))
+        return {sa.spi: sa.packets for sa in inward}, {sa.spi: sa.packets for sa in outward}
+
+
+async def verify(
+    peers: Iterable[Address], status: Status, patience: float
+) -> AsyncIterator[Observation]:
+    """What is seen of each peer, in their order.
+
+    Args:
+        status: gives what the agent says now; it may block.
+        patience: seconds to wait for an SA with each.
+
+    Raises:
+        KernelError: not root, or the kernel has no XFRM.
+        ControlError: no agent answers.
+    """
+    said = await asyncio.to_thread(status)
+    pairs = [pair_of(said, peer, source_for(peer)) for peer in peers]
+    places = asyncio.Semaphore(AT_ONCE)
+    async with open_xfrm() as xfrm:
+        counters = Counters(xfrm)
+
+        async def one(pair: Pair) -> Observation:
+            if not pair.encrypted or pair.own is None:
+                return Observation(pair)
+            async with places:
+                return await _observe(pair, pair.own, counters, status, patience)
+
+        tasks = [asyncio.create_task(one(pair), name=f"verify {pair.peer}") for pair in pairs]
+        try:
+            for task in tasks:
+                yield await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _observe(
+    pair: Pair, own: Address, counters: Counters, status: Status, patience: float
+) -> Observation:
+    with Capture(own, pair.peer) as capture, Echo(own, pair.peer) as echo:
+        loop = asyncio.get_running_loop()
+        capture.watched(loop.add_reader)
+        echo.watched(loop.add_reader)
+        try:
+            began = time.monotonic()
+            sas = await _wait_for_sas(pair, echo, counters, patience)
+            seen = Observation(pair, sas=sas, waited=time.monotonic() - began)
+            refused = tuple(echo.refused)
+            seen = await _prove(seen, capture, echo, counters)
+            if not seen.echoes.times:
+                seen = replace(
+                    seen, echoes=replace(seen.echoes, refused=(*seen.echoes.refused, *refused))
+                )
+            elif seen.esp_both_ways:
+                seen = replace(seen, path=await _path_mtu(echo, max(seen.echoes.times)))
+        finally:
+            for descriptor in (*capture.descriptors, echo.descriptor):
+                loop.remove_reader(descriptor)
+    if not seen.esp_both_ways:
+        absent = await asyncio.to_thread(_absent, pair.peer)
+        of_peer, of_this_vm = faults(await asyncio.to_thread(status), pair.peer)
+        seen = replace(seen, absent=absent, fault=of_peer, own_fault=of_this_vm)
+    return seen
+
+
+async def _wait_for_sas(pair: Pair, echo: Echo, counters: Counters, patience: float) -> bool:
+    """Send until there is an SA each way; whether there is."""
+    deadline = time.monotonic() + patience
+    while True:
+        echo.send()
+        if all(await counters.of(pair)):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(EVERY)
+
+
+async def _prove(
+    seen: Observation, capture: Capture, echo: Echo, counters: Counters
+) -> Observation:
+    """Send echoes within a window of its own."""
+    pair = seen.pair
+    # What was under way belongs to the window before.
+    await asyncio.sleep(GAP)
+    base_in, base_out = await counters.of(pair)
+    before = capture.take()
+    echo.forget()
+    for _ in range(ECHOES):
+        echo.send()
+        await asyncio.sleep(GAP)
+    patience = ANSWERED_WITHIN if seen.sas else GAP
+    await _soon(lambda: len(echo.answers) == ECHOES, patience)
+    if not echo.answers:
+        # A firewall may drop echoes; a kernel answers these, too.
+        probe((pair.peer,))
+        await asyncio.sleep(min(1.0, patience))
+    counted_in, counted_out = await counters.of(pair)
+    return replace(
+        seen,
+        before=before,
+        proof=capture.take(),
+        counted_in=_rise(base_in, counted_in),
+        counted_out=_rise(base_out, counted_out),
+        echoes=Echoes(len(echo.sent), tuple(echo.refused), echo.times),
+        decrypted=decrypts_early(),
+    )
+
+
+def _rise(before: dict[int, int], after: dict[int, int]) -> int:
+    """Packets that were counted meanwhile; an SA that is new began at 0."""
+    return sum(max(count - before.get(spi, 0), 0) for spi, count in after.items())
+
+
+async def _soon(done: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something is done, or for so many seconds; whether it is."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if done():
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(TICK)
+
+
+async def _path_mtu(echo: Echo, slowest: float) -> PathMtu:
+    """Send larger and larger packets, or smaller ones where they are lost.
+
+    Args:
+        slowest: seconds that an answer took.
+    """
+    patience = min(max(10 * slowest, 0.3), 2.0)
+    search = begun(_refused(echo))
+    while (size := search.size) is not None:
+        search = (
+            search.lost(size)
+            if not await _passes(echo, size, patience)
+            else (search.answered(size))
+        )
+        if search.fails == size and echo.send(size) is None:
+            # The network has told meanwhile what it takes.
+            search = search.too_large(_refused(echo, size))
+    return found(search)
+
+
+async def _passes(echo: Echo, size: int, patience: float) -> bool:
+    for _ in range(TRIES):
+        number = echo.send(size)
+        if number is None:
+            return False
+        if await _soon(partial(echo.answers.__contains__, number), patience):
+            return True
+    return False
+
+
+def _refused(echo: Echo, known: int = LARGEST + 1) -> int:
+    """The smallest size that this VM refuses to send; half of the packets tried are sent."""
+    taken, refused = SMALLEST, known
+    while refused - taken > 1:
+        size = (taken + refused) // 2
+        if echo.send(size) is None:
+            refused = size
+        else:
+            taken = size
+    return refused
+
+
+def _absent(peer: Address) -> bool:
+    """Whether neighbour discovery has found nobody at this address."""
+    neighbours = Neighbours()
+    neighbours.want((peer,))
+    network: NetworkFacts | None = None
+    with contextlib.suppress(KernelError):
+        network = read_addresses()
+        return any(one.failed for one in neighbours.get(network))
+    return False
