@@ -32,6 +32,7 @@ class Window(Struct, frozen=True):
     """What was captured between the two addresses, in packets.
 
     Attributes:
+        closed: ICMP errors of the peer's that refuse IKE.
         protocols: what travelled in clear, such as TCP.
         links: those on which ESP was seen.
         lost: that nobody looked at, since there was no room for them.
@@ -43,6 +44,7 @@ class Window(Struct, frozen=True):
     ike_in: int = 0
     clear_out: int = 0
     clear_in: int = 0
+    closed: int = 0
     protocols: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     lost: int = 0

@@ -163,6 +163,12 @@ def _unanswered(seen: Observation) -> Finding:
             " `optional: true` lets that pass",
             "install IPsec there, or list it in no_ipsec_subnets on every VM",
         )
+    if before.closed:
+        return Finding(
+            Verdict.NO_IKE_ANSWER,
+            f"{peer} refuses IKE: nobody listens on UDP 500 there",
+            "charon does not run on that VM: see `ipsec-agent status` there",
+        )
     if before.ike_out:
         return Finding(
             Verdict.NO_IKE_ANSWER,

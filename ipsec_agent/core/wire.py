@@ -6,7 +6,7 @@ was judged.
 
 import enum
 
-ESP, UDP, ICMPV6 = 50, 17, 58
+ESP, UDP, ICMP, ICMPV6 = 50, 17, 1, 58
 IKE, NATT = 500, 4500
 """UDP ports; on the second one ESP travels, too (RFC 3948)."""
 
@@ -14,6 +14,10 @@ NEIGHBOUR = range(130, 138)
 """ICMPv6 types by which a link finds its neighbours and listeners (RFC 4861, RFC 2710)."""
 
 LISTENERS = 143
+ERRORS = {ICMP: 3, ICMPV6: 1}
+"""Types of "destination unreachable" (RFC 792, RFC 4443), which quote the packet."""
+
+QUOTED = 8
 IP4, IP6 = 4, 6
 HEADER_4, HEADER_6, HEADER_UDP, HEADER_IKE = 20, 40, 8, 28
 EXTENSIONS = frozenset({0, 43, 60})
@@ -21,7 +25,7 @@ EXTENSIONS = frozenset({0, 43, 60})
 
 FRAGMENT = 44
 IKE_VERSION = 0x20
-NAMES = {1: "ICMP", 6: "TCP", UDP: "UDP", ICMPV6: "ICMPv6"}
+NAMES = {ICMP: "ICMP", 6: "TCP", UDP: "UDP", ICMPV6: "ICMPv6"}
 
 
 class Kind(enum.StrEnum):
@@ -30,6 +34,9 @@ class Kind(enum.StrEnum):
     ESP = "esp"
     IKE = "ike"
     CLEAR = "clear"
+    CLOSED = "closed"
+    """An ICMP error that refuses IKE: nobody listens there."""
+
     QUIET = "quiet"
     """What is no traffic between two VMs, such as neighbour discovery, or tells nothing."""
 
@@ -64,12 +71,23 @@ def _payload_6(packet: bytes) -> tuple[int, int, bytes]:
 def _kind(protocol: int, rest: bytes, *, later: bool) -> Kind:
     if protocol == ESP:
         return Kind.ESP
+    if protocol in ERRORS and not later and _refuses_ike(protocol, rest):
+        return Kind.CLOSED
     if protocol == ICMPV6 and rest and not later:
         quiet = rest[0] in NEIGHBOUR or rest[0] == LISTENERS
         return Kind.QUIET if quiet else Kind.CLEAR
     if protocol != UDP:
         return Kind.CLEAR
     return Kind.QUIET if later else _udp(rest)
+
+
+def _refuses_ike(protocol: int, message: bytes) -> bool:
+    quoted = message[QUOTED:]
+    if message[:1] != bytes([ERRORS[protocol]]) or len(quoted) < HEADER_4:
+        return False
+    four = quoted[0] >> 4 == IP4
+    inner, at = (quoted[9], (quoted[0] & 15) * 4) if four else (quoted[6], HEADER_6)
+    return inner == UDP and int.from_bytes(quoted[at + 2 : at + 4]) in {IKE, NATT}
 
 
 def _udp(datagram: bytes) -> Kind:

@@ -198,6 +198,7 @@ class Capture:
             ike_in=seen[Kind.IKE, False],
             clear_out=seen[Kind.CLEAR, True],
             clear_in=seen[Kind.CLEAR, False],
+            closed=seen[Kind.CLOSED, False],
             protocols=tuple(protocols),
             links=tuple(links),
             lost=lost,
@@ -226,8 +227,7 @@ class Capture:
 
 
 def _opened(code: bytes) -> socket.socket:
-    # Protocol 0 takes nothing, so that nothing comes before the filter is there.
-    opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     try:
         held = ctypes.create_string_buffer(code)
         opened.setsockopt(
@@ -237,11 +237,19 @@ def _opened(code: bytes) -> socket.socket:
         )
         opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
         opened.setblocking(False)
-        opened.bind(("", ETH_P_ALL))
+        _drain(opened)
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def _drain(opened: socket.socket) -> None:
+    """Throw away what came before the filter was there."""
+    with contextlib.suppress(BlockingIOError, InterruptedError):
+        for _ in range(1 << 16):
+            opened.recv(1)
+    opened.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
 
 
 def decrypts_early(modules: Path = Path("/proc/modules")) -> bool:

@@ -1,0 +1,185 @@
+"""`verify` against real ESP: what it says of a good peer, and of each link that is broken."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.certificates import ec_key, make_ca, make_leaf
+from tests.charon.nodes import AGENT, Node, network
+from tests.lab.deployment import A, B, C, configure, start
+from tests.lab.traffic import first_answer
+from tests.manifests import manifest
+
+pytestmark = [pytest.mark.timeout(400)]
+
+NOBODY = "10.9.0.77"
+
+
+def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
+    """What the verb says of peers."""
+    socket = str(node.run_dir / "control.sock")
+    done = subprocess.run(
+        node.command(
+            *(*AGENT, "verify", "--socket", socket, "--json", "--timeout", str(seconds), *peers)
+        ),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    proven = all(one["verdict"] == "proven" for one in found["peers"])
+    assert (done.returncode, found["proven"]) == (0 if proven else 1, proven)
+    return list(found["peers"])
+
+
+@contextlib.contextmanager
+def rules(netns: str, *lines: str) -> Iterator[None]:
+    """A firewall of somebody else's on a VM."""
+
+    def nft(text: str) -> None:
+        subprocess.run(
+            ["ip", "netns", "exec", netns, "nft", "-f", "-"],
+            input=text,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+
+    chains = (
+        "chain before { type filter hook prerouting priority -450; }\n"
+        "chain after { type filter hook postrouting priority 450; }\n"
+    )
+    nft(
+        f"table ip firewall {{ {chains} }}\n"
+        + "\n".join(f"add rule ip firewall {it}" for it in lines)
+    )
+    try:
+        yield
+    finally:
+        nft("delete table ip firewall")
+
+
+@pytest.mark.esp
+def test_proven(three: list[Node]) -> None:
+    """ESP both ways by counters and capture; who is exempt gets nothing."""
+    one, exempt = verify(three[0], B, C)
+
+    assert one["verdict"] == "proven", one
+    assert one["esp_out"] >= 5 <= one["esp_in"]
+    assert one["counted_out"] >= 5 <= one["counted_in"]
+    assert (one["clear_out"], one["clear_in"]) == (0, 0)
+    assert one["answers"] == 5
+    assert one["links"] == ["eth0"]
+    # AES-GCM on a link of 1,500 bytes.
+    assert one["max_packet"] == one["max_sent"] == 1466
+    assert exempt["verdict"] == "clear-by-config"
+
+
+@pytest.mark.long
+def test_no_esp(three: list[Node]) -> None:
+    """IKE passes and protocol 50 does not."""
+    first_answer(three[0], B)
+    with rules(three[1].name, f"before ip saddr {A} ip protocol esp drop"):
+        (one,) = verify(three[0], B)
+
+    assert one["verdict"] == "no-esp", one
+    assert "none came back" in one["message"]
+    assert "protocol 50" in one["hint"]
+
+
+@pytest.mark.long
+def test_black_hole(three: list[Node]) -> None:
+    """Large packets are lost on the way, and nobody tells: the largest that pass are named."""
+    first_answer(three[0], B)
+    # An IP packet of 1,200 bytes as ESP has 1,236.
+    with rules(three[1].name, f"before ip saddr {A} ip protocol esp ip length > 1236 drop"):
+        (one,) = verify(three[0], B)
+
+    assert one["verdict"] == "black-hole", one
+    assert (one["max_packet"], one["max_sent"]) == (1202, 1466)
+    assert "more than 1202 bytes are lost" in one["message"]
+
+
+def other_ca(node: Node) -> None:
+    """Give a VM the certificate of another CA, and its trust in that only."""
+    ca = make_ca()
+    node.config.write_text(
+        manifest(
+            ["10.9.0.0/24"],
+            [],
+            leaf=make_leaf(ca, key=ec_key()),
+            cas=[ca],
+            agent=node.agent_section(),
+            prestart_timeout=100,
+        )
+    )
+
+
+@pytest.mark.long
+def test_negotiation(tmp_path: Path) -> None:
+    """What the two configs disagree about is named, as charon told it."""
+    with network(tmp_path, 4, "vn") as nodes:
+        a, b, c, d = nodes
+        configure([a], [])
+        other_ca(b)
+        configure([c], [], extra={"esp_proposals": "aes256gcm16!"})
+        configure([d], [], ["10.9.0.4/32", "10.9.0.128/25"])
+        start(nodes)
+
+        found = verify(a, B, C, "10.9.0.4", seconds=15)
+
+    verdicts = [one["verdict"] for one in found]
+    assert verdicts == ["certificate-refused", "proposals-differ", "selectors-differ"], found
+    assert all(one["esp_out"] == one["clear_out"] == one["clear_in"] == 0 for one in found)
+
+
+@pytest.mark.long
+def test_without_ipsec(tmp_path: Path) -> None:
+    """A peer that has no IPsec, one that is not there, one that sends clear; a blocked IKE."""
+    with network(tmp_path, 3, "vw") as nodes:
+        a, b, c = nodes
+        configure(nodes, [])
+        start(nodes[:2])
+
+        closed, nobody = verify(a, C, NOBODY, seconds=12)
+        assert closed["verdict"] == "no-ike-answer", closed
+        assert "nobody listens on UDP 500" in closed["message"]
+        assert nobody["verdict"] == "no-peer", nobody
+
+        words = ("ping", "-q", "-i", "0.2", "-c", "400", A)
+        with subprocess.Popen(c.command(*words), stdout=subprocess.DEVNULL) as ping:
+            (clear,) = verify(a, C, seconds=5)
+            ping.kill()
+        assert clear["verdict"] == "sends-clear", clear
+        assert clear["message"].startswith(f"{C} sends clear: ")
+        assert clear["message"].endswith("(ICMP) on the wire")
+
+        with rules(b.name, "before udp dport { 500, 4500 } drop"):
+            (filtered,) = verify(a, B, seconds=8)
+        assert filtered["verdict"] == "no-ike-answer", filtered
+        assert "UDP 500 and UDP 4500" in filtered["hint"]
+
+
+@pytest.mark.long
+def test_optional(tmp_path: Path) -> None:
+    """In optional mode a peer without IPsec answers in clear, which is said and no leak."""
+    with network(tmp_path, 3, "vo") as nodes:
+        configure(nodes, [], extra={"optional": True})
+        for node in nodes[:2]:
+            node.start()
+        first_answer(nodes[0], B)
+
+        peers = verify(nodes[0], B, C, seconds=25)
+
+    assert [one["verdict"] for one in peers] == ["proven", "peer-without-ipsec"], peers
+    assert peers[0]["notes"] == [
+        "`optional: true` is on: without an SA, packets would pass in clear"
+    ]
+    assert (peers[1]["clear_out"], peers[1]["clear_in"]) == (0, 0)
