@@ -128,6 +128,14 @@ def _without_esp(seen: Observation) -> Finding:
             "a rule of this VM's own firewall drops protocol 50: `nft list ruleset`,"
             " `iptables-save`",
         )
+    if window.esp_in and not seen.counted_in:
+        return Finding(
+            Verdict.NO_ESP,
+            f"{several(window.esp_in, 'packet')} of ESP came from {peer}, but no SA of this VM"
+            " counts them",
+            "see the kernel's counters in `ipsec-agent status`, such as XfrmInNoStates; a rule of"
+            " this VM's own firewall may drop protocol 50, too: `nft list ruleset`",
+        )
     return _timed_out(seen, "an SA is there, but nothing was sent by it")
 
 
