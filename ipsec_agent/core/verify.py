@@ -118,7 +118,7 @@ def _without_esp(seen: Observation) -> Finding:
             f"IKE works with {peer}, and {several(window.esp_out, 'packet')} of ESP went there, but"
             " none came back",
             f"let protocol 50 (UDP 4500, where encapsulated) pass both ways: {FIREWALLS}; or set"
-            " force_udp_encapsulation on every VM. Run `ipsec-agent verify` on that VM, too",
+            " force_udp_encapsulation on every VM. Run `ipsec-agent verify --all` on that VM, too",
         )
     if seen.counted_out and not window.esp_out:
         return Finding(
