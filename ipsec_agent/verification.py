@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import NetworkFacts, SecurityAssociation
+from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.path_mtu import SMALLEST, PathMtu, begun, found
 from ipsec_agent.core.proof import Echoes, Observation, Pair
 from ipsec_agent.core.traffic import by_peer
@@ -38,6 +38,9 @@ ECHOES, GAP = 5, 0.05
 
 ANSWERED_WITHIN = 3.0
 """Seconds for the answers to them."""
+
+DISCOVERY = 5.0
+"""Seconds until neighbour discovery has given up: 3 questions, one a second (arp(7))."""
 
 TICK = 0.01
 """Seconds between two looks at whether an answer has come."""
@@ -130,7 +133,8 @@ async def _observe(
             for descriptor in (*capture.descriptors, echo.descriptor):
                 loop.remove_reader(descriptor)
     if not seen.esp_both_ways:
-        absent = await asyncio.to_thread(_absent, pair.peer)
+        came = seen.before.ike_in or seen.before.clear_in or seen.before.closed
+        absent = not came and await _absent(pair.peer)
         of_peer, of_this_vm = faults(await asyncio.to_thread(status), pair.peer)
         seen = replace(seen, absent=absent, fault=of_peer, own_fault=of_this_vm)
     return seen
@@ -237,12 +241,19 @@ def _refused(echo: Echo, known: int = LARGEST + 1) -> int:
     return refused
 
 
-def _absent(peer: Address) -> bool:
-    """Whether neighbour discovery has found nobody at this address."""
+async def _absent(peer: Address) -> bool:
+    """Whether neighbour discovery finds nobody at this address, which takes it some seconds."""
     neighbours = Neighbours()
     neighbours.want((peer,))
-    network: NetworkFacts | None = None
+    deadline = time.monotonic() + DISCOVERY
     with contextlib.suppress(KernelError):
-        network = read_addresses()
-        return any(one.failed for one in neighbours.get(network))
+        network = await asyncio.to_thread(read_addresses)
+        # The first look may ask for it; where there is no entry then, it is on no link of ours.
+        await asyncio.to_thread(neighbours.get, network)
+        while (entries := await asyncio.to_thread(neighbours.get, network)) and (
+            time.monotonic() < deadline
+        ):
+            if any(one.failed or one.answered for one in entries):
+                return any(one.failed for one in entries)
+            await asyncio.sleep(EVERY)
     return False

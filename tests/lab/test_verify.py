@@ -1,6 +1,7 @@
 """`verify` against real ESP: what it says of a good peer, and of each link that is broken."""
 
 import contextlib
+import functools
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.certificates import ec_key, make_ca, make_leaf
-from tests.charon.nodes import AGENT, Node, network
+from tests.charon.nodes import AGENT, Node, network, until
+from tests.lab.bed import enforces
 from tests.lab.deployment import A, B, C, configure, start
 from tests.lab.traffic import first_answer
 from tests.manifests import manifest
@@ -109,7 +111,7 @@ def test_black_hole(three: list[Node]) -> None:
 
 def other_ca(node: Node) -> None:
     """Give a VM the certificate of another CA, and its trust in that only."""
-    ca = make_ca()
+    ca = make_ca("Other CA", key=ec_key())
     node.config.write_text(
         manifest(
             ["10.9.0.0/24"],
@@ -174,7 +176,8 @@ def test_optional(tmp_path: Path) -> None:
         configure(nodes, [], extra={"optional": True})
         for node in nodes[:2]:
             node.start()
-        first_answer(nodes[0], B)
+        for node in nodes[:2]:
+            until(functools.partial(enforces, node), "the traps are there")
 
         peers = verify(nodes[0], B, C, seconds=25)
 
