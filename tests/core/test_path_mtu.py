@@ -14,7 +14,8 @@ def searched(link: int, path: int, *, told: bool = False) -> tuple[PathMtu, list
         path: the largest that comes through.
         told: the network tells that when the first larger packet is lost.
     """
-    search, lost = begun(link + 1), []
+    search = begun(link + 1)
+    lost: list[int] = []
     for _ in range(64):
         size = search.size
         if size is None:
