@@ -10,6 +10,7 @@ from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import place
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.optional import NOT_COUNTED, Memory, outlook
+from ipsec_agent.core.problems.proposals import IMPOSSIBLE, proposal_problems
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.errors import ConfigError, StartError
@@ -60,6 +61,26 @@ def _is_placed(config: Config, network: NetworkFacts) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def refuse_impossible(config: Config, in_force: Config, snapshot: Snapshot | None) -> None:
+    """Refuse proposals of which the charon that runs can do none: it would lose every peer.
+
+    What the config in force has already is not refused: nothing would be lost by it.
+
+    Args:
+        in_force: the config that this one is to replace.
+        snapshot: of the newest pass; of a charon that it does not know nothing is refused.
+
+    Raises:
+        ConfigError: it can do none of a property's.
+    """
+    if snapshot is None:
+        return
+    known = proposal_problems(in_force, snapshot.observed)
+    for one in proposal_problems(config, snapshot.observed):
+        if one.code == IMPOSSIBLE and one not in known:
+            raise ConfigError(one.message, hint=f"{one.hint}; nothing was changed")
 
 
 def end_optional(config: Config, snapshot: Snapshot | None, *, asks: bool) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from ipsec_agent.admission import end_optional, refuse_lockout, refuse_unlisted
+from ipsec_agent.admission import end_optional, refuse_impossible, refuse_lockout, refuse_unlisted
 from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
@@ -246,6 +246,7 @@ class Agent:
             )
         network = await self._machine.network()
         refuse_unlisted(config, network, in_force)
+        refuse_impossible(config, in_force, self._loop.snapshot)
         # Who reloads may sit anywhere: no session of his is looked for.
         essential = await asyncio.to_thread(read_essential_addresses, {})
         if not self._force:
