@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.desired import refuse_outside
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.essential_addresses import EssentialAddresses
@@ -14,6 +14,9 @@ from ipsec_agent.core.problems.proposals import IMPOSSIBLE, proposal_problems
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.errors import ConfigError, StartError
+
+SHIPPED = AgentConfig().state_dir
+"""Where the shipped units look for the saved guard."""
 
 
 def refuse_lockout(config: Config, network: NetworkFacts, essential: EssentialAddresses) -> None:
@@ -113,3 +116,20 @@ def _cut_off(config: Config, snapshot: Snapshot) -> Memory:
     encrypts = any(promise.encrypted(own) for own in snapshot.desired.addresses)
     left = (one for one in snapshot.clear.cut_off if encrypts and promise.encrypted(one.address))
     return replace(snapshot.clear, cut_off=tuple(left))
+
+
+def begins_later(state_dir: str, config: Config) -> tuple[str, ...]:
+    """What to tell of a config that is taken, but for what only a start takes.
+
+    Args:
+        state_dir: where the agent that runs keeps its state.
+    """
+    new = config.agent.state_dir
+    if new == state_dir:
+        return ()
+    units = f"; the shipped units load the guard of {SHIPPED} only"
+    return (
+        f"warning: agent.state_dir is {new} from the agent's next start on, and {state_dir} until"
+        f" then: stop the agent, and move guard.nft, peers.json, faults.json and time to {new}"
+        + (units if new != SHIPPED else ""),
+    )

@@ -127,7 +127,12 @@ def test_on_a_terminal_reload_asks(tmp_path: Path) -> None:
         assert "reload --force" in said
         assert set(levels(node)) == {"use"}
         assert answers(node)
+        assert "reload-refused" in complaints(node.status())
 
+        wants(node)
+        until(lambda: loose(node), lambda: f"the file is put back: {node.status()}")
+
+        wants(node, optional=False)
         code, said = reload_on_a_terminal(node, "--force")
         assert (code, "reloaded" in said) == (0, True)
         assert set(levels(node)) == {"required"}
