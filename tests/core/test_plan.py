@@ -150,7 +150,7 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int
     asyncio.run(scenario())
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(wishes, wishes, st.booleans())
 def test_enforcing_needs_no_load(before: object, after: object, hangs: bool) -> None:
     """charon refuses each load, or hangs at the first trap: of the traps that are wanted, none lets
