@@ -14,6 +14,7 @@ from ipsec_agent.core.problems.proposals import IMPOSSIBLE, proposal_problems
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.host.charon_start import program_warnings
 
 SHIPPED = AgentConfig().state_dir
 """Where the shipped units look for the saved guard."""
@@ -119,17 +120,17 @@ def _cut_off(config: Config, snapshot: Snapshot) -> Memory:
 
 
 def begins_later(state_dir: str, config: Config) -> tuple[str, ...]:
-    """What to tell of a config that is taken, but for what only a start takes.
+    """What to tell of a config that is taken, of what only a start takes: charon's or the agent's.
 
     Args:
         state_dir: where the agent that runs keeps its state.
     """
-    new = config.agent.state_dir
+    new, lacking = config.agent.state_dir, program_warnings(config.agent.charon.program)
     if new == state_dir:
-        return ()
-    units = f"; the shipped units load the guard of {SHIPPED} only"
-    return (
+        return lacking
+    moved = (
         f"warning: agent.state_dir is {new} from the agent's next start on, and {state_dir} until"
         f" then: stop the agent, and move guard.nft, peers.json, faults.json and time to {new}"
-        + (units if new != SHIPPED else ""),
     )
+    units = f"; the shipped units load the guard of {SHIPPED} only" if new != SHIPPED else ""
+    return (*lacking, moved + units)

@@ -24,7 +24,6 @@ from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
-from ipsec_agent.host.charon_start import program_warnings
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
@@ -260,8 +259,7 @@ class Agent:
             await self._machine.reopen_log()
         except CharonError as error:
             self._log.warning("charon did not open its log again", message=error.message)
-        later = program_warnings(config.agent.charon.program)
-        later += admission.begins_later(self._state_dir, config)
+        later = admission.begins_later(self._state_dir, config)
         for one in later:
             self._log.warning("config", complaint=one)
         return (*loaded.warnings, *told, *later)

@@ -168,20 +168,21 @@ def kind_of(step: Step) -> Kind:
     """What a step does to protection."""
     match step:
         case LoadConnection(connection):
-            return Kind.SHUNT if connection.action is Action.PASS else Kind.TRAP
+            kind = Kind.SHUNT if connection.action is Action.PASS else Kind.TRAP
         case UnloadConnection(name):
-            return Kind.UNTRAP if name.startswith("ipsec-") else Kind.UNSHUNT
+            kind = Kind.UNTRAP if name.startswith("ipsec-") else Kind.UNSHUNT
         case SaveGuard(guard):
-            return Kind.FORGET if guard is None else Kind.SAVE
+            kind = Kind.FORGET if guard is None else Kind.SAVE
         case LoadKey(only=True):
-            return Kind.WITHDRAW
+            kind = Kind.WITHDRAW
         case SetLevel(optional=optional):
-            return Kind.RELAX if optional else Kind.TIGHTEN
+            kind = Kind.RELAX if optional else Kind.TIGHTEN
         case TerminateSa(at_once=at_once):
             # What a liar made has taken the place of what protects: it ends before all else.
-            return Kind.OTHER if at_once else Kind.END
+            kind = Kind.OTHER if at_once else Kind.END
         case _:
-            return KINDS[type(step)]
+            kind = KINDS[type(step)]
+    return kind
 
 
 def _unwanted(step: Step, desired: Desired) -> str:
