@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.desired import refuse_outside
 from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.essential_addresses import EssentialAddresses
@@ -10,9 +10,14 @@ from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.placement import place
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.optional import NOT_COUNTED, Memory, outlook
+from ipsec_agent.core.problems.proposals import IMPOSSIBLE, proposal_problems
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.errors import ConfigError, StartError
+from ipsec_agent.host.charon_start import program_warnings
+
+SHIPPED = AgentConfig().state_dir
+"""Where the shipped units look for the saved guard."""
 
 
 def refuse_lockout(config: Config, network: NetworkFacts, essential: EssentialAddresses) -> None:
@@ -62,6 +67,26 @@ def _is_placed(config: Config, network: NetworkFacts) -> bool:
     return True
 
 
+def refuse_impossible(config: Config, in_force: Config, snapshot: Snapshot | None) -> None:
+    """Refuse proposals of which the charon that runs can do none: it would lose every peer.
+
+    What the config in force has already is not refused: nothing would be lost by it.
+
+    Args:
+        in_force: the config that this one is to replace.
+        snapshot: of the newest pass; of a charon that it does not know nothing is refused.
+
+    Raises:
+        ConfigError: it can do none of a property's.
+    """
+    if snapshot is None:
+        return
+    known = proposal_problems(in_force, snapshot.observed)
+    for one in proposal_problems(config, snapshot.observed):
+        if one.code == IMPOSSIBLE and one not in known:
+            raise ConfigError(one.message, hint=f"{one.hint}; nothing was changed")
+
+
 def end_optional(config: Config, snapshot: Snapshot | None, *, asks: bool) -> tuple[str, ...]:
     """What to tell where a config ends optional mode.
 
@@ -92,3 +117,20 @@ def _cut_off(config: Config, snapshot: Snapshot) -> Memory:
     encrypts = any(promise.encrypted(own) for own in snapshot.desired.addresses)
     left = (one for one in snapshot.clear.cut_off if encrypts and promise.encrypted(one.address))
     return replace(snapshot.clear, cut_off=tuple(left))
+
+
+def begins_later(state_dir: str, config: Config) -> tuple[str, ...]:
+    """What to tell of a config that is taken, of what only a start takes: charon's or the agent's.
+
+    Args:
+        state_dir: where the agent that runs keeps its state.
+    """
+    new, lacking = config.agent.state_dir, program_warnings(config.agent.charon.program)
+    if new == state_dir:
+        return lacking
+    moved = (
+        f"warning: agent.state_dir is {new} from the agent's next start on, and {state_dir} until"
+        f" then: stop the agent, and move guard.nft, peers.json, faults.json and time to {new}"
+    )
+    units = f"; the shipped units load the guard of {SHIPPED} only" if new != SHIPPED else ""
+    return (*lacking, moved + units)

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from ipsec_agent.admission import end_optional, refuse_lockout, refuse_unlisted
+from ipsec_agent import admission
 from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
@@ -24,7 +24,6 @@ from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, document, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
-from ipsec_agent.host.charon_start import program_warnings
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_essential_addresses,
@@ -66,7 +65,6 @@ class Agent:
     ) -> None:
         self._path = path
         self._file = ConfigWatch(path, loaded)
-        self._reload_refused = ""
         self._machine = machine
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -82,7 +80,8 @@ class Agent:
             essential,
             most_pause=watchdog / 3 if watchdog else None,
         )
-        self._faults = FaultFile(Path(loaded.config.agent.state_dir) / "faults.json")
+        self._state_dir = loaded.config.agent.state_dir
+        self._faults = FaultFile(Path(self._state_dir) / "faults.json")
         self._loop.reporter.resume(self._faults.read())
         self._log = structlog.get_logger("agent")
 
@@ -204,7 +203,7 @@ class Agent:
 
     def _tell_of_config(self) -> None:
         self._loop.reporter.config_state = ConfigState(
-            str(self._path), self._file.changed, self._file.refused, self._reload_refused
+            str(self._path), self._file.changed, self._file.refused, self._file.reload_refused
         )
         self._loop.wake.set()
 
@@ -219,15 +218,12 @@ class Agent:
             AgentError: it is refused, and the old one stays in force.
         """
         try:
-            warnings = await self._reread(asks=asks)
+            return await self._reread(asks=asks)
         except AgentError as error:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)
-            self._reload_refused = first_complaint(error)
+            self._file.refuse(first_complaint(error))
             raise
-        else:
-            self._reload_refused = ""
-            return warnings
         finally:
             self._tell_of_config()
 
@@ -245,14 +241,15 @@ class Agent:
                 hint="stop the agent, change them, and start it",
             )
         network = await self._machine.network()
-        refuse_unlisted(config, network, in_force)
+        admission.refuse_unlisted(config, network, in_force)
+        admission.refuse_impossible(config, in_force, self._loop.snapshot)
         # Who reloads may sit anywhere: no session of his is looked for.
         essential = await asyncio.to_thread(read_essential_addresses, {})
         if not self._force:
-            refuse_lockout(config, network, essential)
+            admission.refuse_lockout(config, network, essential)
         ends = self._loop.config.optional and not config.optional
         look = await self._loop.look() if ends else Look(None)
-        told = end_optional(config, look.snapshot, asks=asks)
+        told = admission.end_optional(config, look.snapshot, asks=asks)
         for one in told:
             self._log.warning("optional mode ends", message=one)
         self._loop.adopt(config, essential)
@@ -262,10 +259,10 @@ class Agent:
             await self._machine.reopen_log()
         except CharonError as error:
             self._log.warning("charon did not open its log again", message=error.message)
-        lacking = program_warnings(config.agent.charon.program)
-        for one in lacking:
+        later = admission.begins_later(self._state_dir, config)
+        for one in later:
             self._log.warning("config", complaint=one)
-        return (*loaded.warnings, *told, *lacking)
+        return (*loaded.warnings, *told, *later)
 
     async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
         look = await self._loop.look()
@@ -294,7 +291,9 @@ class Agent:
     async def _guard_up(self, request: dict[str, Any]) -> dict[str, Any]:
         force = self._force or bool(request.get("force"))
         if not force:
-            refuse_lockout(self._loop.config, await self._machine.network(), self._loop.essential)
+            admission.refuse_lockout(
+                self._loop.config, await self._machine.network(), self._loop.essential
+            )
         self._loop.lower_guard(lowered=False)
         snapshot = await self._loop.passed()
         return {"guard_up": snapshot.guard_state is GuardState.UP}
@@ -332,7 +331,7 @@ async def open_agent(
         async with open_machine(config) as machine:
             essential = read_own_essential_addresses()
             if not force:
-                refuse_lockout(config, await machine.network(), essential)
+                admission.refuse_lockout(config, await machine.network(), essential)
             yield Agent(path, loaded, machine, essential, force=force)
 
 

@@ -21,6 +21,7 @@ Signature = tuple[int, ...]
 class ConfigWatch:
     """A config's file, of which it is asked from time to time what became of it.
 
+    Why the newest reload was refused is known until one succeeds, or the file is what is in force.
     An unchanged file costs one stat(2). It is read again where that differs, where it had changed
     just before it was read, and each minute where it is refused.
 
@@ -38,7 +39,7 @@ class ConfigWatch:
         self._signature: Signature | None = None
         self._judged = 0.0
         self.changed = False
-        self.refused = ""
+        self.refused = self.reload_refused = ""
         self.adopt(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
@@ -46,11 +47,16 @@ class ConfigWatch:
         self._in_force = loaded
         # The file may be another one by now.
         self._signature = None
-        self.changed, self.refused = False, ""
+        self.changed, self.refused, self.reload_refused = False, "", ""
+
+    def refuse(self, because: str) -> None:
+        """A reload was refused, and what is in force stays so."""
+        self.reload_refused = because
+        self._signature = None
 
     def look(self) -> bool:
         """Compare and judge the file; whether that changed what is known of it."""
-        known = (self.changed, self.refused)
+        known = (self.changed, self.refused, self.reload_refused)
         now = self._clock()
         signature = _signature(self._path)
         if signature != self._signature or self._due(now):
@@ -60,18 +66,22 @@ class ConfigWatch:
                 self.changed, self.refused = False, ""
             else:
                 self._judge()
-        return (self.changed, self.refused) != known
+        return (self.changed, self.refused, self.reload_refused) != known
 
     def _due(self, now: float) -> bool:
         return bool(self.refused) and now - self._judged >= AGAIN
 
     def _judge(self) -> None:
+        reload_refused = self.reload_refused
         try:
             loaded = load(self._path, known=self._in_force, outdated=accepted)
         except ConfigError as error:
             self.changed, self.refused = False, first_complaint(error)
             return
         self.changed, self.refused = loaded.digest != self._in_force.digest, ""
+        # Another reload may be refused while this one reads what was there before.
+        if not self.changed and self.reload_refused == reload_refused:
+            self.reload_refused = ""
 
 
 IRREGULAR: Signature = (-1,)

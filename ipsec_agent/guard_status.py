@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from ipsec_agent.core.closed_table import CLOSED, closed_table
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of, lockouts
 from ipsec_agent.core.guard import exempt_links, overlay_ports
-from ipsec_agent.core.guard_table import mark, ruleset
+from ipsec_agent.core.guard_table import enforces, mark, ruleset
 from ipsec_agent.core.lockout import Finding
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed import NetworkFacts
@@ -79,6 +79,7 @@ class GuardStatus(Struct, frozen=True):
         exempt: why each exempt link is so, by name, as far as this can be told without an agent.
         current: whether this is the config's table, None without a valid config.
         notes: what an operator should know or do, as sentences.
+        drops: it is known to drop what is clear, rather than only count it.
     """
 
     state: TableState
@@ -88,6 +89,7 @@ class GuardStatus(Struct, frozen=True):
     notes: tuple[str, ...]
     closed_by: ClosedBy | None = None
     exempt: Mapping[str, str] = MappingProxyType({})
+    drops: bool = False
 
 
 def lockouts_here(config: Config) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
@@ -151,7 +153,9 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
         f" delete the rules with `flow add`, then run `nft delete flowtable {name}`"
         for name in (table.flowtables if table else ())
     ]
-    return GuardStatus(state, table, current, saved, tuple(dict.fromkeys(notes)), closed_by, exempt)
+    notes = list(dict.fromkeys(notes))
+    drops = state is TableState.CLOSED or _drops(table, (wanted, kept))
+    return GuardStatus(state, table, current, saved, tuple(notes), closed_by, exempt, drops)
 
 
 def _closed_texts() -> tuple[str, ...]:
@@ -204,6 +208,12 @@ def _closed_by(table: GuardTable | None, state: TableState) -> ClosedBy | None:
     if table is None or state is not TableState.CLOSED:
         return None
     return ClosedBy.BOOT if table.mark == mark(CLOSED) else ClosedBy.HAND
+
+
+def _drops(table: GuardTable | None, texts: Iterable[str | None]) -> bool:
+    """Whether one of these texts is known to have made the table, and drops what is clear."""
+    known = (text for text in texts if text and table and table.mark == mark(text))
+    return any(map(enforces, known))
 
 
 def _current(table: GuardTable | None, wanted: str | None) -> bool:
@@ -318,6 +328,7 @@ def document(found: GuardStatus, path: Path) -> dict[str, Any]:
         "state": found.state.value,
         "closed_by": found.closed_by,
         "matches_config": found.current,
+        "drops": found.drops,
         "exempt": [link.name for link in exempt],
         "inside": [
             {

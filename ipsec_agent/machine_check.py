@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from ipsec_agent.admission import refuse_unlisted
+from ipsec_agent.admission import SHIPPED, refuse_unlisted
 from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.esp import dummy_sas
@@ -23,6 +23,7 @@ from ipsec_agent.host.files import refuse_unfit_directory
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.preflight import esp_ability
+from ipsec_agent.host.saved_guard import NAME
 
 Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
 """What a VM can do, in words; and what it cannot, each with its cause and remedy."""
@@ -52,7 +53,16 @@ def _directories(config: Config) -> Findings:
     if agent.vici_socket:
         places.append(Path(agent.vici_socket).parent)
     bad = [error for place in dict.fromkeys(places) if (error := _distrust(place)) is not None]
-    return (), tuple(bad)
+    return _left_behind(Path(agent.state_dir)), tuple(bad)
+
+
+def _left_behind(state: Path) -> tuple[str, ...]:
+    """Whether the shipped units load a guard at boot that no agent with this config keeps."""
+    guard = Path(SHIPPED) / NAME
+    if state == guard.parent or not guard.exists():
+        return ()
+    told = f"state: agent.state_dir is {state}, but the shipped units load {guard} at boot: move it"
+    return (f"{told} to {state}, and name that in your units",)
 
 
 def _distrust(place: Path) -> AgentError | None:

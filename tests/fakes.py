@@ -116,7 +116,7 @@ class FakeMachine:
         self.missed = 0
         self.calls: list[str] = []
         self.fail_at: int | None = None
-        self.refuses_to_start = False
+        self.refuses_to_start = self.refuses_loads = False
         self.outdated = 0
         self.probed: tuple[Address, ...] = ()
         self.suspected: tuple[Address, ...] = ()
@@ -273,10 +273,7 @@ class FakeMachine:
                 self._call("key")
                 self.held = {**({} if only else self.held), credentials.key_id: credentials}
             case LoadConnection(connection, fingerprint):
-                self._call(f"load {connection.name}")
-                self._forget(connection.name)
-                self.loaded[connection.name] = (connection, fingerprint)
-                self._install(connection)
+                self._load(connection, fingerprint)
             case ReinstallPolicies(connection_name, child):
                 self._call(f"reinstall {child}")
                 self._install(self.loaded[connection_name][0])
@@ -297,6 +294,14 @@ class FakeMachine:
                 self.trusted.pop(name)
             case _:
                 assert_never(step)
+
+    def _load(self, connection: Connection, fingerprint: str) -> None:
+        self._call(f"load {connection.name}")
+        if self.refuses_loads:
+            raise CharonRefusedError("invalid value for: esp_proposals")
+        self._forget(connection.name)
+        self.loaded[connection.name] = (connection, fingerprint)
+        self._install(connection)
 
     def _install(self, connection: Connection) -> None:
         for policy in policies(connection):

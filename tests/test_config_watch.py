@@ -72,6 +72,44 @@ def test_changed_broken_and_put_back(path: Path) -> None:
     assert (watch.look(), watch.changed, watch.refused) == (True, False, "")
 
 
+def test_a_refused_reload_is_past_once_the_file_is_put_back(path: Path) -> None:
+    """Whether or not anybody looked meanwhile; another file, or a broken one, leaves it."""
+    watch = ConfigWatch(path, load(path), clock=Clock())
+    for looks in (True, False):
+        write(path, text("10.9.0.0/16"))
+        watch.refuse("it would cut off a peer")
+        if looks:
+            assert (watch.look(), watch.changed) == (True, True)
+            write(path, text("10.9.0.0/33"))
+            assert watch.look()
+            assert watch.reload_refused == "it would cut off a peer"
+
+        write(path, text())
+        assert watch.look()
+        assert (watch.changed, watch.refused, watch.reload_refused) == (False, "", "")
+        assert not watch.look()
+
+    watch.refuse("it would cut off a peer")
+    watch.adopt(load(path))
+    assert not watch.reload_refused
+
+
+def test_refused_while_the_file_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reload has seen what came after: its refusal stays."""
+    watch = ConfigWatch(path, load(path), clock=Clock())
+
+    def late(file: Path, **more: Any) -> Loaded:
+        found = load(file, **more)
+        watch.refuse("it would cut off a peer")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(config_watch, "load", late)
+        watch.look()
+
+    assert watch.reload_refused == "it would cut off a peer"
+
+
 def test_the_text_in_force_is_not_parsed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes 11 MB is not imported for it; another text is parsed."""
     watch = ConfigWatch(path, load(path))

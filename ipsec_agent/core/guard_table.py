@@ -109,6 +109,11 @@ def ruleset(guard: Guard) -> str:
     )
 
 
+def enforces(text: str) -> bool:
+    """Whether a table's text drops what is clear, rather than only count it."""
+    return _judged(enforce=True) in text
+
+
 def mark(text: str) -> str:
     """Digest of a table's text, by which a loaded table is known."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -340,9 +345,13 @@ def _clear(name: str, direction: str, peer: str, enforce: bool) -> str:
             f"{link} . {link}name @exempt update @unguarded_{direction} {{ {link} }}",
             f"{link} . {link}name @exempt accept",
             f"update @{name} {{ {peer} }}",
-            f'counter {_verdict(enforce)} comment "clear between encrypted addresses"',
+            _judged(enforce=enforce),
         ],
     )
+
+
+def _judged(*, enforce: bool) -> str:
+    return f'counter {_verdict(enforce)} comment "clear between encrypted addresses"'
 
 
 def _overlay_senders(families: Sequence[Family], loopback: str) -> Iterable[str]:

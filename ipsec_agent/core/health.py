@@ -27,7 +27,7 @@ from ipsec_agent.core.problems import (
 from ipsec_agent.core.problems.charon import charon_problems, explained
 from ipsec_agent.core.problems.esp import esp_problems
 from ipsec_agent.core.problems.expiry import expiry_problems
-from ipsec_agent.core.problems.guard import guard_problems, lockout_problems
+from ipsec_agent.core.problems.guard import drops_clear, guard_problems, lockout_problems
 from ipsec_agent.core.problems.ike_ports import ike_port_problems
 from ipsec_agent.core.problems.kernel import network_problems, policy_problems, unreadable
 from ipsec_agent.core.problems.links import link_problems
@@ -121,7 +121,7 @@ def assess(
     found = (
         *failures,
         *judge(config, placement, drift, lockouts=lockouts, lowered=lowered),
-        *(() if config.optional else guard_drops.problems(drops)),
+        *(guard_drops.problems(drops) if drops_clear(desired, drops.table) else ()),
         *optional.problems(config, clear, lowered=lowered),
         *liars.liar_problems(lies, observed.guard, memory.lies),
         *esp_lost.problems(followed.peers, trials, lost),

@@ -55,7 +55,8 @@ class Kind(enum.Enum):
     SHUNT = "shunts are loaded"
     TRAP = "traps are loaded"
     REINSTALL = "policies are reinstalled"
-    LEVEL = "traps have their level"
+    TIGHTEN = "traps require ESP"
+    RELAX = "traps only use ESP"
     RENEW = "SAs are renewed"
     UNSHUNT = "shunts are unloaded"
     UNTRAP = "traps are unloaded"
@@ -69,7 +70,14 @@ class Kind(enum.Enum):
     OTHER = "other things are done"
 
 
-LOADS = {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP, Kind.REINSTALL, Kind.LEVEL}
+LOADS = {
+    Kind.CREDENTIALS,
+    Kind.SHUNT,
+    Kind.TIGHTEN,
+    Kind.TRAP,
+    Kind.REINSTALL,
+    Kind.RELAX,
+}
 GUARD = {Kind.GUARD, Kind.NARROW}
 LAST = {Kind.OPEN, Kind.FORGET}
 WAITS: dict[Kind, set[Kind]] = {
@@ -79,9 +87,11 @@ WAITS: dict[Kind, set[Kind]] = {
     Kind.CREDENTIALS: GUARD,
     Kind.SHUNT: GUARD | {Kind.CREDENTIALS},
     # The operator's exceptions work before a trap can cut anyone off.
-    Kind.TRAP: GUARD | {Kind.CREDENTIALS, Kind.SHUNT},
-    Kind.REINSTALL: GUARD | {Kind.CREDENTIALS, Kind.SHUNT, Kind.TRAP},
-    Kind.LEVEL: GUARD | (LOADS - {Kind.LEVEL}),
+    Kind.TIGHTEN: GUARD | {Kind.SHUNT},
+    # A charon that refuses a trap, or hangs at it, leaves none that lets pass.
+    Kind.TRAP: GUARD | {Kind.CREDENTIALS, Kind.SHUNT, Kind.TIGHTEN},
+    Kind.REINSTALL: GUARD | {Kind.CREDENTIALS, Kind.SHUNT, Kind.TIGHTEN, Kind.TRAP},
+    Kind.RELAX: GUARD | (LOADS - {Kind.RELAX}),
     Kind.RENEW: GUARD | LOADS,
     # To take an exception away protects more.
     Kind.UNSHUNT: GUARD | LOADS,
@@ -111,7 +121,6 @@ KINDS: dict[type[Step], Kind] = {
     LoadAuthority: Kind.CREDENTIALS,
     LoadKey: Kind.CREDENTIALS,
     ReinstallPolicies: Kind.REINSTALL,
-    SetLevel: Kind.LEVEL,
     Renew: Kind.RENEW,
     DeletePolicy: Kind.DELETE,
     DeleteState: Kind.DELETE,
@@ -159,18 +168,21 @@ def kind_of(step: Step) -> Kind:
     """What a step does to protection."""
     match step:
         case LoadConnection(connection):
-            return Kind.SHUNT if connection.action is Action.PASS else Kind.TRAP
+            kind = Kind.SHUNT if connection.action is Action.PASS else Kind.TRAP
         case UnloadConnection(name):
-            return Kind.UNTRAP if name.startswith("ipsec-") else Kind.UNSHUNT
+            kind = Kind.UNTRAP if name.startswith("ipsec-") else Kind.UNSHUNT
         case SaveGuard(guard):
-            return Kind.FORGET if guard is None else Kind.SAVE
+            kind = Kind.FORGET if guard is None else Kind.SAVE
         case LoadKey(only=True):
-            return Kind.WITHDRAW
+            kind = Kind.WITHDRAW
+        case SetLevel(optional=optional):
+            kind = Kind.RELAX if optional else Kind.TIGHTEN
         case TerminateSa(at_once=at_once):
             # What a liar made has taken the place of what protects: it ends before all else.
-            return Kind.OTHER if at_once else Kind.END
+            kind = Kind.OTHER if at_once else Kind.END
         case _:
-            return KINDS[type(step)]
+            kind = KINDS[type(step)]
+    return kind
 
 
 def _unwanted(step: Step, desired: Desired) -> str:

@@ -141,9 +141,11 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
     return (
         *terminations(told),
         *_credentials(desired, charon),
-        *loads,
+        *(load for load in loads if load.connection.action is Action.PASS),
+        *_tightened(drift),
+        *(load for load in loads if load.connection.action is Action.ENCRYPT),
         *_reinstalls(drift, loaded_anew, told),
-        *_levels(drift, loaded_anew),
+        *_relaxed(drift, loaded_anew),
         *orphan_steps(drift),
         *(() if loads else rotation.moves(fair)),
         *_unloads(desired, charon),
@@ -215,13 +217,23 @@ def _reinstalls(
     return tuple(dict.fromkeys(lacking))
 
 
-def _levels(drift: Drift, loaded_anew: AbstractSet[str] = frozenset()) -> tuple[SetLevel, ...]:
-    """Traps of the other level than wanted. What charon installs now is looked at again first: what
-    is gone by then, this would make."""
+def _tightened(drift: Drift) -> tuple[SetLevel, ...]:
+    """Traps that let pass, and are to require ESP: at once, whatever charon makes of its loads."""
+    return () if drift.desired.optional else _levels(drift)
+
+
+def _relaxed(drift: Drift, loaded_anew: AbstractSet[str]) -> tuple[SetLevel, ...]:
+    """Traps that require ESP, and are only to use it. What charon installs now is looked at again
+    first: what is gone by then, this would make."""
+    return _levels(drift, loaded_anew) if drift.desired.optional else ()
+
+
+def _levels(drift: Drift, but: AbstractSet[str] = frozenset()) -> tuple[SetLevel, ...]:
+    """Traps of the other level than wanted, but those of some connections."""
     return tuple(
         SetLevel(replace(policy, reqid=trap.reqid or policy.reqid), drift.desired.optional)
         for trap, policy in drift.mislevelled
-        if trap.connection not in loaded_anew
+        if trap.connection not in but
     )
 
 

@@ -19,7 +19,7 @@ from ipsec_agent.core.peer_certificates import shown_by_peers
 from ipsec_agent.core.placement import Placement, absent_links
 from ipsec_agent.core.problems import optional
 from ipsec_agent.core.problems.expiry import days_left
-from ipsec_agent.core.problems.guard import GuardState, guard_state
+from ipsec_agent.core.problems.guard import GuardState, drops_clear, guard_state
 from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
@@ -220,7 +220,7 @@ def _guard(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "mode": snapshot.config.agent.guard.value,
         "state": snapshot.guard_state.value,
-        "drops": not snapshot.config.optional,
+        "drops": drops_clear(snapshot.desired, snapshot.observed.guard),
         **guard_counters(snapshot.observed.guard),
     }
 

@@ -197,7 +197,8 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
         state = CLOSED_AT_BOOT
     lines = [f"guard      {state}"]
     if guard["state"] not in NO_TABLE:
-        does = "dropped" if guard.get("drops", True) else "counts only:"
+        only = "counts only:" if guard["state"] == "up" else "counted"
+        does = "dropped" if guard.get("drops", True) else only
         lines[0] += f", {does} {guard['dropped_in']} in, {guard['dropped_out']} out"
     for key, says in COUNTED.items():
         counted = guard.get(key, [])  # An agent of an earlier version may run.

@@ -186,6 +186,11 @@ def test_reload_tells_of_warnings(node: Node) -> None:
     assert done.stdout == "reloaded\n"
     assert "unknown key; did you mean no_ipsec_subnets?" in done.stderr
 
+    configure(node, agent=node.agent_section(state_dir=str(node.directory / "elsewhere")))
+    for _ in range(2):
+        assert f"agent.state_dir is {node.directory}/elsewhere from" in node.ask("reload").stderr
+    assert not (node.directory / "elsewhere").exists()
+
 
 def test_reload_into_neither_list(node: Node) -> None:
     """A config that says nothing of this VM is refused, and the old one stays in force."""

@@ -99,6 +99,20 @@ def test_whatever_installs_a_trap(tmp_path: Path) -> None:
         assert set(levels(node)) == {"required"}
 
 
+def test_a_charon_that_refuses_every_load(tmp_path: Path) -> None:
+    """At a start that enforces: the traps that are there require ESP all the same."""
+    with network(tmp_path, 1, "or") as (node,):
+        begin(node)
+        node.end_agent()
+        hybrid = "aes256gcm16-ecp384-ke1_mlkem768!"
+        configure([node], [], extra={"esp_proposals": [hybrid]})
+
+        node.start()
+
+        until(lambda: "proposals-impossible" in complaints(node.status()), "it is told")
+        until(lambda: levels(node) == ["required"] * 2, lambda: f"enforced: {node.log}")
+
+
 def test_on_a_terminal_reload_asks(tmp_path: Path) -> None:
     """It refuses to cut peers off, which stays as it was, until it is forced."""
     with network(tmp_path, 2, "ot") as (node, _):
@@ -113,7 +127,12 @@ def test_on_a_terminal_reload_asks(tmp_path: Path) -> None:
         assert "reload --force" in said
         assert set(levels(node)) == {"use"}
         assert answers(node)
+        assert "reload-refused" in complaints(node.status())
 
+        wants(node)
+        until(lambda: loose(node), lambda: f"the file is put back: {node.status()}")
+
+        wants(node, optional=False)
         code, said = reload_on_a_terminal(node, "--force")
         assert (code, "reloaded" in said) == (0, True)
         assert set(levels(node)) == {"required"}

@@ -108,3 +108,23 @@ def test_nothing_weaker_takes_the_place(pair: tuple[Node, Node]) -> None:
     assert node.agent is not None
     assert node.agent.wait(60) == 1
     assert "cannot do ke1_mlkem768" in node.log
+
+
+def test_a_reload_into_what_it_cannot_do(pair: tuple[Node, Node]) -> None:
+    """It is refused, says what to write, and changes nothing."""
+    node = pair[0]
+    configure(node, no_ipsec=[])
+    node.start()
+    before = until(node.policies, "it has its policies")
+
+    for name, proposals in (("ike", f"{ML_KEM}!"), ("esp", "aes256gcm16-ecp384-ke1_mlkem768!")):
+        configure(node, no_ipsec=[], **{f"{name}_proposals": [proposals]})
+        done = node.ask("reload")
+        assert done.returncode == 1
+        assert "cannot do ke1_mlkem768" in done.stderr
+        assert f"add a proposal that it can do to {name}_proposals, such as aes256" in done.stderr
+        assert "nothing was changed" in done.stderr
+
+    assert "reload-refused" in complaints(node.status())
+    assert "proposals-impossible" not in complaints(node.status())
+    assert node.policies() == before

@@ -7,7 +7,7 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from ipsec_agent.core.guard import Guard
-from ipsec_agent.core.guard_table import exempt_update, ruleset
+from ipsec_agent.core.guard_table import enforces, exempt_update, ruleset
 from ipsec_agent.core.model import LinkId
 from ipsec_agent.core.promise import Promise
 from tests.core.test_guard import CORNER4, promises
@@ -44,6 +44,13 @@ def test_replaces_the_whole_table() -> None:
         "delete table inet ipsec_agent",
         "table inet ipsec_agent {",
     ]
+
+
+def test_whether_a_text_drops() -> None:
+    """Told by what it does with clear packets; optional mode drops what lies, too."""
+    assert enforces(ruleset(GUARD))
+    assert not enforces(ruleset(replace(GUARD, enforce=False)))
+    assert not enforces("")
 
 
 def test_the_same_on_every_vm() -> None:

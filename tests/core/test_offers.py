@@ -3,12 +3,15 @@
 import pytest
 from msgspec.structs import replace
 
-from ipsec_agent.core.config import DEFAULT_IKE
+from ipsec_agent.admission import refuse_impossible
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE
 from ipsec_agent.core.observed import Charon
 from ipsec_agent.core.offers import Offers, lacking, offered, offers_of, usable
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.problems.proposals import proposal_problems
+from ipsec_agent.errors import ConfigError
 from tests.configs import config
+from tests.core.test_status import snapshot
 from tests.vm import CHARON, healthy_vm
 
 BOOKWORM = frozenset(
@@ -80,3 +83,32 @@ def test_told(proposals: tuple[str, ...], charon: Charon, told: list[tuple[str, 
     for one in found:
         assert one.message.startswith(f"charon {charon.version} cannot do ke1_mlkem768")
         assert "ike_proposals" in one.message
+
+
+@pytest.mark.parametrize(
+    ("ike", "esp", "hint"),
+    [
+        ((HYBRID,), DEFAULT_ESP, f"ike_proposals, such as {CLASSICAL}, or remove each `!` there"),
+        (
+            ("aes256gcm16-prfsha384-modp4096",),
+            DEFAULT_ESP,
+            f"ike_proposals, such as {DEFAULT_IKE[0]}, on every VM; nothing",
+        ),
+        (DEFAULT_IKE, ("aes128gcm16-ecp512bp",), "esp_proposals, such as aes128gcm16, on every VM"),
+    ],
+)
+def test_a_reload_into_the_impossible(
+    ike: tuple[str, ...], esp: tuple[str, ...], hint: str
+) -> None:
+    """It is refused with what to write, unless it is in force already, or no charon is known."""
+    bad, good = replace(config(), ike_proposals=ike, esp_proposals=esp), config()
+    now = snapshot(healthy_vm().but(charon=OLD))
+
+    with pytest.raises(ConfigError, match="has nothing else: no peer can be reached") as refused:
+        refuse_impossible(bad, good, now)
+    assert hint in refused.value.hint
+    refuse_impossible(bad, bad, now)
+    refuse_impossible(good, bad, now)
+    refuse_impossible(replace(good, ike_proposals=(HYBRID, CLASSICAL)), good, now)
+    for unknown in (None, snapshot(healthy_vm().but(charon=None)), snapshot(healthy_vm())):
+        refuse_impossible(bad, good, unknown)

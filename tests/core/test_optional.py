@@ -296,6 +296,39 @@ def test_status() -> None:
     assert "optional" not in text(enforced)
 
 
+def test_the_table_in_force_decides_what_is_said() -> None:
+    """One of the mode before is in force until the new one is loaded, or none, or somebody's."""
+    on, off = loose_vm().desired.guard, healthy_vm().desired.guard
+    assert on is not None
+    assert off is not None
+    enforced = with_clear(healthy_vm())
+    assert document(snapshot(enforced))["guard"]["drops"]
+    assert "clear-received" in enforced.problems()
+    late = enforced.table(mark=on.mark)
+    for vm in (late, enforced.table(mark=""), with_clear(loose_vm()).table(mark=off.mark)):
+        shown = document(snapshot(vm))
+        assert not shown["guard"]["drops"]
+        assert "clear-received" not in vm.problems()
+        assert "guard      ALTERED: the table is not the one that was loaded, counted 0 in, 0" in (
+            text(shown)
+        )
+    assert not document(snapshot(enforced.but(guard=None)))["guard"]["drops"]
+    # Before the VM is placed the guard is wanted, and is known, too.
+    early = replace(enforced, desired=unplaced(config(), lowered=False))
+    assert document(snapshot(early))["guard"]["drops"]
+
+
+def test_what_did_not_fit_was_not_dropped_either() -> None:
+    """Where the table of optional mode is still in force, nothing is said to be dropped."""
+    on = loose_vm().desired.guard
+    assert on is not None
+    for mark, told in ((None, True), (on.mark, False)):
+        vm = healthy_vm() if mark is None else healthy_vm().table(mark=mark)
+        first = vm.table(reading=1).assess()
+        second = vm.table(reading=2, disguised_in=4, dropped_in=4).assess(first.memory)
+        assert ("clear-disguised" in {one.code for one in second.problems}) is told
+
+
 def test_without_the_guard_nobody_counts() -> None:
     """Then nothing is said of whom enforcing would cut off."""
     vm = loose_vm(config(optional=True, agent=AgentConfig(guard=GuardMode.NONE)))

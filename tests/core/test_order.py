@@ -58,7 +58,7 @@ LIE = TerminateSa(8, "a lie", at_once=True)
 CA, KEY = LoadAuthority(WISH.credentials.authorities[0]), LoadKey(WISH.credentials)
 SHUNT, TRAP = (LoadConnection(CONNECTIONS[one], "") for one in (Action.PASS, Action.ENCRYPT))
 REINSTALL = ReinstallPolicies("c", "c-10.0.0.5", Action.ENCRYPT)
-LEVEL = SetLevel(Policy(SELECTOR, 1, esp=False, blocks=False, optional=True), optional=False)
+TIGHTEN = SetLevel(Policy(SELECTOR, 1, esp=False, blocks=False, optional=True), optional=False)
 RENEW = Renew(CONNECTIONS[Action.ENCRYPT])
 ORPHAN = DeletePolicy(Policy(SELECTOR, 1, esp=True, blocks=False))
 ORPHAN_SA = DeleteState(SecurityAssociation(OWN, PEER, 77, 1))
@@ -70,24 +70,28 @@ ONLY_KEY = LoadKey(WISH.credentials, only=True)
 START, KILL = StartCharon(), KillCharon(PROCESS, "it hangs")
 
 PLAN: tuple[Step, ...] = (
-    *(GUARD, LINKS, SAVE, FLOWS, MTU, LIE, CA, KEY, SHUNT, TRAP, REINSTALL, LEVEL, RENEW, ORPHAN),
-    *(ORPHAN_SA, UNSHUNT, UNTRAP, END, LOST, POKE, NO_KEY, ONLY_KEY, NO_CA),
+    *(GUARD, LINKS, SAVE, FLOWS, MTU, LIE, CA, KEY, SHUNT, TIGHTEN, TRAP, REINSTALL, RENEW),
+    *(ORPHAN, ORPHAN_SA, UNSHUNT, UNTRAP, END, LOST, POKE, NO_KEY, ONLY_KEY, NO_CA),
 )
 STAGES: tuple[tuple[Step, ...], ...] = (
-    (GUARD,), (LINKS, FLOWS), (CA, KEY), (SHUNT,), (TRAP,), (REINSTALL,), (LEVEL,),
+    (GUARD,), (LINKS, FLOWS), (CA, KEY), (SHUNT,), (TRAP,), (REINSTALL,),
     (UNSHUNT,), (UNTRAP,), (END, LOST),
 )  # fmt: skip
 """Each waits for all before it."""
 
-UNLOADING = 7
+UNLOADING = 6
+LOADED = tuple(chain(*STAGES[:UNLOADING]))
 BESIDE: tuple[tuple[tuple[Step, ...], tuple[Step, ...]], ...] = (
     ((SAVE,), (GUARD,)),
     ((MTU, LIE), (GUARD, LINKS, FLOWS)),
-    ((RENEW, POKE), tuple(chain(*STAGES[:UNLOADING]))),
-    ((ORPHAN, ORPHAN_SA), (*chain(*STAGES[:UNLOADING]), RENEW)),
+    # Whatever becomes of traps and credentials that are loaded.
+    ((TIGHTEN,), (GUARD, LINKS, FLOWS, SHUNT)),
+    ((TRAP, REINSTALL, UNSHUNT, UNTRAP, END, LOST), (TIGHTEN,)),
+    ((RENEW, POKE), (*LOADED, TIGHTEN)),
+    ((ORPHAN, ORPHAN_SA), (*LOADED, TIGHTEN, RENEW)),
     (
         (NO_KEY, ONLY_KEY, NO_CA),
-        (*chain(*STAGES), SAVE, RENEW, POKE, ORPHAN, ORPHAN_SA, START, KILL),
+        (*chain(*STAGES), TIGHTEN, SAVE, RENEW, POKE, ORPHAN, ORPHAN_SA, START, KILL),
     ),
     ((START, KILL), PLAN),
 )
@@ -128,6 +132,16 @@ def test_the_guard_goes_last(step: Step) -> None:
         assert last in found
     assert check_order((RemoveGuard(), SaveGuard(None)), unguarded) == ()
     assert len(check_order((SaveGuard(None), RemoveGuard()), unguarded)) == 1
+
+
+@pytest.mark.parametrize("first", [GUARD, LINKS, CA, KEY, SHUNT, TRAP, REINSTALL], ids=str)
+def test_relaxing_waits_for_what_is_loaded(first: Step) -> None:
+    """A trap that is loaded afterwards would require ESP again."""
+    relaxing = replace(TIGHTEN, optional=True)
+    optional = replace(WISH, optional=True)
+
+    assert [one.step for one in check_order((relaxing, first), optional)] == [relaxing]
+    assert check_order((first, relaxing), optional) == ()
 
 
 @given(st.permutations(PLAN))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -37,7 +38,7 @@ from ipsec_agent.core.observed import (
     SecurityAssociation,
 )
 from ipsec_agent.core.observed_guard import GuardTable
-from ipsec_agent.core.order import check_order
+from ipsec_agent.core.order import Kind, check_order, kind_of
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
@@ -60,7 +61,7 @@ from ipsec_agent.core.steps import (
     UnloadConnection,
 )
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
-from ipsec_agent.errors import KernelError
+from ipsec_agent.errors import CharonRefusedError, KernelError
 from tests.configs import config
 from tests.core.test_orphans import child_sa, ike_sa
 from tests.fakes import PROCESS, FakeMachine, installed, network
@@ -146,6 +147,35 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int
         for peer in PEERS:
             if Promise.of(after).encrypts(OWN, peer):  # type: ignore[arg-type]
                 assert protects(policies, peer) is not new.optional
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=50)
+@given(wishes, wishes, st.booleans())
+def test_enforcing_needs_no_load(before: object, after: object, hangs: bool) -> None:
+    """charon refuses each load, or hangs at the first trap: of the traps that are wanted, none lets
+    pass what has no SA."""
+
+    async def scenario() -> None:
+        machine = FakeMachine(network("10.0.0.5"))
+        machine.process = PROCESS
+        old, new = desired(before, HERE), desired(after, HERE)  # type: ignore[arg-type]
+        for _ in range(2):
+            await pass_until(machine, old, 99)
+        machine.refuses_loads = True
+
+        for step in plan(Drift(new, await machine.observe())):
+            if hangs and kind_of(step) is Kind.TRAP:
+                break
+            with suppress(CharonRefusedError):
+                await machine.perform(step)
+
+        wanted = {policy.selector for policy in new.policies}
+        passing = {
+            policy.selector for policy in machine.kernel.values() if policy.optional
+        } & wanted
+        assert not passing or new.optional
 
     asyncio.run(scenario())
 

@@ -61,7 +61,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def write(path: Path, *clear: str, **agent: object) -> None:
+def write(path: Path, *clear: str, optional: bool = False, **agent: object) -> None:
     """A config with these no-ipsec subnets."""
     places = {"run_dir": f"{path.parent}/run", "state_dir": f"{path.parent}/state"}
     path.write_text(
@@ -71,6 +71,7 @@ def write(path: Path, *clear: str, **agent: object) -> None:
             leaf=LEAF,
             cas=[CA],
             agent={**places, **agent},
+            optional=optional,
         )
     )
 
@@ -131,6 +132,30 @@ def test_status_of_each_state(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert shown["closed_by"] == "boot"
     guard("status", config)
     assert "guard      CLOSED: the saved table did not load at boot" in capsys.readouterr().out
+
+
+def test_whether_it_drops(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the table that is loaded, whatever the config says by now."""
+    assert not told(capsys, config)[1]["drops"]
+    guard("up", config)
+    assert told(capsys, config)[1]["drops"]
+
+    write(config, optional=True)
+    _, shown = told(capsys, config)
+    assert (shown["matches_config"], shown["drops"]) == (False, True)
+    guard("up", config)
+    assert not told(capsys, config)[1]["drops"]
+    capsys.readouterr()
+    guard("status", config)
+    assert "guard      up, counts only: 0 in, 0 out" in capsys.readouterr().out
+
+    write(config)
+    _, shown = told(capsys, config)
+    assert (shown["matches_config"], shown["drops"]) == (False, False)
+    run("nft", "insert rule inet ipsec_agent out4 accept")
+    assert not told(capsys, config)[1]["drops"]
+    run("nft", "-f", "-", text=CLOSED)
+    assert told(capsys, config)[1]["drops"]
 
 
 def test_a_table_loaded_at_boot_is_known(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,12 @@ def _altered(table: GuardTable, desired: Desired) -> bool:
     )
 
 
+def drops_clear(desired: Desired, table: GuardTable | None) -> bool:
+    """Whether the table in force is known to drop what is clear."""
+    wish = desired.guard
+    return table is not None and wish is not None and wish.enforces and table.mark == wish.mark
+
+
 def guard_problems(
     config: Config,
     placement: Placement | None,
@@ -93,7 +99,7 @@ def guard_problems(
     return (
         *standing,
         # Where IPsec is optional these pass, and problems/optional.py tells of them.
-        *(() if config.optional else _dropped(placement, drift, table)),
+        *(_dropped(placement, drift, table) if drops_clear(desired, table) else ()),
         *_untranslated(desired, table),
         *_unguarded(config, placement, observed, table),
         *_offloaded(desired, observed, table),

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Config
+from ipsec_agent.core.manifest.proposals import additional, classical
 from ipsec_agent.core.observed import Observed
 from ipsec_agent.core.offers import Offers, lacking, offers_of
 from ipsec_agent.core.problems.problem import Problem, Severity
+
+IMPOSSIBLE = "proposals-impossible"
 
 
 def proposal_problems(config: Config, observed: Observed) -> tuple[Problem, ...]:
@@ -14,15 +17,20 @@ def proposal_problems(config: Config, observed: Observed) -> tuple[Problem, ...]
     offers = offers_of(charon)
     if charon is None or offers is None:
         return ()
-    lists = (("ike_proposals", config.ike_proposals), ("esp_proposals", config.esp_proposals))
+    lists = (
+        ("ike_proposals", config.ike_proposals, DEFAULT_IKE),
+        ("esp_proposals", config.esp_proposals, DEFAULT_ESP),
+    )
     return tuple(
         problem
-        for name, proposals in lists
-        for problem in _problem(name, proposals, offers, f"charon {charon.version}")
+        for name, proposals, default in lists
+        for problem in _problem(name, proposals, default, offers, f"charon {charon.version}")
     )
 
 
-def _problem(name: str, proposals: tuple[str, ...], offers: Offers, who: str) -> Iterator[Problem]:
+def _problem(
+    name: str, proposals: tuple[str, ...], default: tuple[str, ...], offers: Offers, who: str
+) -> Iterator[Problem]:
     out = {one: lacks for one in proposals if (lacks := lacking(one, offers))}
     if not out:
         return
@@ -37,9 +45,17 @@ def _problem(name: str, proposals: tuple[str, ...], offers: Offers, who: str) ->
         )
     else:
         yield Problem(
-            "proposals-impossible",
+            IMPOSSIBLE,
             Severity.CRITICAL,
             f"{who} cannot do {words}, and {name} has nothing else: no peer can be reached",
-            f"add a proposal that it can do to {name}, or remove the `!` behind the last one",
+            f"add a proposal that it can do to {name}"
+            + _example((*map(classical, proposals), *default), offers)
+            # Without it what no additional key exchange is in is added.
+            + (", or remove each `!` there" if any(map(additional, proposals)) else "")
+            + ", on every VM",
             name,
         )
+
+
+def _example(proposals: tuple[str, ...], offers: Offers) -> str:
+    return next((f", such as {one}" for one in proposals if not lacking(one, offers)), "")

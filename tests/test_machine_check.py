@@ -1,0 +1,29 @@
+"""What `check --machine` finds beside what only a real machine shows."""
+
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent import machine_check
+from ipsec_agent.core.config import AgentConfig
+from ipsec_agent.machine_check import check_machine
+from tests.configs import config
+
+
+def test_a_guard_of_another_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped units would load it at each boot, however old it is by then."""
+    shipped, other = tmp_path / "shipped", tmp_path / "other"
+    shipped.mkdir(0o700)
+    for name in ("_place", "_links", "_esp", "_guard", "_lockouts", "_charon"):
+        monkeypatch.setattr(machine_check, name, lambda _: ((), ()))
+    monkeypatch.setattr(machine_check, "SHIPPED", str(shipped))
+
+    def said(state: Path) -> tuple[str, ...]:
+        agent = AgentConfig(run_dir=str(tmp_path), state_dir=str(state))
+        return check_machine(config(agent=agent))[0]
+
+    assert said(other) == ()
+    (shipped / "guard.nft").touch()
+    assert said(shipped) == ()
+    (note,) = said(other)
+    assert f"agent.state_dir is {other}, but the shipped units load {shipped}/guard.nft" in note
