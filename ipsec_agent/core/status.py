@@ -23,7 +23,7 @@ from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import several, tenths
 
 SCHEMA = 1
 
@@ -117,7 +117,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
                 "subject": facts.subject,
                 "role": facts.role,
                 "not_after": facts.not_after.isoformat(),
-                "days_left": round(days_left(facts, observed.time), 1),
+                "days_left": tenths(days_left(facts, observed.time)),
             }
             for facts in (
                 *snapshot.config.certificates,

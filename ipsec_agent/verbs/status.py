@@ -4,9 +4,10 @@ import argparse
 import json
 import sys
 import time
+from datetime import datetime
 from typing import Any
 
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import lasting, several
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
@@ -15,7 +16,10 @@ from ipsec_agent.verbs.commands import repeatable
 NOT_RUNNING = 3
 """LSB's exit code of `status` for a program that is not running."""
 
-UNITS = ((86400, "days"), (3600, "hours"), (60, "min"))
+DAY = 86400
+"""Seconds."""
+
+UNITS = ((DAY, "days"), (3600, "hours"), (60, "min"))
 """Seconds, and what so many are called."""
 
 MOST_COUNTED = 10
@@ -108,9 +112,9 @@ def text(status: dict[str, Any]) -> str:
     lines += ["connections"] + [_connection(item) for item in status["connections"]]
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
     lines += _rotation(status.get("rotation"))
-    lines += ["certificates"] + [
-        f"  {item['role']:12} {item['subject']}: {item['days_left']:g} days left"
-        for item in status["certificates"]
+    lines += ["certificates"]
+    lines += [
+        _certificate(item, status.get("time", time.time())) for item in status["certificates"]
     ]
     lines += ["links"] + [_link(link) for link in status["links"]]
     inside = status.get("inside", [])
@@ -217,6 +221,11 @@ def _link(link: dict[str, Any]) -> str:
     fits = f", packets of {link['max_packet']} bytes fit" if link.get("max_packet") else ""
     why = f"; guarded: {link['reason']}" if link.get("reason") else ""
     return f"  {link['name']:12} MTU {link['mtu']}{fits}{down}{why}"
+
+
+def _certificate(item: dict[str, Any], now: float) -> str:
+    left = (datetime.fromisoformat(item["not_after"]).timestamp() - now) / DAY
+    return f"  {item['role']:12} {item['subject']}: {lasting(left)}"
 
 
 def _long(seconds: float) -> str:

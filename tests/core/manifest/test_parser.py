@@ -350,9 +350,9 @@ def test_expired() -> None:
 
 @pytest.mark.parametrize(
     ("left", "said"),
-    [(31, None), (30, 30), (5, 5), (0, 0)],
+    [(31, None), (30, "30 days"), (5, "5 days"), (0, "less than an hour")],
 )
-def test_ends_soon(left: int, said: int | None) -> None:
+def test_ends_soon(left: int, said: str | None) -> None:
     """From the info period on it is a warning with the remedy, of the certificate and of the CA."""
     ca = make_ca(days=left + 1, not_before=NOW - timedelta(days=1))
     leaf = make_leaf(ca, days=left + 1, not_before=NOW - timedelta(days=1))
@@ -360,7 +360,7 @@ def test_ends_soon(left: int, said: int | None) -> None:
 
     assert parsed.config is not None
     told = [f"{item.key} {item.message}; {item.remedy}" for item in parsed.complaints]
-    ends = f"{NOW + timedelta(days=left):%Y-%m-%d}, in {said} days"
+    ends = f"{NOW + timedelta(days=left):%Y-%m-%d}, in {said}"
     assert told == (
         []
         if said is None
@@ -371,6 +371,25 @@ def test_ends_soon(left: int, said: int | None) -> None:
             " replace one takes three deployments",
         ]
     )
+
+
+def test_an_intermediate_ends_soon() -> None:
+    """Its issuer signs it again, and it goes where it was; nobody is sent to replace the CA."""
+    root = make_ca("Root", key=ec_key(1))
+    middle = make_ca("Middle", key=ec_key(2), issuer=root, days=9)
+    leaf = make_leaf(middle)
+
+    def remedies(**given: Any) -> list[str]:
+        told = read(manifest(leaf=leaf, form="rendered", **given)).complaints
+        return [f"{one.key}: {one.remedy}" for one in told]
+
+    again = "have CN=Root, which signed it, sign it again with the same key, and put that in its"
+    assert remedies(cas=[root], behind=[middle]) == [
+        f"ipsec.instance_certificate: {again} place in instance_certificate"
+    ]
+    assert remedies(cas=[root, middle]) == [
+        f"ipsec.ca_certificates[1]: {again} place in ca_certificates[1]"
+    ]
 
 
 def test_ends_within_its_own_period() -> None:
