@@ -16,8 +16,7 @@ from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.observed import IkePorts, PortHolder
-from ipsec_agent.core.problems.kept_faults import resumed
-from ipsec_agent.core.problems.peer_faults import Suspect
+from ipsec_agent.core.problems.kept_faults import Kept, resumed
 from ipsec_agent.core.status import document
 from ipsec_agent.reporter import Reporter
 from ipsec_agent.verbs.status import text
@@ -39,20 +38,20 @@ class Night:
         self.reporter = Reporter()
         self.log = log
         self.now = NOW
-        self.suspects: tuple[Suspect, ...] = ()
+        self.kept = Kept()
 
     def look(self, vm: Vm) -> str:
         """What the status says after a pass that sees this."""
         self.now += STEP
         seen = vm.but(time=self.now)
         snapshot = self.reporter.report(quiet_pass(seen))
-        self.suspects = snapshot.suspects
+        self.kept = snapshot.kept
         return text(json.loads(json.dumps(document(snapshot))))
 
     def changes_shift(self) -> None:
         """Another agent takes up what this one knew of peers."""
         self.reporter = Reporter()
-        self.reporter.resume(resumed(self.suspects, self.now, self.now))
+        self.reporter.resume(resumed(self.kept, self.now, self.now))
 
     def logged(self, code: str) -> Any:
         """The one line of the log about a problem."""

@@ -210,9 +210,15 @@ def _optional(found: dict[str, Any] | None, now: float) -> list[str]:
     ]
     if len(peers) > MOST_COUNTED:
         lines.append(f"  … and {len(peers) - MOST_COUNTED} more; see --json")
-    if unseen:
-        more = f" and {len(unseen) - MOST_COUNTED} more" if len(unseen) > MOST_COUNTED else ""
-        lines.append(f"  not seen since, so not known: {', '.join(unseen[:MOST_COUNTED])}{more}")
+    # An agent of an earlier version may run.
+    never = [one["address"] for one in found.get("never_heard", [])]
+    for says, addresses in (
+        ("never heard from, though packets go there", never),
+        ("not seen since, so not known", unseen),
+    ):
+        more = f" and {rest} more" if (rest := len(addresses) - MOST_COUNTED) > 0 else ""
+        if addresses:
+            lines.append(f"  {says}: {', '.join(addresses[:MOST_COUNTED])}{more}")
     return lines
 
 

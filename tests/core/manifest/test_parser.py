@@ -14,7 +14,7 @@ from ipsec_agent.core.config import GuardMode, Outside
 from ipsec_agent.core.manifest.certificates import der
 from ipsec_agent.core.manifest.parser import Parsed, parse
 from ipsec_agent.core.strongswan_conf import SETTINGS
-from tests.certificates import key_pem, make_ca, make_leaf, rsa_key
+from tests.certificates import ec_key, key_pem, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 
 NOW = datetime.now(UTC)
