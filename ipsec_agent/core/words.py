@@ -2,6 +2,11 @@
 
 import math
 
+OPTIONAL = (
+    "packets pass in clear with every peer that has no IPsec; remove it once all VMs have IPsec"
+)
+"""What `optional: true` means, as `check` and `plan` say it."""
+
 
 def several(number: int, thing: str, things: str = "") -> str:
     """`1 packet`, `2 packets`; the plural is given where it is more than an s."""

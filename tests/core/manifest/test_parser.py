@@ -728,6 +728,33 @@ def test_a_classical_proposal_stays(written: list[str], used: tuple[str, ...], s
     assert [said in str(one) for one in parsed.complaints] == ([True] if said else [])
 
 
+@pytest.mark.parametrize("written", ["!", ["!"], [" ! "], "aes128gcm16,!", ["aes128gcm16", "!"]])
+@pytest.mark.parametrize("name", ["ike_proposals", "esp_proposals"])
+def test_nothing_before_the_exclamation_mark(name: str, written: Any) -> None:
+    """It says that only what is listed is used; where nothing is, the default is not meant."""
+    found = read(good(**{name: written}))
+
+    assert found.config is None
+    assert any("'!' is behind no proposal" in str(one) for one in found.complaints)
+
+
+def test_a_hybrid_proposal_behind_a_classical_one() -> None:
+    """Two VMs use the first that both can do, so nobody uses it."""
+    other = "aes128gcm16-prfsha256-ecp256"
+
+    def said(*proposals: str) -> list[str]:
+        found = read(good(ike_proposals=list(proposals)))
+        assert found.config is not None
+        return [one.message for one in found.complaints if "is not used by" in one.message]
+
+    assert said(HYBRID, CLASSICAL) == said(HYBRID) == said(CLASSICAL, other) == []
+    for behind in ((CLASSICAL, HYBRID), (other, HYBRID, CLASSICAL), (other, HYBRID)):
+        (one,) = said(*behind)
+        assert one.startswith(f"{HYBRID} is not used by VMs that can do {behind[0]}: that is")
+    (one,) = said(f"{HYBRID}-ke2_ecp521", other, HYBRID)
+    assert one.startswith(f"{HYBRID} is not used")
+
+
 def test_a_classical_proposal_stays_for_esp() -> None:
     """ESP likewise; what is hybrid comes first, so that two VMs that have it use it."""
     parsed = read(good(esp_proposals="aes256gcm16-x25519-ke1_mlkem768"))
