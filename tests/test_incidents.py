@@ -96,7 +96,7 @@ def test_esp_dropped_one_way(night: Night) -> None:
     said = [night.look(VM.but(states=states(sent, 0))) for sent in (240, 270, 300)][-1]
 
     assert "NOT HEALTHY" in said
-    assert "  ERROR peer-esp-lost: 10.0.0.9 answers IKE, but no ESP comes back from there" in said
+    assert "  ERROR peer-esp-lost: 10.0.0.9 answers IKE, but no ESP has come back from it" in said
     assert "have protocol 50 (UDP 4500, where encapsulated) pass between the two VMs" in said
     line = night.logged("peer-esp-lost")
     assert line["log_level"] == "error"
@@ -168,7 +168,7 @@ def test_a_refusal_and_the_next_agent(night: Night) -> None:
 
     said = night.look(ALONE)
 
-    assert "  WARNING peer-refuses-us: charon says of 10.0.0.9: received AUTH" in said
+    assert "  WARNING peer-refuses-us: 10.0.0.9 refuses this VM's certificate or signature" in said
     assert night.reporter.suspects == (ip_address("10.0.0.9"),)
     night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
     assert ", healthy" in succeeds(night)

@@ -16,7 +16,7 @@ import pathlib, socket, sys
 pathlib.Path("/proc/self/comm").write_text(sys.argv[1])
 family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
 with socket.create_server((sys.argv[2], 2222), family=family) as server, \\
-     socket.create_connection(server.getsockname(), source_address=(sys.argv[3], 0)) as client:
+     socket.create_connection(server.getsockname()[:2], source_address=(sys.argv[3], 0)) as client:
     session, _ = server.accept()
     with session:
         print("ready", flush=True)

@@ -122,13 +122,18 @@ def _of_peers(
     )
     if ending:
         loud = loudness(periods, days_left(ending[0], now)) is not Severity.INFO
-        named = listed(ending, say=lambda facts: f"{facts.subject} on {facts.not_after:%Y-%m-%d}")
+        named = listed(ending, say=lambda facts: _when(facts, now))
         yield Problem(
             "peer-certificate-expires",
             Severity.WARNING if loud else Severity.INFO,
-            f"{several(len(ending), 'certificate')} of peers end soon: {named}",
+            f"peers have {several(len(ending), 'certificate')} to be renewed: {named}",
             CLOCK_FIRST
             if wrong
             else "renew them on these VMs before they end: new handshakes with a VM fail once its"
             " certificate has expired",
         )
+
+
+def _when(facts: CertificateFacts, now: float) -> str:
+    ends = "ended" if days_left(facts, now) < 0 else "ends"
+    return f"{facts.subject} {ends} on {facts.not_after:%Y-%m-%d}"

@@ -190,8 +190,8 @@ def problems(config: Config, memory: Memory, *, lowered: bool) -> tuple[Problem,
         Problem(
             CODE,
             Severity.WARNING,
-            "IPsec is optional (optional: true), so peers without it are spoken with in clear; "
-            + (outlook(memory) if counted else NOT_COUNTED),
+            "IPsec is optional (optional: true), so this VM speaks in clear with peers that have no"
+            " IPsec; " + (outlook(memory) if counted else NOT_COUNTED),
             "once every VM runs IPsec, remove `optional: true` on one VM after the other",
         ),
     )

@@ -172,7 +172,9 @@ def test_peers_together() -> None:
 
     (found,) = expiry_problems(vm.config, observed)
 
-    assert found.message.startswith("5 certificates of peers end soon: CN=vm4 on 2027-01-31, ")
+    assert found.message.startswith(
+        "peers have 5 certificates to be renewed: CN=vm4 ends on 2027-01-31, "
+    )
     assert found.message.endswith(" and 2 more")
 
 

@@ -29,6 +29,7 @@ from ipsec_agent.core.problems.problem import LogLine, Severity
 from tests.core.problems.test_peer_faults import (
     DAY,
     REFUSED,
+    SAID,
     SILENT,
     P,
     Watch,
@@ -61,7 +62,8 @@ def test_a_refusal_outlives_the_agent() -> None:
 
     assert later.at(3601) == [(REFUSED, Severity.WARNING)]
     assert later.problems[0].message == (
-        f"charon says of {P}: it failed; not tried since 2027-01-15 08:00:00 UTC"
+        f"{P} {SAID} (charon: it failed); last seen at 2027-01-15 08:00:00 UTC, and no attempt"
+        " since"
     )
     later.tell(succeeded=3610)
     assert later.at(3611) == []
