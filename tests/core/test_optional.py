@@ -31,10 +31,12 @@ from ipsec_agent.core.status import State, document
 from ipsec_agent.core.steps import LoadGuard, ReinstallPolicies, SaveGuard, SetLevel, Step
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import KernelError, StartError
+from ipsec_agent.reporter import Reporter
 from ipsec_agent.verbs.status import text
 from tests.configs import config
 from tests.core.test_status import snapshot
 from tests.fakes import installed
+from tests.passes import quiet_pass
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm
 
 ON = config(optional=True)
@@ -329,6 +331,18 @@ def test_since_when_over_restarts() -> None:
     assert early.since == early.last == NOW - 20 * COUNTED_FOR
     assert early.until == early.last + COUNTED_FOR
     assert cut_off(loose_vm(), resumed_memory(before, after=OLDEST)) == {}
+
+
+def test_another_agent_takes_it_up() -> None:
+    """What its reporter is given lasts over its first passes."""
+    first = Reporter()
+    kept = first.report(quiet_pass(with_clear(loose_vm().but(time=NOW - 100)))).kept
+
+    second = Reporter()
+    second.resume(resumed(kept, NOW - 90, NOW - 50))
+    for later in (40, 0):
+        (one,) = second.report(quiet_pass(loose_vm().but(time=NOW - later))).kept.talks
+        assert (one.address, one.since) == (PEER, NOW - 103)
 
 
 def test_who_was_not_seen() -> None:
