@@ -113,9 +113,7 @@ def text(status: dict[str, Any]) -> str:
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
     lines += _rotation(status.get("rotation"))
     lines += ["certificates"]
-    lines += [
-        _certificate(item, status.get("time", time.time())) for item in status["certificates"]
-    ]
+    lines += [_lasting(item, status.get("time", time.time())) for item in status["certificates"]]
     lines += ["links"] + [_link(link) for link in status["links"]]
     inside = status.get("inside", [])
     lines += [f"  {link['name']:12} not guarded: {link['reason']}" for link in inside]
@@ -229,7 +227,7 @@ def _link(link: dict[str, Any]) -> str:
     return f"  {link['name']:12} MTU {link['mtu']}{fits}{down}{why}"
 
 
-def _certificate(item: dict[str, Any], now: float) -> str:
+def _lasting(item: dict[str, Any], now: float) -> str:
     left = (datetime.fromisoformat(item["not_after"]).timestamp() - now) / DAY
     return f"  {item['role']:12} {item['subject']}: {lasting(left)}"
 

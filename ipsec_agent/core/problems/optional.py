@@ -104,31 +104,45 @@ def followed(
     }
     remembered = {peer.address: peer.seen for peer in observed.remembered}
     answered = {one.address for one in observed.neighbours if one.answered}
+    answered |= {peer for peer in remembered if remembered[peer] > 0}
     found = _kept(memory, now, encrypted)
     nobody = {*broadcasts, *desired.addresses}
     for peer, (way, counted) in _clear(observed.guard, nobody).items():
         last, known = now - min(one.idle for one in counted), found.get(peer)
-        ever = now if peer in secured else remembered.get(peer, 0.0)
-        answers = way != "out" or ever > 0 or peer in answered or (known and known.heard)
         found[peer] = ClearTalk(
             peer,
             min(known.since if known else last, last),
             last,
             way,
             sum(one.packets for one in counted),
-            ever,
-            bool(answers or heard.get(str(peer), Hearing()).answered),
+            now if peer in secured else remembered.get(peer, 0.0),
+            way != "out"
+            or peer in answered
+            or peer in secured
+            or (known is not None and known.heard)
+            or heard.get(str(peer), Hearing()).answered > 0,
             last + COUNTED_FOR,
         )
-    talks = (
+    return _memory(found.values(), secured, nobody, remembered, now)
+
+
+def _memory(
+    talks: Iterable[ClearTalk],
+    secured: dict[Address, float],
+    nobody: set[Address],
+    remembered: Iterable[Address],
+    now: float,
+) -> Memory:
+    """The memory with those who have not changed over, and are not forgotten."""
+    lasting = (
         one
-        for one in found.values()
+        for one in talks
         if now < one.until
         and one.last > secured.get(one.address, -CHANGEOVER) + CHANGEOVER
         and one.address not in nobody
     )
-    kept = tuple(sorted(talks, key=lambda one: -one.last)[:MOST])
-    spoken = {one.address for one in kept} | secured.keys() | set(desired.addresses)
+    kept = tuple(sorted(lasting, key=lambda one: -one.last)[:MOST])
+    spoken = {one.address for one in kept} | secured.keys() | nobody
     unseen = tuple(peer for peer in remembered if peer not in spoken)
     return Memory(kept, unseen, tuple(secured.items()))
 
