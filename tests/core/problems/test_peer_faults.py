@@ -129,7 +129,8 @@ def test_an_ike_sa_says_nothing_of_proposals() -> None:
     watch = Watch()
     watch.at(1, line("selectors-differ", 0))
     assert watch.at(500, vm=with_ike(3)) == [("selectors-differ", Severity.WARNING)]
-    said = f"{P} {SAID} (charon: it failed); last seen at 2027-01-15 08:00:00 UTC"
+    what = "and this VM do not agree on what to encrypt"
+    said = f"{P} {what} (charon: it failed); last seen at 2027-01-15 08:00:00 UTC"
     assert watch.problems[0].message == said
     # The IKE_SA is gone again: it was tried all the same.
     watch.at(900)
@@ -146,7 +147,7 @@ def test_an_attempt_that_nothing_came_of(by: str) -> None:
     if by == "the log":
         watch.tell(tried=250)
     watch.at(251, vm=VM if by == "the log" else with_ike(0, state="CONNECTING"))
-    assert "tried" not in watch.problems[0].message
+    assert "attempt" not in watch.problems[0].message
     assert watch.problems[0].message.endswith("; last seen at 2027-01-15 08:00:00 UTC")
     # Of an attempt that fails in turn nothing later is known.
     watch.at(300, line(SILENT, 300))
