@@ -115,8 +115,8 @@ def _cut_off(config: Config, snapshot: Snapshot) -> Memory:
     """With whom packets pass in clear now, and would not by this config."""
     promise = Promise.of(config)
     encrypts = any(promise.encrypted(own) for own in snapshot.desired.addresses)
-    left = (one for one in snapshot.clear.cut_off if encrypts and promise.encrypted(one.address))
-    return replace(snapshot.clear, cut_off=tuple(left))
+    left = (one for one in snapshot.clear.talks if encrypts and promise.encrypted(one.address))
+    return replace(snapshot.clear, talks=tuple(left))
 
 
 def begins_later(state_dir: str, config: Config) -> tuple[str, ...]:

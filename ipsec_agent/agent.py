@@ -109,7 +109,7 @@ class Agent:
                     notify("STOPPING=1")
                 finally:
                     if self._loop.snapshot is not None:
-                        self._faults.keep(self._loop.snapshot.suspects, at_once=True)
+                        self._faults.keep(self._loop.snapshot.kept, at_once=True)
 
     async def _tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -150,7 +150,7 @@ class Agent:
     def _finished(self, snapshot: Snapshot) -> None:
         self._pass_ended = time.monotonic()
         self._passed.set()
-        self._faults.keep(snapshot.suspects)
+        self._faults.keep(snapshot.kept)
         notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ipsec_agent.core.config import Baseline, Config
+from ipsec_agent.core.renewal import CLOCK_FIRST
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError
 from ipsec_agent.host.clock import clock_doubt
@@ -94,8 +96,13 @@ def load(
     config, complaints = parsed.config, parsed.complaints
     if parsed.outdated is not None:
         doubt = clock_doubt(parsed.outdated, now.timestamp())
+        if doubt:
+            complaints = tuple(
+                replace(one, remedy=CLOCK_FIRST) if one.dated else one for one in complaints
+            )
         if outdated(parsed.outdated):
-            config, complaints = parsed.outdated, tuple(one.overlooked for one in complaints)
+            config = parsed.outdated
+            complaints = tuple(one.overlooked for one in complaints)
         elif doubt:
             hint = "; ".join(filter(None, (f"{doubt}: set the clock, if it is wrong", hint)))
     said = tuple(str(complaint) for complaint in (*complaints, *config_warnings(path)))

@@ -33,13 +33,13 @@ from ipsec_agent.core.problems.damping import due
 from ipsec_agent.core.problems.esp_lost import EACH, to_probe, waits
 from ipsec_agent.core.problems.guard import unknown_lockout_problems
 from ipsec_agent.core.problems.kept_faults import (
+    Kept,
     hearing_turned_back,
     line_turned_back,
     turned_back,
 )
 from ipsec_agent.core.problems.optional import CODE as OPTIONAL
 from ipsec_agent.core.problems.peer_faults import Hearing, stayed
-from ipsec_agent.core.problems.peer_faults import Memory as Suspects
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity, healthy
 from ipsec_agent.core.rotation import moves_wait
 from ipsec_agent.core.status import Snapshot, State
@@ -116,9 +116,12 @@ class Reporter:
         """The peers that are to be sent what they answer, after the newest pass."""
         return to_probe(self._memory.trials, self._now)
 
-    def resume(self, suspects: Suspects) -> None:
+    def resume(self, kept: Kept) -> None:
         """Take up, before the first pass, what an earlier agent knew of peers."""
-        self._memory = replace(self._memory, suspects=suspects)
+        clear = replace(self._memory.clear, talks=kept.talks)
+        self._memory = replace(self._memory, suspects=kept.suspects, clear=clear)
+        if kept.left_out:
+            self._log.warning("faults.json has more faults of a peer than kinds", out=kept.left_out)
 
     def heard(self, said: Said, now: float) -> bool:
         """Keep a line of charon's log if it explains something; whether it does.

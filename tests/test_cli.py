@@ -94,9 +94,11 @@ def test_expired_by_a_wrong_clock(
 
     assert main(["check", str(good)]) == 1
     assert re.search(
-        r"hint: the clock says .*, the RTC says .*: set the clock, if it is wrong",
-        capsys.readouterr().err,
+        r"CN=VM expired on [\d-]+; compare the clock with another VM's first"
+        r"(.*\n)*  hint: the clock says .*; the RTC says .*: set the clock, if it is wrong",
+        said := capsys.readouterr().err,
     )
+    assert "renew it" not in said
 
 
 def test_check_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +125,32 @@ def test_plan_json(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "to": "10.0.1.4",
         "action": "clear",
         "reason": "10.0.1.4 is in no_ipsec_subnets (10.0.1.4/32)",
+        "because": "10.0.1.4 is in no_ipsec_subnets (10.0.1.4/32)",
     }
+
+
+def test_plan_and_check_in_optional_mode(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Packets may travel in clear, and that is said; the action of the stable document stays."""
+    ca = make_ca()
+    subnets = ["10.0.1.0/24"], ["10.0.1.4"]
+    good.write_text(manifest(*subnets, leaf=make_leaf(ca), cas=[ca], optional=True))
+    about = ["plan", str(good), "--address", "10.0.1.7", "--to"]
+
+    assert main([*about, "10.0.1.9", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["flow"]["action"] == "encrypt"
+    assert shown["flow"]["because"] == (
+        f"{shown['flow']['reason']}, and IPsec is optional (optional: true)"
+    )
+    assert main([*about, "10.0.1.9"]) == 0
+    said = capsys.readouterr().out
+    assert "to 10.0.1.9: encrypt where the peer does, else clear, because both are in" in said
+    assert "note: optional: true: packets pass in clear" in said
+    assert main([*about, "10.0.1.4"]) == 0
+    assert "to 10.0.1.4: clear, because 10.0.1.4 is in no_ipsec" in capsys.readouterr().out
+
+    assert main(["check", str(good)]) == 0
+    assert "  note: optional: true: packets pass in clear with every" in capsys.readouterr().out
 
 
 def test_plan_without_a_guard(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

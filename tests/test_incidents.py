@@ -16,8 +16,7 @@ from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.observed import IkePorts, PortHolder
-from ipsec_agent.core.problems.kept_faults import resumed
-from ipsec_agent.core.problems.peer_faults import Suspect
+from ipsec_agent.core.problems.kept_faults import Kept, resumed
 from ipsec_agent.core.status import document
 from ipsec_agent.reporter import Reporter
 from ipsec_agent.verbs.status import text
@@ -39,20 +38,20 @@ class Night:
         self.reporter = Reporter()
         self.log = log
         self.now = NOW
-        self.suspects: tuple[Suspect, ...] = ()
+        self.kept = Kept()
 
     def look(self, vm: Vm) -> str:
         """What the status says after a pass that sees this."""
         self.now += STEP
         seen = vm.but(time=self.now)
         snapshot = self.reporter.report(quiet_pass(seen))
-        self.suspects = snapshot.suspects
+        self.kept = snapshot.kept
         return text(json.loads(json.dumps(document(snapshot))))
 
     def changes_shift(self) -> None:
         """Another agent takes up what this one knew of peers."""
         self.reporter = Reporter()
-        self.reporter.resume(resumed(self.suspects, self.now, self.now))
+        self.reporter.resume(resumed(self.kept, self.now, self.now))
 
     def logged(self, code: str) -> Any:
         """The one line of the log about a problem."""
@@ -97,7 +96,7 @@ def test_esp_dropped_one_way(night: Night) -> None:
     said = [night.look(VM.but(states=states(sent, 0))) for sent in (240, 270, 300)][-1]
 
     assert "NOT HEALTHY" in said
-    assert "  ERROR peer-esp-lost: 10.0.0.9 answers IKE, but no ESP comes back from there" in said
+    assert "  ERROR peer-esp-lost: 10.0.0.9 answers IKE, but no ESP has come back from it" in said
     assert "have protocol 50 (UDP 4500, where encapsulated) pass between the two VMs" in said
     line = night.logged("peer-esp-lost")
     assert line["log_level"] == "error"
@@ -169,7 +168,7 @@ def test_a_refusal_and_the_next_agent(night: Night) -> None:
 
     said = night.look(ALONE)
 
-    assert "  WARNING peer-refuses-us: charon says of 10.0.0.9: received AUTH" in said
+    assert "  WARNING peer-refuses-us: 10.0.0.9 refuses this VM's certificate or signature" in said
     assert night.reporter.suspects == (ip_address("10.0.0.9"),)
     night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
     assert ", healthy" in succeeds(night)

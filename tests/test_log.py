@@ -81,7 +81,7 @@ async def test_problems() -> None:
         ("info", "problem solved"),
     ]
     assert told[1]["code"] == "certificate-expires"
-    assert told[1]["message"].endswith(", in 2 days")
+    assert told[1]["message"].endswith(", in 1 day")
     assert told[1]["hint"].startswith("rotate it")
 
 

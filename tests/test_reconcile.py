@@ -489,7 +489,9 @@ async def test_log_line_becomes_a_problem() -> None:
     first = (await loop.one_pass()).problems
     second = (await loop.one_pass()).problems
 
-    assert first[0].message == f"charon says of 10.0.0.9: {refused.text}"
+    assert first[0].message == (
+        f"10.0.0.9 refuses this VM's certificate or signature (charon: {refused.text})"
+    )
     assert second[0].since == first[0].since > 0
 
 

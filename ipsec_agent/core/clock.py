@@ -1,7 +1,8 @@
 """Whether this VM's clock is clearly wrong, by what else tells the time.
 
 No protection depends on it: with a wrong clock charon refuses certificates that hold, and an
-operator would be sent to the CA for nothing.
+operator would be sent to the CA for nothing. The hardware clock of a VM is its host's, as the
+clock is after a boot: that both agree outweighs only that a VM was off for long.
 """
 
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ class ClockFacts(Struct, frozen=True):
         saved: when the agent last saved the time.
         ours: it has done so since its start.
         begins: when the last certificate of the config does.
+        ends: when the first one of them does.
+        shown: when the last certificate begins that a peer has proved itself with.
     """
 
     built: float | None = None
@@ -35,6 +38,16 @@ class ClockFacts(Struct, frozen=True):
     saved: float | None = None
     ours: bool = False
     begins: float | None = None
+    ends: float | None = None
+    shown: float | None = None
+
+    @property
+    def ticks(self) -> bool:
+        """Whether the hardware clock tells the time.
+
+        One whose battery is empty begins at some time long ago.
+        """
+        return self.rtc is not None and (self.built is None or self.rtc >= self.built - DAY)
 
 
 def doubt(now: float, facts: ClockFacts | None) -> str:
@@ -45,10 +58,11 @@ def doubt(now: float, facts: ClockFacts | None) -> str:
         facts: None where nothing is known.
     """
     against = next(_witnesses(now, facts), None) if facts is not None else None
-    if against is None:
+    if facts is None or against is None:
         return ""
     who, says = against
-    return f"the clock says {_moment(now)}, {who} {_moment(says)}"
+    agrees = ", and so does the RTC, which a VM has from its host" if _agrees(now, facts) else ""
+    return f"the clock says {_moment(now)}{agrees}; {who} {_moment(says)}"
 
 
 def worth_saving(now: float, facts: ClockFacts | None) -> bool:
@@ -59,24 +73,29 @@ def worth_saving(now: float, facts: ClockFacts | None) -> bool:
     return late and not doubt(now, facts)
 
 
+def _agrees(now: float, facts: ClockFacts) -> bool:
+    return facts.rtc is not None and facts.ticks and abs(now - facts.rtc) <= RTC_MAY_DIFFER
+
+
 def _witnesses(now: float, facts: ClockFacts) -> Iterator[tuple[str, float]]:
     """Who contradicts the clock, the most trustworthy first, and the time that he says."""
-    built, rtc, saved, begins = facts.built, facts.rtc, facts.saved, facts.begins
+    built, rtc, saved = facts.built, facts.rtc, facts.saved
     if built is not None and now < built - DAY:
         yield "the agent's own files are of", built
-    # One whose battery is empty begins at some time long ago.
-    if rtc is not None and (built is None or rtc >= built - DAY):
-        if abs(now - rtc) > RTC_MAY_DIFFER:
-            yield "the RTC says", rtc
-        return
+    if rtc is not None and facts.ticks and not _agrees(now, facts):
+        yield "the RTC says", rtc
+    if facts.shown is not None and now < facts.shown - DAY:
+        yield "a certificate that a peer has shown begins on", facts.shown
     if saved is not None:
         # Where it was set back while this agent runs, what it saved before was the wrong one.
         if now < saved - DAY and not facts.ours:
-            yield "which is before the time that the agent saved last,", saved
-        if now > saved + LONGEST_OFF:
-            yield "more than a year after the time that the agent saved last,", saved
-    if begins is not None and now < begins - DAY:
-        yield "and a certificate of the config begins on", begins
+            yield "the agent saved a later time,", saved
+        # With an RTC that agrees this is a doubt only where a certificate does not hold.
+        over = facts.ends is not None and now > facts.ends
+        if now > saved + LONGEST_OFF and (over or not _agrees(now, facts)):
+            yield "the agent last saved the time more than a year before that, on", saved
+    if facts.begins is not None and now < facts.begins - DAY:
+        yield "a certificate of the config begins on", facts.begins
 
 
 def _moment(seconds: float) -> str:

@@ -11,7 +11,7 @@ class EssentialAddresses(Struct, frozen=True):
     Attributes:
         directors: of BOSH: its message bus and blobstore.
         unresolved: names of those whose addresses are not known, so that nobody judges them.
-        ssh_clients: where the operator of this session sits.
+        ssh_clients: where the operators of SSH sessions sit.
     """
 
     name_servers: tuple[Address, ...] = ()

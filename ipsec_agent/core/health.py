@@ -113,7 +113,8 @@ def assess(
     if "states" not in dict(observed.unreadable):
         followed = traffic.followed(observed.states, desired.addresses, followed, now)
     broadcasts = placement.broadcasts if placement else ()
-    clear = optional.followed(drift, broadcasts, memory.clear)
+    encrypted = Promise.of(config).encrypted
+    clear = optional.followed(drift, broadcasts, memory.clear, encrypted, heard)
     trials = esp_lost.followed(followed.peers, memory.trials, now)
     lost = esp_lost.lost(trials, heard, now)
     told = liars.remembered(lies, observed.guard, memory.lies, now)

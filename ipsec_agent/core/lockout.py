@@ -39,7 +39,7 @@ DIRECTOR = Role(
     "BOSH director", "BOSH cannot reach this VM, nor deploy another config", refused=True
 )
 METADATA_SERVICE = Role("IaaS metadata service", "the next boot finds no settings", refused=True)
-SSH_CLIENT = Role("client of this SSH session", "the session would end here", refused=True)
+SSH_CLIENT = Role("client of an SSH session", "the session would end here", refused=True)
 
 
 class Finding(Struct, frozen=True):

@@ -9,9 +9,12 @@ import functools
 import re
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
+from ipsec_agent.core.clock import ClockFacts
 from ipsec_agent.core.config import CertificateFacts, Config, ListedCertificate
 from ipsec_agent.core.der import certificate_facts
-from ipsec_agent.core.observed import Charon
+from ipsec_agent.core.observed import Charon, Observed
 
 ROLE = "peer"
 
@@ -55,6 +58,20 @@ def shown_by_peers(charon: Charon | None, config: Config) -> tuple[CertificateFa
         if one.name in names and (before is None or one.facts.not_before > before.not_before):
             newest[one.name] = one.facts
     return tuple(one for one in newest.values() if _same(one) not in own)
+
+
+def clock_facts(observed: Observed) -> ClockFacts | None:
+    """What tells the time, certificates of peers that have an IKE_SA included.
+
+    Where the clock was set back, one of them may begin later than it says; none else is looked at.
+    """
+    facts, charon = observed.clock, observed.charon
+    if facts is None or charon is None:
+        return facts
+    starts = [(one.name, one.facts.not_before.timestamp()) for one in charon.certificates]
+    later = [(name, start) for name, start in starts if start > observed.time]
+    names = {name_of(sa.remote_id) for sa in charon.sas if sa.age} if later else set()
+    return replace(facts, shown=max((s for name, s in later if name in names), default=None))
 
 
 def _same(facts: CertificateFacts) -> object:

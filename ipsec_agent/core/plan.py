@@ -22,6 +22,7 @@ from ipsec_agent.core.liars import Lie, lies, terminations, without
 from ipsec_agent.core.model import Action, Desired
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.orphans import orphan_steps
+from ipsec_agent.core.peer_certificates import clock_facts
 from ipsec_agent.core.peers import peers_to_do
 from ipsec_agent.core.steps import (
     ContinueCharon,
@@ -76,7 +77,7 @@ def plan(drift: Drift) -> tuple[Step, ...]:
         *(_guard(desired, observed) if guard else ()),
         *(_flows(desired, observed) if not unread & {"guard", "network"} else ()),
         *_mtus(desired, observed),
-        *((SaveTime(observed.time),) if worth_saving(observed.time, observed.clock) else ()),
+        *((SaveTime(observed.time),) if worth_saving(observed.time, clock_facts(observed)) else ()),
         *(_charon(drift) if charon else ()),
         *(_no_guard(desired, observed) if "guard" not in unread else ()),
     )

@@ -20,11 +20,12 @@ from ipsec_agent.core.placement import Placement, absent_links
 from ipsec_agent.core.problems import optional
 from ipsec_agent.core.problems.expiry import days_left
 from ipsec_agent.core.problems.guard import GuardState, drops_clear, guard_state
+from ipsec_agent.core.problems.kept_faults import Kept
 from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import several, tenths
 
 SCHEMA = 1
 
@@ -60,6 +61,11 @@ class Snapshot(Struct, frozen=True):
     suspects: tuple[Suspect, ...] = ()
     guard_lowered: bool = False
     clear: optional.Memory = field(default_factory=optional.Memory)
+
+    @property
+    def kept(self) -> Kept:
+        """What outlives the agent."""
+        return Kept(self.suspects, self.clear.talks)
 
     @property
     def desired(self) -> Desired:
@@ -145,7 +151,7 @@ def _certificates(snapshot: Snapshot) -> list[dict[str, Any]]:
             "subject": facts.subject,
             "role": facts.role,
             "not_after": facts.not_after.isoformat(),
-            "days_left": round(days_left(facts, observed.time), 1),
+            "days_left": tenths(days_left(facts, observed.time)),
         }
         for facts in (*config.certificates, *shown_by_peers(observed.charon, config))
     ]
@@ -201,18 +207,20 @@ def _optional(snapshot: Snapshot) -> dict[str, Any] | None:
         return None
     return {
         "counted": snapshot.guard_state is GuardState.UP,
-        "would_cut_off": [
-            {
-                "address": str(one.address),
-                "since": one.since,
-                "last": one.last,
-                "way": one.way,
-                "packets": one.packets,
-                "encrypted": one.encrypted,
-            }
-            for one in snapshot.clear.cut_off
-        ],
+        "would_cut_off": [_talk(one) for one in snapshot.clear.cut_off],
+        "never_heard": [_talk(one) for one in snapshot.clear.never_heard],
         "unseen": [str(peer) for peer in snapshot.clear.unseen],
+    }
+
+
+def _talk(one: optional.ClearTalk) -> dict[str, Any]:
+    return {
+        "address": str(one.address),
+        "since": one.since,
+        "last": one.last,
+        "way": one.way,
+        "packets": one.packets,
+        "encrypted": one.encrypted,
     }
 
 

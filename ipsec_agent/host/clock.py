@@ -29,12 +29,14 @@ class ClockReader:
         self._saved, self._ours = _seconds(self._file), False
         self._built = _written(Path(__file__))
         self._begins: float | None = None
+        self._ends: float | None = None
         self.adopt(config)
 
     def adopt(self, config: Config) -> None:
-        """Take another config, whose certificates begin at other times."""
-        starts = (one.not_before.timestamp() for one in config.certificates)
-        self._begins = max(starts, default=None)
+        """Take another config, whose certificates hold at other times."""
+        certificates = config.certificates
+        self._begins = max((one.not_before.timestamp() for one in certificates), default=None)
+        self._ends = min((one.not_after.timestamp() for one in certificates), default=None)
 
     def read(self) -> ClockFacts:
         """What is known now."""
@@ -44,6 +46,7 @@ class ClockReader:
             saved=self._saved,
             ours=self._ours,
             begins=self._begins,
+            ends=self._ends,
         )
 
     def save(self, now: float) -> None:

@@ -17,16 +17,13 @@ from urllib.parse import urlsplit
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.model import Address
 from ipsec_agent.host.names import resolve
+from ipsec_agent.host.ssh_sessions import SERVERS, ssh_clients
 
 LARGEST = 1024 * 1024
 """Bytes that are read of any file."""
 
 MOST_FILES = 64
 ANCESTORS = 16
-
-LOGINS = ("sshd", "dropbear")
-"""What the programs of an SSH session's server are called; OpenSSH 10 has sshd-session."""
-
 
 Resolve = Callable[[Iterable[str]], Mapping[str, tuple[str, ...]]]
 
@@ -44,7 +41,8 @@ def read_essential_addresses(
         environment: of the calling command; `SSH_CONNECTION` in it names the client (ssh(1)).
         root: the directory below which the files are.
         process: process id from which the ancestors are asked for SSH_CONNECTION where the
-            environment lacks it, as sudo removes it; None asks no process.
+            environment lacks it, as sudo removes it; None asks no process, nor which connections
+            SSH servers have.
         resolve: gives the addresses of names; it may take some seconds (host/names.py).
     """
     directors = tuple(_directors(root / "var/vcap/bosh/settings.json"))
@@ -53,7 +51,9 @@ def read_essential_addresses(
         name_servers=_addresses(_name_servers(root)),
         dhcp_servers=_addresses(_dhcp_servers(root)),
         directors=_addresses(one for host in directors for one in (named.get(host) or (host,))),
-        ssh_clients=_addresses(_ssh_clients(environment, root, process)),
+        ssh_clients=_addresses(
+            (*_ssh_clients(environment, root, process), *_connected(root, process))
+        ),
         unresolved=tuple(host for host, addresses in named.items() if not addresses),
     )
 
@@ -78,7 +78,8 @@ def by_hand(*, root: Path = Path("/"), process: int | None = None) -> bool:
     if any(os.isatty(descriptor) for descriptor in (0, 1, 2)):
         return True
     return any(
-        name.startswith(LOGINS) for name, _ in itertools.islice(_ancestry(root, process), ANCESTORS)
+        name.startswith(SERVERS)
+        for name, _ in itertools.islice(_ancestry(root, process), ANCESTORS)
     )
 
 
@@ -183,6 +184,11 @@ def _ssh_clients(environment: Mapping[str, str], root: Path, process: int | None
             if key == "SSH_CONNECTION":
                 connection = value
     yield from connection.split()[:1]
+
+
+def _connected(root: Path, process: int | None) -> tuple[str, ...]:
+    """Who has an SSH session here, whether or not it is known to be the caller's."""
+    return tuple(map(str, ssh_clients(root / "proc"))) if process else ()
 
 
 def _ancestry(root: Path, process: int | None) -> Iterator[tuple[str, int]]:

@@ -1,8 +1,9 @@
-"""The faults with peers, in a file for the agent that comes after this one."""
+"""What is known of peers, in a file for the agent that comes after this one."""
 
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from ipsec_agent.core.charon_log import HINTS
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.charon import PEER_CODES, SILENT
-from ipsec_agent.core.problems.kept_faults import KEPT, Written, gist, is_due, resumed
-from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Memory, Suspect
+from ipsec_agent.core.problems.kept_faults import KEPT, Kept, Written, gist, is_due, resumed
+from ipsec_agent.core.problems.optional import WAYS, ClearTalk
+from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect
 from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import write_whole
@@ -35,13 +38,13 @@ class FaultFile:
         self._path = path
         self._written = Written()
 
-    def read(self) -> Memory:
+    def read(self) -> Kept:
         """What an earlier agent knew, as of now."""
-        written, memory = _read(self._path)
-        self._written = Written(gist(memory))
-        return resumed(memory, written, time.time())
+        written, kept = _read(self._path)
+        self._written = Written(gist(kept))
+        return resumed(kept, written, time.time())
 
-    def keep(self, memory: Memory, *, at_once: bool = False) -> None:
+    def keep(self, kept: Kept, *, at_once: bool = False) -> None:
         """Write it again where something is new.
 
         Args:
@@ -49,16 +52,20 @@ class FaultFile:
         """
         now = time.time()
         before = Written(self._written.gist) if at_once else self._written
-        if not is_due(memory, before, now):
+        if not is_due(kept, before, now):
             return
-        peers = [_document(one) for one in memory[:KEPT]]
+        document = {
+            "written": now,
+            "peers": [_document(one) for one in kept.suspects[:KEPT]],
+            "clear": [_talk_document(one) for one in kept.talks[:KEPT]],
+        }
         # As with the peers: a full disk must not stop IPsec. It is tried again.
         try:
-            write_whole(self._path, json.dumps({"written": now, "peers": peers}) + "\n", mode=0o600)
+            write_whole(self._path, json.dumps(document) + "\n", mode=0o600)
         except AgentError:
             self._written = replace(self._written, time=now)
         else:
-            self._written = Written(gist(memory), now)
+            self._written = Written(gist(kept), now)
 
 
 def _document(one: Suspect) -> dict[str, Any]:
@@ -76,41 +83,98 @@ def _document(one: Suspect) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> tuple[float, Memory]:
+def _talk_document(one: ClearTalk) -> dict[str, Any]:
+    return {
+        "peer": str(one.address),
+        "since": one.since,
+        "last": one.last,
+        "way": one.way,
+        "packets": one.packets,
+        "encrypted": one.encrypted,
+        "heard": one.heard,
+    }
+
+
+def _read(path: Path) -> tuple[float, Kept]:
     """When it was written, and what it says."""
     found: list[Suspect] = []
+    left_out = 0
     if not path.is_file():
         # A FIFO would be waited for.
-        return 0.0, ()
+        return 0.0, Kept()
     try:
         with path.open("rb") as file:
             document = json.loads(file.read(LARGEST))
         written, peers = _time(document["written"]), document["peers"][:KEPT]
         for peer in peers:
             with contextlib.suppress(*NOT_UNDERSTOOD):
-                found.append(_suspect(peer))
+                suspect = _suspect(peer)
+                left_out += len(peer["faults"]) - len(suspect.faults)
+                found.append(suspect)
+        # An earlier version wrote none.
+        talks = tuple(_talks(document.get("clear")))
     except (OSError, *NOT_UNDERSTOOD):
-        return 0.0, ()
-    return written, tuple(found)
+        return 0.0, Kept()
+    return written, Kept(tuple(found), talks, left_out)
 
 
-def _suspect(document: dict[str, Any]) -> Suspect:
-    """What one entry says.
+def _talks(documents: Any) -> Iterator[ClearTalk]:
+    """What the entries that can be understood say."""
+    for one in documents[:KEPT] if isinstance(documents, list) else ():
+        with contextlib.suppress(*NOT_UNDERSTOOD):
+            yield _talk(one)
+
+
+def _address(text: str) -> Address:
+    """An address.
+
+    Raises:
+        ValueError: it is none, or one of a link.
+    """
+    address = ip_address(text)
+    if "%" in str(address):
+        raise ValueError(text)
+    return address
+
+
+def _talk(document: dict[str, Any]) -> ClearTalk:
+    """What one entry says of a peer that speaks clear.
 
     Raises:
         ValueError: or another of NOT_UNDERSTOOD: it is none of ours.
     """
-    peer = str(ip_address(document["peer"]))
-    faults = tuple(_fault(peer, *one) for one in document["faults"])
-    if not faults or "%" in peer:
+    way, packets = document["way"], document["packets"]
+    if way not in WAYS or not 0 <= packets < LATEST:
+        raise ValueError(way)
+    since, last, encrypted = (_time(document[name]) for name in ("since", "last", "encrypted"))
+    heard = bool(document["heard"])
+    return ClearTalk(_address(document["peer"]), since, last, way, int(packets), encrypted, heard)
+
+
+def _suspect(document: dict[str, Any]) -> Suspect:
+    """What one entry says; of several faults of one kind, the last.
+
+    Raises:
+        ValueError: or another of NOT_UNDERSTOOD: it is none of ours.
+    """
+    peer = str(_address(document["peer"]))
+    faults: dict[str, Fault] = {}
+    for one in sorted((_fault(peer, *one) for one in document["faults"]), key=_last):
+        before = faults.get(one.line.code, one)
+        faults[one.line.code] = Fault(one.line, min(before.first, one.first))
+    if not faults:
         raise ValueError(peer)
     answered, farewell, succeeded = map(_time, document["heard"])
     return Suspect(
         peer,
-        faults,
+        tuple(faults.values()),
         Hearing(answered, farewell, succeeded, _time(document.get("tried", 0.0))),
         *(_time(document[name]) for name in ("seen", "unanswered", "watched")),
     )
+
+
+def _last(fault: Fault) -> float:
+    return fault.line.time
 
 
 def _fault(peer: str, code: str, text: str, last: float, first: float) -> Fault:

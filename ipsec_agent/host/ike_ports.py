@@ -2,10 +2,8 @@
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +11,7 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, IkePorts, PortHolder
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host import proc_net
 from ipsec_agent.host.socket_holders import PROC, Holder, holders, sockets
 from ipsec_agent.host.understood import understood
 
@@ -128,7 +127,7 @@ class IkePortsReader:
                 address, _, port = line.split(maxsplit=2)[1].partition(":")
                 if int(port[:4], 16) in IKE_PORTS:
                     words = line.split()
-                    found = _address(address)
+                    found = proc_net.address(address)
                     yield Bound(
                         # An IPv6 socket on ::ffff:a.b.c.d is listed as one, and has IPv4's port.
                         found.version,
@@ -164,16 +163,3 @@ def _odd(error: Exception) -> KernelError:
         f"cannot understand the kernel's list of UDP sockets: {error}",
         hint="until then it is not known whether charon has its ports",
     )
-
-
-def _address(text: str) -> Address:
-    """An address as /proc/net/udp writes it: words of 32 bits in the machine's own order.
-
-    An IPv4 address in an IPv6 one is what it stands for.
-    """
-    words = (int(text[at : at + 8], 16) for at in range(0, len(text), 8))
-    packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
-    if len(packed) == 4:  # noqa: PLR2004 - IPv4
-        return IPv4Address(packed)
-    address = IPv6Address(packed)
-    return address.ipv4_mapped or address

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import Baseline, Config
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import OPTIONAL, several
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.own_process import WARNING, complain
 
@@ -64,6 +64,8 @@ def _summary(config: Config) -> str:
             for subnet in subnets
         )
         lines.append(f"  {key}: {shown or 'none'}")
+    if config.optional:
+        lines.append(f"  note: optional: true: {OPTIONAL}")
     lines += [
         f"  {facts.role}: {facts.subject}, until {facts.not_after:%Y-%m-%d}"
         for facts in config.certificates

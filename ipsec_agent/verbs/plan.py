@@ -12,12 +12,16 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard import explain
-from ipsec_agent.core.model import Address
+from ipsec_agent.core.model import Action, Address
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.words import OPTIONAL
 from ipsec_agent.errors import AgentError
 
 SCHEMA = 1
+
+OPTIONALLY = ", and IPsec is optional (optional: true)"
+"""Why a flow may travel in clear that is to be encrypted."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -59,11 +63,17 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
             for connection in wanted.connections
         ],
         "guard": _guard(config),
-        "notes": list(wanted.notes),
+        "notes": [*wanted.notes, *([f"optional: true: {OPTIONAL}"] if config.optional else [])],
     }
     if target is not None:
         flow = Promise.of(config).flow(address, target)
-        shown["flow"] = {"to": str(target), "action": flow.action.shown, "reason": flow.because}
+        loose = config.optional and flow.action is Action.ENCRYPT
+        shown["flow"] = {
+            "to": str(target),
+            "action": flow.action.shown,
+            "reason": flow.because,
+            "because": flow.because + (OPTIONALLY if loose else ""),
+        }
     return shown
 
 
@@ -95,5 +105,8 @@ def _text(shown: dict[str, Any]) -> str:
     lines += [f"  note: {note}" for note in shown["notes"]]
     if "flow" in shown:
         flow = shown["flow"]
-        lines.append(f"to {flow['to']}: {flow['action']}, because {flow['reason']}")
+        how = flow["action"]
+        if flow["because"].endswith(OPTIONALLY):
+            how = "encrypt where the peer does, else clear"
+        lines.append(f"to {flow['to']}: {how}, because {flow['because']}")
     return "\n".join(lines) + "\n"

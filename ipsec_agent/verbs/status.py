@@ -4,10 +4,11 @@ import argparse
 import json
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import lasting, several
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
@@ -19,7 +20,10 @@ DRAIN_FILE = "drain.json"
 NOT_RUNNING = 3
 """LSB's exit code of `status` for a program that is not running."""
 
-UNITS = ((86400, "days"), (3600, "hours"), (60, "min"))
+DAY = 86400
+"""Seconds."""
+
+UNITS = ((DAY, "days"), (3600, "hours"), (60, "min"))
 """Seconds, and what so many are called."""
 
 MOST_COUNTED = 10
@@ -129,10 +133,8 @@ def text(status: dict[str, Any]) -> str:
     lines += ["connections"] + [_connection(item) for item in status["connections"]]
     lines += [f"peers ({len(status['peers'])})"] + [_peer(peer) for peer in status["peers"]]
     lines += _rotation(status.get("rotation"))
-    lines += ["certificates"] + [
-        f"  {item['role']:12} {item['subject']}: {item['days_left']:g} days left"
-        for item in status["certificates"]
-    ]
+    lines += ["certificates"]
+    lines += [_lasting(item, status.get("time", time.time())) for item in status["certificates"]]
     lines += ["links"] + [_link(link) for link in status["links"]]
     inside = status.get("inside", [])
     lines += [f"  {link['name']:12} not guarded: {link['reason']}" for link in inside]
@@ -228,9 +230,15 @@ def _optional(found: dict[str, Any] | None, now: float) -> list[str]:
     ]
     if len(peers) > MOST_COUNTED:
         lines.append(f"  … and {len(peers) - MOST_COUNTED} more; see --json")
-    if unseen:
-        more = f" and {len(unseen) - MOST_COUNTED} more" if len(unseen) > MOST_COUNTED else ""
-        lines.append(f"  not seen since, so not known: {', '.join(unseen[:MOST_COUNTED])}{more}")
+    # An agent of an earlier version may run.
+    never = [one["address"] for one in found.get("never_heard", [])]
+    for says, addresses in (
+        ("never heard from, though packets go there", never),
+        ("not seen since, so not known", unseen),
+    ):
+        more = f" and {rest} more" if (rest := len(addresses) - MOST_COUNTED) > 0 else ""
+        if addresses:
+            lines.append(f"  {says}: {', '.join(addresses[:MOST_COUNTED])}{more}")
     return lines
 
 
@@ -239,6 +247,11 @@ def _link(link: dict[str, Any]) -> str:
     fits = f", packets of {link['max_packet']} bytes fit" if link.get("max_packet") else ""
     why = f"; guarded: {link['reason']}" if link.get("reason") else ""
     return f"  {link['name']:12} MTU {link['mtu']}{fits}{down}{why}"
+
+
+def _lasting(item: dict[str, Any], now: float) -> str:
+    left = (datetime.fromisoformat(item["not_after"]).timestamp() - now) / DAY
+    return f"  {item['role']:12} {item['subject']}: {lasting(left)}"
 
 
 def _long(seconds: float) -> str:

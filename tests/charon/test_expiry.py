@@ -77,7 +77,7 @@ def test_what_a_peer_has_shown(pair: tuple[Node, Node]) -> None:
 
     told = until(lambda: problems(first).get("peer-certificate-expires"), "the peer's end is told")
     assert told["severity"] == "warning"
-    assert "1 certificate of peers end soon: CN=two on " in told["message"]
+    assert "peers have 1 certificate to be renewed: CN=two ends on " in told["message"]
     (shown,) = [one for one in first.status()["certificates"] if one["role"] == "peer"]
     assert (shown["subject"], round(shown["days_left"])) == ("CN=two", 5)
     own = problems(second)["certificate-expires"]

@@ -132,7 +132,9 @@ def test_a_refusal_outlives_agent_and_charon(tmp_path: Path) -> None:
         ours.start()
 
         until(lambda: peer_of(ours).get("problem") == "peer-refuses-us", "it is listed again")
-        assert codes(ours)["peer-refuses-us"].startswith(f"charon says of {B}: received AUTH")
+        assert codes(ours)["peer-refuses-us"].startswith(
+            f"{B} refuses this VM's certificate or signature (charon: received AUTH"
+        )
         assert "AUTHENTICATION_FAILED" not in ours.charon_log.rpartition("loaded plugins")[2]
 
 

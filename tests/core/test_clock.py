@@ -1,6 +1,7 @@
 """A clock that is clearly wrong, by what else tells the time; each border."""
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.core.clock import ClockFacts, doubt, worth_saving
 from tests.vm import NOW
@@ -29,11 +30,11 @@ YEAR = 365 * DAY
         (ClockFacts(saved=NOW + DAY), ""),
         (
             ClockFacts(saved=NOW + DAY + 1),
-            "which is before the time that the agent saved last, 2027-01-16 08:00 UTC",
+            "the agent saved a later time, 2027-01-16 08:00 UTC",
         ),
         (
             ClockFacts(saved=NOW - YEAR - 1),
-            "more than a year after the time that the agent saved last, 2026-01-15 07:59 UTC",
+            "the agent last saved the time more than a year before that, on 2026-01-15 07:59 UTC",
         ),
         # Set back while this agent runs: then it was wrong before.
         (ClockFacts(saved=NOW + YEAR, ours=True), ""),
@@ -41,16 +42,46 @@ YEAR = 365 * DAY
         (ClockFacts(begins=NOW + DAY), ""),
         (
             ClockFacts(begins=NOW + DAY + 1),
-            "and a certificate of the config begins on 2027-01-16 08:00 UTC",
+            "a certificate of the config begins on 2027-01-16 08:00 UTC",
         ),
-        # An RTC that agrees outweighs what was saved, and the certificates.
-        (ClockFacts(rtc=NOW, saved=NOW + YEAR, begins=NOW + YEAR), ""),
+        (ClockFacts(shown=NOW + DAY), ""),
+        (
+            ClockFacts(shown=NOW + DAY + 1, begins=NOW + YEAR),
+            "a certificate that a peer has shown begins on 2027-01-16 08:00 UTC",
+        ),
+        # An RTC that agrees outweighs only that a VM was off for long.
         (ClockFacts(rtc=NOW, saved=NOW - 2 * YEAR), ""),
+        (ClockFacts(rtc=NOW, saved=NOW - 2 * YEAR, ends=NOW), ""),
     ],
 )
 def test_witnesses(facts: ClockFacts, said: str) -> None:
     """Each says his time beside the clock's."""
-    assert doubt(NOW, facts) == (f"the clock says 2027-01-15 08:00 UTC, {said}" if said else "")
+    assert doubt(NOW, facts) == (f"the clock says 2027-01-15 08:00 UTC; {said}" if said else "")
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (ClockFacts(built=NOW + 2 * DAY), "the agent's own files are of 2027-01-17"),
+        (ClockFacts(saved=NOW + 2 * DAY), "the agent saved a later time, 2027-01-17"),
+        (ClockFacts(shown=NOW + 2 * DAY), "a certificate that a peer has shown begins on 2027"),
+        (ClockFacts(begins=NOW + 2 * DAY), "a certificate of the config begins on 2027-01-17"),
+        (
+            ClockFacts(saved=NOW - 2 * YEAR, ends=NOW - 1),
+            "the agent last saved the time more than a year before that, on 2025-01-15",
+        ),
+    ],
+)
+def test_an_rtc_that_agrees_silences_nobody(facts: ClockFacts, said: str) -> None:
+    """A VM has both clocks from its host, which may be wrong."""
+    host = replace(facts, rtc=NOW - HOUR)
+    # One that is before the agent's own files is no witness at all.
+    agrees = ", and so does the RTC, which a VM has from its host" if host.ticks else ""
+
+    assert doubt(NOW, host).startswith(f"the clock says 2027-01-15 08:00 UTC{agrees}; {said}")
+    assert bool(agrees) is (facts.built is None)
+    assert doubt(NOW, facts).startswith(f"the clock says 2027-01-15 08:00 UTC; {said}")
+    assert not worth_saving(NOW, host)
 
 
 def test_nothing_known() -> None:
@@ -71,7 +102,10 @@ def test_nothing_known() -> None:
         (ClockFacts(saved=NOW + YEAR), False),
         # What was written down wrong is corrected.
         (ClockFacts(saved=NOW + YEAR, ours=True), True),
-        (ClockFacts(saved=NOW + YEAR, rtc=NOW), True),
+        # Which of the two was wrong is not known.
+        (ClockFacts(saved=NOW + YEAR, rtc=NOW), False),
+        (ClockFacts(saved=NOW + YEAR, rtc=NOW, ours=True), True),
+        (ClockFacts(saved=NOW + YEAR, ours=True, shown=NOW + 2 * DAY), False),
     ],
 )
 def test_saved_once_a_day(facts: ClockFacts, saves: bool) -> None:

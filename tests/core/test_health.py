@@ -337,7 +337,9 @@ def test_log_line() -> None:
     """A line of charon's log that names a peer is a problem with its hint."""
     found = VM.problems(lines=(line("peer-refuses-us"),))["peer-refuses-us"]
 
-    assert found.message == "charon says of 10.0.0.9: it did not work"
+    assert found.message == (
+        "10.0.0.9 refuses this VM's certificate or signature (charon: it did not work)"
+    )
     assert found.hint == "look"
 
 

@@ -35,7 +35,7 @@ def guard(*ipsec: str, clear: tuple[str, ...] = (), enforce: bool = True) -> Gua
         (
             EssentialAddresses(ssh_clients=(ip_address("10.0.0.1"),)),
             (),
-            "client of this SSH session",
+            "client of an SSH session",
             True,
         ),
     ],

@@ -15,6 +15,7 @@ from ipsec_agent.core.health import Memory
 from ipsec_agent.core.model import Action, Desired
 from ipsec_agent.core.observed import (
     LoadedConnection,
+    Neighbour,
     Policy,
     RememberedPeer,
     SecurityAssociation,
@@ -22,15 +23,20 @@ from ipsec_agent.core.observed import (
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.order import check_order
 from ipsec_agent.core.plan import plan
+from ipsec_agent.core.problems.kept_faults import Kept, resumed
+from ipsec_agent.core.problems.optional import Memory as ClearMemory
+from ipsec_agent.core.problems.peer_faults import OLDEST, Hearing
 from ipsec_agent.core.problems.problem import LogLine, Severity, healthy
 from ipsec_agent.core.status import State, document
 from ipsec_agent.core.steps import LoadGuard, ReinstallPolicies, SaveGuard, SetLevel, Step
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import KernelError, StartError
+from ipsec_agent.reporter import Reporter
 from ipsec_agent.verbs.status import text
 from tests.configs import config
 from tests.core.test_status import snapshot
 from tests.fakes import installed
+from tests.passes import quiet_pass
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm
 
 ON = config(optional=True)
@@ -213,7 +219,7 @@ def test_never_healthy() -> None:
     assert problem.severity is Severity.WARNING
     assert not healthy((problem,))
     assert f"would cut off {PEER} (clear since 2027-01-15 07:59:57 UTC, never" in problem.message
-    assert "none of the peers seen" in loose_vm().problems()["optional-on"].message
+    assert "none of the peers heard from" in loose_vm().problems()["optional-on"].message
 
 
 def test_a_peer_without_ipsec_is_no_fault() -> None:
@@ -230,9 +236,9 @@ def test_a_peer_without_ipsec_is_no_fault() -> None:
     assert {one.code for one in refused} == {"optional-on", "peer-refuses-us"}
 
 
-def cut_off(vm: Vm, memory: Memory | None = None) -> dict[str, Any]:
+def cut_off(vm: Vm, memory: Memory | None = None, **more: Any) -> dict[str, Any]:
     """Whom enforcing would cut off, by address."""
-    return {str(one.address): one for one in vm.assess(memory).memory.clear.cut_off}
+    return {str(one.address): one for one in vm.assess(memory, **more).memory.clear.cut_off}
 
 
 def test_whom_it_would_cut_off() -> None:
@@ -263,6 +269,80 @@ def test_since_when() -> None:
     assert str(PEER) in cut_off(rekeyed, memory)
     unread = with_clear(vm).but(states=(), unreadable=(("states", KernelError("")),))
     assert unread.assess(memory).memory.clear == memory.clear
+
+
+def test_nobody_may_be_there() -> None:
+    """What is only sent to, and never answered anything, is not cut off; it is named apart."""
+    vm = loose_vm().table(clear_out=(ClearPeer(PEER, 4, 70, 1), ClearPeer(OTHER, 4, 70, 1)))
+
+    def heard_from(seen: Vm, memory: Memory | None = None, **more: Any) -> set[str]:
+        after = seen.assess(memory, **more).memory
+        silent = {str(one.address) for one in after.clear.never_heard}
+        assert silent == {str(PEER), str(OTHER)} - cut_off(seen, memory, **more).keys()
+        return {str(PEER), str(OTHER)} - silent
+
+    assert heard_from(vm) == set()
+    assert heard_from(vm.but(neighbours=(Neighbour(PEER, NOW - 9), Neighbour(OTHER)))) == {
+        str(PEER)
+    }
+    assert heard_from(vm, heard={str(OTHER): Hearing(answered=NOW - 9)}) == {str(OTHER)}
+    assert heard_from(vm, heard={str(OTHER): Hearing(tried=NOW - 9)}) == set()
+    assert heard_from(vm.but(remembered=(RememberedPeer(PEER, NOW - 9),))) == {str(PEER)}
+    # It has answered, and is only sent to since.
+    memory = with_clear(vm.but(time=NOW - 100)).assess().memory
+    assert heard_from(vm, memory) == {str(PEER)}
+
+    shown = snapshot(vm)
+    assert end_optional(config(), shown, asks=True) == (
+        "enforcing now would cut off none of the peers heard from; never heard from, though packets"
+        f" go there: {PEER}, {OTHER}",
+    )
+    lines = text(document(shown))
+    assert "enforcing now would cut off: none seen\n" in lines
+    assert f"  never heard from, though packets go there: {PEER}, {OTHER}\n" in lines
+
+
+def resumed_memory(vm: Vm, *, after: float) -> Memory:
+    """What an agent that starts so many seconds later takes up."""
+    kept = Kept(talks=vm.assess().memory.clear.talks)
+    talks = resumed(kept, vm.observed.time, vm.observed.time + after).talks
+    return Memory(clear=ClearMemory(talks))
+
+
+def test_since_when_over_restarts() -> None:
+    """Also where the VM has booted, and the guard has counted nothing yet; not for ever."""
+    before = with_clear(loose_vm().but(time=NOW - 9 * COUNTED_FOR))
+    memory = resumed_memory(before, after=9 * COUNTED_FOR)
+    since = NOW - 9 * COUNTED_FOR - 3
+
+    assert cut_off(with_clear(loose_vm()), memory)[str(PEER)].since == since
+    booted = cut_off(loose_vm(), memory)[str(PEER)]
+    assert (booted.since, booted.last, booted.packets) == (since, since, 7)
+    first = loose_vm().assess(memory).memory
+    assert cut_off(loose_vm().but(time=NOW + COUNTED_FOR - 1), first).keys() == {str(PEER)}
+    assert cut_off(loose_vm().but(time=NOW + COUNTED_FOR), first) == {}
+    # It has changed over meanwhile, or is meant to speak clear.
+    assert cut_off(with_states(loose_vm(), NOW - 10), memory) == {}
+    exempt = loose_vm(config(no_ipsec=(f"{PEER}/32",), optional=True))
+    assert cut_off(exempt, memory) == {}
+    assert cut_off(healthy_vm(), memory) == {}
+    # A clock that was set back, and an agent that was away for long.
+    early = cut_off(loose_vm().but(time=NOW - 20 * COUNTED_FOR), memory)[str(PEER)]
+    assert early.since == early.last == NOW - 20 * COUNTED_FOR
+    assert early.until == early.last + COUNTED_FOR
+    assert cut_off(loose_vm(), resumed_memory(before, after=OLDEST)) == {}
+
+
+def test_another_agent_takes_it_up() -> None:
+    """What its reporter is given lasts over its first passes."""
+    first = Reporter()
+    kept = first.report(quiet_pass(with_clear(loose_vm().but(time=NOW - 100)))).kept
+
+    second = Reporter()
+    second.resume(resumed(kept, NOW - 90, NOW - 50))
+    for later in (40, 0):
+        (one,) = second.report(quiet_pass(loose_vm().but(time=NOW - later))).kept.talks
+        assert (one.address, one.since) == (PEER, NOW - 103)
 
 
 def test_who_was_not_seen() -> None:

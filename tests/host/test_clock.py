@@ -35,6 +35,7 @@ def test_read(rtc: Path, tmp_path: Path) -> None:
     assert facts.built == Path(clock.__file__).stat().st_mtime
     assert (facts.rtc, facts.saved, facts.ours) == (1795808092.0, 1795800000.0, False)
     assert facts.begins == FACTS.not_before.timestamp()
+    assert facts.ends == FACTS.not_after.timestamp()
 
 
 @pytest.mark.parametrize("content", ["", "soon\n", "9" * 31, "9" * 14, "-1", "\0", "1e9"])

@@ -400,7 +400,7 @@ def test_the_operators_own_session_is_a_refusal(config: Path) -> None:
     refused = by_ssh(config, terminal=True)
 
     assert refused.returncode == 1
-    assert "REFUSED: 10.77.0.44 (client of this SSH session)" in refused.stderr
+    assert "REFUSED: 10.77.0.44 (client of an SSH session)" in refused.stderr
     assert "add the line `- 10.77.0.44/32` below no_ipsec_subnets" in refused.stderr
     assert "the guard would cut this VM off" in refused.stderr
     assert "Traceback" not in refused.stderr

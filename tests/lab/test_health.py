@@ -108,7 +108,7 @@ def test_esp_dropped_one_way(three: list[Node]) -> None:
     (problem,) = told()
     assert lost >= 40
     assert problem["severity"] == "error"
-    assert problem["message"].startswith(f"{B} answers IKE, but no ESP comes back from there")
+    assert problem["message"].startswith(f"{B} answers IKE, but no ESP has come back from it")
     assert "have protocol 50" in problem["hint"]
     assert (peer_of(a, B)["state"], peer_of(a, B)["one_way"]) == ("installed", "out")
     (line, *_) = [json.loads(one) for one in a.log.splitlines() if '"peer-esp-lost"' in one]

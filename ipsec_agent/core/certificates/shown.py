@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from ipsec_agent.core.certificates.material import Held, Material
 from ipsec_agent.core.manifest.certificates import facts, name
 from ipsec_agent.core.manifest.public_keys import described, hash_of
+from ipsec_agent.core.words import lasting, tenths
 
 SCHEMA = 1
 
@@ -49,7 +50,7 @@ def _certificate(held: Held, now: datetime) -> dict[str, Any]:
         "serial": told.serial,
         "not_before": told.not_before.timestamp(),
         "not_after": told.not_after.timestamp(),
-        "days_left": round((told.not_after - now).total_seconds() / DAY, 1),
+        "days_left": tenths((told.not_after - now).total_seconds() / DAY),
         "key": described(certificate.public_key()),
         "hash": hash_of(certificate),
         "fingerprint": certificate.fingerprint(hashes.SHA256()).hex(":"),
@@ -88,7 +89,7 @@ def text(material: Material, now: datetime) -> str:
             f"  subject      {one['subject']}",
             f"  issuer       {one['issuer']}",
             f"  names        {', '.join(one['alternative_names']) or 'none'}",
-            f"  valid        {_day(one['not_before'])} to {_day(one['not_after'])}: {_left(one)}",
+            f"  valid        {_validity(one, now)}",
             f"  key          {one['key']}",
             f"  signed with  {one['hash']}",
             f"  serial       {one['serial']}",
@@ -108,7 +109,6 @@ def _day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _left(shown: dict[str, Any]) -> str:
-    if shown["days_left"] < 0:
-        return f"EXPIRED {-shown['days_left']:g} days ago"
-    return f"{shown['days_left']:g} days left"
+def _validity(shown: dict[str, Any], now: datetime) -> str:
+    left = lasting((shown["not_after"] - now.timestamp()) / DAY)
+    return f"{_day(shown['not_before'])} to {_day(shown['not_after'])}: {left}"

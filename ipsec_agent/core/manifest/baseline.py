@@ -17,7 +17,6 @@ from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificates import Finding, name
 from ipsec_agent.core.manifest.proposals import fault
 from ipsec_agent.core.manifest.public_keys import described, hash_of
-from ipsec_agent.core.words import several
 
 ENCRYPTION = r"aes256gcm(16|128)?"
 EXCHANGE = r"ecp384|modp(3072|4096)"
@@ -34,6 +33,8 @@ IKE_WORDS = re.compile(
 ESP_WORDS = re.compile(rf"{ENCRYPTION}|{EXCHANGE}|(no)?esn|{ML_KEM.pattern}")
 
 IKE_WANTED, ESP_WANTED = "aes256gcm16-prfsha384-ecp384", "aes256gcm16"
+IKE_BEST = f"{IKE_WANTED}-ke1_mlkem1024!"
+"""For peers whose charon has ML-KEM; the `!` keeps the one without it from being added."""
 
 HASHES = {"sha384", "sha512"}
 
@@ -54,7 +55,12 @@ def judge_proposals(
     if baseline is Baseline.DEFAULT:
         return ()
     return (
-        *_outside("ike_proposals", ike, IKE_WORDS, IKE_WANTED),
+        *_outside(
+            "ike_proposals",
+            ike,
+            IKE_WORDS,
+            f"{IKE_BEST} where each charon has ML-KEM (docs/config.md), else {IKE_WANTED}",
+        ),
         *_outside("esp_proposals", esp, ESP_WORDS, ESP_WANTED),
         *_without_ml_kem(ike),
     )
@@ -79,21 +85,22 @@ def _outside(
             yield Finding(
                 part,
                 f"cnsa2: {proposal} has what CNSA 2.0 does not have: {', '.join(words)}",
-                f"write {wanted}, and nothing weaker beside it",
+                f"write {wanted}; and nothing weaker beside it",
             )
 
 
 def _without_ml_kem(proposals: tuple[str, ...]) -> Iterator[Finding]:
-    without = [one for one in proposals if not any(map(ML_KEM.fullmatch, one.split("-")))]
+    # What is no proposal is complained of elsewhere, without its words.
+    proposals = tuple(one for one in proposals if not fault(one, ike=True))
+    having = [one for one in proposals if any(map(ML_KEM.fullmatch, one.split("-")))]
+    without = [one for one in proposals if one not in having]
     if without:
-        wanted = f"{IKE_WANTED}-ke1_mlkem1024"
+        proposal = f"{having[0]}!" if having else IKE_BEST
         yield Finding(
             "ike_proposals",
-            f"cnsa2: {several(len(without), 'proposal')} without ML-KEM-1024, which CNSA 2.0 asks"
-            " for from 2030 on",
-            f"write {wanted} where each charon has it"
-            if not fault(wanted, ike=True)
-            else "nothing to do yet: this version of ipsec-agent cannot negotiate it",
+            f"cnsa2: {', '.join(without)} is without ML-KEM-1024, which CNSA 2.0 asks for from 2030"
+            " on",
+            f"once each charon has ML-KEM (docs/config.md), write only {proposal}",
             "warning",
         )
 

@@ -10,7 +10,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ipsec_agent.core.manifest.certificates import RSA_LEAST, Finding, name
 from ipsec_agent.core.manifest.issuers import is_ca
-from ipsec_agent.core.words import several
+from ipsec_agent.core.renewal import is_intermediate, sign_again
+from ipsec_agent.core.words import remaining
 
 FOR_IKE = {
     ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
@@ -25,13 +26,16 @@ def validity(
     certificate: x509.Certificate, part: str, now: datetime, *, severity: str = "error"
 ) -> Iterator[Finding]:
     """Whether it holds at this time."""
-    subject = name(certificate.subject)
+    subject, issuer = name(certificate.subject), name(certificate.issuer)
     end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    renew = "renew it"
+    if is_ca(certificate) and is_intermediate(subject, issuer):
+        renew = sign_again(issuer, part)
     if now > end:
         yield Finding(
             part,
             f"the certificate {subject} expired on {end:%Y-%m-%d}",
-            "renew it" if severity == "error" else "remove it",
+            renew if severity == "error" else "remove it",
             severity,
             dated=True,
         )
@@ -51,13 +55,16 @@ def ending(
     """Whether it ends within so many days."""
     left = certificate.not_valid_after_utc - now
     if timedelta() <= left <= timedelta(days):
+        subject, issuer = name(certificate.subject), name(certificate.issuer)
         remedy = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
         if not instance:
             remedy = "create the next CA now: to replace one takes three deployments"
+            if is_intermediate(subject, issuer):
+                remedy = sign_again(issuer, part or "its file")
         yield Finding(
             part,
-            f"{name(certificate.subject)} ends on {certificate.not_valid_after_utc:%Y-%m-%d},"
-            f" in {several(left.days, 'day')}",
+            f"{subject} ends on {certificate.not_valid_after_utc:%Y-%m-%d},"
+            f" in {remaining(left / timedelta(days=1))}",
             remedy,
             "warning",
         )

@@ -93,7 +93,7 @@ def _config(
     fields.unknown(PROPERTIES, elsewhere={"agent"})
     _replaced(fields)
     ipsec, no_ipsec = read_subnets(fields)
-    read_rest = _rest(fields)
+    read_rest = _rest(fields, baseline)
     held = read_credentials(fields, now, read_rest["expiry"].info, baseline)
     agent = read_agent(section, complaints)
     proposals = read_rest["ike_proposals"], read_rest["esp_proposals"]
@@ -112,14 +112,14 @@ def _config(
     )
 
 
-def _rest(fields: Fields) -> dict[str, Any]:
+def _rest(fields: Fields, baseline: Baseline) -> dict[str, Any]:
     return {
         "prestart_timeout": fields.number("prestart_timeout", 30, 1, 3600),
         "stop_timeout": fields.number("stop_timeout", 30, 0, 3600),
         "optional": fields.flag("optional"),
         "optional_warn_interval": fields.number("optional_warn_interval", 1, 0, 8760),
-        "esp_proposals": _proposals(fields, "esp_proposals", DEFAULT_ESP, ike=False),
-        "ike_proposals": _proposals(fields, "ike_proposals", DEFAULT_IKE, ike=True),
+        "esp_proposals": _proposals(fields, "esp_proposals", DEFAULT_ESP, Baseline.DEFAULT),
+        "ike_proposals": _proposals(fields, "ike_proposals", DEFAULT_IKE, baseline),
         "force_udp_encapsulation": fields.flag("force_udp_encapsulation"),
         "log_level": _log_level(fields),
         "expiry": _expiry(fields),
@@ -163,29 +163,63 @@ def _replaced(fields: Fields) -> None:
 
 
 def _proposals(
-    fields: Fields, name: str, default: tuple[str, ...], *, ike: bool
+    fields: Fields, name: str, default: tuple[str, ...], baseline: Baseline
 ) -> tuple[str, ...]:
-    """The proposals without `!`; the default where there are none."""
+    """The proposals without `!`; the default where there are none.
+
+    Args:
+        baseline: whose judgement of proposals without additional key exchanges is another one's.
+    """
     written = [part for text in fields.texts(name) for part in text.split(",")]
     proposals = tuple(dict.fromkeys(filter(None, map(cleaned, written))))
-    for proposal in proposals:
-        wrong = fault(proposal, ike=ike)
-        weak = weakness(proposal)
+    if any(strict(one) and not cleaned(one) for one in written):
+        fields.wrong(
+            name,
+            "'!' is behind no proposal: it says that only what is listed is used",
+            f"write, for example, {default[0]}!",
+        )
+    faults = [(one, fault(one, ike=name == "ike_proposals")) for one in proposals]
+    for proposal, wrong in faults:
         if wrong:
             fields.wrong(name, f"{shown(proposal)}: {wrong}", f"write, for example, {default[0]}")
-        elif weak:
+        elif weak := weakness(proposal):
             fields.doubtful(name, f"{weak} is weak", f"write, for example, {default[0]}")
-    return _with_classical(fields, name, proposals, only=any(map(strict, written))) or default
+    if any(wrong for _, wrong in faults):
+        # More is not said of them: their words could be of a key.
+        return proposals
+    _never_chosen(fields, name, proposals)
+    only = any(map(strict, written))
+    return _with_classical(fields, name, proposals, baseline, only=only) or default
+
+
+def _never_chosen(fields: Fields, name: str, proposals: tuple[str, ...]) -> None:
+    """Warn of additional key exchanges that no two VMs use, by the order of the list."""
+    first = next((one for one in proposals if not additional(one)), None)
+    if first is None:
+        return
+    late = [one for one in proposals[proposals.index(first) :] if additional(one)]
+    if late:
+        fields.doubtful(
+            name,
+            f"{', '.join(late)} is not used by VMs that can do {first}: that is before it, and has"
+            " no additional key exchange",
+            f"write it above {first}; two VMs use the first proposal that both can do",
+        )
 
 
 def _with_classical(
-    fields: Fields, name: str, proposals: tuple[str, ...], *, only: bool
+    fields: Fields, name: str, proposals: tuple[str, ...], baseline: Baseline, *, only: bool
 ) -> tuple[str, ...]:
-    """The proposals, and those without additional key exchanges for peers that have none."""
+    """The proposals, and those without additional key exchanges for peers that have none.
+
+    CNSA 2.0 asks to refuse such peers, and says so by itself.
+    """
     hybrid = [one for one in proposals if additional(one)]
     beside = [one for one in dict.fromkeys(map(classical, hybrid)) if one not in proposals]
     if not beside:
         return proposals
+    if not only and baseline is Baseline.CNSA2:
+        return (*proposals, *beside)
     if not only:
         fields.doubtful(
             name,
@@ -194,7 +228,7 @@ def _with_classical(
             "write it below the others yourself, or `!` behind one of them to refuse such peers",
         )
         return (*proposals, *beside)
-    if len(hybrid) == len(proposals):
+    if len(hybrid) == len(proposals) and baseline is not Baseline.CNSA2:
         fields.doubtful(
             name,
             "peers whose charon has no additional key exchange are refused, because of the `!`",

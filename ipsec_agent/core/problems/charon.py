@@ -23,6 +23,17 @@ PEER_CODES = frozenset(
 )
 """What a new SA with the peer settles."""
 
+MEANINGS = {
+    "peer-refuses-us": "{peer} refuses this VM's certificate or signature",
+    "peer-not-trusted": "this VM does not trust the certificate of {peer}",
+    "peer-certificate-invalid": "the certificate of {peer} has expired or is not valid yet",
+    "peer-not-configured": "{peer} asks for a connection that this VM's config does not have",
+    "proposals-differ": "{peer} and this VM have no proposal in common",
+    "selectors-differ": "{peer} and this VM do not agree on what to encrypt",
+    SILENT: "{peer} does not answer IKE",
+}
+"""What a line about a peer means."""
+
 STARTING_SAYS = "received NO_PROPOSAL_CHOSEN notify error"
 """What a peer answers to IKE_SA_INIT whose charon has no connections yet, as well as one that has
 no IKE proposal in common (task_manager_v2.c: "no IKE config found")."""
@@ -142,7 +153,7 @@ def explained(
             Problem(
                 line.code,
                 Severity.WARNING,
-                f"charon says of {line.peer}: {line.text}" if line.peer else f"charon: {line.text}",
+                said(line),
                 line.hint,
                 line.peer,
             )
@@ -150,6 +161,14 @@ def explained(
             if not over(line, drift, sas)
         ),
     )
+
+
+def said(line: LogLine) -> str:
+    """What a line of charon's log means, and the line."""
+    if not line.peer:
+        return f"charon: {line.text}"
+    what = MEANINGS.get(line.code, "charon complains of {peer}").format(peer=line.peer)
+    return f"{what} (charon: {line.text})"
 
 
 def over(line: LogLine, drift: Drift, sas: Mapping[str, int]) -> bool:

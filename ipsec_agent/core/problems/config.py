@@ -12,7 +12,7 @@ def config_problems(state: ConfigState) -> tuple[Problem, ...]:
             Problem(
                 "reload-refused",
                 Severity.WARNING,
-                f"the newest reload was refused, and the config before it is in force:"
+                f"the last reload was refused, so the earlier config stays in force:"
                 f" {state.reload_refused}",
                 f"correct {state.path}, then `ipsec-agent reload`",
                 state.path,

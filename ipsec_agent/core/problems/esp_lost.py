@@ -114,7 +114,7 @@ def problems(peers: Iterable[Peer], memory: Memory, gone: frozenset[Address]) ->
             yield Problem(
                 "peer-esp-lost",
                 Severity.ERROR,
-                f"{peer.address} answers IKE, but no ESP comes back from there since"
+                f"{peer.address} answers IKE, but no ESP has come back from it since"
                 f" {moment(peer.outward.alone)}, not even an answer to"
                 f" {several(trials[peer.address].sent, 'probe')}",
                 "have protocol 50 (UDP 4500, where encapsulated) pass between the two VMs, both"

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from ipsec_agent.core.clock import doubt
 from ipsec_agent.core.config import CertificateFacts, Config, ExpiryPeriods
 from ipsec_agent.core.observed import Observed
-from ipsec_agent.core.peer_certificates import shown_by_peers
+from ipsec_agent.core.peer_certificates import clock_facts, shown_by_peers
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
-from ipsec_agent.core.words import several
+from ipsec_agent.core.renewal import CLOCK_FIRST, is_intermediate, sign_again
+from ipsec_agent.core.words import remaining, several
 
 DAY = 86400.0
 """Seconds."""
@@ -17,25 +18,22 @@ OUTDATED = frozenset({"certificate-expired", "certificate-not-valid-yet"})
 """Problems with which no handshake succeeds."""
 
 EXPIRED = (
-    "rotate it now: new handshakes fail, established SAs continue; `ipsec-agent reload` takes the"
-    " new one in place of an expired one"
+    "new handshakes fail, established SAs continue; `ipsec-agent reload` takes the new one in place"
+    " of an expired one"
 )
-CLOCK_FIRST = (
-    "compare the clock with another VM's first (`date -u`), and rotate only where it is right"
-)
-ROTATE = "rotate it: new handshakes fail once it has expired, established SAs continue"
+UNTIL_THEN = "new handshakes fail once it has expired, established SAs continue"
 
 
 def expiry_problems(config: Config, observed: Observed) -> tuple[Problem, ...]:
     """What is to be said of each certificate of the config, and of those of peers together."""
     now = observed.time
-    wrong = doubt(now, observed.clock)
+    wrong = doubt(now, clock_facts(observed))
     own = [_own(facts, config.expiry, now, wrong=bool(wrong)) for facts in config.certificates]
     found = [problem for problem in own if problem is not None]
     return (
         *_clock(wrong, found),
         *found,
-        *_of_peers(shown_by_peers(observed.charon, config), config.expiry, now),
+        *_of_peers(shown_by_peers(observed.charon, config), config.expiry, now, wrong=bool(wrong)),
     )
 
 
@@ -55,11 +53,6 @@ def loudness(periods: ExpiryPeriods, left: float) -> Severity | None:
         if left <= limit:
             return severity
     return None
-
-
-def remaining(left: float) -> str:
-    """So many days, in words: hours on the last one."""
-    return several(int(left * 24), "hour") if left < 1 else several(round(left), "day")
 
 
 def _clock(wrong: str, found: list[Problem]) -> Iterator[Problem]:
@@ -88,7 +81,7 @@ def _own(
             if early
             else f"expired on {facts.not_after:%Y-%m-%d}"
         )
-        rotate = "wait, or set this VM's clock" if early else EXPIRED
+        rotate = "wait, or set this VM's clock" if early else f"{_renew(facts)} now: {EXPIRED}"
         return Problem(
             "certificate-not-valid-yet" if early else "certificate-expired",
             Severity.CRITICAL,
@@ -103,13 +96,21 @@ def _own(
         "certificate-expires",
         severity,
         f"{which} expires on {facts.not_after:%Y-%m-%d}, in {remaining(left)}",
-        ROTATE,
+        CLOCK_FIRST if wrong else f"{_renew(facts)}: {UNTIL_THEN}",
         subject,
     )
 
 
+def _renew(facts: CertificateFacts) -> str:
+    """What to do about a certificate of the config that ends."""
+    if facts.role == "instance" or not is_intermediate(facts.subject, facts.issuer):
+        return "rotate it"
+    listed_in = "ca_certificates" if facts.role == "authority" else "instance_certificate"
+    return sign_again(facts.issuer, listed_in)
+
+
 def _of_peers(
-    shown: tuple[CertificateFacts, ...], periods: ExpiryPeriods, now: float
+    shown: tuple[CertificateFacts, ...], periods: ExpiryPeriods, now: float, *, wrong: bool
 ) -> Iterator[Problem]:
     """One problem for all of them, and no louder than a warning.
 
@@ -121,10 +122,18 @@ def _of_peers(
     )
     if ending:
         loud = loudness(periods, days_left(ending[0], now)) is not Severity.INFO
-        named = listed(ending, say=lambda facts: f"{facts.subject} on {facts.not_after:%Y-%m-%d}")
+        named = listed(ending, say=lambda facts: _when(facts, now))
         yield Problem(
             "peer-certificate-expires",
             Severity.WARNING if loud else Severity.INFO,
-            f"{several(len(ending), 'certificate')} of peers end soon: {named}",
-            "rotate on these peers: new handshakes with them fail once it has expired",
+            f"peers have {several(len(ending), 'certificate')} to be renewed: {named}",
+            CLOCK_FIRST
+            if wrong
+            else "renew them on these VMs before they end: new handshakes with a VM fail once its"
+            " certificate has expired",
         )
+
+
+def _when(facts: CertificateFacts, now: float) -> str:
+    ends = "ended" if days_left(facts, now) < 0 else "ends"
+    return f"{facts.subject} {ends} on {facts.not_after:%Y-%m-%d}"

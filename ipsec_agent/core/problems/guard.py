@@ -159,7 +159,7 @@ _STANDING = {
     GuardState.ALTERED: Problem(
         "guard-altered",
         Severity.CRITICAL,
-        "the guard's nftables table is not the config's; it may let clear packets pass",
+        "the guard's nftables table is not as the config wants it, and may let clear packets pass",
         "the agent replaces it; if this persists, another program changes it: watch `nft monitor`",
     ),
     GuardState.LOWERED: Problem(
@@ -226,7 +226,7 @@ def _cause(peer: Address, drift: Drift) -> tuple[str, str]:
     untrapped, names = _untrapped(drift)
     subnet = untrapped.narrowest(peer)
     if subnet is not None:
-        return f"the trap of {names[subnet]} is missing", repair
+        return f"the kernel lacks the policy of {names[subnet]}", repair
     if _bypassed(drift).narrowest(peer) is not None:
         return (
             "a foreign policy lets them through",

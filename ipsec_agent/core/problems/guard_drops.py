@@ -152,7 +152,7 @@ def _said(memory: Memory) -> Iterable[Problem]:
             "clear-received",
             Severity.WARNING,
             f"the guard dropped {several(memory.received.packets, 'clear packet')} from addresses"
-            " that do not fit into its full list",
+            " that its full list has no room for",
             hint,
             "unnamed",
         )
@@ -161,7 +161,7 @@ def _said(memory: Memory) -> Iterable[Problem]:
             "clear-prevented",
             Severity.WARNING,
             f"the guard dropped {several(memory.prevented.packets, 'clear packet')} that this VM"
-            " sent to addresses that do not fit into its full list",
+            " sent to addresses that its full list has no room for",
             hint,
             "unnamed",
         )

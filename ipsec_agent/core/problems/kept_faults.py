@@ -1,4 +1,4 @@
-"""The faults with peers outlive the agent: when they are written down, and taken up by the next.
+"""What is known of peers outlives the agent: when it is written down, and taken up by the next.
 
 Their times are those of the clock: a monotonic one begins at 0 with each boot. Where the clock is
 set back, what it told before moves with it: a fault of tomorrow would have no success after it.
@@ -10,6 +10,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ipsec_agent.core.problems.optional import ClearTalk
+from ipsec_agent.core.problems.optional import resumed as talks_resumed
 from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Memory
 from ipsec_agent.core.problems.problem import LogLine
 
@@ -19,8 +21,25 @@ EACH = 60.0
 KEPT = 1024
 """Peers that are written down; of more, those that failed last."""
 
+HOUR = 3600.0
+"""Seconds."""
+
 FIRST = 1.0
 """The least time that is not "never"."""
+
+
+class Kept(Struct, frozen=True):
+    """What outlives the agent.
+
+    Attributes:
+        suspects: the peers with which something fails.
+        talks: those with which packets pass in clear while IPsec is optional.
+        left_out: faults that a file had beyond one of each kind and peer.
+    """
+
+    suspects: Memory = ()
+    talks: tuple[ClearTalk, ...] = ()
+    left_out: int = 0
 
 
 class Written(Struct, frozen=True):
@@ -31,37 +50,46 @@ class Written(Struct, frozen=True):
         time: when it was written, or that was tried, seconds since the epoch.
     """
 
-    gist: tuple[Any, ...] = ()
+    gist: tuple[Any, ...] = ((), frozenset(), 0.0)
     time: float = -math.inf
 
 
-def gist(memory: Memory) -> tuple[Any, ...]:
-    """What changes only when something is learned; each look at a peer that is gone is nothing."""
-    return tuple((one.peer, one.gone, one.faults) for one in memory[:KEPT])
+def gist(kept: Kept) -> tuple[Any, ...]:
+    """What changes only when something is learned; each look at a peer that is gone is nothing.
+
+    When the last clear packet was is learned once an hour.
+    """
+    talks = kept.talks[:KEPT]
+    return (
+        tuple((one.peer, one.gone, one.faults) for one in kept.suspects[:KEPT]),
+        frozenset((one.address, one.since, one.heard) for one in talks),
+        max((one.last for one in talks), default=0.0) // HOUR,
+    )
 
 
-def is_due(memory: Memory, written: Written, now: float) -> bool:
-    """Whether the faults are to be written down.
+def is_due(kept: Kept, written: Written, now: float) -> bool:
+    """Whether it is to be written down.
 
     Args:
         now: seconds since the epoch. Where the clock was set back, that is no reason to wait.
     """
-    return not 0 <= now - written.time < EACH and gist(memory) != written.gist
+    return not 0 <= now - written.time < EACH and gist(kept) != written.gist
 
 
-def resumed(memory: Memory, written: float, now: float) -> Memory:
-    """The faults as the next agent takes them up.
+def resumed(kept: Kept, written: float, now: float) -> Kept:
+    """What is known, as the next agent takes it up.
 
     Nobody has looked for the peers meanwhile, so who is not gone yet has its time from now on.
 
     Args:
-        written: when they were written, by the clock of then.
+        written: when it was written, by the clock of then.
         now: seconds since the epoch.
     """
-    return tuple(
+    suspects = tuple(
         one if one.gone else replace(one, watched=now)
-        for one in turned_back(memory, now, max(0.0, written - now))
+        for one in turned_back(kept.suspects, now, max(0.0, written - now))
     )
+    return replace(kept, suspects=suspects, talks=talks_resumed(kept.talks, now))
 
 
 def turned_back(memory: Memory, now: float, by: float) -> Memory:

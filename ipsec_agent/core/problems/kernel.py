@@ -140,7 +140,7 @@ def _address_missing(placement: Placement, network: NetworkFacts) -> tuple[str, 
                 f"write agent.uplinks: [{name}] if it leads to other VMs, or correct agent.address",
             )
     return (
-        f"no link of this VM has its address {address}",
+        f"no link of this VM has the address {address}",
         "correct agent.address, bring the link up, or add the address to it",
     )
 

@@ -13,7 +13,14 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.observed import Charon, Neighbour, Observed
-from ipsec_agent.core.problems.charon import PEER_CODES, SILENT, STARTING, STARTING_SAYS, newest
+from ipsec_agent.core.problems.charon import (
+    PEER_CODES,
+    SILENT,
+    STARTING,
+    STARTING_SAYS,
+    newest,
+    said,
+)
 from ipsec_agent.core.problems.charon import over as line_over
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
 
@@ -124,8 +131,8 @@ class Suspect(Struct, frozen=True):
     def shown(self) -> tuple[Fault, ...]:
         """The faults that are certain; it is not silent any more where it has refused since."""
         certain = [fault for fault in self.faults if fault.certain]
-        said = max((f.line.time for f in certain if f.line.code != SILENT), default=0.0)
-        return tuple(f for f in certain if f.line.code != SILENT or f.line.time > said)
+        refused = max((f.line.time for f in certain if f.line.code != SILENT), default=0.0)
+        return tuple(f for f in certain if f.line.code != SILENT or f.line.time > refused)
 
     @property
     def code(self) -> str:
@@ -263,8 +270,8 @@ def _gone(one: Suspect) -> Problem:
     return Problem(
         GONE,
         Severity.INFO,
-        f"{one.peer} is gone since {moment(one.gone)}: {how}",
-        "nothing is to do where its VM was stopped or deleted; else see `ipsec-agent status` there",
+        f"{one.peer} has been gone since {moment(one.gone)}: {how}",
+        "do nothing if its VM was stopped or deleted; otherwise run `ipsec-agent status` there",
         one.peer,
     )
 
@@ -273,13 +280,13 @@ def _fault(fault: Fault, tried: float, now: float, *, others: bool) -> Problem:
     line = fault.line
     since = ""
     if now - line.time > UNTRIED:
-        how = "said last at" if tried > line.time else "not tried since"
-        since = f"; {how} {moment(line.time)}"
+        untried = "" if tried > line.time else ", and no attempt since"
+        since = f"; last seen at {moment(line.time)}{untried}"
     return Problem(
         line.code,
         # Where others answer, it is not this VM.
         Severity.INFO if line.code == SILENT and others else Severity.WARNING,
-        f"charon says of {line.peer}: {line.text}{since}",
+        f"{said(line)}{since}",
         line.hint,
         line.peer,
     )

@@ -49,7 +49,7 @@ Memory = tuple[Sample, ...]
 PEER = "compare both VMs' `ipsec-agent status`; terminate the SA to have a new one negotiated"
 MEMORY = "check the VM's free memory and `dmesg`"
 FOREIGN = "find the policy with `ip xfrm policy`, and who installed it; this agent installs none"
-WAITS = "nothing if it stops within seconds; otherwise check the silent peers"
+WAITS = "do nothing if it stops within seconds; otherwise check the silent peers"
 KERNEL = "check `dmesg`; compare the kernel with that of a VM that works"
 
 MEANINGS = {
@@ -58,12 +58,11 @@ MEANINGS = {
     "XfrmInHdrError": Meaning("ESP or what was inside it has no valid header", PEER),
     "XfrmInNoStates": Meaning(
         "a peer sends ESP for an SA that this VM no longer has, as after a crash of this VM",
-        "nothing if it stops within 15 s, when the peer notices; otherwise terminate the SA there",
+        "do nothing if it stops within 15 s, when the peer notices; otherwise terminate the SA"
+        " there",
         most=10,
     ),
-    "XfrmInStateProtoError": Meaning(
-        "ESP arrives that was altered on its way or made with another key", PEER
-    ),
+    "XfrmInStateProtoError": Meaning("ESP arrives altered, or made with another key", PEER),
     "XfrmInStateModeError": Meaning("ESP of another mode than transport arrives", PEER),
     "XfrmInStateSeqError": Meaning(
         "ESP arrives twice or very late: replayed, or reordered by the network",

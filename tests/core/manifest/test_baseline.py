@@ -1,7 +1,9 @@
 """`check --baseline`: what CNSA 2.0 refuses, what it still allows, and what the default adds."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -51,7 +53,7 @@ def test_ike_of_cnsa1(ike: str) -> None:
     """Until 2030 a classical exchange is enough, and is warned of; charon would load it."""
     assert fault(ike, ike=True) == ""
     (said,) = judged(ike)
-    assert said.startswith("warning ike_proposals: cnsa2: 1 proposal without ML-KEM-1024")
+    assert said.startswith(f"warning ike_proposals: cnsa2: {ike} is without ML-KEM-1024")
 
 
 def test_ike_of_cnsa2() -> None:
@@ -97,10 +99,13 @@ def test_no_secret() -> None:
     leaf = make_leaf(make_ca())
 
     assert errors(judged(secret, secret)) == []
-    text = manifest(leaf=leaf, cas=[make_ca()], ike_proposals=secret)
-    found = parse(text, file="a", now=NOW, baseline=Baseline.CNSA2)
-    assert found.config is None
-    assert "miie" not in str(found.complaints)
+    more = f"{secret}-ke1_mlkem1024"
+    for given in (secret, more, [secret, more], [more, "aes128gcm16-prfsha256-x25519-ke1_none"]):
+        text = manifest(leaf=leaf, cas=[make_ca()], ike_proposals=given, esp_proposals=given)
+        for baseline in Baseline:
+            found = parse(text, file="a", now=NOW, baseline=baseline)
+            assert found.config is None
+            assert "miie" not in str(found.complaints)
 
 
 def test_the_defaults() -> None:
@@ -190,6 +195,37 @@ def test_check_of_a_config_that_is_good(tmp_path: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr()
     assert "baseline: cnsa2;" in told.out
     assert told.err.count(" cnsa2: ") == 2
+
+
+@pytest.mark.parametrize(
+    "ike",
+    [
+        None,
+        "aes128gcm16-prfsha256-ecp256",
+        IKE_WANTED,
+        f"{IKE_WANTED}-ke1_mlkem768",
+        f"{IKE_WANTED}-ke1_mlkem1024",
+        [f"{IKE_WANTED}-ke1_mlkem1024", IKE_WANTED],
+        ["aes256gcm16-prfsha512-modp4096-ke1_mlkem1024", IKE_WANTED],
+    ],
+)
+def test_a_remedy_is_good_by_the_baseline(ike: str | list[str] | None) -> None:
+    """What is said to be written is not complained of, and is not what is written already."""
+    leaf, ca = make_leaf(make_ca()), make_ca()
+
+    def said(proposals: str | list[str] | None) -> list[str]:
+        given: dict[str, Any] = {} if proposals is None else {"ike_proposals": proposals}
+        text = manifest(leaf=leaf, cas=[ca], esp_proposals=ESP_WANTED, **given)
+        found = parse(text, file="a", now=NOW, baseline=Baseline.CNSA2).complaints
+        return [one.remedy for one in found if one.key.endswith("ike_proposals")]
+
+    remedies = said(ike)
+    assert remedies
+    for remedy in remedies:
+        better = re.search(r"aes256gcm16-\S+!", remedy)
+        assert better, remedy
+        assert better[0] != ike
+        assert said(better[0]) == []
 
 
 def test_words_are_known() -> None:

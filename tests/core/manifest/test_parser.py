@@ -14,7 +14,7 @@ from ipsec_agent.core.config import GuardMode, Outside
 from ipsec_agent.core.manifest.certificates import der
 from ipsec_agent.core.manifest.parser import Parsed, parse
 from ipsec_agent.core.strongswan_conf import SETTINGS
-from tests.certificates import key_pem, make_ca, make_leaf, rsa_key
+from tests.certificates import ec_key, key_pem, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 
 NOW = datetime.now(UTC)
@@ -350,9 +350,9 @@ def test_expired() -> None:
 
 @pytest.mark.parametrize(
     ("left", "said"),
-    [(31, None), (30, 30), (5, 5), (0, 0)],
+    [(31, None), (30, "30 days"), (5, "5 days"), (0, "less than an hour")],
 )
-def test_ends_soon(left: int, said: int | None) -> None:
+def test_ends_soon(left: int, said: str | None) -> None:
     """From the info period on it is a warning with the remedy, of the certificate and of the CA."""
     ca = make_ca(days=left + 1, not_before=NOW - timedelta(days=1))
     leaf = make_leaf(ca, days=left + 1, not_before=NOW - timedelta(days=1))
@@ -360,7 +360,7 @@ def test_ends_soon(left: int, said: int | None) -> None:
 
     assert parsed.config is not None
     told = [f"{item.key} {item.message}; {item.remedy}" for item in parsed.complaints]
-    ends = f"{NOW + timedelta(days=left):%Y-%m-%d}, in {said} days"
+    ends = f"{NOW + timedelta(days=left):%Y-%m-%d}, in {said}"
     assert told == (
         []
         if said is None
@@ -371,6 +371,25 @@ def test_ends_soon(left: int, said: int | None) -> None:
             " replace one takes three deployments",
         ]
     )
+
+
+def test_an_intermediate_ends_soon() -> None:
+    """Its issuer signs it again, and it goes where it was; nobody is sent to replace the CA."""
+    root = make_ca("Root", key=ec_key(1))
+    middle = make_ca("Middle", key=ec_key(2), issuer=root, days=9)
+    leaf = make_leaf(middle)
+
+    def remedies(**given: Any) -> list[str]:
+        told = read(manifest(leaf=leaf, form="rendered", **given)).complaints
+        return [f"{one.key}: {one.remedy}" for one in told]
+
+    again = "have CN=Root, which signed it, sign it again with the same key, and put that in its"
+    assert remedies(cas=[root], behind=[middle]) == [
+        f"ipsec.instance_certificate: {again} place in instance_certificate"
+    ]
+    assert remedies(cas=[root, middle]) == [
+        f"ipsec.ca_certificates[1]: {again} place in ca_certificates[1]"
+    ]
 
 
 def test_ends_within_its_own_period() -> None:
@@ -707,6 +726,33 @@ def test_a_classical_proposal_stays(written: list[str], used: tuple[str, ...], s
     assert parsed.config is not None
     assert parsed.config.ike_proposals == used
     assert [said in str(one) for one in parsed.complaints] == ([True] if said else [])
+
+
+@pytest.mark.parametrize("written", ["!", ["!"], [" ! "], "aes128gcm16,!", ["aes128gcm16", "!"]])
+@pytest.mark.parametrize("name", ["ike_proposals", "esp_proposals"])
+def test_nothing_before_the_exclamation_mark(name: str, written: Any) -> None:
+    """It says that only what is listed is used; where nothing is, the default is not meant."""
+    found = read(good(**{name: written}))
+
+    assert found.config is None
+    assert any("'!' is behind no proposal" in str(one) for one in found.complaints)
+
+
+def test_a_hybrid_proposal_behind_a_classical_one() -> None:
+    """Two VMs use the first that both can do, so nobody uses it."""
+    other = "aes128gcm16-prfsha256-ecp256"
+
+    def said(*proposals: str) -> list[str]:
+        found = read(good(ike_proposals=list(proposals)))
+        assert found.config is not None
+        return [one.message for one in found.complaints if "is not used by" in one.message]
+
+    assert said(HYBRID, CLASSICAL) == said(HYBRID) == said(CLASSICAL, other) == []
+    for behind in ((CLASSICAL, HYBRID), (other, HYBRID, CLASSICAL), (other, HYBRID)):
+        (one,) = said(*behind)
+        assert one.startswith(f"{HYBRID} is not used by VMs that can do {behind[0]}: that is")
+    (one,) = said(f"{HYBRID}-ke2_ecp521", other, HYBRID)
+    assert one.startswith(f"{HYBRID} is not used")
 
 
 def test_a_classical_proposal_stays_for_esp() -> None:

@@ -118,9 +118,12 @@ def test_expired_intermediate() -> None:
     """An intermediate is judged like the leaf, at the place where it stands."""
     old = make_ca("Middle", key=ec_key(2), issuer=ROOT, **OLD)  # type: ignore[arg-type]
 
-    assert said(judged(leaf(MIDDLE), [ROOT], behind=[old]))[0].startswith(
+    found = judged(leaf(MIDDLE), [ROOT], behind=[old])
+    assert said(found)[0].startswith(
         "error instance_certificate: the certificate CN=Middle expired on"
     )
+    assert found[0].remedy.startswith("have CN=Root, which signed it, sign it again")
+    assert found[0].remedy.endswith("in its place in instance_certificate")
 
 
 def test_an_issuer_that_is_no_ca() -> None:

@@ -65,7 +65,7 @@ def test_sixty_of_sixty_pings_lost() -> None:
 
     (problem,) = (one for one in shown if one.severity is not Severity.INFO)
     assert (problem.code, problem.severity) == ("peer-esp-lost", Severity.ERROR)
-    assert problem.message.startswith("10.0.0.9 answers IKE, but no ESP comes back from there")
+    assert problem.message.startswith("10.0.0.9 answers IKE, but no ESP has come back from it")
     assert "protocol 50" in problem.hint
     assert pings.probes[:ENOUGH] == [ONE_WAY_AFTER + EACH * n for n in range(ENOUGH)]
 

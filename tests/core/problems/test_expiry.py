@@ -5,11 +5,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from ipsec_agent.core.clock import ClockFacts
+from ipsec_agent.core.clock import ClockFacts, worth_saving
 from ipsec_agent.core.config import CertificateFacts, ExpiryPeriods, ListedCertificate
-from ipsec_agent.core.problems.expiry import expiry_problems, remaining
+from ipsec_agent.core.manifest import certificate_rules as rules
+from ipsec_agent.core.peer_certificates import clock_facts
+from ipsec_agent.core.problems.expiry import expiry_problems
 from ipsec_agent.core.problems.problem import Problem, Severity
+from ipsec_agent.core.status import document
+from ipsec_agent.verbs.status import text
+from tests.certificates import make_ca
 from tests.configs import FACTS, config
+from tests.core.test_status import snapshot
 from tests.vm import NOW, healthy_vm, with_sa
 
 MOMENT = timedelta(seconds=1)
@@ -71,16 +77,58 @@ def test_own_periods() -> None:
 @pytest.mark.parametrize(
     ("left", "words"),
     [
-        (29.6, "30 days"),
+        (30.0, "30 days"),
+        (29.99, "29 days"),
         (1.0, "1 day"),
         (0.99, "23 hours"),
+        (0.4, "9 hours"),
         (1.5 / 24, "1 hour"),
-        (0.001, "0 hours"),
+        (0.001, "less than an hour"),
     ],
 )
 def test_words(left: float, words: str) -> None:
-    """Days, and hours on the last one."""
-    assert remaining(left) == words
+    """Never more than there is: days, and hours on the last one; for `check` and status alike."""
+    ends = timedelta(days=left)
+    found = problem(ends)
+    assert found is not None
+    assert found.message.endswith(f", in {words}")
+
+    ca = make_ca(days=1, not_before=datetime.fromtimestamp(NOW, UTC) - timedelta(days=1) + ends)
+    (complaint,) = rules.ending(
+        ca.certificate, "", datetime.fromtimestamp(NOW, UTC), 30, instance=False
+    )
+    assert complaint.message.endswith(f", in {words}")
+    shown = document(snapshot(healthy_vm(config(facts=ending(ends)))))
+    assert f"instance     CN=vm: {words} left\n" in text(shown)
+    assert shown["certificates"][0]["days_left"] <= left
+
+
+def test_over_in_words() -> None:
+    """From its end on, all say that it has ended."""
+    shown = document(snapshot(healthy_vm(config(facts=ending(-MOMENT)))))
+
+    assert shown["certificates"][0]["days_left"] == -0.1
+    assert "CN=vm: EXPIRED less than an hour ago\n" in text(shown)
+
+
+@pytest.mark.parametrize(
+    ("role", "issuer", "left", "hint"),
+    [
+        ("intermediate", "CN=root", 9, "CN=root, which signed it, sign it again with the same key"),
+        ("intermediate", "CN=root", 9, "place in instance_certificate: new handshakes fail once"),
+        ("authority", "CN=root", 9, "in its place in ca_certificates: new handshakes fail once"),
+        ("intermediate", "CN=root", -9, "place in instance_certificate now: new handshakes fail,"),
+        ("authority", "CN=vm", 9, "rotate it: new handshakes"),
+        ("instance", "CN=root", 9, "rotate it: new handshakes"),
+    ],
+)
+def test_how_it_is_renewed(role: str, issuer: str, left: int, hint: str) -> None:
+    """An intermediate by its issuer, where the config has it; a root by the CA's procedure."""
+    facts = replace(ending(timedelta(left), role), issuer=issuer)
+
+    (found,) = expiry_problems(config(facts=facts), healthy_vm().observed)
+
+    assert hint in found.hint
 
 
 def shown(left: timedelta, name: str, serial: str = "99") -> ListedCertificate:
@@ -124,7 +172,9 @@ def test_peers_together() -> None:
 
     (found,) = expiry_problems(vm.config, observed)
 
-    assert found.message.startswith("5 certificates of peers end soon: CN=vm4 on 2027-01-31, ")
+    assert found.message.startswith(
+        "peers have 5 certificates to be renewed: CN=vm4 ends on 2027-01-31, "
+    )
     assert found.message.endswith(" and 2 more")
 
 
@@ -170,7 +220,7 @@ def test_a_wrong_clock() -> None:
     fine = by_the_clock(FACTS, ahead)
     assert [(one.code, one.severity) for one in fine] == [("clock-wrong", WARNING)]
     assert (
-        "the clock says 2027-01-15 08:00 UTC, the RTC says 2025-12-11 08:00 UTC" in fine[0].message
+        "the clock says 2027-01-15 08:00 UTC; the RTC says 2025-12-11 08:00 UTC" in fine[0].message
     )
 
     wrong, over = by_the_clock(ending(-MOMENT), ahead)
@@ -178,6 +228,31 @@ def test_a_wrong_clock() -> None:
     assert over.code == "certificate-expired"
     assert over.message.endswith("by this VM's clock, which seems wrong")
     assert over.hint.startswith("compare the clock with another VM's first")
+    _, soon = by_the_clock(ending(timedelta(days=9)), ahead)
+    assert soon.hint == over.hint
+
+
+def test_a_clock_that_was_set_back() -> None:
+    """A peer has proved itself with a certificate that begins only later."""
+    later = datetime.fromtimestamp(NOW, UTC) + timedelta(days=9)
+    vm = with_sa(healthy_vm()).but(clock=ClockFacts(rtc=NOW))
+    charon = vm.observed.charon
+    assert charon is not None
+
+    def said(age: int, identity: str) -> list[str]:
+        sas = tuple(replace(sa, remote_id=identity, age=age) for sa in charon.sas)
+        one = shown(timedelta(99), "peer")
+        one = replace(one, facts=replace(one.facts, not_before=later))
+        seen = replace(vm.observed, charon=replace(charon, sas=sas, certificates=(one,)))
+        found = [one.message for one in expiry_problems(vm.config, seen)]
+        # As bad a time is not written down.
+        assert worth_saving(NOW, clock_facts(seen)) is not bool(found)
+        return found
+
+    (message,) = said(9, "CN=peer")
+    assert "a certificate that a peer has shown begins on 2027-01-24 08:00 UTC" in message
+    assert said(0, "CN=peer") == []
+    assert said(9, "CN=other") == []
 
 
 def test_not_valid_yet() -> None:

@@ -140,7 +140,7 @@ def test_because_of_a_trap() -> None:
     (near,) = prevented(vm, "10.0.0.9")
     (far,) = prevented(vm, "10.0.1.9")
 
-    assert "the trap of ipsec-10.0.0.0/24 is missing" in near.message
+    assert "the kernel lacks the policy of ipsec-10.0.0.0/24" in near.message
     assert "their source address is not this VM's" in far.message
 
 

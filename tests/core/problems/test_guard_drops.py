@@ -42,7 +42,7 @@ def test_who_is_not_named_is_told() -> None:
 
     assert (first, early, last) == ({}, {}, {})
     assert second["clear-received"].message == (
-        "the guard dropped 7 clear packets from addresses that do not fit into its full list"
+        "the guard dropped 7 clear packets from addresses that its full list has no room for"
     )
     assert not healthy(tuple(second.values()))
     assert third.keys() == {"clear-received"}

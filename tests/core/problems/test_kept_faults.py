@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.problems.kept_faults import (
     EACH,
+    Kept,
     Written,
     gist,
     is_due,
@@ -28,6 +29,7 @@ from ipsec_agent.core.problems.problem import LogLine, Severity
 from tests.core.problems.test_peer_faults import (
     DAY,
     REFUSED,
+    SAID,
     SILENT,
     P,
     Watch,
@@ -40,7 +42,7 @@ from tests.vm import NOW
 
 def next_agent(watch: Watch, after: float, written: float) -> Watch:
     """The agent that starts so many seconds after NOW; the file was written so many after it."""
-    suspects = resumed(watch.suspects, NOW + written, NOW + after)
+    suspects = resumed(Kept(watch.suspects), NOW + written, NOW + after).suspects
     later = Watch(watch.vm)
     later.memory = Memory(suspects=suspects)
     later.heard = {one.peer: one.heard for one in suspects}
@@ -60,7 +62,8 @@ def test_a_refusal_outlives_the_agent() -> None:
 
     assert later.at(3601) == [(REFUSED, Severity.WARNING)]
     assert later.problems[0].message == (
-        f"charon says of {P}: it failed; not tried since 2027-01-15 08:00:00 UTC"
+        f"{P} {SAID} (charon: it failed); last seen at 2027-01-15 08:00:00 UTC, and no attempt"
+        " since"
     )
     later.tell(succeeded=3610)
     assert later.at(3611) == []
@@ -123,11 +126,11 @@ def test_a_month_is_the_most() -> None:
 def test_what_makes_a_writing_worth_it() -> None:
     """What is learned; neither a look at a peer nor its silence, which a file need not know."""
     (one,) = refused_at(0).suspects
-    written = Written(gist((one,)), NOW)
+    written = Written(gist(Kept((one,))), NOW)
     now = NOW + EACH
 
     seen = replace(one, seen=NOW + 1, heard=Hearing(answered=NOW + 1), unanswered=NOW + 2)
-    assert not is_due((seen,), written, now)
+    assert not is_due(Kept((seen,)), written, now)
     again = Fault(replace(one.faults[0].line, time=NOW + 9), NOW)
     for news in (
         (),
@@ -135,11 +138,11 @@ def test_what_makes_a_writing_worth_it() -> None:
         (replace(one, unanswered=NOW + 2 * GONE_AFTER),),
         (replace(one, heard=Hearing(farewell=NOW + 1)),),
     ):
-        assert is_due(news, written, now)
-        assert not is_due(news, written, now - 1)
+        assert is_due(Kept(news), written, now)
+        assert not is_due(Kept(news), written, now - 1)
         # The clock was set back.
-        assert is_due(news, written, NOW - 1)
-    assert is_due((one,), Written(), NOW)
+        assert is_due(Kept(news), written, NOW - 1)
+    assert is_due(Kept((one,)), Written(), NOW)
 
 
 TIMES = st.one_of(st.just(0.0), st.floats(NOW - 1e6, NOW + 1e9))

@@ -24,6 +24,7 @@ from tests.vm import NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa
 
 VM = healthy_vm()
 P = str(PEER)
+SAID = "refuses this VM's certificate or signature"
 REFUSED, SILENT = "peer-refuses-us", "peer-silent"
 DAY = 86_400.0
 
@@ -79,13 +80,14 @@ def test_a_refusal_lasts_though_nobody_tries_again() -> None:
     """For days, and it says since when nobody has; it never makes the VM healthy again."""
     watch = Watch()
     assert watch.at(1, line(REFUSED, 0)) == [(REFUSED, Severity.WARNING)]
-    assert watch.problems[0].message == f"charon says of {P}: it failed"
+    assert watch.problems[0].message == f"{P} {SAID} (charon: it failed)"
 
     for after in (UNTRIED + 1, DAY, 3 * DAY):
         assert watch.at(after) == [(REFUSED, Severity.WARNING)]
         assert not healthy(watch.problems)
         assert watch.problems[0].message == (
-            f"charon says of {P}: it failed; not tried since 2027-01-15 08:00:00 UTC"
+            f"{P} {SAID} (charon: it failed); last seen at 2027-01-15 08:00:00 UTC, and no attempt"
+            " since"
         )
 
 
@@ -127,7 +129,8 @@ def test_an_ike_sa_says_nothing_of_proposals() -> None:
     watch = Watch()
     watch.at(1, line("selectors-differ", 0))
     assert watch.at(500, vm=with_ike(3)) == [("selectors-differ", Severity.WARNING)]
-    said = f"charon says of {P}: it failed; said last at 2027-01-15 08:00:00 UTC"
+    what = "and this VM do not agree on what to encrypt"
+    said = f"{P} {what} (charon: it failed); last seen at 2027-01-15 08:00:00 UTC"
     assert watch.problems[0].message == said
     # The IKE_SA is gone again: it was tried all the same.
     watch.at(900)
@@ -140,16 +143,16 @@ def test_an_attempt_that_nothing_came_of(by: str) -> None:
     watch = Watch()
     watch.at(1, line(SILENT, 0))
     watch.at(200)
-    assert "not tried since" in watch.problems[0].message
+    assert ", and no attempt since" in watch.problems[0].message
     if by == "the log":
         watch.tell(tried=250)
     watch.at(251, vm=VM if by == "the log" else with_ike(0, state="CONNECTING"))
-    assert "tried" not in watch.problems[0].message
-    assert watch.problems[0].message.endswith("; said last at 2027-01-15 08:00:00 UTC")
+    assert "attempt" not in watch.problems[0].message
+    assert watch.problems[0].message.endswith("; last seen at 2027-01-15 08:00:00 UTC")
     # Of an attempt that fails in turn nothing later is known.
     watch.at(300, line(SILENT, 300))
     watch.at(500)
-    assert "not tried since 2027-01-15 08:05:00 UTC" in watch.problems[0].message
+    assert "last seen at 2027-01-15 08:05:00 UTC, and no attempt since" in watch.problems[0].message
 
 
 def test_answers_of_any_kind_are_no_handshake() -> None:
@@ -190,7 +193,8 @@ def test_a_vm_that_vanishes_and_whose_address_is_reused() -> None:
 
     assert watch.at(GONE_AFTER, vm=nobody(watch.vm)) == [("peer-gone", Severity.INFO)]
     assert watch.problems[0].message == (
-        f"{P} is gone since 2027-01-15 08:00:00 UTC: it answers neither IKE nor neighbour discovery"
+        f"{P} has been gone since 2027-01-15 08:00:00 UTC: it answers neither IKE nor neighbour"
+        " discovery"
     )
     # Another one has its address, and fails in its own way, until it does not.
     watch.tell(answered=GONE_AFTER + 100)
