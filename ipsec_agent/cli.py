@@ -27,6 +27,7 @@ VERBS = {
     "plan": "show what a VM with this address would enforce",
     "status": "show the current state",
     "verify": "prove that packets to peers are ESP both ways, or name what is at fault",
+    "metrics": "print the metrics of the running agent, as OpenMetrics",
     "reload": "reload the config in the running agent",
     "renew": "move peers to the certificate in force, without an interruption; exit code 0 all are,"
     " 1 some are not",
@@ -34,6 +35,7 @@ VERBS = {
     "drain": "wait until the other jobs of this VM have exited, then stop as `stop` does",
     "guard": "load, remove or show the guard, which drops clear packets between encrypted VMs",
     "certs": "create, show or verify certificates",
+    "bundle": "write one archive for support: state, logs and config of this VM, without keys",
 }
 
 EXAMPLES = {
@@ -42,12 +44,14 @@ EXAMPLES = {
     "plan": "ipsec-agent plan ipsec-addon.yml --address 10.0.1.7 --to 10.0.1.9",
     "status": "ipsec-agent status --json | jq .problems",
     "verify": "ipsec-agent verify 10.0.1.9",
+    "metrics": "ipsec-agent metrics --textfile /var/lib/prometheus/node-exporter/ipsec.prom",
     "reload": "ipsec-agent reload",
     "renew": "ipsec-agent renew 10.0.1.9",
     "stop": "ipsec-agent stop",
     "drain": "ipsec-agent drain --timeout 60",
     "guard": "ipsec-agent guard up --config /etc/ipsec-agent/ipsec.yml",
     "certs": "ipsec-agent certs create --out-manifest fields.yml",
+    "bundle": "ipsec-agent bundle /tmp/ipsec.tar.gz",
 }
 
 GUARD_ACTIONS = {
@@ -105,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     _check_arguments(made["check"])
     _plan_arguments(made["plan"])
     verify_arguments(made["verify"])
-    for verb in ("status", "reload", "renew", "stop"):
+    for verb in ("status", "metrics", "reload", "renew", "stop"):
         made[verb].add_argument(
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")
         )
@@ -124,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print JSON with a stable schema"
     )
     made["status"].add_argument("--watch", action="store_true", help="repeat every second")
+    _reading_arguments(made["metrics"], made["bundle"])
     return top
 
 
@@ -152,6 +157,25 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
         default=BASELINES[0],
         help="also refuse proposals, keys and signatures that are not of this baseline;"
         " default: %(default)s, which adds nothing",
+    )
+
+
+def _reading_arguments(metrics: argparse.ArgumentParser, bundle: argparse.ArgumentParser) -> None:
+    metrics.add_argument("--peers", action="store_true", help="also print series for each peer")
+    metrics.add_argument(
+        "--textfile",
+        metavar="PATH",
+        help="write them to this file, whole, in the format that node_exporter reads",
+    )
+    bundle.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="archive to write, tar.gz; default: one of this directory, named by host and time",
+    )
+    bundle.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    bundle.add_argument(
+        "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
     )
 
 

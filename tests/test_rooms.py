@@ -23,6 +23,7 @@ WITHIN_HOST = {
     "deaths": {"process", "systemd"},
     "peers": {"files"},
     "drain_file": {"files"},
+    "evidence": {"program"},
     "faults": {"files"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},
@@ -73,7 +74,7 @@ LEVELS: tuple[set[str], ...] = (
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"drain", "machine", "reconcile"},
-    {"renew"},
+    {"answers", "renew"},
     {"agent"},
     {"verbs"},
     {"cli"},
@@ -82,7 +83,7 @@ LEVELS: tuple[set[str], ...] = (
 """From the ground up: nobody imports what is on a level above, or another one on his own level."""
 
 TELLING = re.compile(
-    r"core\.(problems|health|health_answer|status|status_peers|status_rotation|traffic|verify)"
+    r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify)"
     r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""
