@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ipsec_agent import __version__
-from ipsec_agent.cli import VERBS
 from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
 from ipsec_agent.core.manifest.parser import PROPERTIES, parse
 from tests.certificates import make_ca, make_leaf
@@ -308,12 +307,6 @@ def test_the_version() -> None:
         rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"] == ["version"]
-
-
-def test_the_manual_page() -> None:
-    """It has each verb."""
-    text = (DEB / "ipsec-agent.8").read_text()
-    assert re.findall(r"^\.TP\n\.B (\w+)$", text, re.MULTILINE) == list(VERBS)
 
 
 @functools.cache
