@@ -11,7 +11,8 @@ def installed(prefix: str = "usr") -> dict[str, Path]:
     parsed = configparser.ConfigParser()
     parsed.read(ROOT / "setup.cfg")
     return {
-        f"{prefix}/{place}/{Path(name).name}": ROOT / name
-        for place, names in parsed["options.data_files"].items()
-        for name in names.split()
+        f"{prefix}/{place}/{path.name}": path
+        for place, patterns in parsed["options.data_files"].items()
+        for pattern in patterns.split()
+        for path in ROOT.glob(pattern)
     }

@@ -11,7 +11,9 @@ import subprocess
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from ipsec_agent.core.config import Config
+from msgspec.structs import replace
+
+from ipsec_agent.core.config import AgentConfig, CharonConfig, Config
 from ipsec_agent.core.deaths import signal_name
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.core.strongswan_conf import render
@@ -41,6 +43,14 @@ POLL = 0.05
 
 JOB_DEADLINE = 3.0
 """Seconds within which systemd begins with a start that it was asked for."""
+
+DEFAULT_RUN_DIR = Path(AgentConfig().run_dir)
+
+LOG_DIRECTORY = Path("/var/log/ipsec-agent")
+"""Where charon logs without a journal; with a `run_dir` of one's own, there."""
+
+JOURNAL, SYSLOG = Path("/run/systemd/journal/socket"), Path("/dev/log")
+"""Who must be there to be told: charon-systemd tells the journal, each other charon syslog."""
 
 INITIALISATION_FAILED = 66
 """charon's exit code where a plugin is missing, above all (strongSwan: library.h, SS_RC_*)."""
@@ -96,9 +106,33 @@ def write_conf(path: Path, config: Config, *, vici_socket: Path) -> str:
     """
     program = locate_program(config.agent.charon.program)
     installed = installed_plugins(program)
+    charon = replace(config.agent.charon, log=_log(config, program))
+    config = replace(config, agent=replace(config.agent, charon=charon))
     text = render(config, vici_socket=str(vici_socket), program=program, installed=installed)
     write_whole(path, text, mode=0o644)
     return program
+
+
+def _log(config: Config, program: str) -> str:
+    """Where charon logs: what would be lost, since nobody hears it, goes to a file."""
+    configured = config.agent.charon.log
+    if configured != CharonConfig().log or _heard(program):
+        return configured
+    path = log_file(Path(config.agent.run_dir))
+    try:
+        path.parent.mkdir(mode=0o750, exist_ok=True)
+    except OSError:
+        return configured
+    return str(path)
+
+
+def _heard(program: str) -> bool:
+    return (JOURNAL if program.endswith("charon-systemd") else SYSLOG).exists()
+
+
+def log_file(run_dir: Path) -> Path:
+    """Where charon logs where there is neither journal nor syslog."""
+    return (LOG_DIRECTORY if run_dir == DEFAULT_RUN_DIR else run_dir) / "charon.log"
 
 
 async def start_charon(
@@ -135,7 +169,7 @@ async def start_charon(
         _kill(child)
         raise CharonStartError(
             f"charon did not listen on {vici_socket} within {deadline:g} s",
-            hint=f"{_see_log(program)}, or raise prestart_timeout",
+            hint=f"{_see_log(program, run_dir)}, or raise prestart_timeout",
         ) from error
     except asyncio.CancelledError:
         _kill(child)
@@ -234,15 +268,15 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     child.wait(KILL_DEADLINE)
 
 
-def _see_log(program: str) -> str:
-    return (
-        f"see the log of {program}: `journalctl -t {Path(program).name}`, syslog, or the file that"
-        " agent.charon.log names"
+def _see_log(program: str, run_dir: Path) -> str:
+    place = (
+        f"`journalctl -t {Path(program).name}`, syslog" if _heard(program) else log_file(run_dir)
     )
+    return f"see the log of {program}: {place}, or the file that agent.charon.log names"
 
 
 def _ended(program: str, code: int, output: Path) -> CharonStartError:
-    how, hint = signal_name(code) or f"exit code {code}", _see_log(program)
+    how, hint = signal_name(code) or f"exit code {code}", _see_log(program, output.parent)
     with contextlib.suppress(OSError):
         lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
         if lines:
