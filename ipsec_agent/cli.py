@@ -124,10 +124,7 @@ def parser() -> argparse.ArgumentParser:
     made["renew"].add_argument(
         "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
     )
-    made["status"].add_argument(
-        "--json", action="store_true", help="print JSON with a stable schema"
-    )
-    made["status"].add_argument("--watch", action="store_true", help="repeat every second")
+    _status_arguments(made["status"])
     _reading_arguments(made["metrics"], made["bundle"])
     return top
 
@@ -158,6 +155,11 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
         help="also refuse proposals, keys and signatures that are not of this baseline;"
         " default: %(default)s, which adds nothing",
     )
+
+
+def _status_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    verb.add_argument("--watch", action="store_true", help="repeat every second")
 
 
 def _reading_arguments(metrics: argparse.ArgumentParser, bundle: argparse.ArgumentParser) -> None:

@@ -354,7 +354,7 @@ def test_the_example_is_good() -> None:
 
 def test_the_example_shows_the_defaults() -> None:
     """Each commented line changes nothing, but those of the VM's own."""
-    own = {"address", "interface", "charon", "vici_socket"}
+    own = {"address", "interface", "charon", "metrics", "vici_socket"}
     shown, plain = example(lambda key: key not in own), example()
     assert shown != plain
     assert parsed(shown) == parsed(plain)

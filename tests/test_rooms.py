@@ -24,6 +24,7 @@ WITHIN_HOST = {
     "peers": {"files"},
     "drain_file": {"files"},
     "evidence": {"program"},
+    "essential_addresses": {"names", "ssh_sessions"},
     "faults": {"files"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},

@@ -17,7 +17,7 @@ from ipsec_agent.core.problems.problem import Severity
 
 PREFIX = "ipsec_agent_"
 
-STATES = ("starting", "running", "degraded", "stopped")
+STATES = ("starting", "running", "degraded", "draining", "stopped")
 GUARD_STATES = ("up", "missing", "altered", "lowered", "none")
 PEER_STATES = ("installed", "connecting", "orphan", "unknown", "refused", "silent", "gone")
 """Those that each answer has, with 0 where there is none; an IKE_SA may have others."""

@@ -64,7 +64,7 @@ def test_healthy() -> None:
     found = samples(status(with_sa(VM)))
 
     assert found["up",] == found["healthy",] == found["charon_up",] == found["encrypts",] == 1
-    assert [found["state", one] for one in STATES] == [0, 1, 0, 0]
+    assert [found["state", one] for one in STATES] == [0, 1, 0, 0, 0]
     assert found["peers", "installed"] == 1
     assert found["peers", "silent"] == 0
     assert (found["sa_bytes", "in"], found["sa_packets", "out"]) == (3000, 20)

@@ -111,8 +111,8 @@ TEST_MUTATIONS = (
     OfTest(
         "counting and dropping are one rule",
         "core/guard_table.py",
-        'f"update @{name} {{ {peer} }}",\n            f\'counter',
-        "f'update @{name} {{ {peer} }} counter",
+        'f"update @{name} {{ {peer} }}",\n            _judged(enforce=enforce),',
+        'f"update @{name} {{ {peer} }} " + _judged(enforce=enforce),',
         f"{TABLE}::test_a_full_counter_set_still_drops",
     ),
     *(
