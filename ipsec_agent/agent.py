@@ -303,7 +303,7 @@ class Agent:
         self._log.info("stopping charon, then the agent")
         # A pass would take the charon that ends for one to be repaired.
         async with self._loop.halted():
-            await self._machine.stop_charon(self._loop.config.stop_timeout)
+            await self._machine.stop_charon()
             self._stop.set()
         return {}
 

@@ -39,9 +39,11 @@ from ipsec_agent.errors import (
 )
 from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon
+from ipsec_agent.host.charon_end import end_charon
 from ipsec_agent.host.charon_events import CharonEvents
 from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
 from ipsec_agent.host.deaths import Deaths
+from ipsec_agent.host.drain_file import DrainFile
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.listed_certificates import ListedCertificates
 from ipsec_agent.host.loaded import LoadedRecord
@@ -54,11 +56,10 @@ from ipsec_agent.host.process import (
     is_well,
     kill_charon,
     note_pid,
-    stop_charon,
 )
 from ipsec_agent.host.renewals import Renewals
 from ipsec_agent.host.silence import Silence
-from ipsec_agent.host.systemd import charon_unit, stop_unit
+from ipsec_agent.host.systemd import charon_unit
 from ipsec_agent.observe import Reading
 
 VICI_DEADLINE = 5.0
@@ -97,6 +98,7 @@ class CharonPart:
         self._conf = self._run_dir / "strongswan.conf"
         self._vici = Path(agent.vici_socket or self._run_dir / "charon.vici")
         self._loaded = LoadedRecord(self._run_dir / "loaded.json")
+        self._drain = DrainFile(self._run_dir)
         self._events = CharonEvents(self._vici)
         self._made_with = MadeWith(self._run_dir / "made-with.json")
         self._process: CharonProcess | None = None
@@ -123,6 +125,7 @@ class CharonPart:
         """What is read, in this order: what follows the first tells of the process it found."""
         return (
             ("charon", self.answer),
+            ("drain", self._drain.read),
             ("ike_ports", lambda: self._ports.get(self._process)),
             ("deaths", self._deaths.listed),
             ("inherited", self._inherited),
@@ -342,16 +345,9 @@ class CharonPart:
             async with open_charon(self._vici, VICI_DEADLINE) as client:
                 await client.reopen_log()
 
-    async def stop(self, deadline: float) -> None:
+    async def stop(self) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
-        unit = charon_unit()
-        if unit is not None:
-            # TimeoutStopSec of the unit ends one that hangs; what does not end in time ends below.
-            with contextlib.suppress(CharonTimeoutError):
-                await stop_unit(unit, deadline=deadline + 5)
-        process = find_charon(self._vici, self._conf)
-        if process is not None and process.ours:
-            await stop_charon(process, deadline)
+        await end_charon(self._vici, self._conf)
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[CharonClient]:

@@ -31,6 +31,7 @@ VERBS = {
     "renew": "move peers to the certificate in force, without an interruption; exit code 0 all are,"
     " 1 some are not",
     "stop": "stop charon cleanly, then the agent; the guard stays",
+    "drain": "wait until the other jobs of this VM have exited, then stop as `stop` does",
     "guard": "load, remove or show the guard, which drops clear packets between encrypted VMs",
     "certs": "create, show or verify certificates",
 }
@@ -44,6 +45,7 @@ EXAMPLES = {
     "reload": "ipsec-agent reload",
     "renew": "ipsec-agent renew 10.0.1.9",
     "stop": "ipsec-agent stop",
+    "drain": "ipsec-agent drain --timeout 60",
     "guard": "ipsec-agent guard up --config /etc/ipsec-agent/ipsec.yml",
     "certs": "ipsec-agent certs create --out-manifest fields.yml",
 }
@@ -107,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
         made[verb].add_argument(
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")
         )
+    _drain_arguments(made["drain"])
     _guard_arguments(made["guard"])
     _certs_arguments(made["certs"])
     made["reload"].add_argument(
@@ -157,6 +160,24 @@ def _plan_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--address", metavar="IP", help="address of the VM; default: agent.address")
     verb.add_argument("--to", metavar="IP", help="show how packets to this address would travel")
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+
+
+def _drain_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="wait no longer; default: stop_timeout of the config",
+    )
+    verb.add_argument(
+        "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
+    )
+    verb.add_argument("--keep", action="store_true", help="only wait, and leave IPsec as it is")
+    verb.add_argument(
+        "--jobs", action="store_true", help="only show the jobs that it would wait for"
+    )
+    verb.add_argument("--vcap", default="/var/vcap", metavar="DIR", help=_default("BOSH's files"))
 
 
 def _guard_arguments(verb: argparse.ArgumentParser) -> None:
@@ -262,6 +283,14 @@ def _given(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
+
+
+def _seconds(text: str) -> float:
+    """Seconds that a drain may take, as of the property stop_timeout."""
+    number = int(text) if text.isdecimal() and len(text) <= len("3600") else -1
+    if not 0 <= number <= 3600:  # noqa: PLR2004 - as the parser of the config has it
+        raise argparse.ArgumentTypeError("must be a whole number from 0 to 3600")
+    return number
 
 
 def _days(text: str) -> int:

@@ -17,6 +17,7 @@ from ipsec_agent.core.steps import KernelStep, SaveTime, Step
 from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.clock import ClockReader
+from ipsec_agent.host.drain_file import DrainFile
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import FORMS, Nft, locate_nft
 from ipsec_agent.host.peers import probe
@@ -129,14 +130,14 @@ class Machine:
         """
         await self._charon.reopen_log()
 
-    async def stop_charon(self, deadline: float) -> None:
+    async def stop_charon(self) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
-        await self._charon.stop(deadline)
+        await self._charon.stop()
 
 
 @contextlib.asynccontextmanager
 async def open_machine(config: Config) -> AsyncIterator[Machine]:
-    """The machine, once it is fit for IPsec.
+    """The machine, once it is fit for IPsec; a drain that is under way ends, and charon stays.
 
     Raises:
         StartError: not root.
@@ -149,6 +150,7 @@ async def open_machine(config: Config) -> AsyncIterator[Machine]:
             "ipsec-agent run needs root to change IPsec policies", hint="run it with sudo"
         )
     locate_program(config.agent.charon.program)
+    await DrainFile(Path(config.agent.run_dir)).end()
     async with open_xfrm() as xfrm, open_links() as links:
 
         async def left() -> Inherited:

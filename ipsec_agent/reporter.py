@@ -16,6 +16,7 @@ from ipsec_agent.core.charon_log import Said, counterpart, explain, sign
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.desired_guard import lockouts
+from ipsec_agent.core.drain import Drain
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health import Assessment, Memory, assess
@@ -173,7 +174,7 @@ class Reporter:
             placement=ended.placement,
             drift=ended.drift,
             problems=problems,
-            state=_state(started=self._started, problems=problems),
+            state=_state(started=self._started, problems=problems, drain=observed.drain),
             pid=os.getpid(),
             version=__version__,
             passes=ended.number,
@@ -275,9 +276,11 @@ def _enforced(ended: Pass) -> bool:
     )
 
 
-def _state(*, started: bool, problems: tuple[Problem, ...]) -> State:
+def _state(*, started: bool, problems: tuple[Problem, ...], drain: Drain | None) -> State:
     if not started:
         return State.STARTING
+    if drain is not None:
+        return State.DRAINING
     return State.RUNNING if healthy(problems) else State.DEGRADED
 
 

@@ -16,11 +16,13 @@ FORBIDDEN_IN_CORE = {
 }  # fmt: skip
 WITHIN_HOST = {
     "charon": {"vici_wire"},
+    "charon_end": {"process", "systemd"},
     "charon_events": {"charon", "own_time", "vici_wire"},
     "charon_start": {"files", "own_time", "process", "systemd"},
     "clock": {"files"},
     "deaths": {"process", "systemd"},
     "peers": {"files"},
+    "drain_file": {"files"},
     "essential_addresses": {"names"},
     "faults": {"files"},
     "files": {"writers"},
@@ -36,6 +38,7 @@ WITHIN_HOST = {
     "netlink_wire": {"own_time", "pyroute2_parts"},
     "ike_ports": {"socket_holders"},
     "ip_listing": {"program"},
+    "jobs": {"monit"},
     "nft": {
         *("nft_events", "nft_exempt", "nft_image", "nft_table", "nft_tables", "nft_trial"),
         *("nft_refusals", "nft_wire", "own_time", "program"),
@@ -69,7 +72,7 @@ LEVELS: tuple[set[str], ...] = (
     {"host"},
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
-    {"machine", "reconcile"},
+    {"drain", "machine", "reconcile"},
     {"renew"},
     {"agent"},
     {"verbs"},

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from ipsec_agent.core.clock import ClockFacts
 from ipsec_agent.core.config import ListedCertificate
 from ipsec_agent.core.deaths import Death
+from ipsec_agent.core.drain import Drain
 from ipsec_agent.core.esp import EspAbility
 from ipsec_agent.core.model import (
     Address,
@@ -118,8 +119,7 @@ class Charon(Struct, frozen=True):
         missed: deadlines in a row that it let pass; 0 while the first answer is still awaited.
         idle: how many of the last ones in a row it let pass without doing anything.
         silent: seconds for which it has let deadlines pass.
-        renewing: connections of renewals that the agent is about to begin; `connections` has none
-            of them.
+        renewing: connections of renewals to come; `connections` has none of them.
         exchanges: names of the key exchanges that it can do; empty where it was not asked.
         certificates: those that it lists, as of 10 s before at the most.
         sets: the certificates and CAs that it has had, the newest last.
@@ -189,8 +189,7 @@ class Policy(Struct, frozen=True):
     Attributes:
         esp: it requires ESP (has a required template of protocol 50 in transport mode).
         blocks: its action is block.
-        optional: its only template is ESP in transport mode, and optional (level use): what has no
-            SA passes in clear.
+        optional: its only template is ESP in transport mode of level use: clear without an SA.
         reqid: of the template, 0 without one.
         added: when it was installed or replaced; 0 where that is unknown.
         tunnel: the far end of its first template in another mode than transport, None without one.
@@ -249,8 +248,7 @@ class Link(Struct, frozen=True):
     """A network interface.
 
     Attributes:
-        lower: index of its other end (veth) or of the link below it (VLAN, macvlan, ...), 0 if
-            none.
+        lower: index of its other end (veth) or of the link below it (VLAN ...), 0 if none.
         namespace: number of the network namespace that `lower` is in, None where it is the same.
         tunnel: of those kinds that the VM ends itself.
         port: the UDP port that the kernel has for it, 0 of a kind that has none or does not tell.
@@ -377,6 +375,7 @@ class Observed(Struct, frozen=True):
         esp: whether the kernel can do the ESP that is wanted.
         unreadable: what could not be read, by the name of its attribute, and why; it is empty then.
         clock: what tells the time beside this VM's clock, None where nothing was asked.
+        drain: a gentle shutdown that is under way, or has ended charon; None without one.
         time: when the pass began.
     """
 
@@ -396,5 +395,6 @@ class Observed(Struct, frozen=True):
     neighbours: tuple[Neighbour, ...] = ()
     esp: EspAbility = field(default_factory=EspAbility)
     clock: ClockFacts | None = None
+    drain: Drain | None = None
     unreadable: tuple[tuple[str, AgentError], ...] = ()
     time: float = 0.0

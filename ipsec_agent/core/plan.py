@@ -63,11 +63,15 @@ STARTING = 3.0
 
 
 def plan(drift: Drift) -> tuple[Step, ...]:
-    """The steps from what is to what should be; none about what could not be read."""
+    """The steps from what is to what should be; none about what could not be read.
+
+    None about a charon either that a drain ends or has ended.
+    """
     desired, observed = drift.desired, drift.observed
     unread = {name for name, _ in observed.unreadable}
     guard = desired.guard is not None and not unread & {"guard", "network"}
-    charon = desired.placed and not unread & {"charon", "policies", "states"}
+    ends = observed.drain is not None and observed.drain.holds_charon
+    charon = desired.placed and not ends and not unread & {"charon", "policies", "states"}
     return (
         *(_guard(desired, observed) if guard else ()),
         *(_flows(desired, observed) if not unread & {"guard", "network"} else ()),

@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from ipsec_agent.core import status_rotation
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
@@ -34,6 +35,7 @@ class State(enum.StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     DEGRADED = "degraded"
+    DRAINING = "draining"
 
 
 class Snapshot(Struct, frozen=True):
@@ -72,7 +74,7 @@ class Snapshot(Struct, frozen=True):
     @property
     def healthy(self) -> bool:
         """Whether nothing is wrong, and the VM has been as it should be at least once."""
-        return self.state is State.RUNNING and healthy(self.problems)
+        return self.state in {State.RUNNING, State.DRAINING} and healthy(self.problems)
 
     @property
     def guard_state(self) -> GuardState:
@@ -100,6 +102,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "state": snapshot.state.value,
         "healthy": snapshot.healthy,
         "problems": [_problem(problem) for problem in snapshot.problems],
+        "drain": drain_entry(observed.drain, observed.time) if observed.drain else None,
         "address": str(desired.addresses[0]) if desired.addresses else None,
         "addresses": [str(address) for address in desired.addresses],
         "role": desired.role.value,
@@ -112,18 +115,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "policies": _policies(snapshot),
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
-        "certificates": [
-            {
-                "subject": facts.subject,
-                "role": facts.role,
-                "not_after": facts.not_after.isoformat(),
-                "days_left": round(days_left(facts, observed.time), 1),
-            }
-            for facts in (
-                *snapshot.config.certificates,
-                *shown_by_peers(observed.charon, snapshot.config),
-            )
-        ],
+        "certificates": _certificates(snapshot),
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
     }
@@ -144,6 +136,19 @@ def sentence(snapshot: Snapshot) -> str:
     first, more = problems[0], len(problems) - 1
     rest = f" (and {more} more)" if more else ""
     return " ".join(f"{snapshot.state.value}: {first.code}: {first.message}{rest}".split())
+
+
+def _certificates(snapshot: Snapshot) -> list[dict[str, Any]]:
+    config, observed = snapshot.config, snapshot.observed
+    return [
+        {
+            "subject": facts.subject,
+            "role": facts.role,
+            "not_after": facts.not_after.isoformat(),
+            "days_left": round(days_left(facts, observed.time), 1),
+        }
+        for facts in (*config.certificates, *shown_by_peers(observed.charon, config))
+    ]
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Without systemd nothing is told, and charon has no unit.
 import os
 import socket
 import time
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -70,6 +71,15 @@ def watchdog_interval() -> float | None:
 def charon_unit() -> str | None:
     """The unit that runs charon, None where the agent itself starts it."""
     return os.environ.get(CHARON_UNIT) or None
+
+
+def is_of_unit(pid: int, unit: str) -> bool:
+    """Whether systemd runs a process as part of a service (cgroups(7))."""
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return False
+    return any(group.endswith(f"/{unit}") for group in groups)
 
 
 async def start_unit(name: str, *, deadline: float) -> None:

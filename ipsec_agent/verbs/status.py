@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ipsec_agent.core.words import several
@@ -11,6 +12,9 @@ from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
 from ipsec_agent.verbs.commands import repeatable
+
+DRAIN_FILE = "drain.json"
+"""In the run directory, while a drain says something (host/drain_file.py)."""
 
 NOT_RUNNING = 3
 """LSB's exit code of `status` for a program that is not running."""
@@ -65,12 +69,12 @@ def _once(arguments: argparse.Namespace) -> int:
         ended = isinstance(error, NotRunningError)
         if not ended and not arguments.watch:
             raise
+        drained = _drained(Path(arguments.socket).parent) if ended else None
         if ended and arguments.json:
-            sys.stdout.write(
-                json.dumps({"schema": 1, "state": "stopped", "healthy": False, "problems": []})
-                + "\n"
-            )
-        complain(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
+            stopped = {"schema": 1, "state": "stopped", "healthy": False, "problems": []}
+            sys.stdout.write(json.dumps(stopped | (drained[1] if drained else {})) + "\n")
+        said = f"{drained[0]}\n  note: " if drained else ""
+        complain(f"ipsec-agent: {said}{error.message}\n  hint: {error.hint}\n")
         return NOT_RUNNING if ended else 1
     if arguments.json:
         sys.stdout.write(json.dumps(status) + "\n")
@@ -83,12 +87,29 @@ def _once(arguments: argparse.Namespace) -> int:
     return 0 if status["healthy"] else 1
 
 
+def _drained(run_dir: Path) -> tuple[str, dict[str, Any]] | None:
+    """What a drain says that goes on, or ended IPsec, without an agent; None without one."""
+    if not (run_dir / DRAIN_FILE).exists():
+        return None
+    # Here, for the other paths do without.
+    from ipsec_agent.core.drain import Phase, entry, sentence  # noqa: PLC0415
+    from ipsec_agent.host.drain_file import DrainFile  # noqa: PLC0415
+
+    drain = DrainFile(run_dir).read()
+    if drain is None:
+        return None
+    state = "stopped" if drain.phase is Phase.ENDED else "draining"
+    return sentence(drain, time.time()), {"state": state, "drain": entry(drain, time.time())}
+
+
 def text(status: dict[str, Any]) -> str:
     """The status for a person."""
     health = "healthy" if status["healthy"] else "NOT HEALTHY"
     age = status.get("age", 0)
     then = f", as of {_long(max(age, 1))} ago" if age else ""
     lines = [f"ipsec-agent {status.get('version', '')}: {status['state']}, {health}{then}"]
+    if drain := status.get("drain"):
+        lines.append(f"  {drain['says']}")
     for problem in status["problems"]:
         lasts = _long(status.get("time", problem["since"]) - problem["since"])
         lines.append(f"  {problem['severity'].upper()} {problem['code']}: {problem['message']}")

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,13 +18,14 @@ from typing import Any
 
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
-from tests.boot.place import BARE, CONFIG, CONTROL, LAB, RESULTS, RUN_DIR, VM, VM_NS
+from tests.boot.place import BARE, CONFIG, CONTROL, LAB, RESULTS, RUN_DIR, VCAP, VM, VM_NS
 from tests.boot.story import CHARON_KILLED, LIMITS
 from tests.charon.nodes import CHARON as CHARON_PROGRAM
 from tests.charon.nodes import OTHER_CHARON, Node
 from tests.lab.truth import Entry, Kernel, alive, traps
 
 AGENT, CHARON = "ipsec-agent.service", "ipsec-agent-charon.service"
+DRAIN, JOB = "ipsec-agent-drain.service", "lab-job.service"
 TARGET = "ipsec-agent.target"
 PATIENCE = 90.0
 EVERY = 0.05
@@ -202,6 +204,47 @@ def agent_ends(life: Life) -> None:
             found["restarts"] = int(shown(AGENT, "NRestarts")) - restarts
 
 
+def told_to_drain(pid: str, name: str) -> None:
+    """What `monit stop ipsec` does, while a job runs; return once the drain waits for that."""
+    path = VCAP / "sys/run" / name / f"{name}.pid"
+    path.parent.mkdir(parents=True)
+    path.write_text(pid)
+    run("systemctl", "start", "--no-block", DRAIN)
+    run("systemctl", "stop", AGENT)
+    soon(lambda: name in run("ipsec-agent", "status", check=False).stderr, "the drain waits")
+
+
+def drained(life: Life) -> None:
+    """A drain is given up by the agent's start; another one ends charon after the last job."""
+    with life.phase("draining") as found:
+        told_to_drain(shown(JOB, "MainPID"), "lab-job")
+        found["states"] = shown(AGENT, "ActiveState"), shown(DRAIN, "ActiveState")
+    with life.phase("given-up") as found:
+        found["harmed"] = time.monotonic()
+        run("systemctl", "start", AGENT)
+        found["states"] = shown(AGENT, "ActiveState"), shown(DRAIN, "ActiveState")
+        found["result"] = shown(DRAIN, "Result")
+        soon(enforcing, "the agent enforces")
+        found["healed"] = time.monotonic()
+    shutil.rmtree(VCAP)
+    with life.phase("drained") as found, subprocess.Popen(["sleep", "600"]) as job:
+        told_to_drain(str(job.pid), "nfs")
+        found["before"] = pids()[0]
+        job.kill()
+        job.wait()
+        soon(lambda: shown(DRAIN, "ActiveState") == "inactive", "the drain has ended")
+        found["result"] = shown(DRAIN, "Result"), shown(CHARON, "Result")
+        found["policies"] = run("ip", "xfrm", "policy").stdout.count("dir out priority")
+        found["status"] = run("ipsec-agent", "status", check=False).stderr
+        soon(lambda: not peer_knows_us(), "the peer was told")
+    with life.phase("started") as found:
+        found["harmed"] = time.monotonic()
+        run("systemctl", "start", TARGET)
+        soon(enforcing, "the agent enforces")
+        soon(peer_knows_us, "the peer has an SA")
+        found["healed"] = time.monotonic()
+
+
 def charon_killed(life: Life) -> None:
     """Its unit starts another, the agent fills it; again where that took too long."""
     for name in CHARON_KILLED:
@@ -253,7 +296,7 @@ def main() -> None:
     """Live."""
     life = Life()
     try:
-        for act in (boot, reload, agent_ends, charon_killed, upgraded):
+        for act in (boot, reload, agent_ends, drained, charon_killed, upgraded):
             act(life)
             if any("failed" in found for found in life.phases.values()):
                 journal()

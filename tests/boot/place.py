@@ -16,5 +16,6 @@ LINE = Path("/dev/ttyS1")
 
 SAVED_GUARD = Path("/var/lib/ipsec-agent/guard.nft")
 CONFIG = Path("/etc/ipsec-agent/ipsec.yml")
+VCAP = Path("/var/vcap")
 RUN_DIR = Path("/run/ipsec-agent")
 CONTROL = str(RUN_DIR / "control.sock")

@@ -96,9 +96,9 @@ StandardError=append:/results/driver.log
 WantedBy=multi-user.target
 """
 
-AGENT = """\
+WATCHDOG = "WatchdogSec=15s\n"
+LAB_ONLY = """\
 [Service]
-WatchdogSec=15s
 # The tests' interpreter may live in a home directory, and this project in another or in /tmp.
 ProtectHome=tmpfs
 BindReadOnlyPaths={base} {root}
@@ -115,9 +115,10 @@ def install() -> None:
     for target, name in ((CONFIG, "vm.yml"), (SAVED_GUARD, "guard.nft")):
         target.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(RESULTS / name, target)
-    drop_in = UNITS / "ipsec-agent.service.d" / "lab.conf"
-    drop_in.parent.mkdir(parents=True)
-    drop_in.write_text(AGENT.format(base=sys.base_prefix, root=ROOT))
+    for unit, more in (("ipsec-agent", WATCHDOG), ("ipsec-agent-drain", "")):
+        drop_in = UNITS / f"{unit}.service.d" / "lab.conf"
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text(LAB_ONLY.format(base=sys.base_prefix, root=ROOT) + more)
 
 
 def units() -> None:

@@ -22,6 +22,7 @@ CHARON_KILLED = ("charon-killed", "charon-killed-2", "charon-killed-3")
 
 LIMITS = {
     "boot": FACTOR * AGENT_START,
+    **dict.fromkeys(("given-up", "started"), FACTOR * AGENT_START),
     "hung": WATCHDOG + FACTOR * (RESTART + AGENT_START),
     **dict.fromkeys(CHARON_KILLED, FACTOR * KILLED),
     "upgraded": FACTOR * AGENT_START,

@@ -97,11 +97,11 @@ def _read(path: Path) -> str:
 
 
 PHASES = (
-    "boot", "reload", "refused", "restart", "hung", "charon-killed", "stopped",
-    "upgraded", "poweroff",
+    "boot", "reload", "refused", "restart", "hung", "draining", "given-up", "drained", "started",
+    "charon-killed", "stopped", "upgraded", "poweroff",
 )  # fmt: skip
-WITH_AGENT_START = ("boot", "hung", "upgraded")
-WITHOUT_AGENT = ("reload", "refused", "restart", "hung")
+WITH_AGENT_START = ("boot", "hung", "given-up", "started", "upgraded")
+WITHOUT_AGENT = ("reload", "refused", "restart", "hung", "draining", "given-up")
 """Phases in which charon and the traffic must not notice anything."""
 
 
@@ -164,6 +164,25 @@ def test_charon_killed(story: Story) -> None:
 
     assert "0" != phase["charon_after"] != phase["charon_before"]
     assert story.span("charon-killed").grown("flows", "vm", "answered") > 0
+
+
+def test_a_drain_in_its_unit(story: Story) -> None:
+    """The agent goes at once and IPsec stays; a start of the agent gives the drain up."""
+    assert story.phases["draining"]["states"] == ["inactive", "active"]
+    assert story.phases["given-up"]["states"] == ["active", "inactive"]
+    assert story.phases["given-up"]["result"] == "success"
+
+
+def test_ipsec_leaves_after_the_last_job(story: Story) -> None:
+    """Then charon's unit has ended in order, the peer is told, and the guard alone holds."""
+    phase, span = story.phases["drained"], story.span("drained")
+
+    assert phase["before"] == phase["charon_before"] != "0" == phase["charon_after"]
+    assert phase["result"] == ["success", "success"]
+    assert phase["policies"] == 0
+    assert phase["status"].startswith("ipsec-agent: a drain has ended IPsec, and the guard stays\n")
+    assert "hook postrouting" in phase["guard"]
+    assert span.grown("flows", "vm", "refused", "EPERM") > 30
 
 
 def test_the_target_stops_ipsec_and_leaves_the_guard(story: Story) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import GuardMode
+from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.core.health import Assessment, Memory
 from ipsec_agent.core.inside import Inside
 from ipsec_agent.core.lockout import Finding
@@ -48,6 +49,19 @@ def test_healthy() -> None:
 def test_charon_down() -> None:
     """No charon is CRITICAL at once."""
     assert VM.but(charon=None).problems()["charon-down"].severity is CRITICAL
+
+
+def test_charon_that_a_drain_has_ended() -> None:
+    """It is told who has ended it, and no other is promised; unlike while the drain waits."""
+    drain = Drain(1, 1, Phase.ENDED, NOW - 9, NOW)
+    ended, waits = (
+        VM.but(charon=None, drain=one).problems()["charon-down"]
+        for one in (drain, replace(drain, phase=Phase.WAITING))
+    )
+    assert ended.severity is waits.severity is CRITICAL
+    assert ended.message == "charon is not running: `ipsec-agent drain` has ended it"
+    assert "restarts" not in ended.hint
+    assert "restarts" in waits.hint
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ipsec_agent.core.clock import ClockFacts, worth_saving
 from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, guard_of, unplaced
+from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.model import (
@@ -470,6 +471,28 @@ def test_no_charon() -> None:
     """Without charon the only step is to start it, and none where nothing is wanted."""
     assert plan(Drift(desired(config(), HERE), Observed())) == (StartCharon(),)
     assert plan(Drift(Desired(), Observed())) == ()
+
+
+@given(wishes, st.sampled_from(Phase))
+def test_a_drain_keeps_charon(config_: object, phase: Phase) -> None:
+    """While it waits, all is repaired; once it ends charon, all but that: the guard comes first."""
+    wish = guarded(config_)
+    drain = Drain(1, 1, phase, 100.0, 130.0)
+    usual = plan(Drift(wish, Observed()))
+    hung = Observed(Charon(PROCESS, responsive=False, missed=2, idle=2))
+    assert StartCharon() in usual
+
+    drained = plan(Drift(wish, Observed(drain=drain)))
+
+    if phase is Phase.WAITING:
+        assert drained == usual
+        assert plan(Drift(wish, replace(hung, drain=drain))) == plan(Drift(wish, hung))
+    else:
+        assert drained == tuple(step for step in usual if step != StartCharon())
+        assert isinstance(drained[0], LoadGuard)
+        assert not any(
+            isinstance(step, KillCharon) for step in plan(Drift(wish, replace(hung, drain=drain)))
+        )
 
 
 def test_unresponsive() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, ListedCertificate
+from ipsec_agent.core.drain import Drain, Job, Phase
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.observed import IkeSa, SecurityAssociation
@@ -57,12 +58,32 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation",
+        "config", "optional", "rotation", "drain",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
     assert set(shown(VM.but(charon=None, guard=None, policies=()))) == keys
     assert (shown(VM)["schema"], shown(VM)["healthy"]) == (1, True)
+
+
+def test_drain() -> None:
+    """What a drain does is in the document and in the text; a VM that drains may be well."""
+    drain = Drain(7, 8, Phase.WAITING, NOW - 10, NOW + 20, (Job("nfs", 12),))
+    vm = VM.but(drain=drain)
+    draining = replace(snapshot(vm), state=State.DRAINING)
+    found = document(draining)
+    says = "IPsec is draining: it waits for nfs (pid 12), for 20 seconds at the most"
+
+    assert shown(VM)["drain"] is None
+    assert found["drain"] == {
+        "phase": "waiting",
+        "since": NOW - 10,
+        "deadline": NOW + 20,
+        "waits": [{"name": "nfs", "pid": 12}],
+        "says": says,
+    }
+    assert (found["state"], found["healthy"]) == ("draining", True)
+    assert text(found).splitlines()[:2] == ["ipsec-agent 0: draining, healthy", f"  {says}"]
 
 
 def test_guard() -> None:

@@ -267,6 +267,31 @@ def test_start_is_the_same_for_all(node: Node) -> None:
     assert control(node, "stop").returncode == 0
 
 
+def test_drain_outlives_the_agent(node: Node) -> None:
+    """It returns once the agent has ended; IPsec stays for the jobs, and a start adopts it."""
+    install(node)
+    vcap = node.directory / "vcap"
+    (vcap / "sys/run/nfs").mkdir(parents=True)
+    agent = node.directory / "monit/ipsec-agent"
+    only_drain = f'"$@" $([ "$1" != drain ] || echo --vcap {vcap})'
+    agent.write_text(agent.read_text().replace('"$@"', only_drain))
+    assert control(node, "start").returncode == 0
+    charon = node.charon_pid
+    with subprocess.Popen(["sleep", "300"]) as job:
+        (vcap / "sys/run/nfs/nfs.pid").write_text(f"{job.pid}\n")
+        assert control(node, "drain").returncode == 0
+        assert (agent_pid(node), alive(charon)) == (0, True)
+        assert node.ask("status").stderr.startswith("ipsec-agent: IPsec is draining: it")
+
+        assert control(node, "start").returncode == 0
+        assert (node.charon_pid, node.status()["drain"]) == (charon, None)
+
+        assert control(node, "drain").returncode == 0
+        job.kill()
+    until(lambda: not alive(charon), "charon has ended", 20)
+    assert (agent_pid(node), node.policies()) == (0, [])
+
+
 def test_start_says_why_not(node: Node) -> None:
     """Where the agent refuses its config, start fails at once with the agent's own words."""
     install(node)
@@ -302,4 +327,4 @@ def test_misuse(words: tuple[str, ...]) -> None:
         [SHIPPED / "ipsec-agent-ctl", *words], check=False, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "start|stop|replace" in done.stderr
+    assert "start|stop|drain|replace" in done.stderr

@@ -78,6 +78,15 @@ _CAUSES = {
 def _absent(desired: Desired, observed: Observed) -> tuple[Problem, ...]:
     if desired.credentials is None or "charon" in dict(observed.unreadable):
         return ()
+    if observed.charon is None and observed.drain is not None and observed.drain.holds_charon:
+        return (
+            Problem(
+                "charon-down",
+                Severity.CRITICAL,
+                "charon is not running: `ipsec-agent drain` has ended it",
+                "start the agent again to have IPsec again",
+            ),
+        )
     if observed.charon is None:
         deaths = recent(observed.deaths, observed.time)
         why = f" (it was {how(deaths[-1].status)})" if deaths else ""

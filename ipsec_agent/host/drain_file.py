@@ -1,0 +1,114 @@
+"""The file in which a drain says what it does, and the end of a drain that is under way.
+
+What it says holds only as long as its program lives, except that IPsec has ended.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+from ipsec_agent.core.drain import Drain, Phase
+from ipsec_agent.errors import StartError
+from ipsec_agent.host.files import write_whole
+
+NAME = "drain.json"
+
+LARGEST = 1 << 20
+"""Bytes that are read; all that is written is less."""
+
+GIVES_UP = signal.SIGHUP
+"""The signal at which a drain leaves charon as it is and ends. One that is already ending charon
+finishes that first."""
+
+DEADLINE = 90.0
+"""Seconds within which a drain has ended after that signal."""
+
+
+class DrainFile:
+    """The file of one run directory.
+
+    Attributes:
+        path: where it is.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / NAME
+
+    def write(self, drain: Drain) -> None:
+        """Say what this drain does.
+
+        Raises:
+            StartError: it cannot be written.
+        """
+        write_whole(self.path, msgspec.json.encode(drain).decode() + "\n", mode=0o600)
+
+    def remove(self) -> None:
+        """Say nothing any more."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def read(self) -> Drain | None:
+        """What a drain says, None where there is none, or where its program has died."""
+        try:
+            with self.path.open("rb") as file:
+                found = msgspec.json.decode(file.read(LARGEST), type=Drain)
+        except (OSError, ValueError):
+            return None
+        lives = began(found.pid) == found.started
+        return found if lives or found.phase is Phase.ENDED else None
+
+    async def end(self) -> None:
+        """End a drain that is under way, and wait until it has; charon stays as it is.
+
+        Raises:
+            StartError: it does not end.
+        """
+        found = self.read()
+        if found is not None and found.pid != os.getpid():
+            await _end(found)
+        self.remove()
+
+
+async def _end(drain: Drain) -> None:
+    try:
+        descriptor = os.pidfd_open(drain.pid)
+    except OSError:
+        return
+    try:
+        # The pid may be another's by now; the descriptor pins whoever has it.
+        if began(drain.pid) != drain.started:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, GIVES_UP)
+        async with asyncio.timeout(DEADLINE):
+            await _readable(descriptor)
+    except TimeoutError as error:
+        raise StartError(
+            f"`ipsec-agent drain` (pid {drain.pid}) does not end", hint=f"kill -9 {drain.pid}"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until a descriptor can be read; a pidfd can once its process has ended."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def began(pid: int) -> int | None:
+    """When a process began, in clock ticks since the boot (proc_pid_stat(5)); None once ended."""
+    try:
+        # They are behind the name, which may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return None
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
