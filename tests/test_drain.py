@@ -104,7 +104,7 @@ async def test_the_last_job_exits(tmp_path: Path, told: Told, job: subprocess.Po
     await asyncio.sleep(0.3)
     assert told.said == []
     job.kill()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await running
 
     assert told.said == [("charon ends", ()), (ENDED, ())]
@@ -118,7 +118,7 @@ async def test_patience(tmp_path: Path, told: Told, job: subprocess.Popen[bytes]
     began = time.monotonic()
     await Drainer(order(tmp_path, 1.0), told).run()
 
-    assert 1 <= time.monotonic() - began < 5
+    assert 1 <= time.monotonic() - began < 20
     nfs = (Job("nfs", job.pid),)
     assert told.said == [("charon ends", ()), (ENDED, nfs)]
     found = DrainFile(tmp_path).read()
@@ -144,7 +144,7 @@ async def test_signals(tmp_path: Path, told: Told, job: subprocess.Popen[bytes])
     assert told.said == [("a second signal (Ctrl-C) ends the wait now", ())]
     assert not running.done()
     os.kill(os.getpid(), signal.SIGINT)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await running
 
     assert told.said[-1] == (ENDED, (Job("nfs", job.pid),))
@@ -155,7 +155,7 @@ async def test_given_up(tmp_path: Path, told: Told, job: subprocess.Popen[bytes]
     running = asyncio.create_task(Drainer(order(tmp_path), told).run())
     await told.until(Job("nfs", job.pid))
     os.kill(os.getpid(), signal.SIGHUP)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await running
 
     assert told.said == [
@@ -181,7 +181,7 @@ async def test_scripts_follow_the_jobs(
     began = time.monotonic()
     await Drainer(order(tmp_path), told).run()
 
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 20
     assert told.said[-1] == (ENDED, ())
 
 
@@ -198,7 +198,7 @@ async def test_a_look_that_hangs(
     finally:
         held.set()
 
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 20
     assert told.said[-1] == (ENDED, ())
 
 
@@ -208,7 +208,7 @@ async def test_nothing_to_end(
     """Without charon and agent nobody is waited for any longer."""
     monkeypatch.setattr(drain, "_has_charon", lambda _order: False)
     monkeypatch.setattr(drain, "GONE", 0.3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await Drainer(order(tmp_path), told).run()
 
     assert told.said[-1] == (ENDED, (Job("nfs", job.pid),))

@@ -110,7 +110,7 @@ async def test_a_drain_that_does_not_end(tmp_path: Path, monkeypatch: pytest.Mon
         start = time.monotonic()
         with pytest.raises(StartError, match=f"pid {it.pid}"):
             await file.end()
-        assert 0.2 <= time.monotonic() - start < 5
+        assert 0.2 <= time.monotonic() - start < 20
         assert file.read() is not None
 
 

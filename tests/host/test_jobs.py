@@ -108,7 +108,7 @@ def test_what_is_no_file(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> No
     began = time.monotonic()
 
     assert reader(tmp_path).look() == (Job("redis/good", sleeper.pid),)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_second_line(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
