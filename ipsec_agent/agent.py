@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from ipsec_agent.admission import end_optional, refuse_lockout, refuse_unlisted
+from ipsec_agent.answers import Answers
 from ipsec_agent.config_file import UNCHANGED, Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
@@ -21,7 +22,7 @@ from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.outdated import no_worse
 from ipsec_agent.core.problems.guard import GuardState
-from ipsec_agent.core.status import Snapshot, document, sentence
+from ipsec_agent.core.status import Snapshot, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
 from ipsec_agent.host.charon_start import program_warnings
@@ -82,6 +83,7 @@ class Agent:
             essential,
             most_pause=watchdog / 3 if watchdog else None,
         )
+        self._answers = Answers(self._loop, path)
         self._faults = FaultFile(Path(loaded.config.agent.state_dir) / "faults.json")
         self._loop.reporter.resume(self._faults.read())
         self._log = structlog.get_logger("agent")
@@ -95,7 +97,7 @@ class Agent:
         with self._signals():
             async with serve_control(
                 Path(self._loop.config.agent.run_dir) / "control.sock",
-                {"status": self._status, "health": self._health},
+                {**self._answers.verbs, "health": self._health},
                 {
                     "reload": self._reload,
                     "renew": verb(self._loop, self._machine.ask_renewals),
@@ -119,6 +121,7 @@ class Agent:
             group.create_task(self._prestart(), name="prestart")
             group.create_task(self._reloads(), name="reload")
             group.create_task(self._look_at_config(), name="config")
+            group.create_task(self._answers.serve(), name="metrics")
             group.create_task(self._until_stopped(), name="stop")
 
     async def _watch(self) -> None:
@@ -266,12 +269,6 @@ class Agent:
         for one in lacking:
             self._log.warning("config", complaint=one)
         return (*loaded.warnings, *told, *lacking)
-
-    async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        look = await self._loop.look()
-        if look.snapshot is None:
-            return {"status": {"schema": 1, "state": "starting", "healthy": False, "problems": []}}
-        return {"status": document(look.snapshot, look.age, str(self._path.absolute()))}
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
         config = self._loop.config

@@ -27,6 +27,7 @@ VERBS = {
     "plan": "show what a VM with this address would enforce",
     "status": "show the current state",
     "verify": "prove that packets to peers are ESP both ways, or name what is at fault",
+    "metrics": "print the metrics of the running agent, as OpenMetrics",
     "reload": "reload the config in the running agent",
     "renew": "move peers to the certificate in force, without an interruption; exit code 0 all are,"
     " 1 some are not",
@@ -41,6 +42,7 @@ EXAMPLES = {
     "plan": "ipsec-agent plan ipsec-addon.yml --address 10.0.1.7 --to 10.0.1.9",
     "status": "ipsec-agent status --json | jq .problems",
     "verify": "ipsec-agent verify 10.0.1.9",
+    "metrics": "ipsec-agent metrics --textfile /var/lib/prometheus/node-exporter/ipsec.prom",
     "reload": "ipsec-agent reload",
     "renew": "ipsec-agent renew 10.0.1.9",
     "stop": "ipsec-agent stop",
@@ -103,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     _check_arguments(made["check"])
     _plan_arguments(made["plan"])
     verify_arguments(made["verify"])
-    for verb in ("status", "reload", "renew", "stop"):
+    for verb in ("status", "metrics", "reload", "renew", "stop"):
         made[verb].add_argument(
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")
         )
@@ -121,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print JSON with a stable schema"
     )
     made["status"].add_argument("--watch", action="store_true", help="repeat every second")
+    _metrics_arguments(made["metrics"])
     return top
 
 
@@ -149,6 +152,15 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
         default=BASELINES[0],
         help="also refuse proposals, keys and signatures that are not of this baseline;"
         " default: %(default)s, which adds nothing",
+    )
+
+
+def _metrics_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--peers", action="store_true", help="also print series for each peer")
+    verb.add_argument(
+        "--textfile",
+        metavar="PATH",
+        help="write them to this file, whole, in the format that node_exporter reads",
     )
 
 

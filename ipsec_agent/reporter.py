@@ -86,6 +86,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.config_state: ConfigState | None = None
+        self.of_metrics: tuple[Problem, ...] = ()
         self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._counterparts: dict[int, str] = {}
         self._hearings: dict[str, Hearing] = {}
@@ -218,6 +219,7 @@ class Reporter:
                 *(_undone(it) for it in ended.waiting if not (dies and it.kind in OF_CHARON)),
                 *(_left_out(one) for one in ended.unsafe),
                 *(config_problems(self.config_state) if self.config_state else ()),
+                *self.of_metrics,
                 *unknown_lockout_problems(ended.essential, ended.drift.desired),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),

@@ -70,7 +70,7 @@ LEVELS: tuple[set[str], ...] = (
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"machine", "reconcile"},
-    {"renew"},
+    {"answers", "renew"},
     {"agent"},
     {"verbs"},
     {"cli"},
@@ -79,7 +79,7 @@ LEVELS: tuple[set[str], ...] = (
 """From the ground up: nobody imports what is on a level above, or another one on his own level."""
 
 TELLING = re.compile(
-    r"core\.(problems|health|health_answer|status|status_peers|status_rotation|traffic|verify)"
+    r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify)"
     r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""

@@ -115,6 +115,17 @@ class CharonConfig(Struct, frozen=True):
     settings: tuple[tuple[str, str], ...] = ()
 
 
+class Endpoint(Struct, frozen=True):
+    """Where to listen: an address and a TCP port."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)  # noqa: PLR2004
+        return f"{host}:{self.port}"
+
+
 class AgentConfig(Struct, frozen=True):
     """The node section `agent:`.
 
@@ -125,6 +136,7 @@ class AgentConfig(Struct, frozen=True):
         inside: names of links that lead to this VM's own containers only, besides those found.
         vici_socket: path of charon's socket, "" for `run_dir`/charon.vici.
         interval: seconds between passes when nothing happens.
+        metrics: where they are served over HTTP, None for nowhere.
     """
 
     address: Address | None = None
@@ -139,6 +151,7 @@ class AgentConfig(Struct, frozen=True):
     charon: CharonConfig = field(default_factory=CharonConfig)
     vici_socket: str = ""
     interval: float = 10.0
+    metrics: Endpoint | None = None
 
 
 class Config(Terse, frozen=True, dict=True):

@@ -24,6 +24,7 @@ AGENT_KEYS = frozenset(
         "charon",
         "vici_socket",
         "interval",
+        "metrics",
     }
 )
 CHARON_KEYS = frozenset({"program", "plugins", "library_path", "log", "settings"})
@@ -86,6 +87,7 @@ def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
         charon=_charon(charon[1], complaints) if charon else default.charon,
         vici_socket=fields.path_text("vici_socket", longest=LONGEST_SOCKET),
         interval=fields.number("interval", default.interval, 1, 300),
+        metrics=fields.endpoint("metrics"),
     )
 
 

@@ -2,15 +2,23 @@
 
 import difflib
 import enum
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TypeVar
 
+from ipsec_agent.core.config import Endpoint
 from ipsec_agent.core.manifest.complaint import Complaints, shown, shown_key
 from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.model import Address
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
+
+ENDPOINT = re.compile(
+    r"(\[(?P<v6>[0-9a-fA-F:.]{2,45})\]|(?P<v4>[0-9.]{7,15})):(?P<port>[0-9]{1,5})"
+)
+LOWEST_PORT, HIGHEST_PORT = 1024, 65535
+"""The agent has no right to listen below."""
 
 
 class Fields:
@@ -197,6 +205,26 @@ class Fields:
             self.wrong(name, f"{address} cannot be the address of a VM", example)
             return None
         return address
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """An address to listen on, with a port."""
+        found = self.entry(name)
+        if found is None:
+            return None
+        example = f'write, for example, {name}: 127.0.0.1:9815, or {name}: "[::1]:9815"'
+        parts = ENDPOINT.fullmatch(str(found[1].value))
+        port = int(parts["port"]) if parts else 0
+        try:
+            address = ip_address(parts["v6"] or parts["v4"]) if parts else None
+        except ValueError:
+            address = None
+        if address is None or address.is_multicast:
+            self.wrong(name, "must be an IP address and a port", example)
+        elif not LOWEST_PORT <= port <= HIGHEST_PORT:
+            self.wrong(name, f"the port must be from {LOWEST_PORT} to {HIGHEST_PORT}", example)
+        else:
+            return Endpoint(address, port)
+        return None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

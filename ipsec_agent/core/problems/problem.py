@@ -45,7 +45,7 @@ class LogLine(Struct, frozen=True):
     time: float
 
 
-ADVICE = frozenset({"container-not-guarded", "lockout-risk"})
+ADVICE = frozenset({"container-not-guarded", "lockout-risk", "metrics-not-served"})
 """Warnings that say nothing of how this VM's IPsec is: a default gateway inside the encrypted set
 is common, and so are containers with an address of their own on the uplink's network. A VM that has
 either is not degraded for good."""
