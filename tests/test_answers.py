@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ipsec_agent import answers
 from ipsec_agent.answers import Answers
@@ -18,6 +17,7 @@ from ipsec_agent.core.config import AgentConfig, Config, Endpoint
 from ipsec_agent.core.metrics import families
 from ipsec_agent.reconcile import Reconciler
 from tests.configs import config
+from tests.exposition import from_openmetrics
 from tests.fakes import FakeMachine, network
 
 SOON = 20.0
@@ -84,7 +84,7 @@ async def test_the_verb() -> None:
         older = (await found.metrics({"format": "text"}))["metrics"]
         each = (await found.metrics({"peers": True}))["metrics"]
 
-    read = {family.name: family for family in text_string_to_metric_families(text)}
+    read = {family.name: family for family in from_openmetrics(text)}
     assert read["ipsec_agent_up"].samples[0].value == 1
     assert "ipsec_agent_process_cpu_seconds" in read
     assert "# EOF" not in older

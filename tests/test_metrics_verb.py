@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from ipsec_agent.cli import main
 from ipsec_agent.host.control import serve_control
+from tests.exposition import from_older
 
 
 async def answered(request: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_no_agent_in_the_textfile(tmp_path: Path) -> None:
 
     assert main(words) == 3
 
-    read = {one.name: one for one in text_string_to_metric_families(place.read_text())}
+    read = {one.name: one for one in from_older(place.read_text())}
     assert read["ipsec_agent_up"].samples[0].value == 0
     assert read["ipsec_agent_healthy"].samples[0].value == 0
 

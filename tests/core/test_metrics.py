@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
-from prometheus_client.parser import text_string_to_metric_families as older
 
 from ipsec_agent.core.metrics import (
     GUARD_LISTS,
@@ -31,6 +29,7 @@ from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.host.openmetrics import render
 from tests.core.test_optional import loose_vm, with_clear
 from tests.core.test_status import snapshot
+from tests.exposition import from_older, from_openmetrics
 from tests.vm import NOW, OTHER, PEER, Vm, healthy_vm, with_sa
 
 VM = healthy_vm()
@@ -46,7 +45,7 @@ def samples(shown: dict[str, Any], *, peers: bool = False) -> dict[tuple[str, ..
     """Every sample of the text, read back by the library, by name and values of its labels."""
     text, content_type = render(families(shown, peers=peers), openmetrics=True)
     assert content_type.startswith("application/openmetrics-text")
-    return read(openmetrics(text))
+    return read(from_openmetrics(text))
 
 
 def read(found: Iterable[Any]) -> dict[tuple[str, ...], float]:
@@ -177,14 +176,14 @@ def test_the_older_format() -> None:
     assert content_type.startswith("text/plain; version=0.0.4")
     kinds = set(re.findall(r"^# TYPE \S+ (\S+)$", text, re.MULTILINE))
     assert kinds == {"gauge", "counter"}
-    assert read(older(text)) == samples(status(with_sa(VM)), peers=True)
+    assert read(from_older(text)) == samples(status(with_sa(VM)), peers=True)
 
 
 def test_process() -> None:
     """What the agent itself uses is there, under a name that nobody else has."""
     text, _ = render((), openmetrics=True, process=True)
 
-    found = read(openmetrics(text))
+    found = read(from_openmetrics(text))
     assert found["process_cpu_seconds_total",] >= 0
     assert found["process_resident_memory_bytes",] > 1 << 20
 
