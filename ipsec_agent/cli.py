@@ -34,6 +34,7 @@ VERBS = {
     "stop": "stop charon cleanly, then the agent; the guard stays",
     "guard": "load, remove or show the guard, which drops clear packets between encrypted VMs",
     "certs": "create, show or verify certificates",
+    "bundle": "write one archive for support: state, logs and config of this VM, without keys",
 }
 
 EXAMPLES = {
@@ -48,6 +49,7 @@ EXAMPLES = {
     "stop": "ipsec-agent stop",
     "guard": "ipsec-agent guard up --config /etc/ipsec-agent/ipsec.yml",
     "certs": "ipsec-agent certs create --out-manifest fields.yml",
+    "bundle": "ipsec-agent bundle /tmp/ipsec.tar.gz",
 }
 
 GUARD_ACTIONS = {
@@ -124,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made["status"].add_argument("--watch", action="store_true", help="repeat every second")
     _metrics_arguments(made["metrics"])
+    _bundle_arguments(made["bundle"])
     return top
 
 
@@ -161,6 +164,19 @@ def _metrics_arguments(verb: argparse.ArgumentParser) -> None:
         "--textfile",
         metavar="PATH",
         help="write them to this file, whole, in the format that node_exporter reads",
+    )
+
+
+def _bundle_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="archive to write, tar.gz; default: one of this directory, named by host and time",
+    )
+    verb.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    verb.add_argument(
+        "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
     )
 
 

@@ -22,6 +22,7 @@ WITHIN_HOST = {
     "deaths": {"process", "systemd"},
     "peers": {"files"},
     "essential_addresses": {"names"},
+    "evidence": {"program"},
     "faults": {"files"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},
