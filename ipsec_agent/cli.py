@@ -125,8 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print JSON with a stable schema"
     )
     made["status"].add_argument("--watch", action="store_true", help="repeat every second")
-    _metrics_arguments(made["metrics"])
-    _bundle_arguments(made["bundle"])
+    _reading_arguments(made["metrics"], made["bundle"])
     return top
 
 
@@ -158,24 +157,21 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _metrics_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--peers", action="store_true", help="also print series for each peer")
-    verb.add_argument(
+def _reading_arguments(metrics: argparse.ArgumentParser, bundle: argparse.ArgumentParser) -> None:
+    metrics.add_argument("--peers", action="store_true", help="also print series for each peer")
+    metrics.add_argument(
         "--textfile",
         metavar="PATH",
         help="write them to this file, whole, in the format that node_exporter reads",
     )
-
-
-def _bundle_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
+    bundle.add_argument(
         "file",
         nargs="?",
         metavar="FILE",
         help="archive to write, tar.gz; default: one of this directory, named by host and time",
     )
-    verb.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
-    verb.add_argument(
+    bundle.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
+    bundle.add_argument(
         "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
     )
 
