@@ -53,8 +53,8 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_file_is_installed() -> None:
-    """setup.cfg lists each file of systemd/ and monit/ once, and none that is not there."""
-    places = (ROOT / "systemd", ROOT / "monit")
+    """setup.cfg lists each file of these directories once, and none that is not there."""
+    places = [ROOT / name for name in ("systemd", "monit", "manual", "contrib")]
     there = [path for place in places for path in place.rglob("*") if path.is_file()]
     listed = list(installed().values())
 
