@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ipsec_agent.core.manifest import variables
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
@@ -23,6 +24,7 @@ class Located(Struct, frozen=True):
 
     Attributes:
         properties: each with the key path that it was found at.
+        agent: what is said of this VM alone.
         line: of the mapping of the properties.
         path: of the mapping of the properties.
     """
@@ -75,17 +77,35 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
         return None
     line = ipsec.line if ipsec is not None else root.line
     path = holding[0].path_of("ipsec") if holding else "ipsec"
-    return Located(properties, root.get("agent"), line, path)
+    return Located(properties, _agent(root, sections), line, path)
+
+
+def _agent(root: Entry, sections: Iterable[_Section]) -> Entry | None:
+    """The node section: that beside `ipsec:`, as BOSH's job has it; the file's own outranks it."""
+    agent = None
+    for holder in (*(one.holder for one in sections if _of_job(one)), root):
+        later = holder.get("agent")
+        if later is not None and not later.empty:
+            earlier = agent.items if agent is not None else None
+            if earlier is not None and later.items is not None:
+                later = replace(later, items={**earlier, **later.items})
+            agent = later
+    return agent
+
+
+def _of_job(section: _Section) -> bool:
+    """Whether it is what BOSH gives to the job: its properties, or the add-on's."""
+    return section.path.rpartition(".")[2] == "properties"
 
 
 def _agent_elsewhere(section: _Section, complaints: Complaints) -> None:
-    agent = section.holder.get("agent") if section.path else None
+    agent = section.holder.get("agent") if section.path and not _of_job(section) else None
     if agent is not None and agent.items is not None:
         complaints.warn(
             agent.line,
             section.path_of("agent"),
             "has no effect here",
-            "move it to the top level of the file, without indentation",
+            "move it below `properties:`, beside `ipsec:`, or to the top level of the file",
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
+from ipsec_agent.core.config import MtuMode, Outside
 from ipsec_agent.core.manifest import pem_text, surroundings, variables
 from ipsec_agent.core.manifest.complaint import Complaints
 from ipsec_agent.core.manifest.parser import Parsed, parse
@@ -464,17 +465,31 @@ def test_line_breaks_in_other_places(changes: dict[str, Any], key: str) -> None:
     assert "each `\\n`" in found
 
 
-@pytest.mark.parametrize("place", ["addon", "properties"])
-def test_the_node_section_elsewhere(place: str) -> None:
-    """`agent:` counts at the top level only; elsewhere it is warned of."""
+def test_the_node_section_elsewhere() -> None:
+    """`agent:` of the add-on itself is warned of: BOSH gives it to nobody."""
     tree = yaml.safe_load(text(form="runtime"))
-    addon = tree["addons"][0]
-    (addon if place == "addon" else addon["properties"])["agent"] = {"address": "10.0.0.7"}
-    path = "addons[0].agent" if place == "addon" else "addons[0].properties.agent"
+    tree["addons"][0]["agent"] = {"address": "10.0.0.7"}
 
     assert said(yaml.safe_dump(tree)) == [
-        f"{path}: has no effect here; move it to the top level of the file, without indentation"
+        "addons[0].agent: has no effect here; move it below `properties:`, beside `ipsec:`, or to"
+        " the top level of the file"
     ]
+
+
+def test_the_node_section_as_bosh_gives_it() -> None:
+    """Beside `ipsec:` it counts; of each key the job's outranks the add-on's, the file's both."""
+    tree = yaml.safe_load(text(form="runtime"))
+    addon = tree["addons"][0]
+    addon["properties"]["agent"] = {"outside": "clear", "mtu": "fix", "interval": 20}
+    addon["jobs"][0]["properties"] = {"agent": {"mtu": "warn", "interval": 30}}
+    tree["agent"] = {"interval": 40}
+
+    found = parse(yaml.safe_dump(tree), file="f", now=datetime.now(UTC))
+
+    assert found.complaints == ()
+    assert found.config is not None
+    agent = found.config.agent
+    assert (agent.outside, agent.mtu, agent.interval) == (Outside.CLEAR, MtuMode.WARN, 40)
 
 
 # --- several add-ons ---------------------------------------------------------------------------
