@@ -17,7 +17,7 @@ from tests.manifests import manifest
 
 CA = make_ca("CA")
 LEAF = make_leaf(CA, "VMs")
-LISTS = {"ipsec": ("10.0.1.1/20",), "no_ipsec": ("10.0.1.10/32", "10.0.1.4/32")}
+LISTS: dict[str, Any] = {"ipsec": ("10.0.1.1/20",), "no_ipsec": ("10.0.1.10/32", "10.0.1.4/32")}
 """As the guide has them."""
 
 MANIFESTS = {
@@ -71,7 +71,7 @@ def test_the_node_section() -> None:
     """Properties of `agent` arrive, beside the places of this release."""
     tree = yaml.safe_load(MANIFESTS["the guide's"])
     settings = {"plugins": {"kernel-netlink": {"buflen": 16384}}}
-    section = {
+    section: dict[str, Any] = {
         "address": "10.0.1.7",
         "interface": "eth0",
         "uplinks": ["eth1"],
@@ -122,7 +122,7 @@ def test_the_missing_dash(cas: Any) -> None:
 
     (error,) = rendered.errors
     assert "ipsec.yml.erb' (line " in error
-    assert 'ca_certificates must be a list, not ' in error
+    assert "ca_certificates must be a list, not " in error
     assert 'write "- |" on a line of its own below ca_certificates' in error
     assert "BEGIN" not in error
 

@@ -82,14 +82,14 @@ def locate(root: Entry, known: frozenset[str], complaints: Complaints) -> Locate
 
 def _agent(root: Entry, sections: Iterable[_Section]) -> Entry | None:
     """The node section: that beside `ipsec:`, as BOSH's job has it; the file's own outranks it."""
-    agent = None
+    agent: Entry | None = None
     for holder in (*(one.holder for one in sections if _of_job(one)), root):
         later = holder.get("agent")
-        if later is not None and not later.empty:
-            earlier = agent.items if agent is not None else None
-            if earlier is not None and later.items is not None:
-                later = replace(later, items={**earlier, **later.items})
-            agent = later
+        if later is None or later.empty:
+            continue
+        if agent is not None and agent.items is not None and later.items is not None:
+            later = replace(later, items={**agent.items, **later.items})
+        agent = later
     return agent
 
 
