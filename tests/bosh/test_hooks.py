@@ -171,6 +171,8 @@ def test_post_stop_has_an_end(vm: Vm) -> None:
     """A drain that does not end is stopped after stop_timeout and a minute."""
     vm.unit("ipsec-agent-charon", "active")
     vm.unit("ipsec-agent-drain", "active")
+    settings = "prestart_timeout=5\nstop_timeout=-57\nguard=enforce\n"
+    vm.write("var/vcap/jobs/ipsec/config/settings.sh", settings)
     path = vm.root / "fake/sleep"
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
