@@ -1,4 +1,4 @@
-"""The options of `verify` and `doctor`. Imports nothing that is slow, since each call of any verb reads it."""
+"""The options of `verify` and `doctor`. Imports nothing slow: each call of any verb reads it."""
 
 import argparse
 

@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> int:
         lines = rules(Platform(arguments.firewall), config)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return 0
-    found = examined(examine(path, arguments.socket, root=os.geteuid() == 0))
-    shown = document(found)
-    sys.stdout.write(json.dumps(shown) + "\n" if arguments.json else text(found))
+    results = examined(examine(path, arguments.socket, root=os.geteuid() == 0))
+    shown = document(results)
+    sys.stdout.write(json.dumps(shown) + "\n" if arguments.json else text(results))
     return 0 if shown["well"] else 1

@@ -109,8 +109,10 @@ def guard(facts: Facts) -> Iterator[Finding]:
     loud = Severity.CRITICAL if found.state == "altered" else Severity.WARNING
     said = (facts.status or {}).get("guard", {}).get("state")
     for note in found.notes:
-        # A running agent has a problem for what is wrong with the table itself.
-        if said not in {None, "up"} and "saved" not in note and "boot" not in note:
+        # A running agent has a problem for what is wrong with the table itself; without one, a
+        # table that is missing is told there.
+        told = said not in {None, "up"} or found.state == "missing"
+        if told and "saved" not in note and "boot" not in note:
             continue
         harmless = note.startswith(("IPsec is optional", "where "))
         command = command_of(note, "ipsec-agent guard up")
