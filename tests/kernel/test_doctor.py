@@ -42,7 +42,7 @@ def test_what_is_provoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ip("link", "set", "c0", "up", netns=node.name)
         with inside(node.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             Path("/proc/sys/net/ipv4/conf/eth0/disable_xfrm").write_text("1")
-            (tmp_path / "rules").write_text(f"{STOPS_ESP} ip protocol esp drop\n}} }}\n")
+            (tmp_path / "rules").write_text(f"{STOPS_ESP} ip protocol esp drop\n}}\n}}\n")
             subprocess.run(["nft", "-f", str(tmp_path / "rules")], check=True, timeout=30)
             taken.bind(("0.0.0.0", 4500))
             found = findings(node, capsys)
