@@ -231,6 +231,7 @@ def test_faults() -> None:
         "peers": [{"address": "10.0.0.9", "problem": "peer-not-trusted"}],
         "problems": [
             {"code": "peer-not-trusted", "message": "charon says of 10.0.0.99: x", "hint": "h"},
+            {"code": "peer-not-trusted", "message": "charon says of 110.0.0.9: z", "hint": "h"},
             {"code": "peer-not-trusted", "message": "charon says of 10.0.0.9: y", "hint": "h"},
             {"code": "charon-down", "message": "charon is not running", "hint": "h"},
             {"code": "esp-unavailable", "message": "no ESP", "hint": "h"},

@@ -297,6 +297,13 @@ def test_every_check_is_provoked() -> None:
     assert provoked == set(CHECKS)
 
 
+def test_mounts_that_do_not_hang() -> None:
+    """Those of machines that are not encrypted, and those that only name one."""
+    mounts = (Mount("/a", "nfs4", ip_address("192.0.2.1")), Mount("/b", "ext4", PEER))
+
+    assert found(but(WELL, mounts=mounts)) == []
+
+
 def test_not_checked() -> None:
     """What could not be judged is not called well."""
     states = {one.name: one.state for one in examined(but(WELL, config=None, root=False))}
