@@ -13,7 +13,7 @@ from ipsec_agent.core.path_mtu import PathMtu
 from ipsec_agent.core.proof import Window
 from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import Echo, source_for
-from ipsec_agent.verification import _path_mtu
+from ipsec_agent.verification import _absent, _path_mtu
 from tests.charon.nodes import Node, network
 from tests.lab.namespaces import inside
 
@@ -111,6 +111,17 @@ def test_echo(vms: tuple[list[Node], Ends]) -> None:
     assert len(times) == 1
     assert 0 < times[0] < 5
     assert path == PathMtu(1500, 1500)
+
+
+def test_nobody_there(vms: tuple[list[Node], Ends]) -> None:
+    """Who is on a link and does not answer is absent; who is elsewhere may well be there."""
+    (one, _), (own, peer) = vms
+    nobody, elsewhere = ("10.9.0.77", "192.0.2.1") if own.version == 4 else ("fd09::77", "2001::1")
+
+    with inside(one.name):
+        found = [asyncio.run(_absent(ip_address(str(it)))) for it in (nobody, peer, elsewhere)]
+
+    assert found == [True, False, False]
 
 
 def test_offload(tmp_path: Path) -> None:
