@@ -8,7 +8,7 @@ from msgspec import Struct
 from ipsec_agent.core.doctor import agent, machine
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.doctor.holes import strongswan
-from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.problems.problem import ADVICE, Severity
 
 SCHEMA = 1
 
@@ -37,9 +37,6 @@ BY_CONFIG = frozenset({"machine", "cpu", "stop", "plugins", "fips"})
 
 AS_ROOT = frozenset({"machine", "firewall", "guard"})
 """Checks that only root can make."""
-
-QUIET = frozenset({"container-not-guarded", "lockout-risk"})
-"""Codes of problems that are advice; a VM that has one is healthy."""
 
 
 class Result(Struct, frozen=True):
@@ -83,7 +80,8 @@ def _loudest_first(findings: Iterable[Finding]) -> list[Finding]:
 def loud(findings: Iterable[Finding]) -> bool:
     """Whether one is more than something to know."""
     return any(
-        finding.severity is not Severity.INFO and finding.check not in QUIET for finding in findings
+        finding.severity is not Severity.INFO and finding.check not in ADVICE
+        for finding in findings
     )
 
 
