@@ -215,6 +215,7 @@ def test_removal_ends_ipsec_and_keeps_the_state(machine: Machine) -> None:
     (stopped,) = machine.calls("deb-systemd-invoke")
     assert set(stopped.split()) == {
         *("stop", "ipsec-agent.target", "ipsec-agent.service", "ipsec-agent-charon.service"),
+        "ipsec-agent-drain.service",
     }
     assert machine.calls("ctl") == ["stop"]
     assert machine.calls("nft") == []

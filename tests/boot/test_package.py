@@ -1,0 +1,169 @@
+"""A VM's life with the Debian package, under the real systemd and dpkg.
+
+The package is built here, of this tree and of the version before it. A container lives through all
+of it once, and writes down what it saw; the tests read that. It has this machine's kernel.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipsec_agent import __version__
+from tests.boot.container import in_container
+from tests.boot.place import VM
+from tests.certificates import ec_key, make_ca, make_leaf
+from tests.data_files import ROOT, installed
+from tests.manifests import manifest
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(900)]
+
+DEADLINE = 400.0
+BUILT_WITHIN = 300.0
+IPSEC = ("ipsec-agent.target", "ipsec-agent-guard.service")
+
+Phases = dict[str, dict[str, Any]]
+
+
+def output(*words: str, cwd: Path = ROOT, deadline: float = 60) -> str:
+    """What a program prints; it must succeed."""
+    done = subprocess.run(
+        words, check=False, cwd=cwd, capture_output=True, text=True, timeout=deadline
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def git(*words: str) -> str:
+    """What git says of this project."""
+    return output("git", "-c", "safe.directory=*", *words).strip()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the package of this version, and that of the one before."""
+    place = tmp_path_factory.mktemp("packages")
+    output("scripts/package", str(place), deadline=BUILT_WITHIN)
+    before = tmp_path_factory.mktemp("before")
+    changed = git("log", "-1", "--format=%H", "-G__version__ = ", "--", "ipsec_agent/__init__.py")
+    archive = before / "tree.tar"
+    git("archive", "--output", str(archive), f"{changed}^")
+    output("tar", "--extract", "--file", str(archive), cwd=before)
+    for name in ("deb", "scripts"):
+        shutil.copytree(ROOT / name, before / name, dirs_exist_ok=True)
+    (before / ".cache").symlink_to(ROOT / ".cache")
+    output("scripts/package", str(place), cwd=before, deadline=BUILT_WITHIN)
+    return place
+
+
+@pytest.fixture(scope="module")
+def package(packages: Path) -> Path:
+    """The package of this version."""
+    (path,) = packages.glob(f"ipsec-agent_{__version__}_*.deb")
+    return path
+
+
+@pytest.fixture(scope="module")
+def phases(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Phases:
+    """One life."""
+    results = tmp_path_factory.mktemp("life")
+    for path in packages.glob("*.deb"):
+        shutil.copy(path, results)
+    ca = make_ca()
+    leaf = make_leaf(ca, key=ec_key())
+    # Its link's other end is beside it, as that of a container. The guard is left out: in a
+    # namespace of processes the agent cannot tell its own changes of nftables from others'.
+    agent = {"address": VM, "uplinks": ["eth0"], "guard": "none"}
+    text = manifest(["10.9.0.0/24"], leaf=leaf, cas=[ca], agent=agent, prestart_timeout=100)
+    (results / "vm.yml").write_text(text)
+    in_container(f"{sys.executable} -m tests.boot.package_driver", results, DEADLINE)
+    log = results / "driver.log"
+    assert (results / "phases.json").exists(), log.read_text() if log.exists() else "no boot"
+    found: Phases = json.loads((results / "phases.json").read_text())
+    failed = {name: phase["failed"] for name, phase in found.items() if "failed" in phase}
+    assert not failed, f"{failed}; {results}"
+    return found
+
+
+def test_what_is_in_it(package: Path) -> None:
+    """Each file of systemd/ and monit/, the program, its libraries and the documents."""
+    listed = {
+        line.split()[-1].removeprefix("./")
+        for line in output("dpkg-deb", "--contents", str(package)).splitlines()
+    }
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert set(installed()) <= listed
+    assert {f"usr/share/doc/ipsec-agent/{name}" for name in pages} <= listed
+    assert {
+        "usr/bin/ipsec-agent",
+        "usr/lib/ipsec-agent/ipsec_agent/agent.py",
+        "usr/share/doc/ipsec-agent/examples/ipsec.yml",
+    } <= listed
+
+
+def test_lintian(package: Path) -> None:
+    """Debian's own judge has nothing to say, but for what deb/lintian-overrides explains."""
+    if shutil.which("lintian") is None:
+        pytest.skip("lintian is not installed")
+    assert output("lintian", "--allow-root", str(package), deadline=120) == ""
+
+
+def test_the_installation_starts_nothing(phases: Phases) -> None:
+    """Not even where the target is started, since there is no config; the next boot would."""
+    found = phases["installed"]
+
+    assert found["states"]["ipsec-agent.service"] == "inactive"
+    assert (found["agent"], found["charon_after"]) == ("0", "0")
+    assert found["guard"] == ""
+    assert [found["enabled"][unit] for unit in IPSEC] == ["enabled", "enabled"]
+    assert "nothing runs yet" in found["said"]
+
+
+def test_another_charon_leaves_the_ports(phases: Phases) -> None:
+    """That of Debian's package, which nobody has given a connection."""
+    assert phases["installed"]["enabled"]["strongswan.service"] == "disabled"
+    assert "strongswan.service, which has no connections" in phases["installed"]["said"]
+
+
+def test_it_starts_with_its_config(phases: Phases) -> None:
+    """The target, which is active, is started again: the agent and charon are there."""
+    found = phases["started"]
+
+    assert found["agent"] != "0" != found["charon_after"]
+    assert "dst 10.9.0.0/24" in found["policies"]
+
+
+@pytest.mark.parametrize("name", ["downgraded", "upgraded"])
+def test_another_version(phases: Phases, name: str) -> None:
+    """The agent is another; charon and the policies are the same."""
+    found = phases[name]
+
+    assert (__version__ in found["version"]) is (name == "upgraded")
+    assert found["version"] in found["says"]
+    assert found["agent"] not in ("0", found["agent_before"])
+    assert found["charon_before"] == found["charon_after"] != "0"
+    assert found["policies"] == found["policies_before"] != ""
+
+
+def test_removed(phases: Phases) -> None:
+    """IPsec ended cleanly; the config is there."""
+    found = phases["removed"]
+
+    assert set(found["states"].values()) == {"inactive"}
+    assert (found["agent"], found["charon_after"]) == ("0", "0")
+    assert found["policies"] == ""
+    assert found["there"] == ["/etc/ipsec-agent/ipsec.yml"]
+
+
+def test_purged(phases: Phases) -> None:
+    """Nothing is left, the guard included, and that packets travel in clear is said."""
+    found = phases["purged"]
+
+    assert found["there"] == []
+    assert found["guard"] == ""
+    assert found["version"] == ""
+    assert "travel in clear" in found["said"]
