@@ -78,7 +78,7 @@ def _texts(parts: Iterable[Part], now: float) -> Iterator[tuple[str, str]]:
         began = time.monotonic()
         found = _made(part, end - began)
         text = scrubbed(found.text)
-        if text:
+        if text or not found.fault:
             yield part.name, text
         took = f"{time.monotonic() - began:.1f} s"
         fault = scrubbed(" ".join(found.fault.split()))
