@@ -109,11 +109,7 @@ def parser() -> argparse.ArgumentParser:
         )
     _guard_arguments(made["guard"])
     _certs_arguments(made["certs"])
-    made["reload"].add_argument(
-        "--force",
-        action="store_true",
-        help="end optional mode even if that cuts off peers that speak clear now",
-    )
+    _reload_arguments(made["reload"])
     made["renew"].add_argument(
         "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
     )
@@ -157,6 +153,21 @@ def _plan_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--address", metavar="IP", help="address of the VM; default: agent.address")
     verb.add_argument("--to", metavar="IP", help="show how packets to this address would travel")
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+
+
+def _reload_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--force",
+        action="store_true",
+        help="end optional mode even if that cuts off peers that speak clear now, and take a"
+        " certificate that most of the peers refuse",
+    )
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="change nothing; say of each peer whether it accepts the certificate; exit code 0 the"
+        " config would be taken, 1 it would not",
+    )
 
 
 def _guard_arguments(verb: argparse.ArgumentParser) -> None:
