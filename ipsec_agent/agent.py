@@ -5,7 +5,6 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,20 @@ import structlog
 
 from ipsec_agent import admission
 from ipsec_agent.answers import Answers
-from ipsec_agent.config_file import UNCHANGED, Loaded, load
+from ipsec_agent.candidate import candidate, warned
+from ipsec_agent.config_file import Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
-from ipsec_agent.core.config import AgentConfig, Config
+from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
-from ipsec_agent.core.outdated import no_worse
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
-    read_essential_addresses,
     read_own_essential_addresses,
 )
 from ipsec_agent.host.faults import FaultFile
@@ -39,6 +37,8 @@ from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Look, Reconciler
+from ipsec_agent.rehearsal import refuse_refused
+from ipsec_agent.rehearsal import verb as rehearsed
 from ipsec_agent.renew import verb
 
 LAST_PASS = 5.0
@@ -99,6 +99,7 @@ class Agent:
                 {**self._answers.verbs, "health": self._health},
                 {
                     "reload": self._reload,
+                    "rehearse": rehearsed(self._loop, self._machine.rehearsals, self._candidate),
                     "renew": verb(self._loop, self._machine.ask_renewals),
                     "stop": self._end,
                     "guard-up": self._guard_up,
@@ -210,18 +211,19 @@ class Agent:
         )
         self._loop.wake.set()
 
-    async def _take_config(self, *, asks: bool = False) -> tuple[str, ...]:
+    async def _take_config(self, *, asks: bool = False, force: bool = False) -> tuple[str, ...]:
         """Take the config as it is on disk; what it is warned of. A refusal is told in log and
         status, too.
 
         Args:
             asks: refuse to end optional mode where that cuts peers off.
+            force: take a certificate that most of the peers refuse.
 
         Raises:
             AgentError: it is refused, and the old one stays in force.
         """
         try:
-            return await self._reread(asks=asks)
+            return await self._reread(asks=asks, force=force)
         except AgentError as error:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)
@@ -230,31 +232,21 @@ class Agent:
         finally:
             self._tell_of_config()
 
-    async def _reread(self, *, asks: bool) -> tuple[str, ...]:
-        in_force, now = self._loop.config, datetime.now(UTC)
+    async def _candidate(self) -> tuple[Loaded, EssentialAddresses]:
+        loop = self._loop
+        return await candidate(
+            self._path, loop.config, self._machine, loop.snapshot, force=self._force
+        )
 
-        def worsens_nothing(new: Config) -> bool:
-            return no_worse(new.certificates, in_force.certificates, now)
-
-        loaded = _warned(load(self._path, hint=UNCHANGED, outdated=worsens_nothing))
-        config, before = loaded.config, in_force.agent
-        if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
-            raise ConfigError(
-                "agent.run_dir and agent.vici_socket cannot change while the agent runs",
-                hint="stop the agent, change them, and start it",
-            )
-        network = await self._machine.network()
-        admission.refuse_unlisted(config, network, in_force)
-        admission.refuse_impossible(config, in_force, self._loop.snapshot)
-        # Who reloads may sit anywhere: no session of his is looked for.
-        essential = await asyncio.to_thread(read_essential_addresses, {})
-        if not self._force:
-            admission.refuse_lockout(config, network, essential)
+    async def _reread(self, *, asks: bool, force: bool) -> tuple[str, ...]:
+        loaded, essential = await self._candidate()
+        config = loaded.config
         ends = self._loop.config.optional and not config.optional
         look = await self._loop.look() if ends else Look(None)
         told = admission.end_optional(config, look.snapshot, asks=asks)
         for one in told:
             self._log.warning("optional mode ends", message=one)
+        await refuse_refused(self._loop, self._machine.rehearsals, config, force=force)
         self._loop.adopt(config, essential)
         self._file.adopt(loaded)
         self._log.info("config reloaded", config=str(self._path))
@@ -273,7 +265,8 @@ class Agent:
         return health_answer(config, look.snapshot, time.monotonic() - self._pass_ended)
 
     async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
-        warnings = await self._take_config(asks=bool(request.get("asks")))
+        asks, force = (bool(request.get(name)) for name in ("asks", "force"))
+        warnings = await self._take_config(asks=asks, force=force)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IN_FORCE):
                 await self._loop.passed()
@@ -317,7 +310,7 @@ async def open_agent(
     Raises:
         AgentError: the config is refused, or this machine does not let the agent start.
     """
-    loaded = _warned(read())
+    loaded = warned(read())
     config = loaded.config
     run_dir = Path(config.agent.run_dir)
     make_directory(run_dir)
@@ -382,13 +375,6 @@ async def _warning_of_clear(path: Path) -> str:
         f"{what}, so packets may travel in clear: {installed}`ipsec-agent guard up"
         " --closed` lets pass only IPsec and what it takes to repair this VM"
     )
-
-
-def _warned(loaded: Loaded) -> Loaded:
-    """The same; the log has its warnings."""
-    for complaint in loaded.warnings:
-        structlog.get_logger("config").warning("config", complaint=complaint)
-    return loaded
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

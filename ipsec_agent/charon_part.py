@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -57,6 +57,7 @@ from ipsec_agent.host.process import (
     kill_charon,
     note_pid,
 )
+from ipsec_agent.host.rehearsals import Rehearsals
 from ipsec_agent.host.renewals import Renewals
 from ipsec_agent.host.silence import Silence
 from ipsec_agent.host.systemd import charon_unit
@@ -87,6 +88,9 @@ class CharonPart:
 
     Args:
         left: what the kernel has of IPsec, asked before charon is started.
+
+    Attributes:
+        renewals, rehearsals: negotiations with what is in force, and with what is to come.
     """
 
     def __init__(self, config: Config, left: Callable[[], Awaitable[Inherited]]) -> None:
@@ -109,7 +113,8 @@ class CharonPart:
         self._silence = Silence()
         self._deaths = Deaths()
         self._able: tuple[object, tuple[str, frozenset[str]]] = (None, ("", frozenset()))
-        self._renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
+        self.renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
+        self.rehearsals = Rehearsals(self._vici, VICI_DEADLINE)
         self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
         self._wake: Callable[[], None] = lambda: None
 
@@ -206,7 +211,7 @@ class CharonPart:
         question, self._question = self._question, None
         self._silence = Silence()
         await self._end_session()
-        await self._renewals.end()
+        await self.renewals.end()
         if question is not None:
             question.cancel()
             await asyncio.wait({question})
@@ -217,7 +222,7 @@ class CharonPart:
             own_time.timeout(VICI_DEADLINE),
         ):
             remembered = self._loaded.fingerprints(process)
-            renewing = self._renewals.under_way
+            renewing = self.renewals.under_way | self.rehearsals.names
             connections = tuple(
                 LoadedConnection(item.name, remembered.get(item.name, ""), item.children)
                 for item in await client.connections()
@@ -230,12 +235,12 @@ class CharonPart:
                 version=version,
                 connections=connections,
                 authorities=await client.authorities(),
-                keys=await client.keys(),
+                keys=self.rehearsals.without(await client.keys()),
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=self._made_with.see(process, sas, connections),
                 renewing=renewing,
                 sets=self._made_with.sets(process),
-                attempts=self._renewals.attempts,
+                attempts=self.renewals.attempts,
                 exchanges=exchanges,
                 certificates=await self._listed.get(process, client, sas),
             )
@@ -269,7 +274,7 @@ class CharonPart:
                 self._deaths.asked(process)
                 await kill_charon(process)
             case Renew(connection):
-                self._renewals.begin(connection)
+                self.renewals.begin(connection)
             case Poke(peers):
                 self._peers.poke(peers)
             case RememberPeers(peers):
@@ -334,10 +339,6 @@ class CharonPart:
                 deadline=min(config.prestart_timeout, START_DEADLINE),
             )
         self._deaths.expect(self._process)
-
-    def ask_renewals(self, names: Iterable[str]) -> None:
-        """Note that an operator wants these renewals at once."""
-        self._renewals.ask(names)
 
     async def reopen_log(self) -> None:
         """Have charon open its log file again, which may have been rotated away."""

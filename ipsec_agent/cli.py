@@ -119,11 +119,7 @@ def parser() -> argparse.ArgumentParser:
     _drain_arguments(made["drain"])
     _guard_arguments(made["guard"])
     _certs_arguments(made["certs"])
-    made["reload"].add_argument(
-        "--force",
-        action="store_true",
-        help="end optional mode even if that cuts off peers that speak clear now",
-    )
+    _reload_arguments(made["reload"])
     made["renew"].add_argument(
         "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
     )
@@ -207,6 +203,21 @@ def _drain_arguments(verb: argparse.ArgumentParser) -> None:
         "--jobs", action="store_true", help="only show the jobs that it would wait for"
     )
     verb.add_argument("--vcap", default="/var/vcap", metavar="DIR", help=_default("BOSH's files"))
+
+
+def _reload_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--force",
+        action="store_true",
+        help="end optional mode even if that cuts off peers that speak clear now, and take a"
+        " certificate that most of the peers refuse",
+    )
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="change nothing; say of each peer whether it accepts the certificate; exit code 0 the"
+        " config would be taken, 1 it would not",
+    )
 
 
 def _guard_arguments(verb: argparse.ArgumentParser) -> None:

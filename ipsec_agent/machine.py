@@ -21,6 +21,7 @@ from ipsec_agent.host.drain_file import DrainFile
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.nft import FORMS, Nft, locate_nft
 from ipsec_agent.host.peers import probe
+from ipsec_agent.host.rehearsals import Rehearsals
 from ipsec_agent.host.xfrm import open_xfrm
 from ipsec_agent.kernel_part import KernelPart
 from ipsec_agent.observe import observe
@@ -120,7 +121,12 @@ class Machine:
 
     def ask_renewals(self, names: Iterable[str]) -> None:
         """Have the next pass negotiate with these peers, by the names of their connections."""
-        self._charon.ask_renewals(names)
+        self._charon.renewals.ask(names)
+
+    @property
+    def rehearsals(self) -> Rehearsals:
+        """Peers are asked by these for what they say to another certificate."""
+        return self._charon.rehearsals
 
     async def reopen_log(self) -> None:
         """Have charon open its log file again.

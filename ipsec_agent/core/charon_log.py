@@ -114,6 +114,7 @@ class Sign(enum.StrEnum):
 
     ANSWERED = "answered"
     FAREWELL = "farewell"
+    PROVED = "proved"
     SUCCEEDED = "succeeded"
     TRIED = "tried"
 
@@ -122,7 +123,8 @@ RECEIVED = re.compile(r"^received packet: from (\S+)\[\d+\] to ")
 FAREWELL = re.compile(r"^received DELETE for IKE_SA ")
 SUCCEEDED = re.compile(r"^(?:inbound |outbound )?CHILD_SA \S+ established with SPIs ")
 TRIED = re.compile(r"^establishing CHILD_SA ")
-"""receiver.c (the group NET), ike_delete.c, child_create.c (both)."""
+PROVED = re.compile(r"^IKE_SA .* established between ")
+"""receiver.c (the group NET), ike_delete.c, child_create.c (both), ike_establish.c."""
 
 
 def sign(said: Said) -> tuple[Sign, str] | None:
@@ -137,6 +139,8 @@ def sign(said: Said) -> tuple[Sign, str] | None:
     if SUCCEEDED.search(said.text):
         return Sign.SUCCEEDED, ""
     peer = counterpart(said)
+    if peer and PROVED.search(said.text):
+        return Sign.PROVED, peer
     return (Sign.TRIED, peer) if peer or TRIED.search(said.text) else None
 
 

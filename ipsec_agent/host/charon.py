@@ -100,6 +100,26 @@ class CharonClient:
         """Begin to negotiate a child's SAs, without waiting for what comes of it."""
         await self._vici.request("initiate", {"child": child, "ike": connection, "timeout": "-1"})
 
+    async def establish(self, connection: str, seconds: float) -> bool | None:
+        """Establish an IKE_SA without a CHILD_SA, and wait for what comes of it.
+
+        Returns:
+            whether it is there; None where nothing came of it in that time.
+        """
+        try:
+            await self._vici.request(
+                "initiate", {"ike": connection, "timeout": str(round(seconds * 1000))}
+            )
+        except CharonRefusedError as error:
+            # vici_control.c: initiate.
+            return None if "not established after" in error.message else False
+        return True
+
+    async def terminate_all(self, connection: str) -> None:
+        """End the IKE_SAs of a connection, without waiting for the peer."""
+        with contextlib.suppress(CharonRefusedError):
+            await self._vici.request("terminate", {"ike": connection, "timeout": "-1"})
+
     async def unload_connection(self, name: str) -> None:
         """Unload a connection; its SAs stay."""
         await self._vici.request("unload-conn", {"name": name})

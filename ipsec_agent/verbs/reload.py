@@ -6,13 +6,24 @@ import sys
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import complain
 
+SAYS = {
+    "accepted": "accepts it",
+    "refused": "refuses it",
+    "silent": "does not answer",
+    "not asked": "not asked",
+}
+"""Of a peer, in a rehearsal."""
+
 
 def main(arguments: argparse.Namespace) -> int:
     """Ask, and say what came of it."""
+    if arguments.dry_run:
+        return _rehearse(arguments.socket)
     answer = ask(
         arguments.socket,
         "reload",
-        deadline=30,
+        deadline=45,
+        force=arguments.force,
         # Nobody answers a deployment's questions: without a terminal it goes on.
         asks=sys.stdin.isatty() and sys.stdout.isatty() and not arguments.force,
     )
@@ -20,3 +31,15 @@ def main(arguments: argparse.Namespace) -> int:
     complain("".join(f"{text}\n" for text in answer.get("warnings", [])))
     sys.stdout.write("reloaded\n")
     return 0
+
+
+def _rehearse(socket: str) -> int:
+    answer = ask(socket, "rehearse", deadline=60)
+    if answer["same"]:
+        sys.stdout.write("the config has the certificate and the CAs that are in force\n")
+    for one in answer["peers"]:
+        reason = f" ({one['reason']})" if one["reason"] else ""
+        sys.stdout.write(f"{one['address']}: {SAYS.get(one['answer'], one['answer'])}{reason}\n")
+    if not answer["peers"]:
+        sys.stdout.write("the config is good; there is no peer with an SA that could be asked\n")
+    return 1 if answer["refused"] else 0

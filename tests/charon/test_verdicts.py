@@ -142,6 +142,17 @@ def connection(own: Vm, other: Vm, certificate: Forged, cas: tuple[Forged, ...])
     return Connection("verdict", Action.ENCRYPT, ip_network(other.address), (child,), settings)
 
 
+def credentials(key: Forged, behind: tuple[Forged, ...]) -> Credentials:
+    """What charon is given of a certificate and those behind it."""
+    secret = key.key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    key_id = x509.SubjectKeyIdentifier.from_public_key(key.key.public_key()).digest.hex()
+    return Credentials(key_id, Secret(secret), (), tuple(one.der for one in behind))
+
+
 async def load(
     vici: ViciConnection, case: Connection, key: Forged, behind: tuple[Forged, ...]
 ) -> Credentials:
@@ -150,13 +161,7 @@ async def load(
     assert case.settings is not None
     for number, ca in enumerate(case.settings.authorities):
         await charon.load_authority(Authority(f"ca-{number}", ca))
-    secret = key.key.private_bytes(
-        serialization.Encoding.DER,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    key_id = x509.SubjectKeyIdentifier.from_public_key(key.key.public_key()).digest.hex()
-    given = Credentials(key_id, Secret(secret), (), tuple(one.der for one in behind))
+    given = credentials(key, behind)
     await charon.load_key(given)
     await charon.load_renewal(case)
     return given

@@ -144,6 +144,16 @@ def test_the_responders_line_since_strongswan_6_0_6() -> None:
         ),
         ("IKE", "initiating IKE_SA a[3] to 10.9.0.2", (Sign.TRIED, "10.9.0.2")),
         ("IKE", "10.9.0.2 is initiating an IKE_SA", (Sign.TRIED, "10.9.0.2")),
+        (
+            "IKE",
+            "IKE_SA a[3] established between 10.9.0.1[CN=vm]...10.9.0.2[CN=vm]",
+            (Sign.PROVED, "10.9.0.2"),
+        ),
+        (
+            "IKE",
+            "IKE_SA a[3] rekeyed between 10.9.0.1[CN=vm]...10.9.0.2[CN=vm]",
+            (Sign.TRIED, "10.9.0.2"),
+        ),
         ("IKE", "establishing CHILD_SA a{5} reqid 1", (Sign.TRIED, "")),
         ("CFG", "received DELETE for IKE_SA x[3]", None),
     ],

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from ipsec_agent.core.problems.optional import ClearTalk
 from ipsec_agent.core.problems.optional import resumed as talks_resumed
@@ -122,8 +122,7 @@ def line_turned_back(line: LogLine, now: float, by: float) -> LogLine:
 
 def hearing_turned_back(told: Hearing, now: float, by: float) -> Hearing:
     """What else the log told of a peer likewise."""
-    times = (told.answered, told.farewell, told.succeeded, told.tried)
-    return Hearing(*(_earlier(time, now, by) for time in times))
+    return Hearing(*(_earlier(time, now, by) for time in astuple(told)))
 
 
 def _earlier(time: float, now: float, by: float) -> float:

@@ -58,12 +58,14 @@ class Hearing(Struct, frozen=True):
         farewell: it ended an IKE_SA.
         succeeded: an SA was made with it.
         tried: one of both began to make an SA with the other, or has made an IKE_SA.
+        proved: both have proved to each other who they are.
     """
 
     answered: float = 0.0
     farewell: float = 0.0
     succeeded: float = 0.0
     tried: float = 0.0
+    proved: float = 0.0
 
 
 def stayed(heard: Mapping[str, Hearing], charon: Charon | None, now: float) -> tuple[str, ...]:
@@ -171,8 +173,10 @@ def followed(
     identified, tries = _attempts(drift.observed) if suspects or lines else ({}, {})
 
     def lasts(line: LogLine) -> bool:
-        proved = identified.get(line.peer, 0.0) if line.code in IDENTITY_CODES else 0.0
-        succeeded = heard.get(line.peer, Hearing()).succeeded
+        told = heard.get(line.peer, Hearing())
+        proved = max(identified.get(line.peer, 0.0), told.proved)
+        proved = proved if line.code in IDENTITY_CODES else 0.0
+        succeeded = told.succeeded
         return max(succeeded, proved) < line.time and not line_over(line, drift, latest)
 
     for line in filter(lasts, lines):
@@ -183,7 +187,9 @@ def followed(
         lasting = tuple(f for f in one.faults if lasts(f.line) and _counts(f, now))
         if lasting and encrypted(one.peer):
             told = heard.get(one.peer, one.heard)
-            told = replace(told, tried=max(told.tried, tries.get(one.peer, 0.0), one.heard.tried))
+            told = replace(
+                told, tried=max(told.tried, told.proved, tries.get(one.peer, 0.0), one.heard.tried)
+            )
             after = _asked(replace(one, faults=lasting, heard=told), neighbours.get(one.peer), now)
             if not after.gone or now - after.gone < FORGOTTEN_AFTER:
                 found.append(after)

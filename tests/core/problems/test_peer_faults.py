@@ -124,6 +124,15 @@ def test_an_ike_sa_disproves_what_is_about_identities(code: str) -> None:
     assert watch.at(800) == []
 
 
+def test_an_ike_sa_that_nobody_saw() -> None:
+    """As one of a rehearsal is over before the next look: the log has told of it."""
+    watch = Watch()
+    watch.at(1, line(REFUSED, 0), line("selectors-differ", 0))
+    watch.tell(proved=5)
+    assert watch.at(6, line(REFUSED, 4)) == [("selectors-differ", Severity.WARNING)]
+    assert REFUSED in dict(watch.at(8, line(REFUSED, 7)))
+
+
 def test_an_ike_sa_says_nothing_of_proposals() -> None:
     """What an SA for packets needs is agreed upon later; that it was tried is said."""
     watch = Watch()

@@ -1,0 +1,125 @@
+"""A reload is rehearsed with peers: before it, and by `reload --dry-run`."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ipsec_agent.config_file import Loaded
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.desired import desired
+from ipsec_agent.core.model import Desired
+from ipsec_agent.core.rehearsal import (
+    SAMPLE,
+    Answer,
+    Asked,
+    Pair,
+    differs,
+    holds,
+    known,
+    refused_by_most,
+    rehearsal,
+    told,
+)
+from ipsec_agent.errors import CharonError, StartError
+from ipsec_agent.host.rehearsals import Rehearsals
+from ipsec_agent.reconcile import Reconciler
+
+DEADLINE = 20.0
+"""Seconds for all peers; who has not had his turn by then is not asked."""
+
+
+async def refuse_refused(
+    loop: Reconciler, rehearsals: Rehearsals, config: Config, *, force: bool
+) -> None:
+    """Refuse another certificate, or other CAs, that most of the peers refuse.
+
+    Nobody is asked where they are the same, where those in force do not hold, or with `force`. What
+    cannot be found out refuses nothing.
+
+    Raises:
+        StartError: more of the peers that answered refuse it than accept it.
+    """
+    in_force = loop.config
+    if force or not differs(config, in_force) or not holds(in_force, datetime.now(UTC)):
+        return
+    asked = await rehearse(loop, rehearsals, config, SAMPLE)
+    if refused_by_most(asked):
+        raise StartError(
+            f"the certificate or the CAs would cut peers off: {told(asked)}",
+            hint="let all VMs have the new CA before one uses a certificate of it; to take it all"
+            " the same, run `ipsec-agent reload --force`",
+        )
+
+
+async def rehearse(
+    loop: Reconciler, rehearsals: Rehearsals, config: Config, most: int | None = None
+) -> tuple[Asked, ...]:
+    """Ask the peers with which there are SAs, or some of them; () where there are none."""
+    snapshot = loop.snapshot
+    if snapshot is None or snapshot.placement is None:
+        return ()
+    pairs = known(snapshot.observed.charon, most)
+    if not pairs:
+        return ()
+    try:
+        async with rehearsals.using(config.credentials):
+            answers = await _answers(rehearsals, desired(config, snapshot.placement), pairs)
+    except CharonError:
+        return tuple(Asked(peer, Answer.NOT_ASKED) for _, peer in pairs)
+    refused = [pair for pair, answer in answers.items() if answer is Answer.REFUSED]
+    reasons: dict[str, str] = {}
+    if refused:
+        suspects = (await loop.passed()).suspects
+        reasons = {one.peer: one.code for one in suspects}
+        await _answers(rehearsals, snapshot.desired, refused)
+    return tuple(
+        Asked(peer, answer, reasons.get(str(peer), "") if answer is Answer.REFUSED else "")
+        for (_, peer), answer in answers.items()
+    )
+
+
+async def _answers(
+    rehearsals: Rehearsals, wanted: Desired, pairs: tuple[Pair, ...] | list[Pair]
+) -> dict[Pair, Answer]:
+    """What each says; who has not had his turn in time is not asked."""
+    until = time.monotonic() + DEADLINE
+
+    async def ask(pair: Pair) -> Answer:
+        made = rehearsal(wanted, pair)
+        return Answer.NOT_ASKED if made is None else await rehearsals.ask(made, until)
+
+    found = await asyncio.gather(*map(ask, pairs), return_exceptions=True)
+    answers = {}
+    for pair, one in zip(pairs, found, strict=True):
+        if isinstance(one, BaseException):
+            raise one
+        answers[pair] = one
+    return answers
+
+
+def verb(
+    loop: Reconciler,
+    rehearsals: Rehearsals,
+    read: Callable[[], Awaitable[tuple[Loaded, object]]],
+) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+    """What answers `reload --dry-run` on the control socket.
+
+    Args:
+        read: reads the config that is to come.
+    """
+
+    async def answer(_request: dict[str, Any]) -> dict[str, Any]:
+        config = (await read())[0].config
+        asked = await rehearse(loop, rehearsals, config)
+        return {
+            "same": not differs(config, loop.config),
+            "refused": refused_by_most(asked),
+            "peers": [
+                {"address": str(one.peer), "answer": one.answer.value, "reason": one.reason}
+                for one in sorted(asked, key=lambda one: (one.peer.version, int(one.peer)))
+            ],
+        }
+
+    return answer

@@ -1,0 +1,95 @@
+"""What peers say to another certificate, asked before it is in force, with real charons."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from ipsec_agent.core.model import Connection
+from ipsec_agent.core.rehearsal import NAME, Answer
+from ipsec_agent.host.charon import CharonClient
+from ipsec_agent.host.rehearsals import WAIT, Rehearsals
+from ipsec_agent.host.vici_wire import open_vici
+from tests.certificates import ec_key
+from tests.charon.nodes import DEADLINE, SCALE, network, until
+from tests.charon.test_verdicts import BY_NAME, Vm, connection, credentials, load
+from tests.verdicts import leaf, root
+
+pytestmark = pytest.mark.charon
+
+
+@pytest.fixture
+def vms(tmp_path: Path) -> Iterator[tuple[Vm, Vm]]:
+    """Two VMs."""
+    with network(tmp_path, 2, "rh") as nodes:
+        pair = Vm(nodes[0], "10.9.0.1"), Vm(nodes[1], "10.9.0.2")
+        running = [vm.start() for vm in pair]
+        try:
+            for vm in pair:
+                until(vm.vici.exists, f"charon of {vm.address}")
+            yield pair
+        finally:
+            for program in running:
+                program.kill()
+                program.wait(DEADLINE)
+
+
+def named(made: Connection, peer: str) -> Connection:
+    """The connection of a rehearsal."""
+    return replace(made, name=f"{NAME}{peer}", remote=ip_network(peer))
+
+
+async def nothing_left(client: CharonClient, before: tuple[str, ...]) -> None:
+    """Wait until charon has no IKE_SA, and only these connections."""
+    for _ in range(int(50 * SCALE)):
+        if not await client.sas():
+            break
+        await asyncio.sleep(0.1)
+    assert await client.sas() == ()
+    assert tuple(one.name for one in await client.connections()) == before
+
+
+async def test_what_peers_say(vms: tuple[Vm, Vm]) -> None:
+    """One accepts a certificate, refuses that of a CA it does not know; one that is not there is
+    silent. Nothing of it stays, and what is loaded is what was.
+    """
+    one, other = vms
+    chain, unknown = BY_NAME["an intermediate behind the leaf"].make(), root("Other", key=ec_key(3))
+    strange = leaf(unknown, "VM 1", key=ec_key(78))
+    above = (*chain.behind[-1:], *chain.cas)[0]
+    theirs, ours = leaf(above, "VM 2", key=ec_key(8)), leaf(above, "VM 1", key=ec_key(77))
+    async with open_vici(one.vici, DEADLINE) as first, open_vici(other.vici, DEADLINE) as peer:
+        await load(peer, connection(other, one, theirs, chain.cas), theirs, chain.behind)
+        own = connection(one, other, ours, chain.cas)
+        in_force = await load(first, own, ours, chain.behind)
+        client, there = CharonClient(first), CharonClient(peer)
+        rehearsals = Rehearsals(one.vici, DEADLINE)
+        until_then = time.monotonic() + 60 * SCALE
+
+        async def asked(made: Connection) -> tuple[Answer, bool]:
+            """The answer, and whether the key of the rehearsal was hidden meanwhile."""
+            task = asyncio.create_task(rehearsals.ask(made, until_then))
+            hidden = True
+            while not task.done():
+                hidden &= rehearsals.without(await client.keys()) == (in_force.key_id,)
+                await asyncio.sleep(0.02)
+            return task.result(), hidden
+
+        good = named(connection(one, other, chain.leaf, chain.cas), other.address)
+        async with rehearsals.using(credentials(chain.leaf, chain.behind)):
+            assert await asked(good) == (Answer.ACCEPTED, True)
+            began = time.monotonic()
+            assert await asked(named(good, "10.9.0.9")) == (Answer.SILENT, True)
+            assert time.monotonic() - began < WAIT + 3 * SCALE
+        odd = connection(one, other, strange, (*chain.cas, unknown))
+        async with rehearsals.using(credentials(strange, ())):
+            assert await asked(named(odd, other.address)) == (Answer.REFUSED, True)
+        assert await rehearsals.ask(good, time.monotonic()) is Answer.NOT_ASKED
+        await nothing_left(client, (own.name,))
+        await nothing_left(there, (own.name,))
+        assert await client.keys() == (in_force.key_id,)
+        assert rehearsals.names == frozenset()
