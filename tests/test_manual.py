@@ -69,7 +69,9 @@ def test_bash_values(tmp_path: Path) -> None:
     assert completed("run", "--config", "", directory=tmp_path) == {"a.yml", "b"}
     assert completed("certs", "create", "--dir", "", directory=tmp_path) == {"b"}
     assert completed("plan", "--to", "", directory=tmp_path) == set()
-    assert completed("reload", "", directory=tmp_path) == {"--help", "--socket", "--force"}
+    assert completed("reload", "", directory=tmp_path) == {
+        *("--help", "--socket", "--force", "--dry-run"),
+    }
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")

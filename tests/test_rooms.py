@@ -76,7 +76,7 @@ LEVELS: tuple[set[str], ...] = (
     {"host"},
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
-    {"drain", "machine", "reconcile"},
+    {"drain", "examination", "machine", "reconcile"},
     {"answers", "candidate", "rehearsal", "renew"},
     {"agent"},
     {"verbs"},
