@@ -18,7 +18,7 @@ from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.path_mtu import SMALLEST, PathMtu, begun, found
 from ipsec_agent.core.proof import Echoes, Observation, Pair
 from ipsec_agent.core.traffic import by_peer
-from ipsec_agent.core.verify_status import faults, pair_of
+from ipsec_agent.core.verify_status import Lists, faults
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import LARGEST, Echo, source_for
@@ -89,7 +89,8 @@ async def verify(
         ControlError: no agent answers.
     """
     said = await asyncio.to_thread(status)
-    pairs = [pair_of(said, peer, source_for(peer)) for peer in peers]
+    lists = Lists.of(said)
+    pairs = [lists.pair(peer, source_for(peer)) for peer in peers]
     places = asyncio.Semaphore(AT_ONCE)
     async with open_xfrm() as xfrm:
         counters = Counters(xfrm)

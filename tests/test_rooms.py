@@ -38,6 +38,7 @@ WITHIN_HOST = {
     "neighbours": {"rtnetlink"},
     "netlink_wire": {"own_time", "pyroute2_parts"},
     "ike_ports": {"proc_net", "socket_holders"},
+    "installed": {"program"},
     "ip_listing": {"program"},
     "jobs": {"monit"},
     "nft": {
@@ -74,7 +75,7 @@ LEVELS: tuple[set[str], ...] = (
     {"host"},
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
-    {"drain", "machine", "reconcile"},
+    {"drain", "examination", "machine", "reconcile"},
     {"answers", "renew"},
     {"agent"},
     {"verbs"},
@@ -84,7 +85,8 @@ LEVELS: tuple[set[str], ...] = (
 """From the ground up: nobody imports what is on a level above, or another one on his own level."""
 
 TELLING = re.compile(
-    r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify)"
+    r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify"
+    r"|doctor)"
     r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""

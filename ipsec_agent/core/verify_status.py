@@ -5,45 +5,77 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from ipsec_agent.core.model import Action, Address, Role
+from msgspec import Struct
+
+from ipsec_agent.core.model import Action, Address, Network, Role
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.proof import Finding, Observation, Pair, Told, Verdict
 
 SCHEMA = 1
 
 
-def pair_of(status: Mapping[str, Any], peer: Address, own: Address | None) -> Pair:
-    """What the agent's status says of a peer.
+class Lists(Struct, frozen=True):
+    """What the agent's status says of all peers.
 
-    Args:
-        status: the document of `status --json`.
-        own: the source that a route to the peer has; None without one.
+    Attributes:
+        addresses: this VM's own.
+        unenforced: the encrypted subnets with a policy that is not in the kernel.
+        encrypts: this VM does.
     """
-    named = [(one, ip_network(one["remote"])) for one in status.get("connections", ())]
-    traps = {net: one for one, net in named if one["action"] == Action.ENCRYPT.shown}
-    exempt = [net for one, net in named if one["name"] == f"no-ipsec-{net}"]
-    promise = Promise(tuple(traps), tuple(exempt))
-    optional = bool(status.get("optional"))
-    if own is None:
-        encrypted = promise.encrypted(peer)
-        return Pair(peer, None, encrypted, _one_sided(promise, peer), optional=optional)
-    if str(own) not in status.get("addresses", ()):
-        why = f"packets to it leave from {own}, which is not an address that the agent knows"
-        return Pair(peer, own, False, why, optional=optional)
-    if str(peer) in status["addresses"]:
-        return Pair(peer, own, False, "it is this VM's own address", optional=optional)
-    if status.get("role") == Role.CLEAR:
-        return Pair(peer, own, False, "this VM speaks clear with everyone", optional=optional)
-    flow = promise.flow(own, peer)
-    enforced = all(one["enforced"] for net, one in traps.items() if _holds(net, peer))
-    return Pair(peer, own, promise.encrypts(own, peer), flow.because, enforced, optional)
+
+    promise: Promise
+    addresses: frozenset[Address]
+    unenforced: tuple[Network, ...]
+    encrypts: bool
+    optional: bool
+
+    @staticmethod
+    def of(status: Mapping[str, Any]) -> "Lists":
+        """The same of the document of `status --json`."""
+        named = [(one, ip_network(one["remote"])) for one in status.get("connections", ())]
+        traps = [(one, net) for one, net in named if one["action"] == Action.ENCRYPT.shown]
+        exempt = tuple(net for one, net in named if one["name"] == f"no-ipsec-{net}")
+        return Lists(
+            Promise(tuple(net for _, net in traps), exempt),
+            frozenset(map(ip_address, status.get("addresses", ()))),
+            tuple(net for one, net in traps if not one["enforced"]),
+            encrypts=status.get("role") == Role.ENCRYPT,
+            optional=bool(status.get("optional")),
+        )
+
+    def pair(self, peer: Address, own: Address | None) -> Pair:
+        """What is to be between a peer and this VM.
+
+        Args:
+            own: the source that a route to the peer has; None without one.
+        """
+        because = self._clear(peer, own)
+        if because or own is None:
+            encrypted = not because and self.promise.encrypted(peer)
+            told = because or f"{peer} is {'' if encrypted else 'not '}encrypted"
+            return Pair(peer, own, encrypted, told, optional=self.optional)
+        flow = self.promise.flow(own, peer)
+        return Pair(
+            peer,
+            own,
+            flow.action is Action.ENCRYPT,
+            flow.because,
+            not any(_holds(network, peer) for network in self.unenforced),
+            self.optional,
+        )
+
+    def _clear(self, peer: Address, own: Address | None) -> str:
+        """Why it is clear whatever the lists say; "" where they decide."""
+        if peer in self.addresses:
+            return "it is this VM's own address"
+        if not self.encrypts:
+            return "this VM speaks clear with everyone"
+        if own is not None and own not in self.addresses:
+            return f"packets to it leave from {own}, which is not an address that the agent knows"
+        return ""
 
 
-def _one_sided(promise: Promise, peer: Address) -> str:
-    return f"{peer} is {'' if promise.encrypted(peer) else 'not '}encrypted"
-
-
-def _holds(network: Any, peer: Address) -> bool:
+def _holds(network: Network, peer: Address) -> bool:
     return peer.version == network.version and peer in network
 
 

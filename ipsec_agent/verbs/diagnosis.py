@@ -1,8 +1,11 @@
-"""The options of `verify`. Imports nothing that is slow, since each call of any verb reads it."""
+"""The options of `verify` and `doctor`. Imports nothing slow: each call of any verb reads it."""
 
 import argparse
 
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
+from ipsec_agent.verbs.commands import DEFAULT_CONFIG
+
+PLATFORMS = ("aws", "gcp", "azure", "vsphere", "openstack", "ibm")
 
 LONGEST = 600.0
 
@@ -21,6 +24,26 @@ def verify_arguments(verb: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to wait for an SA with each peer; default: %(default)g",
     )
+    _common(verb)
+
+
+def doctor_arguments(verb: argparse.ArgumentParser) -> None:
+    """What `doctor` takes."""
+    verb.add_argument(
+        "--config",
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help="config file, where no agent runs that tells another; default: %(default)s",
+    )
+    verb.add_argument(
+        "--firewall",
+        choices=PLATFORMS,
+        help="only print the rules that this platform's firewall needs, from the config's subnets",
+    )
+    _common(verb)
+
+
+def _common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     verb.add_argument(
         "--socket",

@@ -82,7 +82,7 @@ def test_what_a_peer_has_shown(pair: tuple[Node, Node]) -> None:
     assert (shown["subject"], round(shown["days_left"])) == ("CN=two", 5)
     own = problems(second)["certificate-expires"]
     assert own["severity"] == "error"
-    assert own["message"].endswith(", in 5 days")
+    assert own["message"].endswith(", in 4 days")
     assert "peer-certificate-expires" not in problems(second)
     assert '"certificate-expires"' in second.log
 

@@ -14,11 +14,11 @@ from ipsec_agent.core.status import document as status_document
 from ipsec_agent.core.verify import PEER_VERDICTS, judge
 from ipsec_agent.core.verify_status import (
     OWN_CODES,
+    Lists,
     document,
     entry,
     faults,
     known_peers,
-    pair_of,
 )
 from tests.configs import config
 from tests.core.test_optional import loose_vm, with_clear
@@ -200,22 +200,27 @@ def test_every_verdict_is_documented() -> None:
 
 def test_pairs() -> None:
     """What is encrypted is told from the status of the agent alone."""
-    status = shown(healthy_vm(config(no_ipsec=("10.0.0.66/32",))))
+    lists = Lists.of(shown(healthy_vm(config(no_ipsec=("10.0.0.66/32",)))))
 
-    assert pair_of(status, PEER, OWN).encrypted
-    assert pair_of(status, PEER, OWN).enforced
-    exempt = pair_of(status, OTHER, OWN)
+    assert lists.pair(PEER, OWN).encrypted
+    assert lists.pair(PEER, OWN).enforced
+    exempt = lists.pair(OTHER, OWN)
     assert (exempt.encrypted, "no_ipsec_subnets" in exempt.because) == (False, True)
-    assert not pair_of(status, ip_address("192.0.2.1"), OWN).encrypted
-    assert pair_of(status, OWN, OWN).because == "it is this VM's own address"
-    assert not pair_of(status, PEER, ip_address("172.17.0.1")).encrypted
+    assert not lists.pair(ip_address("192.0.2.1"), OWN).encrypted
+    assert lists.pair(OWN, OWN).because == "it is this VM's own address"
+    assert not lists.pair(PEER, ip_address("172.17.0.1")).encrypted
+    # Without a route nothing is sent; that is told only of what is to be encrypted.
+    assert lists.pair(PEER, None).encrypted
+    assert not lists.pair(OTHER, None).encrypted
+    clear = Lists.of(shown(healthy_vm(config(no_ipsec=("10.0.0.5/32",)))))
+    assert clear.pair(PEER, OWN).because == "this VM speaks clear with everyone"
 
 
 def test_policies_that_are_missing() -> None:
     """The connection of the peer counts."""
-    status = shown(healthy_vm().but(policies=()))
+    lists = Lists.of(shown(healthy_vm().but(policies=())))
 
-    assert not pair_of(status, PEER, OWN).enforced
+    assert not lists.pair(PEER, OWN).enforced
 
 
 def test_peers_of_all() -> None:
@@ -231,6 +236,7 @@ def test_faults() -> None:
         "peers": [{"address": "10.0.0.9", "problem": "peer-not-trusted"}],
         "problems": [
             {"code": "peer-not-trusted", "message": "charon says of 10.0.0.99: x", "hint": "h"},
+            {"code": "peer-not-trusted", "message": "charon says of 110.0.0.9: z", "hint": "h"},
             {"code": "peer-not-trusted", "message": "charon says of 10.0.0.9: y", "hint": "h"},
             {"code": "charon-down", "message": "charon is not running", "hint": "h"},
             {"code": "esp-unavailable", "message": "no ESP", "hint": "h"},

@@ -1,0 +1,157 @@
+"""Checks of the config, the agent, the guard and the units."""
+
+import re
+from collections.abc import Iterator
+
+from ipsec_agent.core.config import GuardMode
+from ipsec_agent.core.doctor.facts import Facts, Finding
+from ipsec_agent.core.model import Role
+from ipsec_agent.core.problems.expiry import expiry_problems
+from ipsec_agent.core.problems.ike_ports import ike_port_problems
+from ipsec_agent.core.problems.kernel import network_problems
+from ipsec_agent.core.problems.mtu import mtu_problems
+from ipsec_agent.core.problems.problem import Problem, Severity
+from ipsec_agent.core.problems.switches import switch_problems
+
+QUOTED = re.compile(r"`([^`]+)`")
+STATUS = "ipsec-agent status"
+START = "systemctl start ipsec-agent.target"
+MONIT = "monit start ipsec"
+TARGET, GUARD_UNIT = "ipsec-agent.target", "ipsec-agent-guard.service"
+
+
+def command_of(hint: str, otherwise: str = STATUS) -> str:
+    """The first command that a hint names."""
+    found = QUOTED.search(hint)
+    return found[1] if found else otherwise
+
+
+def config(facts: Facts) -> Iterator[Finding]:
+    """It is there, and valid."""
+    check = f"ipsec-agent check {facts.path}"
+    if facts.refused is not None:
+        lines = "".join(f"; {line}" for line in facts.refused.lines[:3])
+        yield Finding(
+            "config", Severity.ERROR, f"{facts.refused.message}{lines}", check, facts.refused.hint
+        )
+    for warning in facts.warnings:
+        yield Finding("config", Severity.INFO, warning, check)
+
+
+def agent(facts: Facts) -> Iterator[Finding]:
+    """It runs; where it does not, whether something else keeps this VM closed."""
+    if facts.status is not None:
+        if "connections" not in facts.status:
+            yield Finding(
+                "agent", Severity.WARNING, "the agent has only just started", f"{STATUS} --watch"
+            )
+        return
+    start = START if facts.units is not None else MONIT
+    if _in_clear(facts):
+        yield Finding(
+            "agent",
+            Severity.CRITICAL,
+            "no agent runs and no guard is loaded: packets to other VMs leave in clear",
+            "ipsec-agent guard up",
+            f"then start the agent: `{start}`",
+        )
+    else:
+        yield Finding(
+            "agent",
+            Severity.ERROR,
+            "no agent runs: nothing is repaired or reported, and new SAs need charon",
+            start,
+        )
+
+
+def _in_clear(facts: Facts) -> bool:
+    encrypts = facts.wish is None or facts.wish.role is Role.ENCRYPT
+    return encrypts and facts.guard is not None and facts.guard.state == "missing"
+
+
+def problems(facts: Facts) -> Iterator[Finding]:
+    """What the running agent reports."""
+    for one in (facts.status or {}).get("problems", ()):
+        yield Finding(
+            one["code"],
+            Severity(one["severity"]),
+            one["message"],
+            command_of(one["hint"]),
+            one["hint"],
+        )
+
+
+def by_oneself(facts: Facts) -> Iterator[Finding]:
+    """What an agent would report of this VM before it has done anything; where none runs."""
+    if facts.status is not None or facts.config is None:
+        return
+    for one in _without_agent(facts):
+        yield Finding(one.code, one.severity, one.message, command_of(one.hint), one.hint)
+
+
+def _without_agent(facts: Facts) -> Iterator[Problem]:
+    observed, placement, wish = facts.observed, facts.placement, facts.wish
+    if facts.config is None:
+        return
+    yield from expiry_problems(facts.config, observed)
+    yield from network_problems(placement, facts.network)
+    if wish is not None:
+        yield from switch_problems(placement, wish, observed)
+        yield from ike_port_problems(wish, observed)
+        yield from mtu_problems(facts.config, placement, wish, observed)
+
+
+def guard(facts: Facts) -> Iterator[Finding]:
+    """It is up, as it was loaded, and loads at the next boot."""
+    found = facts.guard
+    if found is None or (facts.config and facts.config.agent.guard is GuardMode.NONE):
+        return
+    loud = Severity.CRITICAL if found.state == "altered" else Severity.WARNING
+    said = (facts.status or {}).get("guard", {}).get("state")
+    for note in found.notes:
+        # A running agent has a problem for what is wrong with the table itself; without one, a
+        # table that is missing is told there.
+        told = said not in {None, "up"} or found.state == "missing"
+        if told and "saved" not in note and "boot" not in note:
+            continue
+        harmless = note.startswith(("IPsec is optional", "where "))
+        command = command_of(note, "ipsec-agent guard up")
+        yield Finding("guard", Severity.INFO if harmless else loud, note, command)
+
+
+def boot(facts: Facts) -> Iterator[Finding]:
+    """systemd starts both the guard and the agent at the next boot."""
+    units = {unit.name: unit for unit in facts.units or ()}
+    for name, lacks in (
+        (TARGET, "after the next boot no agent runs"),
+        (GUARD_UNIT, "until the agent starts, the next boot has no guard: packets leave in clear"),
+    ):
+        unit = units.get(name)
+        if unit is not None and not unit.enabled:
+            yield Finding(
+                "boot",
+                Severity.WARNING,
+                f"{name} is not enabled: {lacks}",
+                f"systemctl enable {TARGET} {GUARD_UNIT}",
+            )
+
+
+def machine(facts: Facts) -> Iterator[Finding]:
+    """This VM can do what the config asks for."""
+    if not facts.root:
+        yield Finding(
+            "machine",
+            Severity.INFO,
+            "not checked without root: ESP, nftables, the guard's table, lock-outs",
+            "sudo ipsec-agent doctor",
+        )
+    told = {one["message"] for one in (facts.status or {}).get("problems", ())}
+    for one in facts.machine:
+        if one.message not in told:
+            yield Finding(
+                "machine",
+                Severity.ERROR,
+                one.message,
+                command_of(one.hint, "ipsec-agent check --machine"),
+                one.hint,
+            )

@@ -1,0 +1,174 @@
+"""strongSwan's known holes, and whether the one that is installed has them.
+
+Sources: the changelogs of Debian's package strongswan (5.9.8-5+deb12u6 of bookworm-security,
+6.0.1-6+deb13u7 of trixie-security) and the advisories on strongswan.org/blog. `upstream` is ""
+where no advisory names the release with the correction. Add a line here for each new one.
+"""
+
+import re
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from ipsec_agent.core.doctor.facts import Facts, Finding
+from ipsec_agent.core.problems.problem import Severity, listed
+
+PACKAGES = ("charon-systemd", "strongswan-charon", "libstrongswan")
+UPDATE = "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd"
+
+
+class Hole(Struct, frozen=True):
+    """A hole.
+
+    Attributes:
+        upstream: the release that corrects it.
+        debian: the package's version that corrects it, by Debian's release.
+        plugin: the plugin that has it, "" for charon itself; other plugins are not loaded.
+        does: what it lets somebody do.
+    """
+
+    name: str
+    upstream: str
+    debian: tuple[tuple[int, str], ...]
+    plugin: str
+    does: str
+
+
+B, T = 12, 13
+HOLES = (
+    Hole("CVE-2022-40617", "5.9.8", (), "revocation", "a peer names a server that charon asks"),
+    Hole("CVE-2023-26463", "5.9.10", ((B, "5.9.8-4"),), "eap-tls", "authentication is bypassed"),
+    Hole(
+        "CVE-2023-41913", "5.9.12", ((B, "5.9.8-5+deb12u1"),), "charon-tkm", "code of a peer's runs"
+    ),
+    Hole(
+        "CVE-2025-62291",
+        "6.0.3",
+        ((B, "5.9.8-5+deb12u2"), (T, "6.0.1-6+deb13u2")),
+        "eap-mschapv2",
+        "a buffer overflows",
+    ),
+    Hole(
+        "CVE-2026-25075",
+        "6.0.5",
+        ((B, "5.9.8-5+deb12u3"), (T, "6.0.1-6+deb13u4")),
+        "eap-ttls",
+        "a peer ends charon",
+    ),
+    Hole(
+        "CVE-2026-35331",
+        "6.0.6",
+        ((B, "5.9.8-5+deb12u4"), (T, "6.0.1-6+deb13u5")),
+        "constraints",
+        "certificates that violate a CA's name constraints are accepted",
+    ),
+    Hole(
+        "CVE-2026-35334",
+        "6.0.6",
+        ((B, "5.9.8-5+deb12u4"), (T, "6.0.1-6+deb13u5")),
+        "gmp",
+        "a peer ends charon",
+    ),
+    Hole(
+        "CVE-2026-47895",
+        "",
+        ((B, "5.9.8-5+deb12u5"), (T, "6.0.1-6+deb13u6")),
+        "",
+        "a peer with an empty identity ends charon",
+    ),
+    Hole(
+        "CVE-2026-78127",
+        "",
+        ((B, "5.9.8-5+deb12u6"), (T, "6.0.1-6+deb13u7")),
+        "",
+        "a peer has charon use up memory",
+    ),
+    Hole(
+        "CVE-2026-78132",
+        "",
+        ((B, "5.9.8-5+deb12u6"), (T, "6.0.1-6+deb13u7")),
+        "x509",
+        "a certificate keeps charon busy for ever",
+    ),
+    Hole(
+        "CVE-2026-78133",
+        "",
+        ((T, "6.0.1-6+deb13u7"),),
+        "",
+        "a rekeying uses memory that was freed",
+    ),
+    Hole(
+        "CVE-2026-78135",
+        "",
+        ((B, "5.9.8-5+deb12u6"), (T, "6.0.1-6+deb13u7")),
+        "",
+        "a CHILD_SA can be asked for before both have proved who they are",
+    ),
+)
+
+
+def strongswan(facts: Facts) -> Iterator[Finding]:
+    """The strongSwan that is installed has no known hole, as far as this version knows of them."""
+    package = next((name for name in PACKAGES if name in facts.packages), None)
+    if package is None:
+        return
+    version = facts.packages[package]
+    loaded = facts.config.agent.charon.plugins if facts.config else ()
+    open_holes = [hole for hole in HOLES if has(hole, version, facts.release)]
+    used = [hole for hole in open_holes if _concerns(hole, loaded)]
+    if used:
+        yield Finding(
+            "strongswan",
+            Severity.WARNING,
+            f"strongSwan {version} has {len(used)} known holes that concern the agent's charon: "
+            + listed(used, say=lambda hole: f"{hole.name} ({hole.does})"),
+            UPDATE,
+            "then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",
+        )
+    elif open_holes:
+        yield Finding(
+            "strongswan",
+            Severity.INFO,
+            f"strongSwan {version} has holes in plugins that charon does not load: "
+            + listed(open_holes, say=lambda hole: f"{hole.name} ({hole.plugin})"),
+            UPDATE,
+        )
+
+
+DEFAULT_PLUGINS = frozenset({"", "constraints", "x509"})
+"""Of those that are pinned; revocation fetches nothing, since the agent has it so."""
+
+
+def _concerns(hole: Hole, plugins: tuple[str, ...]) -> bool:
+    return hole.plugin in plugins if plugins and hole.plugin else hole.plugin in DEFAULT_PLUGINS
+
+
+def has(hole: Hole, version: str, release: int) -> bool:
+    """Whether a version has a hole.
+
+    Args:
+        version: of Debian's package, such as 5.9.8-5+deb12u1; or strongSwan's own.
+        release: of Debian, 0 for another system.
+    """
+    corrected = dict(hole.debian).get(release)
+    if corrected is not None:
+        return key(version) < key(corrected)
+    upstream = version.partition("-")[0]
+    if release and hole.debian and not hole.upstream:
+        # Debian has corrected it in other releases only: this one never had it, or nobody knows.
+        return False
+    return bool(hole.upstream) and key(upstream) < key(hole.upstream)
+
+
+PART = re.compile(r"(\d+)|([a-z~+]+)")
+
+
+def key(version: str) -> tuple[tuple[int, str], ...]:
+    """What versions of this package are compared by: as dpkg does where they have such a form.
+
+    A part that is a number comes after the end, and ~ before it (deb-version(7)).
+    """
+    parts = []
+    for number, word in PART.findall(version.partition(":")[2] or version):
+        parts.append((int(number), "") if number else (-2 if word.startswith("~") else -1, word))
+    return (*parts, (-1, ""))

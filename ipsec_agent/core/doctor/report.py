@@ -1,0 +1,129 @@
+"""All checks of `doctor`, and the document that they make: a stable interface with a `schema`."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from ipsec_agent.core.doctor import agent, machine
+from ipsec_agent.core.doctor.facts import Facts, Finding
+from ipsec_agent.core.doctor.holes import strongswan
+from ipsec_agent.core.problems.problem import ADVICE, Severity
+
+SCHEMA = 1
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
+    "config": ("the config is there and valid", (agent.config,)),
+    "agent": ("an agent runs", (agent.agent,)),
+    "problems": ("no problem is known", (agent.problems, agent.by_oneself)),
+    "guard": ("the guard is up, and saved for the next boot", (agent.guard,)),
+    "boot": ("systemd starts guard and agent at boot", (agent.boot,)),
+    "machine": ("this VM can do what the config asks for", (agent.machine,)),
+    "other-ipsec": ("no other IPsec program runs", (machine.others,)),
+    "firewall": ("no other rule stops ESP or IKE", (machine.firewall,)),
+    "cpu": ("the CPU has AES in hardware, and it is used", (machine.cpu,)),
+    "stop": ("nothing hangs when IPsec stops", (machine.stop,)),
+    "plugins": ("charon loads no foreign plugin", (machine.plugins,)),
+    "fips": ("the proposals are allowed in FIPS mode", (machine.fips,)),
+    "strongswan": ("strongSwan has no known hole", (strongswan,)),
+    "unread": ("everything could be read", (machine.tools,)),
+}
+"""Name, what it says where all is well, and the functions."""
+
+BY_CONFIG = frozenset({"machine", "cpu", "stop", "plugins", "fips"})
+"""Checks that judge by the config: without a valid one they say nothing."""
+
+AS_ROOT = frozenset({"machine", "firewall", "guard"})
+"""Checks that only root can make."""
+
+
+class Result(Struct, frozen=True):
+    """What a check has found, the loudest first; `because` says why it was not made."""
+
+    name: str
+    findings: tuple[Finding, ...]
+    because: str = ""
+
+    @property
+    def state(self) -> str:
+        """`ok`, `found`, or `not checked`."""
+        if self.findings:
+            return "found"
+        return "not checked" if self.because else "ok"
+
+
+def examined(facts: Facts) -> tuple[Result, ...]:
+    """What each check finds."""
+    return tuple(
+        Result(
+            name,
+            tuple(_loudest_first(one for check in checks for one in check(facts))),
+            _unmade(name, facts),
+        )
+        for name, (_, checks) in CHECKS.items()
+    )
+
+
+def _unmade(name: str, facts: Facts) -> str:
+    if name in BY_CONFIG and facts.config is None:
+        return "there is no valid config"
+    return "this needs root" if name in AS_ROOT and not facts.root else ""
+
+
+def _loudest_first(findings: Iterable[Finding]) -> list[Finding]:
+    order = tuple(Severity)
+    return sorted(findings, key=lambda one: -order.index(one.severity))
+
+
+def loud(findings: Iterable[Finding]) -> bool:
+    """Whether one is more than something to know."""
+    return any(
+        finding.severity is not Severity.INFO and finding.check not in ADVICE
+        for finding in findings
+    )
+
+
+def document(results: Iterable[Result]) -> dict[str, Any]:
+    """What `doctor --json` prints."""
+    found = tuple(results)
+    return {
+        "schema": SCHEMA,
+        "well": not any(loud(one.findings) for one in found),
+        "checks": [
+            {
+                "name": one.name,
+                "state": one.state,
+                "findings": [_finding(finding) for finding in one.findings],
+            }
+            for one in found
+        ],
+    }
+
+
+def _finding(one: Finding) -> dict[str, str]:
+    return {
+        "code": one.check,
+        "severity": one.severity.value,
+        "message": one.message,
+        "command": one.command,
+        "hint": one.hint,
+    }
+
+
+def text(results: Iterable[Result]) -> str:
+    """The same for a person: what is wrong first, then what is well in one line each."""
+    found = tuple(results)
+    lines = []
+    for one in _loudest_first(finding for result in found for finding in result.findings):
+        lines.append(f"{one.severity.upper():8} {one.check}: {' '.join(one.message.split())}")
+        lines.append(f"         run: {one.command}")
+        if one.hint and one.hint != f"`{one.command}`":
+            lines.append(f"         hint: {one.hint}")
+    for result in found:
+        if result.state == "ok":
+            lines.append(f"ok       {result.name}: {CHECKS[result.name][0]}")
+        elif result.state != "found":
+            lines.append(f"-        {result.name}: not checked, {result.because}")
+    return "".join(f"{line}\n" for line in lines)

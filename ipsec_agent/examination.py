@@ -1,0 +1,149 @@
+"""Reads what `doctor` judges: the running agent's status, the config, and this VM around both.
+
+Whatever cannot be read is named, and does not keep the rest from being judged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from ipsec_agent.config_file import accepted, load
+from ipsec_agent.core.config import Config
+from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
+from ipsec_agent.core.doctor.holes import PACKAGES
+from ipsec_agent.core.doctor.machine import OTHERS
+from ipsec_agent.core.observed import CharonProcess, NetworkFacts
+from ipsec_agent.errors import AgentError, ConfigError, ControlError
+from ipsec_agent.guard_status import read_guard_status
+from ipsec_agent.host import installed, traits
+from ipsec_agent.host.clock import ClockReader
+from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.ike_ports import IkePortsReader
+from ipsec_agent.host.ip_listing import read_addresses
+from ipsec_agent.host.link_reading import LinkReading
+from ipsec_agent.host.nft import FORMS, Nft
+from ipsec_agent.host.saved_guard import NAME
+from ipsec_agent.host.switches import SwitchesReader
+from ipsec_agent.host.xfrm import open_xfrm
+from ipsec_agent.machine_check import check_machine
+
+T = TypeVar("T")
+UNITS = ("ipsec-agent.target", "ipsec-agent-guard.service", *OTHERS)
+
+
+def examine(path: Path, socket: str, *, root: bool) -> Facts:
+    """Read everything.
+
+    Args:
+        path: of the config; that of a running agent counts instead, where it tells one.
+        socket: the control socket.
+        root: this process may read everything.
+    """
+    reading = _Reading()
+    status = reading.tried("the agent's status", lambda: _status(socket), None)
+    if status and status.get("config"):
+        path = Path(str(status["config"]))
+    facts = _config(Facts(str(path), status=status, root=root, now=time.time()))
+    facts = replace(
+        facts,
+        network=reading.tried("this VM's links", _network, NetworkFacts()),
+        units=installed.units(*UNITS),
+        daemons=traits.ike_programs(),
+        packages=installed.packages(*PACKAGES),
+        release=installed.debian_release(),
+        cpu=traits.cpu(),
+        fips=traits.fips(),
+        mounts=traits.mounts(),
+        blocking=installed.blocking_rules() if root else (),
+        clock=ClockReader(facts.config).read() if facts.config else None,
+    )
+    if root:
+        facts = _as_root(facts, reading)
+    return replace(facts, unread=tuple(reading.failed))
+
+
+class _Reading:
+    """Notes what could not be read."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def tried(self, what: str, read: Callable[[], T], otherwise: T) -> T:
+        """What is read, or something else where that fails."""
+        try:
+            return read()
+        except AgentError as error:
+            self.failed.append(f"{what}: {error.message}")
+            return otherwise
+
+
+def _status(socket: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = ask(socket, "status")["status"]
+    except NotRunningError:
+        return None
+    except ControlError as error:
+        raise AgentError(f"{error.message} ({error.hint})") from error
+    return found
+
+
+def _config(facts: Facts) -> Facts:
+    """The facts with the config, or with why there is none."""
+    try:
+        loaded = load(Path(facts.path), outdated=accepted)
+    except ConfigError as error:
+        return replace(facts, refused=Complaint(error.message, error.hint, error.complaints))
+    return replace(facts, config=loaded.config, warnings=loaded.warnings)
+
+
+def _network() -> NetworkFacts:
+    seen = LinkReading().read()
+    return replace(
+        read_addresses(), links=seen.links, namespaces=seen.namespaces, number=seen.number
+    )
+
+
+def _as_root(facts: Facts, reading: _Reading) -> Facts:
+    """The facts with what only root may read."""
+    config = facts.config
+    facts = replace(
+        facts,
+        guard=reading.tried("the guard", lambda: _guard(config), None),
+        machine=_machine(config) if config else (),
+    )
+    if facts.status is not None:
+        # The agent has read the rest, and reports it.
+        return facts
+    charon: CharonProcess | None = None
+    return replace(
+        facts,
+        switches=SwitchesReader(lambda: 0.0).get(),
+        default_blocks=reading.tried("the kernel's default policy", _default_blocks, ()),
+        ike_ports=reading.tried(
+            "IKE's ports", lambda: IkePortsReader(lambda: 0.0).get(charon), None
+        ),
+    )
+
+
+def _machine(config: Config) -> tuple[Complaint, ...]:
+    _, bad = check_machine(config)
+    return tuple(Complaint(error.message, error.hint) for error in bad)
+
+
+def _guard(config: Config | None) -> GuardFacts:
+    run_dir = Path(config.agent.run_dir if config else "/run/ipsec-agent")
+    state_dir = Path(config.agent.state_dir if config else "/var/lib/ipsec-agent")
+    found = asyncio.run(read_guard_status(Nft(run_dir / FORMS), config, state_dir / NAME))
+    return GuardFacts(found.state.value, found.saved.value, found.notes)
+
+
+def _default_blocks() -> Any:
+    async def read() -> Any:
+        async with open_xfrm() as xfrm:
+            return await xfrm.default_blocks()
+
+    return asyncio.run(read())

@@ -1,0 +1,372 @@
+"""Each check of `doctor`, on facts; tests/kernel/test_doctor.py has it on this machine."""
+
+import json
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from ipsec_agent.cli import parser
+from ipsec_agent.core.config import AgentConfig, CharonConfig
+from ipsec_agent.core.doctor.facts import Complaint, Cpu, Facts, GuardFacts, Mount, Unit
+from ipsec_agent.core.doctor.report import CHECKS, Result, document, examined, text
+from ipsec_agent.core.model import Direction
+from ipsec_agent.core.observed import IkePorts, PortHolder
+from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.switch import Switch, SwitchKind
+from tests.configs import FACTS, config
+from tests.core.test_status import shown
+from tests.test_docs import page
+from tests.vm import NETWORK, NOW, PEER, healthy_vm
+
+UP = GuardFacts("up", "good")
+ENABLED = (
+    Unit("ipsec-agent.target", enabled=True, active=True),
+    Unit("ipsec-agent-guard.service", enabled=True, active=True),
+)
+STATUS = shown(healthy_vm())
+FAST = Cpu("x86_64", frozenset({"aes", "pclmulqdq"}), frozenset({"rfc4106-gcm-aesni"}))
+WELL = Facts(
+    "/etc/ipsec-agent/ipsec.yml",
+    config(),
+    status=STATUS,
+    guard=UP,
+    network=NETWORK,
+    units=ENABLED,
+    packages={"charon-systemd": "5.9.8-5+deb12u6"},
+    release=12,
+    cpu=FAST,
+    now=NOW,
+)
+ALONE = replace(WELL, status=None)
+
+
+def with_config(facts: Facts, **changes: Any) -> Facts:
+    """The facts with another config."""
+    assert facts.config is not None
+    return replace(facts, config=replace(facts.config, **changes))
+
+
+def with_plugins(*names: str) -> Facts:
+    """The facts with a list of plugins."""
+    return replace(WELL, config=config(agent=AgentConfig(charon=CharonConfig(plugins=names))))
+
+
+def but(facts: Facts, **changes: Any) -> Facts:
+    """The facts with something else read."""
+    return replace(facts, **changes)
+
+
+def problem(code: str, severity: str, hint: str) -> dict[str, Any]:
+    """A status with a problem."""
+    one = {"code": code, "severity": severity, "message": "it is so", "hint": hint, "since": 0.0}
+    return {**STATUS, "problems": [one]}
+
+
+PORT = PortHolder(4, 500, ip_address("0.0.0.0"), 77, "pluto")
+EXPIRED = replace(FACTS, not_after=datetime(2026, 2, 1, tzinfo=UTC))
+ERROR, WARNING, INFO, CRITICAL = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.CRITICAL
+
+CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
+    "no config": (
+        but(ALONE, config=None, refused=Complaint("there is no config at /x", "put it there")),
+        "config",
+        ERROR,
+        "there is no config at /x",
+        "ipsec-agent check /etc/ipsec-agent/ipsec.yml",
+    ),
+    "YAML": (
+        but(WELL, config=None, refused=Complaint("x is refused: 1 error", "", ("x:3: a tab",))),
+        "config",
+        ERROR,
+        "x is refused: 1 error; x:3: a tab",
+        "ipsec-agent check /etc/ipsec-agent/ipsec.yml",
+    ),
+    "in clear": (
+        but(ALONE, guard=GuardFacts("missing", "missing"), units=None),
+        "agent",
+        CRITICAL,
+        "no agent runs and no guard is loaded: packets to other VMs leave in clear",
+        "ipsec-agent guard up",
+    ),
+    "no agent, but a guard": (
+        ALONE,
+        "agent",
+        ERROR,
+        "no agent runs: nothing is repaired",
+        "systemctl start ipsec-agent.target",
+    ),
+    "a problem": (
+        but(WELL, status=problem("charon-down", "critical", "run `journalctl -u x`, or wait")),
+        "charon-down",
+        CRITICAL,
+        "it is so",
+        "journalctl -u x",
+    ),
+    "a table that was altered": (
+        but(ALONE, guard=GuardFacts("altered", "good", ("not ours: run `ipsec-agent guard up`",))),
+        "guard",
+        CRITICAL,
+        "not ours",
+        "ipsec-agent guard up",
+    ),
+    "the next boot": (
+        but(WELL, guard=GuardFacts("up", "missing", ("no table is saved: the next boot",))),
+        "guard",
+        WARNING,
+        "no table is saved",
+        "ipsec-agent guard up",
+    ),
+    "a flowtable": (
+        but(ALONE, guard=GuardFacts("up", "good", ("flowtable x: run `nft delete flowtable x`",))),
+        "guard",
+        WARNING,
+        "flowtable x",
+        "nft delete flowtable x",
+    ),
+    "not enabled": (
+        but(WELL, units=(replace(ENABLED[0], enabled=False), ENABLED[1])),
+        "boot",
+        WARNING,
+        "ipsec-agent.target is not enabled",
+        "systemctl enable ipsec-agent.target ipsec-agent-guard.service",
+    ),
+    "the machine": (
+        but(WELL, machine=(Complaint("nft is not installed", "apt install nftables"),)),
+        "machine",
+        ERROR,
+        "nft is not installed",
+        "ipsec-agent check --machine",
+    ),
+    "not root": (but(WELL, root=False), "machine", INFO, "not checked", "sudo ipsec-agent doctor"),
+    "another unit": (
+        but(WELL, units=(*ENABLED, Unit("strongswan.service", enabled=True, active=False))),
+        "other-ipsec",
+        WARNING,
+        "strongswan.service starts at the next boot",
+        "systemctl disable --now strongswan.service",
+    ),
+    "another program": (
+        but(WELL, daemons=(("pluto", 77),)),
+        "other-ipsec",
+        ERROR,
+        "pluto (pid 77)",
+        "ps -fp 77",
+    ),
+    "a rule": (
+        but(WELL, blocking=("ip protocol esp drop",)),
+        "firewall",
+        WARNING,
+        "stops ESP or IKE: ip protocol esp drop",
+        "nft -a list ruleset",
+    ),
+    "no AES": (
+        but(WELL, cpu=Cpu("x86_64", frozenset({"sse2"}))),
+        "cpu",
+        WARNING,
+        "no AES in hardware (aes, pclmulqdq is missing), so aes128gcm16",
+        "grep -m1 -wo -e aes -e pclmulqdq /proc/cpuinfo",
+    ),
+    "no driver": (
+        but(WELL, cpu=replace(FAST, drivers=frozenset({"aes-generic"}))),
+        "cpu",
+        INFO,
+        "no driver",
+        "modprobe aesni_intel",
+    ),
+    "a slow cipher": (
+        with_config(WELL, esp_proposals=("3des-sha1",)),
+        "cpu",
+        INFO,
+        "3des-sha1 does not use the CPU's AES",
+        "openssl speed -evp aes-128-gcm",
+    ),
+    "a stop that hangs": (
+        but(WELL, mounts=(Mount("/data", "nfs4", PEER),)),
+        "stop",
+        INFO,
+        "/data (nfs4) is on 10.0.0.9",
+        "umount /data",
+    ),
+    "a foreign plugin": (
+        with_plugins("vici", "bypass-lan"),
+        "plugins",
+        ERROR,
+        "has bypass-lan: it lets the whole local network pass in clear",
+        "grep -n -A3 plugins /etc/ipsec-agent/ipsec.yml",
+    ),
+    "FIPS": (
+        but(with_config(WELL, esp_proposals=("chacha20poly1305",)), fips=True),
+        "fips",
+        ERROR,
+        "refuses chacha20poly1305",
+        "ipsec-agent check /etc/ipsec-agent/ipsec.yml --machine",
+    ),
+    "a hole": (
+        but(WELL, packages={"charon-systemd": "5.9.8-5+deb12u3"}),
+        "strongswan",
+        WARNING,
+        "CVE-2026-35331",
+        "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd",
+    ),
+    "unread": (but(WELL, unread=("the guard: no nft",)), "unread", INFO, "the guard: no nft", ""),
+    "expired": (
+        replace(ALONE, config=config(facts=EXPIRED)),
+        "certificate-expired",
+        CRITICAL,
+        "expired",
+        "",
+    ),
+    "a sysctl": (
+        but(ALONE, switches=(Switch(SwitchKind.DISABLE_XFRM, 4, "all", "net/ipv4/conf/all/x"),)),
+        "ipsec-disabled",
+        CRITICAL,
+        "IPsec is disabled on every link",
+        "sysctl -w net/ipv4/conf/all/x=0",
+    ),
+    "setdefault": (
+        but(ALONE, default_blocks=(Direction.OUT,)),
+        "policy-default-blocks",
+        ERROR,
+        "blocks packets that match no policy",
+        "ip xfrm policy setdefault in accept fwd accept out accept",
+    ),
+    "a port": (
+        but(ALONE, ike_ports=IkePorts(others=(PORT,), versions=(4,))),
+        "ike-port-taken",
+        CRITICAL,
+        "UDP 500 is in use by pid 77 (pluto)",
+        "ss -lunp sport = :500",
+    ),
+    "MTU": (
+        but(
+            ALONE,
+            network=replace(
+                NETWORK,
+                links=tuple(
+                    replace(link, mtu=1500) if link.name == "docker0" else link
+                    for link in NETWORK.links
+                ),
+            ),
+        ),
+        "mtu-too-large",
+        WARNING,
+        "docker0 has MTU 1500",
+        "ip link set dev docker0 mtu 1466",
+    ),
+}
+
+
+def found(facts: Facts) -> list[Any]:
+    """All findings."""
+    return [one for result in examined(facts) for one in result.findings]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_checks(name: str) -> None:
+    """Each names its thing, and exactly what to type."""
+    facts, check, severity, words, command = CASES[name]
+
+    findings = [one for one in found(facts) if one.check == check and words in one.message]
+
+    assert len(findings) == 1, found(facts)
+    assert findings[0].severity is severity
+    assert findings[0].command == command or not command
+    assert findings[0].command
+
+
+def test_all_is_well() -> None:
+    """A healthy VM has no finding, and each check says so."""
+    results = examined(WELL)
+
+    assert document(results)["well"]
+    assert found(WELL) == []
+    assert text(results).splitlines() == [
+        f"ok       {name}: {says}" for name, (says, _) in CHECKS.items()
+    ]
+
+
+def test_every_check_is_provoked() -> None:
+    """Each has a case here that it finds."""
+    provoked = {
+        result.name for facts, *_ in CASES.values() for result in examined(facts) if result.findings
+    }
+
+    assert provoked == set(CHECKS)
+
+
+def test_mounts_that_do_not_hang() -> None:
+    """Those of machines that are not encrypted, and those that only name one."""
+    mounts = (Mount("/a", "nfs4", ip_address("192.0.2.1")), Mount("/b", "ext4", PEER))
+
+    assert found(but(WELL, mounts=mounts)) == []
+
+
+def test_not_checked() -> None:
+    """What could not be judged is not called well."""
+    states = {one.name: one.state for one in examined(but(WELL, config=None, root=False))}
+
+    assert states["cpu"] == states["stop"] == states["firewall"] == "not checked"
+    assert "-        cpu: not checked, there is no valid config" in text(
+        examined(but(WELL, config=None))
+    )
+
+
+def test_what_a_running_agent_says_is_not_said_twice() -> None:
+    """What it reports of this VM is read from its status alone."""
+    assert found(but(WELL, default_blocks=(Direction.OUT,))) == []
+    status = problem("esp-unavailable", "critical", "see `dmesg`")
+    machine = (Complaint("it is so", "see `dmesg`"),)
+    assert [one.check for one in found(but(WELL, status=status, machine=machine))] == [
+        "esp-unavailable"
+    ]
+
+
+def test_a_guard_of_a_running_agent() -> None:
+    """Its problem tells of the table; the saved file is told beside it."""
+    status = {**STATUS, "guard": {**STATUS["guard"], "state": "altered"}}
+    notes = ("the table is not ours: run `ipsec-agent guard up`", "the saved table is not ours")
+
+    findings = found(but(WELL, status=status, guard=GuardFacts("altered", "good", notes)))
+
+    assert [one.message for one in findings] == ["the saved table is not ours"]
+
+
+def test_advice_is_no_failure() -> None:
+    """As with the status: what is no more than advice keeps exit code 0."""
+    advice = problem("lockout-risk", "warning", "list it")
+
+    assert document(examined(but(WELL, status=advice)))["well"]
+    assert not document(examined(CASES["a rule"][0]))["well"]
+
+
+def test_the_loudest_comes_first() -> None:
+    """So that the first line is what to do first."""
+    shown_first = text(examined(CASES["in clear"][0])).splitlines()
+
+    assert shown_first[0].startswith("CRITICAL agent: no agent runs and no guard is loaded")
+    assert shown_first[1] == "         run: ipsec-agent guard up"
+
+
+def test_commands_of_ours_exist() -> None:
+    """Each can be typed as it is written."""
+    for facts, *_ in CASES.values():
+        for one in found(facts):
+            command = one.command.removeprefix("sudo ")
+            if command.startswith("ipsec-agent "):
+                parser().parse_args(command.split()[1:])
+
+
+def test_documented() -> None:
+    """docs/troubleshooting.md has a row for each check, and the keys of the document."""
+    told = page("troubleshooting.md")
+
+    assert all(f"| `{name}` |" in told for name in CHECKS)
+    shown_keys = json.loads(json.dumps(document(examined(CASES["a rule"][0]))))
+    (one,) = [check for check in shown_keys["checks"] if check["findings"]]
+    keys = {*shown_keys, *one, *one["findings"][0]}
+    assert all(f"`{key}`" in told for key in keys)
+    assert all(f"`{state}`" in told for state in ("ok", "found", "not checked"))
+    assert Result("x", ()).state == "ok"

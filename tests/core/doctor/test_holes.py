@@ -1,0 +1,55 @@
+"""strongSwan's known holes: by version and by Debian's patch level."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipsec_agent.core.doctor.holes import HOLES, has, key
+
+BY_NAME = {hole.name: hole for hole in HOLES}
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "release", "open_"),
+    [
+        ("CVE-2026-35331", "5.9.8-5+deb12u3", 12, True),
+        ("CVE-2026-35331", "5.9.8-5+deb12u4", 12, False),
+        ("CVE-2026-35331", "5.9.8-5+deb12u10", 12, False),
+        ("CVE-2026-35331", "6.0.1-6+deb13u4", 13, True),
+        ("CVE-2026-35331", "6.0.1-6+deb13u5", 13, False),
+        ("CVE-2026-35331", "5.4.0", 0, True),
+        ("CVE-2026-35331", "6.0.6", 0, False),
+        ("CVE-2026-35331", "6.0.10-1", 14, False),
+        ("CVE-2026-47895", "5.9.8-5", 12, True),
+        ("CVE-2026-47895", "6.0.9", 0, False),
+        ("CVE-2026-78133", "5.9.8-5+deb12u1", 12, False),
+        ("CVE-2023-41913", "5.9.8-5", 12, True),
+    ],
+)
+def test_holes(name: str, version: str, release: int, *, open_: bool) -> None:
+    """What Debian has corrected is not reported; what nobody knows is not either."""
+    assert has(BY_NAME[name], version, release) is open_
+
+
+def test_the_data() -> None:
+    """Each line has a number, says what it does, and its versions can be compared."""
+    for hole in HOLES:
+        assert re.fullmatch(r"CVE-\d{4}-\d{4,}", hole.name)
+        assert hole.does
+        assert hole.upstream or hole.debian
+        for release, version in hole.debian:
+            assert key("5.9.8") < key(version)
+            assert f"deb{release}u" in version or release == 12
+
+
+@given(st.lists(st.integers(0, 99), min_size=2, max_size=4), st.integers(1, 50))
+def test_order(parts: list[int], patch: int) -> None:
+    """A later patch is later, however many digits it has; a candidate of a release is earlier."""
+    version = ".".join(map(str, parts))
+
+    assert key(version) < key(f"{version}-1")
+    assert key(f"{version}-1+deb12u{patch}") < key(f"{version}-1+deb12u{patch + 1}")
+    assert key(f"{version}-1") < key(f"{version}-1+deb12u{patch}")
+    assert key(f"{version}~rc1") < key(version)

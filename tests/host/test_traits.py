@@ -1,0 +1,57 @@
+"""What /proc says of a machine."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from ipsec_agent.core.doctor.facts import Mount
+from ipsec_agent.host import traits
+
+
+def test_cpu(tmp_path: Path) -> None:
+    """Flags and drivers, as x86 and ARM write them."""
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu aes pclmulqdq\n")
+    (tmp_path / "crypto").write_text("name : x\ndriver       : rfc4106-gcm-aesni\n")
+    found = traits.cpu(tmp_path)
+
+    assert {"aes", "pclmulqdq"} <= found.flags
+    assert found.drivers == {"rfc4106-gcm-aesni"}
+    (tmp_path / "cpuinfo").write_text("Features\t: fp aes pmull\n")
+    assert "pmull" in traits.cpu(tmp_path).flags
+    assert traits.cpu(tmp_path / "none").flags == frozenset()
+
+
+def test_mounts(tmp_path: Path) -> None:
+    """Those that name another machine."""
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/mounts").write_text(
+        "proc /proc proc rw 0 0\n"
+        "10.0.0.9:/x /data nfs4 rw,vers=4.2,addr=10.0.0.9,clientaddr=10.0.0.5 0 0\n"
+        "//nas/x /nas cifs rw,addr=fd00::9 0 0\n"
+        "y /y nfs addr=name 0 0\n"
+    )
+
+    assert traits.mounts(tmp_path) == (
+        Mount("/data", "nfs4", ip_address("10.0.0.9")),
+        Mount("/nas", "cifs", ip_address("fd00::9")),
+    )
+
+
+def test_fips(tmp_path: Path) -> None:
+    """A kernel without it has no such file."""
+    assert not traits.fips(tmp_path)
+    (tmp_path / "sys/crypto").mkdir(parents=True)
+    (tmp_path / "sys/crypto/fips_enabled").write_text("1\n")
+    assert traits.fips(tmp_path)
+
+
+def test_programs(tmp_path: Path) -> None:
+    """In this network namespace only; a container's is its own affair."""
+    for name, pid, namespace in (("pluto", 7, "a"), ("pluto", 8, "b"), ("sshd", 9, "a")):
+        place = tmp_path / str(pid)
+        (place / "ns").mkdir(parents=True)
+        (place / "comm").write_text(f"{name}\n")
+        (place / "ns/net").symlink_to(f"net:[{namespace}]")
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/ns/net").symlink_to("net:[a]")
+
+    assert traits.ike_programs(tmp_path) == (("pluto", 7),)
