@@ -50,11 +50,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output("scripts/package", str(place), deadline=BUILT_WITHIN)
     before = tmp_path_factory.mktemp("before")
     changed = git("log", "-1", "--format=%H", "-G__version__ = ", "--", "ipsec_agent/__init__.py")
-    archive = before / "tree.tar"
-    git("archive", "--output", str(archive), f"{changed}^")
-    output("tar", "--extract", "--file", str(archive), cwd=before)
-    for name in ("deb", "scripts"):
-        shutil.copytree(ROOT / name, before / name, dirs_exist_ok=True)
+    # Its code, packed as today.
+    for commit, *paths in (("HEAD",), (f"{changed}^", "ipsec_agent", "pyproject.toml")):
+        shutil.rmtree(before / "ipsec_agent", ignore_errors=True)
+        archive = before / "tree.tar"
+        git("archive", "--output", str(archive), commit, *paths)
+        output("tar", "--extract", "--file", str(archive), cwd=before)
     (before / ".cache").symlink_to(ROOT / ".cache")
     output("scripts/package", str(place), cwd=before, deadline=BUILT_WITHIN)
     return place
