@@ -480,3 +480,4 @@ CONSTRAINTS = (
 )
 
 CASES = (*CHAINS, *NAMES, *KEY_IDS, *USES, *KEYS, *EXTENSIONS, *CONSTRAINTS)
+BY_NAME = {case.name: case for case in CASES}

@@ -56,7 +56,7 @@ class DrainFile:
         try:
             with self.path.open("rb") as file:
                 found = msgspec.json.decode(file.read(LARGEST), type=Drain)
-        except (OSError, ValueError):
+        except (OSError, ValueError, msgspec.DecodeError):
             return None
         lives = began(found.pid) == found.started
         return found if lives or found.phase is Phase.ENDED else None

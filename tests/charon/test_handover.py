@@ -25,9 +25,10 @@ from ipsec_agent.host.charon import CharonClient
 from ipsec_agent.host.charon_start import installed_plugins, write_conf
 from ipsec_agent.host.vici_wire import ViciConnection, open_vici
 from tests.certificates import ec_key
-from tests.charon.nodes import CHARON, DEADLINE, SCALE, network, until
-from tests.charon.test_verdicts import BY_NAME, Vm, connection, load
+from tests.charon.bare_charons import Vm, both, connection, load
+from tests.charon.nodes import CHARON, DEADLINE, SCALE, network
 from tests.configs import config
+from tests.verdict_table import BY_NAME
 from tests.verdicts import leaf
 
 pytestmark = pytest.mark.charon
@@ -64,17 +65,8 @@ def vms(tmp_path: Path) -> Iterator[tuple[Vm, Vm]]:
     """Two VMs."""
     if OWN_ESP not in installed_plugins(CHARON):
         pytest.skip("charon's own ESP is not installed (libcharon-extra-plugins)")
-    with network(tmp_path, 2, "ho") as nodes:
-        pair = Vm(nodes[0], "10.9.0.1"), Vm(nodes[1], "10.9.0.2")
-        running = [start(vm) for vm in pair]
-        try:
-            for vm in pair:
-                until(vm.vici.exists, f"charon of {vm.address}")
-            yield pair
-        finally:
-            for program in running:
-                program.kill()
-                program.wait(DEADLINE)
+    with network(tmp_path, 2, "ho") as nodes, both(nodes, start) as pair:
+        yield pair
 
 
 def in_tunnels(message: dict[str, Any]) -> dict[str, Any]:

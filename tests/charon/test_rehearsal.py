@@ -15,8 +15,9 @@ from ipsec_agent.host.charon import CharonClient
 from ipsec_agent.host.rehearsals import WAIT, Rehearsals
 from ipsec_agent.host.vici_wire import open_vici
 from tests.certificates import ec_key
-from tests.charon.nodes import DEADLINE, SCALE, network, until
-from tests.charon.test_verdicts import BY_NAME, Vm, connection, credentials, load
+from tests.charon.bare_charons import Vm, both, connection, credentials, load
+from tests.charon.nodes import DEADLINE, SCALE, network
+from tests.verdict_table import BY_NAME
 from tests.verdicts import leaf, root
 
 pytestmark = pytest.mark.charon
@@ -25,17 +26,8 @@ pytestmark = pytest.mark.charon
 @pytest.fixture
 def vms(tmp_path: Path) -> Iterator[tuple[Vm, Vm]]:
     """Two VMs."""
-    with network(tmp_path, 2, "rh") as nodes:
-        pair = Vm(nodes[0], "10.9.0.1"), Vm(nodes[1], "10.9.0.2")
-        running = [vm.start() for vm in pair]
-        try:
-            for vm in pair:
-                until(vm.vici.exists, f"charon of {vm.address}")
-            yield pair
-        finally:
-            for program in running:
-                program.kill()
-                program.wait(DEADLINE)
+    with network(tmp_path, 2, "rh") as nodes, both(nodes) as pair:
+        yield pair
 
 
 def named(made: Connection, peer: str) -> Connection:
