@@ -86,7 +86,7 @@ class Rehearsals:
                 return Answer.SILENT if established is None else _ANSWERS[established]
             finally:
                 try:
-                    await client.terminate_all(connection.name)
+                    await client.terminate_begun(connection.name)
                     await client.unload_connection(connection.name)
                 finally:
                     self._names.discard(connection.name)
