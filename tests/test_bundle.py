@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipsec_agent import __version__
 from ipsec_agent.cli import main
 from ipsec_agent.core.status import document
 from ipsec_agent.host import evidence
@@ -202,6 +203,18 @@ def test_the_guard(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(60.0) == evidence.Outcome('{"state": "missing"}\n')
     shown.write_text("needs root\n")
     assert asked(60.0) == evidence.Outcome("needs root\n", "ended with 3")
+
+
+def test_modules_of_this_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root calls in a directory that others may write has no module of theirs."""
+    (tmp_path / "ipsec_agent").mkdir()
+    (tmp_path / "ipsec_agent/__main__.py").write_text("print('theirs')")
+    (tmp_path / "argparse.py").write_text("print('theirs')")
+    monkeypatch.chdir(tmp_path)
+
+    said = evidence.said((*bundle.PROGRAM, "--version"), 60.0)
+
+    assert said == evidence.Outcome(f"ipsec-agent {__version__}\n")
 
 
 def test_the_end_of_a_long_output(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

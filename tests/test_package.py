@@ -38,6 +38,7 @@ case "${0##*/} $*" in
   "nft -f -") cat >> ROOT/nft ;;
   "systemctl --quiet is-"*) grep -qsx "${2#--} ${3:-} ${4:-}" ROOT/units ;;
   "deb-systemd-helper --quiet was-enabled"*) [ ! -e ROOT/disabled ] ;;
+  "ip xfrm state") cat ROOT/states 2>/dev/null || true ;;
   "ip xfrm policy") cat ROOT/policies 2>/dev/null || true ;;
 esac
 """
@@ -160,6 +161,12 @@ def test_what_is_disabled_stays_so(machine: Machine) -> None:
     [
         ("strongswan.service", "etc/swanctl/conf.d/a.conf", "  connections {\n", True),
         ("strongswan.service", "etc/swanctl/swanctl.conf", "# connections {\n", False),
+        ("strongswan.service", "etc/swanctl/swanctl.conf", "include conf.d/*.conf\n", False),
+        ("strongswan.service", "etc/swanctl/swanctl.conf", "include /srv/vpn/*.conf\n", True),
+        ("strongswan.service", "policies", POLICIES, True),
+        ("strongswan.service", "policies", "src 0.0.0.0/0 dst 0.0.0.0/0 \n\tsocket in\n", False),
+        ("strongswan.service", "states", "src 192.0.2.1 dst 192.0.2.2\n", True),
+        ("strongswan-starter.service", "etc/ipsec.conf", "include /etc/ipsec.d/*.conf\n", True),
         ("strongswan-starter.service", "etc/ipsec.conf", "conn office\n", True),
         ("strongswan-starter.service", "etc/ipsec.conf", "# conn office\nconfig setup\n", False),
     ],
@@ -248,6 +255,15 @@ def test_purge_leaves_the_policies_of_a_charon_that_runs(machine: Machine) -> No
     """Some other program's connections are none of the package's."""
     machine.write("policies", POLICIES)
     machine.write("proc/77/comm", "charon\n")
+
+    machine.run("postrm", "purge")
+
+    assert machine.calls("ip") == []
+
+
+def test_purge_of_what_was_never_configured(machine: Machine) -> None:
+    """Whoever has policies without a program has made them by hand, and keeps them."""
+    machine.write("policies", POLICIES)
 
     machine.run("postrm", "purge")
 

@@ -22,7 +22,7 @@ BYTES = re.compile(r"([0-9A-Fa-f]{2}[ :]+){7,}[0-9A-Fa-f]{2}\b.*")
 """A line of charon's dumps has 16 bytes, and their letters behind them; 8 are two words."""
 
 BASE64 = re.compile(
-    r"(?<![A-Za-z0-9+/=])(?=[a-z0-9+/]*[A-Z])[A-Za-z0-9+/]{40,}={0,2}(?![A-Za-z0-9+/=])"
+    r"(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])[A-Za-z0-9+/]{40,}={0,2}(?![A-Za-z0-9+/])"
     r"(\s*\n[ \t]*[A-Za-z0-9+/]{4,}={0,2}[ \t]*(?=\n|\Z))?"
 )
 """With what may be the last line of it. A path has no capital letter."""

@@ -115,10 +115,17 @@ class CharonClient:
             return None if "not established after" in error.message else False
         return True
 
-    async def terminate_all(self, connection: str) -> None:
-        """End the IKE_SAs of a connection, without waiting for the peer."""
-        with contextlib.suppress(CharonRefusedError):
-            await self._vici.request("terminate", {"ike": connection, "timeout": "-1"})
+    async def terminate_begun(self, connection: str) -> None:
+        """End the IKE_SAs of a connection that this VM has begun, without waiting for the peer.
+
+        What the peer has begun meanwhile may carry the traffic.
+        """
+        found = await self._vici.stream("list-sas", "list-sa", {"ike": connection})
+        with _understood("list-sas"):
+            sas = [_ike_sa(name, body) for entry in found for name, body in entry.items()]
+        for sa in sas:
+            if sa.initiator:
+                await self.terminate(sa.unique_id)
 
     async def unload_connection(self, name: str) -> None:
         """Unload a connection; its SAs stay."""

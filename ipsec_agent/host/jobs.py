@@ -98,13 +98,19 @@ class Jobs:
             for word in (process.info["cmdline"] or ())[:4]:
                 if found := self._post_stop.fullmatch(word):
                     born = process.info["create_time"]
-                    yield Claim(f"{found[1]}/post-stop", process.pid, born, born)
+                    name = _told(f"{found[1]}/post-stop")
+                    yield Claim(name, process.pid, born, born)
 
 
 def _name(path: Path) -> str:
     """`job`, or `job/process` of one with several."""
     job = path.parent.name
-    return job if path.stem == job else f"{job}/{path.stem}"
+    return _told(job if path.stem == job else f"{job}/{path.stem}")
+
+
+def _told(name: str) -> str:
+    """A name as it can be written: users choose them, and need not write UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _pid_of(path: Path) -> tuple[int, float]:

@@ -18,7 +18,8 @@ MAX_REQUEST = 8 * 1024
 """Bytes of the longest request line with its headers."""
 
 MAX_CALLERS = 16
-"""Callers at once; one more is told to come again."""
+"""Callers at once; one more takes the place of the oldest that has sent no request yet, and is told
+to come again where all have."""
 
 DEADLINE = 5.0
 """Seconds that a caller may take to send its request, and to take the answer."""
@@ -39,17 +40,22 @@ async def serve_metrics(endpoint: Endpoint, page: Page) -> AsyncIterator[None]:
         ControlError: the address cannot be used; the message says why.
     """
     callers: set[asyncio.StreamWriter] = set()
+    silent: dict[asyncio.StreamWriter, None] = {}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         callers.add(writer)
         try:
-            if len(callers) > MAX_CALLERS:
+            if len(callers) > MAX_CALLERS and not _makes_room(silent):
                 await _send(writer, _plain(HTTPStatus.SERVICE_UNAVAILABLE))
             else:
-                await _send(writer, await _reply(reader, page))
+                silent[writer] = None
+                head = await _head(reader)
+                silent.pop(writer, None)
+                await _send(writer, await _reply(head, page))
         except ConnectionError:
             pass
         finally:
+            silent.pop(writer, None)
             callers.discard(writer)
             writer.close()
 
@@ -69,8 +75,16 @@ async def serve_metrics(endpoint: Endpoint, page: Page) -> AsyncIterator[None]:
             writer.transport.abort()
 
 
-async def _reply(reader: asyncio.StreamReader, page: Page) -> bytes:
-    head = await _head(reader)
+def _makes_room(silent: dict[asyncio.StreamWriter, None]) -> bool:
+    """Let go of the oldest caller that has sent no request; whether there was one."""
+    for oldest in silent:
+        del silent[oldest]
+        oldest.transport.abort()
+        return True
+    return False
+
+
+async def _reply(head: bytes | HTTPStatus, page: Page) -> bytes:
     if isinstance(head, HTTPStatus):
         return _plain(head)
     first, *headers = head.decode("latin-1").split("\r\n")

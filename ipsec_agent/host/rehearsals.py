@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Rehearsals:
         self._vici = vici
         self._deadline = deadline
         self._names: set[str] = set()
-        self._key = ""
+        self._users = Counter[str]()
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     @property
@@ -41,8 +42,8 @@ class Rehearsals:
         return frozenset(self._names)
 
     def without(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """The ids of charon's keys, but for one that it has for rehearsals only."""
-        return tuple(key for key in keys if key != self._key)
+        """The ids of charon's keys, but for those that it has for rehearsals only."""
+        return tuple(key for key in keys if key not in self._users)
 
     @contextlib.asynccontextmanager
     async def using(self, credentials: Credentials) -> AsyncIterator[None]:
@@ -52,17 +53,19 @@ class Rehearsals:
             CharonError: it does not take it, or does not answer.
         """
         async with open_charon(self._vici, self._deadline) as client:
-            there = credentials.key_id in await client.keys()
-            self._key = "" if there else credentials.key_id
+            key = credentials.key_id
+            # Another rehearsal may have given it to charon, and the last one takes it away.
+            ours = key in self._users or key not in await client.keys()
+            self._users += Counter({key: int(ours)})
             try:
                 await client.load_key(credentials)
                 yield
             finally:
                 # What is left of it after an error, the next pass finds, and takes it away.
                 with contextlib.suppress(CharonError):
-                    if self._key:
-                        await client.unload_key(self._key)
-                self._key = ""
+                    if ours and self._users[key] == 1:
+                        await client.unload_key(key)
+                self._users -= Counter({key: int(ours)})
 
     async def ask(self, connection: Connection, until: float) -> Answer:
         """What the peer of a connection says.
@@ -83,7 +86,7 @@ class Rehearsals:
                 return Answer.SILENT if established is None else _ANSWERS[established]
             finally:
                 try:
-                    await client.terminate_all(connection.name)
+                    await client.terminate_begun(connection.name)
                     await client.unload_connection(connection.name)
                 finally:
                     self._names.discard(connection.name)

@@ -28,7 +28,13 @@ from ipsec_agent.verbs.status import text as status_text
 DEADLINE, IN_ALL = 10.0, 90.0
 """Seconds for each part, and for all of them."""
 
-PROGRAM = (sys.executable, "-m", "ipsec_agent")
+PROGRAM = (
+    *(sys.executable, "-IS", "-c"),
+    f"import sys; sys.path[:] = {sys.path!r}; from ipsec_agent.cli import main; sys.exit(main())",
+)
+"""Itself, with this process's own modules: `-m` would take any that are in the directory where root
+calls it, and would find none of the Debian package's."""
+
 UNITS = ("ipsec-agent", "ipsec-agent-charon", "ipsec-agent-guard")
 AGENT_LOG = Path("/var/log/ipsec-agent/agent.log")
 """Under monit; with systemd the journal has it."""

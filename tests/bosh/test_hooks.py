@@ -3,6 +3,7 @@
 The border is ours: the scripts. tests/boot has the real systemd.
 """
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,6 +130,25 @@ def test_monit_start(vm: Vm) -> None:
     assert (vm.root / "var/vcap/sys/log/ipsec").is_dir()
     assert vm.calls()[-1] == f"systemctl start {AGENT}"
     assert vm.run("ctl", "restart").returncode == 2
+
+
+@pytest.mark.parametrize("script", [("ctl", "start"), ("ctl", "stop"), ("pre-start",)])
+def test_logs_are_of_root_alone(vm: Vm, script: tuple[str, ...]) -> None:
+    """BOSH lets group vcap write their directory: a link or a FIFO of its is no log."""
+    logs, other = vm.root / "var/vcap/sys/log/ipsec", vm.root / "other"
+    logs.mkdir(parents=True)
+    logs.chmod(0o770)
+    (logs / "agent.log").symlink_to(other)
+    os.mkfifo(logs / "charon.log")
+    (logs / "drain.log").write_text("earlier\n")
+
+    assert vm.run(*script).returncode == 0
+
+    assert stat.S_IMODE(logs.stat().st_mode) == 0o750
+    assert not (logs / "agent.log").is_symlink()
+    assert not (logs / "charon.log").exists()
+    assert (logs / "drain.log").read_text() == "earlier\n"
+    assert not other.exists()
 
 
 # --- post-stop -----------------------------------------------------------------------------------

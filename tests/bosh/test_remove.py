@@ -104,10 +104,26 @@ def test_removed(vm: Vm) -> None:
     log = vm.root / "var/vcap/sys/log/ipsec/remove.log"
     assert log.read_text() == done.stdout
     calls = vm.calls()
-    order = ["systemctl stop ipsec-agent-charon.service", "nft delete table inet ipsec_agent"]
+    order = [
+        "systemctl stop ipsec-agent-charon.service",
+        "nft delete table inet ipsec_agent",
+        "nft delete table netdev ipsec_agent",
+    ]
     assert [call for call in calls if call in order] == order
     assert not [call for call in calls if "flush" in call]
     assert left(vm) == set()
+
+
+def test_added_again_meanwhile(vm: Vm) -> None:
+    """A pre-start of now has put everything there; monit starts what was stopped."""
+    vm.remove_job()
+    vm.answer("systemctl stop ipsec-agent.service", f"touch {vm.root}/var/vcap/jobs/ipsec\n")
+
+    done = remove(vm)
+
+    assert (done.returncode, "the job is back" in done.stdout) == (0, True)
+    assert (vm.root / "etc/ipsec-agent/ipsec.yml").exists()
+    assert not [call for call in vm.calls() if call.startswith(("nft delete", "systemctl disable"))]
 
 
 def test_removed_after_optional(vm: Vm) -> None:

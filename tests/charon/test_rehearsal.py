@@ -85,3 +85,31 @@ async def test_what_peers_say(vms: tuple[Vm, Vm]) -> None:
         await nothing_left(there, (own.name,))
         assert await client.keys() == (in_force.key_id,)
         assert rehearsals.names == frozenset()
+
+
+async def test_a_peer_that_asks_meanwhile(vms: tuple[Vm, Vm]) -> None:
+    """Its SA is one of the rehearsal's connection, which is for that peer alone; it stays."""
+    one, other = vms
+    chain = BY_NAME["an intermediate behind the leaf"].make()
+    async with open_vici(one.vici, DEADLINE) as first, open_vici(other.vici, DEADLINE) as peer:
+        client = CharonClient(first)
+        own, theirs = (
+            connection(*it, chain.leaf, chain.cas) for it in ((one, other), (other, one))
+        )
+        trial = named(own, other.address)
+        await load(first, trial, chain.leaf, chain.behind)
+        await client.load_connection(replace(own, remote=ip_network("10.9.0.0/24")))
+        await load(peer, theirs, chain.leaf, chain.behind)
+        await CharonClient(peer).initiate(theirs.children[0].name, theirs.name)
+        for _ in range(int(100 * SCALE)):
+            if any(sa.children for sa in await client.sas()):
+                break
+            await asyncio.sleep(0.1)
+        assert {sa.name for sa in await client.sas()} == {trial.name}
+
+        await client.terminate_begun(trial.name)
+        await client.unload_connection(trial.name)
+        await asyncio.sleep(1.0)
+
+        (left,) = await client.sas()
+        assert [child.state for child in left.children] == ["INSTALLED"]

@@ -43,6 +43,14 @@ def test_keys_in_a_log(leaf) -> None:  # type: ignore[no-untyped-def]
         assert not found_in(scrubbed(f"before\n{text}\nafter\n"), leaf.key), text
 
 
+@pytest.mark.parametrize("before", ["key=", "PSK: ", '"', "0s", "x", "a" * 50 + "="])
+def test_keys_behind_their_names(before: str) -> None:
+    """Whatever stands before it."""
+    key = "Zm9v" * 12 + "YQ=="
+    assert key[:40] not in scrubbed(f"{before}{key}\n")
+    assert "Zm9v" not in scrubbed(f"{key.rstrip('=')}={key}\n")
+
+
 STATE = """src 10.0.0.5 dst 10.0.0.9
 	proto esp spi 0xc1e5f2a3 reqid 1 mode transport
 	replay-window 0 flag esn

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ipsec_agent.core.drain import Claim, Job
@@ -60,6 +61,18 @@ def test_pid_files(tmp_path: Path, sleeper: subprocess.Popen[bytes], file: str, 
     sleeper.kill()
     sleeper.wait(5)
     assert found.look() == ()
+
+
+def test_a_name_that_is_no_utf_8(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Whoever may make a pid file chooses its name; the drain can write it down all the same."""
+    folder = tmp_path / "sys/run/redis"
+    folder.mkdir(parents=True)
+    claimed(folder / os.fsdecode(b"\xff.pid"), sleeper.pid)
+
+    found = reader(tmp_path).look()
+
+    assert [job.name for job in found] == ["redis/\N{REPLACEMENT CHARACTER}"]
+    assert b"redis" in msgspec.json.encode(found)
 
 
 def test_a_zombie_has_exited(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:

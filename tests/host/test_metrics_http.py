@@ -113,19 +113,45 @@ async def test_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_too_many() -> None:
     """One more than there is room for is told to come again; a place that is free is used."""
-    async with serve_metrics(endpoint := free(), page):
+    answers = asyncio.Event()
+
+    async def slow(accept: str, peers: bool) -> tuple[str, str]:
+        await answers.wait()
+        return await page(accept, peers)
+
+    async with serve_metrics(endpoint := free(), slow):
         held = [
             await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(MAX_CALLERS)
         ]
+        for _, writer in held:
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.1)
         full = await asyncio.to_thread(asked, endpoint, "/metrics")
+        answers.set()
         for reader, writer in held:
-            writer.write(b"x\r\n\r\n")
             async with asyncio.timeout(10):
-                await reader.read()
+                assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
             writer.close()
         free_again = await asyncio.to_thread(asked, endpoint, "/metrics")
 
     assert (full[0], free_again[0]) == (503, 200)
+
+
+async def test_too_many_who_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """They keep nobody from the metrics; the oldest one goes, without a word in the log."""
+    async with serve_metrics(endpoint := free(), page):
+        held = [
+            await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(MAX_CALLERS)
+        ]
+        answers = [await asyncio.to_thread(asked, endpoint, "/metrics") for _ in range(3)]
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert await held[0][0].read() == b""
+        for _, writer in held:
+            writer.close()
+
+    assert [answer[0] for answer in answers] == [200] * 3
+    assert not caplog.records
 
 
 async def test_a_caller_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

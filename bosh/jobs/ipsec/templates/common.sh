@@ -60,7 +60,9 @@ runs() {
   esac
 }
 
-# make_logs: systemd appends to files here; at a boot nothing else has made the directory.
+# make_logs: systemd and charon append to files here as root. BOSH makes the directory 0770 root:vcap, and whoever may write it could
+# put a link to any file, or a FIFO, in a log's place.
 make_logs() {
-  [ -d "$logs" ] || install -d -m 0750 "$logs"
+  install -d -m 0750 "$logs"
+  find "$logs" -mindepth 1 -maxdepth 1 \( ! -type f -o ! -user "$(id -u)" \) -exec rm -rf {} +
 }
