@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipsec_agent import __version__
 from ipsec_agent.cli import main
 from ipsec_agent.core.status import document
 from ipsec_agent.host import evidence
@@ -45,6 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in which all programs are made up."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(bundle, "AGENT_LOG", tmp_path / "agent.log")
+    monkeypatch.setattr(bundle, "BOSH_LOGS", tmp_path / "bosh")
     monkeypatch.setattr(bundle, "PROGRAM", ("echo",))
     return tmp_path
 
@@ -202,6 +204,40 @@ def test_the_guard(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(60.0) == evidence.Outcome('{"state": "missing"}\n')
     shown.write_text("needs root\n")
     assert asked(60.0) == evidence.Outcome("needs root\n", "ended with 3")
+
+
+def test_the_program_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found without help of the environment, and nothing of the current directory is run."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("json.py", "ipsec_agent.py"):
+        (tmp_path / name).write_text("raise SystemExit('of somebody else')\n")
+    assert evidence.said((*bundle.PROGRAM, "--version"), 60.0) == evidence.Outcome(
+        f"ipsec-agent {__version__}\n"
+    )
+
+
+def test_logs_of_the_bosh_job(place: Path) -> None:
+    """Each is there, and charon's once."""
+    programs(place / "bin")
+    logs = place / "bosh"
+    logs.mkdir()
+    for name in ("agent.log", "drain.log", "pre-start.stderr.log"):
+        (logs / name).write_text(f"of {name}\n")
+    shown = made(place, config(place, make_leaf(CA)))
+    assert shown["log/agent.log"] == "of agent.log\n"
+    assert shown["log/drain.log"] == "of drain.log\n"
+    assert shown["log/pre-start.stderr.log"] == "of pre-start.stderr.log\n"
+    assert "ipsec-agent-drain" in shown["log/ipsec-agent-drain.txt"]
+
+
+def test_versions_in_the_debian_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no metadata of its libraries, and the version in a directory's name."""
+    monkeypatch.setattr(bundle, "HOME", tmp_path)
+    for name in ("pyyaml-6.0.4", "prometheus_client-0.26.0"):
+        (tmp_path / f"{name}.dist-info/licenses").mkdir(parents=True)
+    assert bundle._version("PyYAML") == "6.0.4"
+    assert bundle._version("prometheus-client") == "0.26.0"
 
 
 def test_the_end_of_a_long_output(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ import io
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from bosh.tarball import ReleaseError, make
+from ipsec_agent import __version__
 from tests.bosh.job import BOSH, SPEC
 
 EXTRA = {"ipsec-agent": ["ipsec-agent/ipsec_agent-0.1.0-py3-none-any.whl"]}
@@ -115,6 +118,18 @@ def test_the_same_again(release: Path) -> None:
     assert before["jobs"] == after["jobs"]
     changed = [one["name"] for one in after["packages"] if one not in before["packages"]]
     assert changed == ["python"]
+
+
+def test_the_program_runs_nothing_of_the_current_directory(tmp_path: Path) -> None:
+    """Root may type it anywhere, also where others may write."""
+    packaging = (BOSH / "packages/ipsec-agent/packaging").read_text()
+    (script,) = re.findall(r"<<'SCRIPT'\n(.*?)SCRIPT\n", packaging, re.DOTALL)
+    script = script.replace("/var/vcap/packages/ipsec-agent/site", str(BOSH.parent))
+    script = script.replace("/var/vcap/packages/python/bin/python3", sys.executable)
+    (tmp_path / "json.py").write_text("raise SystemExit('of somebody else')\n")
+    words = ["sh", "-c", script, "ipsec-agent", "--version"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"ipsec-agent {__version__}\n", "")
 
 
 @pytest.mark.parametrize("how", ["absent", "other"])
