@@ -320,6 +320,8 @@ def test_not_checked() -> None:
     states = {one.name: one.state for one in examined(but(WELL, config=None, root=False))}
 
     assert states["cpu"] == states["stop"] == states["firewall"] == "not checked"
+    states = {one.name: one.state for one in examined(but(WELL, units=None, packages={}))}
+    assert states["boot"] == states["strongswan"] == "not checked"
     assert "-        cpu: not checked, there is no valid config" in text(
         examined(but(WELL, config=None))
     )
