@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ipsec_agent.core.metrics import PREFIX, families
+from ipsec_agent.core.problems.problem import ADVICE
 from ipsec_agent.core.status import document
 from ipsec_agent.host.openmetrics import render
 from tests.core.test_optional import loose_vm, with_clear
