@@ -113,6 +113,13 @@ def test_alert(rule: dict[str, Any]) -> None:
     )
 
 
+def test_a_healthy_vm_alerts_nobody() -> None:
+    """A warning that is advice stays for ever; optional mode has an alert of its own."""
+    (rule,) = (one for one in rules() if one["alert"] == "IpsecWarning")
+    (left_out,) = re.findall(r'code!~"([^"]+)"', rule["expr"])
+    assert sorted(left_out.split("|")) == sorted({*ADVICE, "optional-on"})
+
+
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
 @pytest.mark.parametrize("name", ["alerts_test.yml", "days_test.yml"])
 def test_alerts_fire(name: str, tmp_path: Path) -> None:
