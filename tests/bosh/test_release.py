@@ -16,6 +16,7 @@ import yaml
 
 from bosh.tarball import ReleaseError, make
 from ipsec_agent import __version__
+from ipsec_agent.core.doctor.holes import DEFAULT_PLUGINS, HOLES, has
 from tests.bosh.job import BOSH, SPEC
 
 EXTRA = {"ipsec-agent": ["ipsec-agent/ipsec_agent-0.1.0-py3-none-any.whl"]}
@@ -174,3 +175,12 @@ def test_the_blobs_are_what_the_agent_needs() -> None:
         if "extra ==" not in text
     }
     assert needed | {"cffi", "pycparser"} == set(wheels)
+
+
+def test_known_holes_are_told() -> None:
+    """What doctor knows of the strongSwan that is compiled is in docs/bosh.md, and nothing else."""
+    lines = [line.split() for line in (BOSH / "config/blobs.list").read_text().splitlines()]
+    (version,) = {line[2] for line in lines if line[:2] == ["debian", "strongswan"]}
+    told = set(re.findall(r"CVE-\d+-\d+", (BOSH.parent / "docs/bosh.md").read_text()))
+    concern = {hole.name for hole in HOLES if hole.plugin in DEFAULT_PLUGINS}
+    assert told == {hole.name for hole in HOLES if has(hole, version, 12)} & concern
