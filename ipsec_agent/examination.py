@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.config_file import accepted, load
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.doctor.agent import BOSH_UNIT, GUARD_UNIT, TARGET
 from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
 from ipsec_agent.core.doctor.holes import PACKAGES
 from ipsec_agent.core.doctor.machine import OTHERS
@@ -32,7 +33,7 @@ from ipsec_agent.host.xfrm import open_xfrm
 from ipsec_agent.machine_check import check_machine
 
 T = TypeVar("T")
-UNITS = ("ipsec-agent.target", "ipsec-agent-guard.service", *OTHERS)
+UNITS = (TARGET, GUARD_UNIT, BOSH_UNIT, *OTHERS)
 
 
 def examine(path: Path, socket: str, *, root: bool) -> Facts:

@@ -46,6 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in which all programs are made up."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(bundle, "AGENT_LOG", tmp_path / "agent.log")
+    monkeypatch.setattr(bundle, "BOSH_LOGS", tmp_path / "bosh")
     monkeypatch.setattr(bundle, "PROGRAM", ("echo",))
     return tmp_path
 
@@ -215,6 +216,29 @@ def test_modules_of_this_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     said = evidence.said((*bundle.PROGRAM, "--version"), 60.0)
 
     assert said == evidence.Outcome(f"ipsec-agent {__version__}\n")
+
+
+def test_logs_of_the_bosh_job(place: Path) -> None:
+    """Each is there, and charon's once."""
+    programs(place / "bin")
+    logs = place / "bosh"
+    logs.mkdir()
+    for name in ("agent.log", "drain.log", "pre-start.stderr.log"):
+        (logs / name).write_text(f"of {name}\n")
+    shown = made(place, config(place, make_leaf(CA)))
+    assert shown["log/agent.log"] == "of agent.log\n"
+    assert shown["log/drain.log"] == "of drain.log\n"
+    assert shown["log/pre-start.stderr.log"] == "of pre-start.stderr.log\n"
+    assert "ipsec-agent-drain" in shown["log/ipsec-agent-drain.txt"]
+
+
+def test_versions_in_the_debian_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no metadata of its libraries, and the version in a directory's name."""
+    monkeypatch.setattr(bundle, "HOME", tmp_path)
+    for name in ("pyyaml-6.0.4", "prometheus_client-0.26.0"):
+        (tmp_path / f"{name}.dist-info/licenses").mkdir(parents=True)
+    assert bundle._version("PyYAML") == "6.0.4"
+    assert bundle._version("prometheus-client") == "0.26.0"
 
 
 def test_the_end_of_a_long_output(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

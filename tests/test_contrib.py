@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ipsec_agent.core.metrics import PREFIX, families
+from ipsec_agent.core.problems.problem import ADVICE
 from ipsec_agent.core.status import document
 from ipsec_agent.host.openmetrics import render
 from tests.core.test_optional import loose_vm, with_clear
@@ -110,6 +111,13 @@ def test_alert(rule: dict[str, Any]) -> None:
     assert re.search(
         rf"^\| `{rule['alert']}` \| .+ \| {severity} \|$", page("metrics.md"), re.MULTILINE
     )
+
+
+def test_a_healthy_vm_alerts_nobody() -> None:
+    """A warning that is advice stays for ever; optional mode has an alert of its own."""
+    (rule,) = (one for one in rules() if one["alert"] == "IpsecWarning")
+    (left_out,) = re.findall(r'code!~"([^"]+)"', rule["expr"])
+    assert sorted(left_out.split("|")) == sorted({*ADVICE, "optional-on"})
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")

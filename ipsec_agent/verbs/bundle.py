@@ -28,6 +28,9 @@ from ipsec_agent.verbs.status import text as status_text
 DEADLINE, IN_ALL = 10.0, 90.0
 """Seconds for each part, and for all of them."""
 
+HOME = Path(__file__).parents[2]
+"""Where the agent is installed; with Debian's package its libraries are there, too."""
+
 PROGRAM = (
     *(sys.executable, "-IS", "-c"),
     f"import sys; sys.path[:] = {sys.path!r}; from ipsec_agent.cli import main; sys.exit(main())",
@@ -35,9 +38,12 @@ PROGRAM = (
 """Itself, with this process's own modules: `-m` would take any that are in the directory where root
 calls it, and would find none of the Debian package's."""
 
-UNITS = ("ipsec-agent", "ipsec-agent-charon", "ipsec-agent-guard")
+UNITS = ("ipsec-agent", "ipsec-agent-charon", "ipsec-agent-guard", "ipsec-agent-drain")
 AGENT_LOG = Path("/var/log/ipsec-agent/agent.log")
 """Under monit; with systemd the journal has it."""
+
+BOSH_LOGS = Path("/var/vcap/sys/log/ipsec")
+"""With the BOSH release neither has it."""
 
 LIBRARIES = (
     *("PyYAML", "cryptography", "msgspec", "prometheus-client", "psutil", "pyroute2"),
@@ -171,6 +177,9 @@ def _logs(agent: AgentConfig) -> Iterator[Part]:
         yield Part(f"log/{unit}.txt", _ran(*journal, "-u", unit))
     if AGENT_LOG.exists():
         yield Part("log/agent.log", _end_of(AGENT_LOG))
+    for path in sorted(BOSH_LOGS.glob("*.log")):
+        if str(path) != agent.charon.log:
+            yield Part(f"log/{path.name}", _end_of(path))
     if agent.charon.log != AgentConfig().charon.log:
         yield Part("log/charon.log", _end_of(Path(agent.charon.log)))
     else:
@@ -210,7 +219,7 @@ def _versions(limit: float) -> Outcome:
     ]
     for library in LIBRARIES:
         try:
-            lines.append(f"{library} {version(library)}")
+            lines.append(f"{library} {_version(library)}")
         except PackageNotFoundError:
             lines.append(f"{library} is not installed")
     for make in (_end_of(Path("/etc/os-release")), _ran("dpkg-query", "-W", *PACKAGES)):
@@ -220,3 +229,10 @@ def _versions(limit: float) -> Outcome:
         except AgentError as error:
             lines.append(error.message)
     return Outcome("\n".join(lines) + "\n")
+
+
+def _version(library: str) -> str:
+    """Of a library's description Debian's package has the name of its directory alone."""
+    for place in HOME.glob(f"{library.lower().replace('-', '_')}-*.dist-info"):
+        return place.name.removesuffix(".dist-info").rpartition("-")[2]
+    return version(library)

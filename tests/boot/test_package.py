@@ -103,7 +103,7 @@ def test_what_is_in_it(package: Path) -> None:
         for path in installed()
     }
     assert wanted <= listed
-    assert {f"usr/share/doc/ipsec-agent/{name}" for name in pages} <= listed
+    assert {f"usr/share/doc/ipsec-agent/docs/{name}" for name in pages} <= listed
     assert {
         "usr/bin/ipsec-agent",
         "usr/lib/ipsec-agent/ipsec_agent/agent.py",

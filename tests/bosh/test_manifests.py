@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ipsec_agent import __version__
 from ipsec_agent.core.manifest.parser import parse
 from tests.bosh.job import BOSH, given
 from tests.bosh.test_spec import bound, told
@@ -39,6 +40,11 @@ def applied(*names: str) -> dict[str, Any]:
     filled = filled_in(tree)
     assert isinstance(filled, dict)
     return filled
+
+
+def test_the_version() -> None:
+    """The example asks for the release that scripts/release makes of this commit."""
+    assert applied()["releases"] == [{"name": "ipsec", "version": __version__}]
 
 
 def change(tree: Any, step: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ import io
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 import yaml
 
 from bosh.tarball import ReleaseError, make
+from ipsec_agent import __version__
+from ipsec_agent.core.doctor.holes import DEFAULT_PLUGINS, HOLES, has
 from tests.bosh.job import BOSH, SPEC
 
 EXTRA = {"ipsec-agent": ["ipsec-agent/ipsec_agent-0.1.0-py3-none-any.whl"]}
@@ -117,6 +121,18 @@ def test_the_same_again(release: Path) -> None:
     assert changed == ["python"]
 
 
+def test_the_program_runs_nothing_of_the_current_directory(tmp_path: Path) -> None:
+    """Root may type it anywhere, also where others may write."""
+    packaging = (BOSH / "packages/ipsec-agent/packaging").read_text()
+    (script,) = re.findall(r"<<'SCRIPT'\n(.*?)SCRIPT\n", packaging, re.DOTALL)
+    script = script.replace("/var/vcap/packages/ipsec-agent/site", str(BOSH.parent))
+    script = script.replace("/var/vcap/packages/python/bin/python3", sys.executable)
+    (tmp_path / "json.py").write_text("raise SystemExit('of somebody else')\n")
+    words = ["sh", "-c", script, "ipsec-agent", "--version"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"ipsec-agent {__version__}\n", "")
+
+
 @pytest.mark.parametrize("how", ["absent", "other"])
 def test_an_unfit_blob(release: Path, how: str) -> None:
     """No tarball is made of it."""
@@ -159,3 +175,12 @@ def test_the_blobs_are_what_the_agent_needs() -> None:
         if "extra ==" not in text
     }
     assert needed | {"cffi", "pycparser"} == set(wheels)
+
+
+def test_known_holes_are_told() -> None:
+    """What doctor knows of the strongSwan that is compiled is in docs/bosh.md, and nothing else."""
+    lines = [line.split() for line in (BOSH / "config/blobs.list").read_text().splitlines()]
+    (version,) = {line[2] for line in lines if line[:2] == ["debian", "strongswan"]}
+    told = set(re.findall(r"CVE-\d+-\d+", (BOSH.parent / "docs/bosh.md").read_text()))
+    concern = {hole.name for hole in HOLES if hole.plugin in DEFAULT_PLUGINS}
+    assert told == {hole.name for hole in HOLES if has(hole, version, 12)} & concern

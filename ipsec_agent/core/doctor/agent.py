@@ -18,6 +18,8 @@ STATUS = "ipsec-agent status"
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
 TARGET, GUARD_UNIT = "ipsec-agent.target", "ipsec-agent-guard.service"
+BOSH_UNIT = "ipsec-agent-remover.path"
+"""Only the BOSH release has it; there monit starts the agent, and the target is not enabled."""
 
 
 def command_of(hint: str, otherwise: str = STATUS) -> str:
@@ -46,7 +48,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
                 "agent", Severity.WARNING, "the agent has only just started", f"{STATUS} --watch"
             )
         return
-    start = START if facts.units is not None else MONIT
+    start = START if facts.units is not None and not _of_bosh(facts) else MONIT
     if _in_clear(facts):
         yield Finding(
             "agent",
@@ -62,6 +64,10 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "no agent runs: nothing is repaired or reported, and new SAs need charon",
             start,
         )
+
+
+def _of_bosh(facts: Facts) -> bool:
+    return any(unit.name == BOSH_UNIT for unit in facts.units or ())
 
 
 def _in_clear(facts: Facts) -> bool:
@@ -120,19 +126,20 @@ def guard(facts: Facts) -> Iterator[Finding]:
 
 
 def boot(facts: Facts) -> Iterator[Finding]:
-    """systemd starts both the guard and the agent at the next boot."""
+    """systemd starts both the guard and the agent at the next boot; with BOSH, monit the latter."""
     units = {unit.name: unit for unit in facts.units or ()}
+    ours = (GUARD_UNIT,) if _of_bosh(facts) else (TARGET, GUARD_UNIT)
     for name, lacks in (
         (TARGET, "after the next boot no agent runs"),
         (GUARD_UNIT, "until the agent starts, the next boot has no guard: packets leave in clear"),
     ):
         unit = units.get(name)
-        if unit is not None and not unit.enabled:
+        if name in ours and unit is not None and not unit.enabled:
             yield Finding(
                 "boot",
                 Severity.WARNING,
                 f"{name} is not enabled: {lacks}",
-                f"systemctl enable {TARGET} {GUARD_UNIT}",
+                f"systemctl enable {' '.join(ours)}",
             )
 
 

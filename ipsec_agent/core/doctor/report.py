@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from ipsec_agent.core.doctor import agent, machine
 from ipsec_agent.core.doctor.facts import Facts, Finding
-from ipsec_agent.core.doctor.holes import strongswan
+from ipsec_agent.core.doctor.holes import PACKAGES, strongswan
 from ipsec_agent.core.problems.problem import ADVICE, Severity
 
 SCHEMA = 1
@@ -19,7 +19,7 @@ CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
     "agent": ("an agent runs", (agent.agent,)),
     "problems": ("no problem is known", (agent.problems, agent.by_oneself)),
     "guard": ("the guard is up, and saved for the next boot", (agent.guard,)),
-    "boot": ("systemd starts guard and agent at boot", (agent.boot,)),
+    "boot": ("guard and agent start at boot", (agent.boot,)),
     "machine": ("this VM can do what the config asks for", (agent.machine,)),
     "other-ipsec": ("no other IPsec program runs", (machine.others,)),
     "firewall": ("no other rule stops ESP or IKE", (machine.firewall,)),
@@ -69,6 +69,10 @@ def examined(facts: Facts) -> tuple[Result, ...]:
 def _unmade(name: str, facts: Facts) -> str:
     if name in BY_CONFIG and facts.config is None:
         return "there is no valid config"
+    if name == "boot" and facts.units is None:
+        return "systemd did not start this machine"
+    if name == "strongswan" and not any(package in facts.packages for package in PACKAGES):
+        return "dpkg knows no strongSwan here"
     return "this needs root" if name in AS_ROOT and not facts.root else ""
 
 

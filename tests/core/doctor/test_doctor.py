@@ -297,6 +297,17 @@ def test_every_check_is_provoked() -> None:
     assert provoked == set(CHECKS)
 
 
+def test_with_bosh() -> None:
+    """There monit starts the agent, so that the target is not enabled; the guard is systemd's."""
+    target, guard = ENABLED
+    remover = Unit("ipsec-agent-remover.path", enabled=True, active=True)
+    units = (replace(target, enabled=False), guard, remover)
+    assert found(but(WELL, units=units)) == []
+    assert [one.command for one in found(but(ALONE, units=units))] == ["monit start ipsec"]
+    (one,) = found(but(WELL, units=(units[0], replace(guard, enabled=False), remover)))
+    assert one.command == "systemctl enable ipsec-agent-guard.service"
+
+
 def test_mounts_that_do_not_hang() -> None:
     """Those of machines that are not encrypted, and those that only name one."""
     mounts = (Mount("/a", "nfs4", ip_address("192.0.2.1")), Mount("/b", "ext4", PEER))
@@ -309,6 +320,8 @@ def test_not_checked() -> None:
     states = {one.name: one.state for one in examined(but(WELL, config=None, root=False))}
 
     assert states["cpu"] == states["stop"] == states["firewall"] == "not checked"
+    states = {one.name: one.state for one in examined(but(WELL, units=None, packages={}))}
+    assert states["boot"] == states["strongswan"] == "not checked"
     assert "-        cpu: not checked, there is no valid config" in text(
         examined(but(WELL, config=None))
     )
