@@ -99,6 +99,17 @@ def test_peers_of_both_versions() -> None:
         assert any(isinstance(step, Renew) for step in plan(seen))
 
 
+def test_on_three_certificates() -> None:
+    """Two are named, and that there are others."""
+    older = [replace(OLD, mark=one * 12, subject=f"CN={one}") for one in "abc"]
+    sas = [replace(made(old(n), one.mark), remote=PEER + n) for n, one in enumerate(older, 1)]
+
+    (found,) = rotation_problems(drift(*sas, sets=(*older, NEW)))
+    assert "still on CN=a (ends 2027-01-03), CN=b (ends 2027-01-03) or others: " in found.message
+    (found,) = rotation_problems(drift(*sas[:2], sets=(*older, NEW)))
+    assert "still on CN=a (ends 2027-01-03) or CN=b (ends 2027-01-03): " in found.message
+
+
 def test_what_is_not_moved() -> None:
     """One that is moved or under way, and all while something is to be loaded."""
     new = made(ike_sa(2, child_sa(2, 200)), NEW.mark)
