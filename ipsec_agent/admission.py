@@ -1,5 +1,7 @@
 """Whether a config may be enforced on this VM, checked before anything is touched."""
 
+from pathlib import PurePath
+
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, Config
@@ -126,11 +128,12 @@ def begins_later(state_dir: str, config: Config) -> tuple[str, ...]:
         state_dir: where the agent that runs keeps its state.
     """
     new, lacking = config.agent.state_dir, program_warnings(config.agent.charon.program)
-    if new == state_dir:
+    if PurePath(new) == PurePath(state_dir):
         return lacking
     moved = (
         f"warning: agent.state_dir is {new} from the agent's next start on, and {state_dir} until"
         f" then: stop the agent, and move guard.nft, peers.json, faults.json and time to {new}"
     )
-    units = f"; the shipped units load the guard of {SHIPPED} only" if new != SHIPPED else ""
+    same = PurePath(new) == PurePath(SHIPPED)
+    units = "" if same else f"; the shipped units load the guard of {SHIPPED} only"
     return (*lacking, moved + units)

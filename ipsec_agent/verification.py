@@ -7,9 +7,9 @@ second window, in which both the counters and the capture began before the first
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
@@ -50,28 +50,47 @@ TRIES = 2
 
 Status = Callable[[], dict[str, Any]]
 
+T = TypeVar("T")
 
-class Counters:
-    """The kernel's SAs. All who wait share one reading, so that many peers cost no more than one.
+
+class Shared(Generic[T]):
+    """What is read again and again. All who wait share one reading.
 
     Every reading that is given began after it was asked for.
     """
 
-    def __init__(self, xfrm: Xfrm) -> None:
-        self._xfrm = xfrm
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._read = read
         self._lock = asyncio.Lock()
-        self._began = -1.0
-        self._states: tuple[SecurityAssociation, ...] = ()
+        self._found: tuple[float, T] | None = None
+
+    async def get(self) -> T:
+        """A new reading."""
+        asked = time.monotonic()
+        async with self._lock:
+            if self._found is None or self._found[0] < asked:
+                self._found = time.monotonic(), await self._read()
+            return self._found[1]
+
+
+class Counters:
+    """The kernel's SAs; many peers cost no more than one."""
+
+    def __init__(self, xfrm: Xfrm) -> None:
+        async def read() -> Mapping[Address, list[SecurityAssociation]]:
+            found: dict[Address, list[SecurityAssociation]] = {}
+            for sa in await xfrm.states():
+                for end in (sa.source, sa.destination):
+                    found.setdefault(end, []).append(sa)
+            return found
+
+        self._by_end = Shared(read)
 
     async def of(self, pair: Pair) -> tuple[dict[int, int], dict[int, int]]:
         """Packets that came in and went out, by SPI."""
-        asked = time.monotonic()
-        async with self._lock:
-            if self._began < asked:
-                self._began = time.monotonic()
-                self._states = await self._xfrm.states()
+        states = (await self._by_end.get()).get(pair.peer, [])
         own = (pair.own,) if pair.own else ()
-        inward, outward = by_peer(self._states, own).get(pair.peer, ([], []))
+        inward, outward = by_peer(states, own).get(pair.peer, ([], []))
         return {sa.spi: sa.packets for sa in inward}, {sa.spi: sa.packets for sa in outward}
 
 
@@ -88,8 +107,8 @@ async def verify(
         KernelError: not root, or the kernel has no XFRM.
         ControlError: no agent answers.
     """
-    said = await asyncio.to_thread(status)
-    lists = Lists.of(said)
+    said = Shared(lambda: asyncio.to_thread(status))
+    lists = Lists.of(await said.get())
     pairs = [lists.pair(peer, source_for(peer)) for peer in peers]
     places = asyncio.Semaphore(AT_ONCE)
     async with open_xfrm() as xfrm:
@@ -99,7 +118,7 @@ async def verify(
             if not pair.encrypted or pair.own is None:
                 return Observation(pair)
             async with places:
-                return await _observe(pair, pair.own, counters, status, patience)
+                return await _observe(pair, pair.own, counters, said, patience)
 
         tasks = [asyncio.create_task(one(pair), name=f"verify {pair.peer}") for pair in pairs]
         try:
@@ -112,7 +131,7 @@ async def verify(
 
 
 async def _observe(
-    pair: Pair, own: Address, counters: Counters, status: Status, patience: float
+    pair: Pair, own: Address, counters: Counters, said: Shared[dict[str, Any]], patience: float
 ) -> Observation:
     with Capture(own, pair.peer) as capture, Echo(own, pair.peer) as echo:
         loop = asyncio.get_running_loop()
@@ -136,7 +155,7 @@ async def _observe(
     if not seen.esp_both_ways:
         came = seen.before.ike_in or seen.before.clear_in or seen.before.closed
         absent = not came and await _absent(pair.peer)
-        of_peer, of_this_vm = faults(await asyncio.to_thread(status), pair.peer)
+        of_peer, of_this_vm = faults(await said.get(), pair.peer)
         seen = replace(seen, absent=absent, fault=of_peer, own_fault=of_this_vm)
     return seen
 

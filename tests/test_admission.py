@@ -24,6 +24,6 @@ def test_another_state_dir(units: bool) -> None:
 
     assert f"agent.state_dir is {new} from the agent's next start on, and {old} until" in said
     assert ("the shipped units load the guard of" in said) is not units
-    assert told(new) == ()
+    assert told(new) == told(f"{new}/") == told(f"{new}/.") == ()
     nowhere = CharonConfig(program="/usr/sbin/nochar")
     assert [len(told(one, nowhere)) for one in (old, new)] == [2, 1]

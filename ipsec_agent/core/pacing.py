@@ -86,7 +86,13 @@ def in_order(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
     """First those with which this end begins; else as if drawn by lot, so that not all VMs begin
     with the same peer.
     """
-    return tuple(sorted(pairs, key=lambda pair: (not begins(pair), lot(pair), pair)))
+
+    def order(pair: Pair) -> tuple[bool, float, bytes]:
+        # Addresses of two versions have no order of their own.
+        own, peer = pair
+        return not begins(pair), lot(pair), own.packed + peer.packed
+
+    return tuple(sorted(pairs, key=order))
 
 
 def grace(pair: Pair) -> float:

@@ -127,7 +127,8 @@ class Observation(Struct, frozen=True):
         """Packets that came in clear, and should not have."""
         seen = sum(window.clear_in for window in self._judged)
         # The SAs count each of them where the kernel has decrypted it.
-        return 0 if self.decrypted and self.counted_in >= self.proof.clear_in else seen
+        may = self.decrypted and (self.sas or self.counted_in)
+        return 0 if may and self.counted_in >= self.proof.clear_in else seen
 
     @property
     def _judged(self) -> tuple[Window, ...]:

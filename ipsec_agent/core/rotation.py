@@ -201,8 +201,10 @@ def _asked_for(sas: Iterable[IkeSa]) -> bool:
     )
 
 
-def _first(one: Behind) -> tuple[bool, Pair]:
-    return one.standing is not Standing.REMOVED, one.pair
+def _first(one: Behind) -> tuple[bool, int, int, int]:
+    # Addresses of two versions have no order of their own.
+    own, peer = one.pair
+    return one.standing is not Standing.REMOVED, peer.version, int(peer), int(own)
 
 
 def _behind(

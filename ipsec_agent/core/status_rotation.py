@@ -76,6 +76,7 @@ def shown(used: CredentialSet | None) -> str:
 
 def told(late: tuple[Behind, ...], peers: int) -> str:
     """Such as: 38 of 45 peers are still on CN=vm1 (ends 2027-01-03)."""
-    counted = Counter(one.made_with for one in late).most_common(2)
-    on = " or ".join(shown(used) for used, _ in counted)
-    return f"{len(late)} of {peers} peers are still on {on}"
+    counted = Counter(one.made_with for one in late)
+    on = [shown(used) for used, _ in counted.most_common(2)]
+    last = "others" if len(counted) > len(on) else on.pop()
+    return f"{len(late)} of {peers} peers are still on {', '.join(on)}{' or ' if on else ''}{last}"

@@ -18,6 +18,7 @@ PEER_VERDICTS = {
 }
 """What explains that no SA is made, by the code of the problem that the status has of the peer."""
 
+_DROPPED = "the guard drops them"
 PORTS = "UDP 500 and UDP 4500"
 FIREWALLS = "security groups, firewalls of both VMs, routers between them"
 
@@ -145,9 +146,11 @@ def _without_sa(seen: Observation) -> Finding:
     if fault is not None and verdict is not None and (before.ike_in or not before.ike_out):
         return Finding(verdict, f"no SA is made with {peer}: {fault.message}", fault.hint)
     if not pair.enforced or _failed(seen, "EPERM"):
+        clear = pair.optional and not _failed(seen, "EPERM")
+        then = "they leave in clear, since `optional: true` is on" if clear else _DROPPED
         return Finding(
             Verdict.NO_POLICY,
-            f"no policy of this VM takes the packets to {peer}; the guard drops them",
+            f"no policy of this VM takes the packets to {peer}; {then}",
             "see policies-missing and policies-bypassed in `ipsec-agent status`",
         )
     if before.ike_in:

@@ -135,6 +135,15 @@ def test_a_variable_of_type_certificate() -> None:
     ]
 
 
+@pytest.mark.parametrize("written", ["10.0.1.0/255.255.240.0", "10.0.1.1", " fd00::/64 "])
+def test_subnets_as_the_agent_takes_them(written: str) -> None:
+    """What the agent understands passes the director, too."""
+    properties = bound(good())
+    for name in ("ipsec_subnets", "no_ipsec_subnets"):
+        properties["ipsec"][name] = [written]
+        assert told(properties) == []
+
+
 WRONG: dict[str, list[Any]] = {
     "ipsec.ipsec_subnets": [None, [], "10.0.0.0/16", ["10.0.0.0/16", "all"], [10]],
     "ipsec.no_ipsec_subnets": ["10.0.1.1", ["the director"]],

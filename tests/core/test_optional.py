@@ -271,6 +271,19 @@ def test_since_when() -> None:
     assert unread.assess(memory).memory.clear == memory.clear
 
 
+def test_it_had_an_sa() -> None:
+    """That is known for as long as its clear packets are, whoever else forgets the peer."""
+    seen = with_states(with_clear(loose_vm(), idle=1), NOW - 60)
+    memory = seen.assess().memory
+    assert cut_off(seen)[str(PEER)].encrypted == NOW
+
+    later = with_clear(loose_vm().but(time=NOW + 300))
+    assert later.observed.remembered == ()
+    assert cut_off(later, memory)[str(PEER)].encrypted == NOW
+    set_back = with_clear(loose_vm().but(time=NOW - 300))
+    assert cut_off(set_back, memory)[str(PEER)].encrypted == NOW - 300
+
+
 def test_nobody_may_be_there() -> None:
     """What is only sent to, and never answered anything, is not cut off; it is named apart."""
     vm = loose_vm().table(clear_out=(ClearPeer(PEER, 4, 70, 1), ClearPeer(OTHER, 4, 70, 1)))

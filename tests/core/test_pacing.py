@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,15 @@ def test_every_pair_has_one_initiator(one: Address, other: Address) -> None:
     assert begins((one, other)) != begins((other, one))
     assert min(grace((one, other)), grace((other, one))) == 0
     assert GRACE <= max(grace((one, other)), grace((other, one))) < GRACE + SPREAD
+
+
+def test_one_lot_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of which by chance the lot is the same have an order, whatever their versions."""
+    monkeypatch.setattr("ipsec_agent.core.pacing.lot", lambda _: 0.5)
+    six = IPv6Address("fd00::7"), IPv6Address("fd00::8")
+    pairs: list[Pair] = [(OWN, OWN + 1), (OWN, OWN + 3), six]
+    assert len({begins(pair) for pair in pairs}) == 1
+    assert in_order(pairs) == in_order(reversed(pairs))
 
 
 def test_each_begins_with_half_of_its_peers() -> None:

@@ -88,6 +88,28 @@ def test_a_peer_is_moved_beside_its_old_sa() -> None:
     assert step.connection.settings.certificate == config().certificate
 
 
+def test_peers_of_both_versions() -> None:
+    """A VM may speak IPv4 with some and IPv6 with others; those of a removed CA are first."""
+    six = replace(old(2), local=ip_address("fd00::5"), remote=ip_address("fd00::9"))
+    removed = made(replace(six, unique_id=3, remote=ip_address("fd00::8")), REMOVED.mark)
+    for sas in ((old(), six, removed), (removed, six, old())):
+        seen = drift(*sas)
+        assert [str(one.pair[1]) for one in behind(seen)] == ["fd00::8", str(PEER), "fd00::9"]
+        assert rotation_problems(seen)[0].message.startswith("3 of 3 peers are still on CN=")
+        assert any(isinstance(step, Renew) for step in plan(seen))
+
+
+def test_on_three_certificates() -> None:
+    """Two are named, and that there are others."""
+    older = [replace(OLD, mark=one * 12, subject=f"CN={one}") for one in "abc"]
+    sas = [replace(made(old(n), one.mark), remote=PEER + n) for n, one in enumerate(older, 1)]
+
+    (found,) = rotation_problems(drift(*sas, sets=(*older, NEW)))
+    assert "still on CN=a (ends 2027-01-03), CN=b (ends 2027-01-03) or others: " in found.message
+    (found,) = rotation_problems(drift(*sas[:2], sets=(*older, NEW)))
+    assert "still on CN=a (ends 2027-01-03) or CN=b (ends 2027-01-03): " in found.message
+
+
 def test_what_is_not_moved() -> None:
     """One that is moved or under way, and all while something is to be loaded."""
     new = made(ike_sa(2, child_sa(2, 200)), NEW.mark)

@@ -131,6 +131,11 @@ CASES = {
         Verdict.NO_POLICY,
         "no policy of this VM",
     ),
+    "no policy while IPsec is optional": (
+        but(FAILED, pair=replace(LOOSE, enforced=False), before=Window(clear_in=3, ike_out=1)),
+        Verdict.NO_POLICY,
+        "they leave in clear, since `optional: true` is on",
+    ),
     "nobody there": (but(FAILED, absent=True), Verdict.NO_PEER, "there is no VM at 10.0.0.9"),
     "charon is idle": (
         but(FAILED, before=Window()),
@@ -166,6 +171,16 @@ CASES = {
         proof(but(PROVEN, decrypted=True), clear_in=6, protocols=("ICMP",)),
         Verdict.SENDS_CLEAR,
         "10.0.0.9 sends clear",
+    ),
+    "in clear without an SA that could have decrypted it": (
+        but(FAILED, decrypted=True, before=Window(ike_out=4, clear_in=2, protocols=("UDP",))),
+        Verdict.SENDS_CLEAR,
+        "10.0.0.9 sends clear: 2 packets (UDP)",
+    ),
+    "decrypted by the only SA": (
+        but(FAILED, decrypted=True, counted_in=2, before=Window(ike_in=2, clear_in=2)),
+        Verdict.TIMED_OUT,
+        "it answers IKE, but no SA was made",
     ),
 }
 

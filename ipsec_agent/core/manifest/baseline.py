@@ -95,7 +95,9 @@ def _without_ml_kem(proposals: tuple[str, ...]) -> Iterator[Finding]:
     having = [one for one in proposals if any(map(ML_KEM.fullmatch, one.split("-")))]
     without = [one for one in proposals if one not in having]
     if without:
-        proposal = f"{having[0]}!" if having else IKE_BEST
+        good = (one for one in having if all(map(IKE_WORDS.fullmatch, one.split("-"))))
+        best = next(good, None)
+        proposal = f"{best}!" if best else IKE_BEST
         yield Finding(
             "ike_proposals",
             f"cnsa2: {', '.join(without)} is without ML-KEM-1024, which CNSA 2.0 asks for from 2030"

@@ -87,12 +87,12 @@ class Fields:
         """Warn of unknown keys, with the nearest known one.
 
         Args:
-            elsewhere: keys that belong to the top level of the file.
+            elsewhere: keys that belong beside the mapping.
         """
         names = sorted(known)
         for name, (path, entry) in self._entries.items():
             if name in elsewhere:
-                remedy = "move it to the top level of the file, without indentation"
+                remedy = "move it out of `ipsec:`, beside it"
             else:
                 remedy = nearest(name, names)
             if name not in names:

@@ -257,6 +257,7 @@ def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
         if named or _without_job(addon, path, complaints):
             yield from _of_addon(addon, path, complaints)
         for where, job in named:
+            _agent_elsewhere(_Section(where, job, None), complaints)
             yield from _properties(job, where)
 
 

@@ -115,7 +115,8 @@ def followed(
             last,
             way,
             sum(one.packets for one in counted),
-            now if peer in secured else remembered.get(peer, 0.0),
+            # The file of the peers forgets sooner.
+            now if peer in secured else max(remembered.get(peer, 0.0), _had(known)),
             way != "out"
             or peer in answered
             or peer in secured
@@ -124,6 +125,10 @@ def followed(
             last + COUNTED_FOR,
         )
     return _memory(found.values(), secured, nobody, remembered, now)
+
+
+def _had(known: ClearTalk | None) -> float:
+    return known.encrypted if known else 0.0
 
 
 def _memory(
@@ -156,6 +161,7 @@ def _kept(
             one,
             since=min(one.since, now),
             last=min(one.last, now),
+            encrypted=min(one.encrypted, now),
             # The clock may have been set back.
             until=min(one.until, now + COUNTED_FOR),
         )

@@ -475,6 +475,16 @@ def test_the_node_section_elsewhere() -> None:
         " the top level of the file"
     ]
 
+    del tree["addons"][0]["agent"]
+    tree["addons"][0]["jobs"][0]["agent"] = {"address": "10.0.0.7"}
+    (found,) = said(yaml.safe_dump(tree))
+    assert found.startswith("addons[0].jobs[0].agent: has no effect here; move it below")
+
+    del tree["addons"][0]["jobs"][0]["agent"]
+    tree["addons"][0]["properties"]["ipsec"]["agent"] = {"address": "10.0.0.7"}
+    (found,) = said(yaml.safe_dump(tree))
+    assert found.endswith("ipsec.agent: unknown key; move it out of `ipsec:`, beside it")
+
 
 def test_the_node_section_as_bosh_gives_it() -> None:
     """Beside `ipsec:` it counts; of each key the job's outranks the add-on's, the file's both."""

@@ -14,6 +14,7 @@ from ipsec_agent.core.certificates.issuing import Issuer, authority, instance
 from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Baseline
 from ipsec_agent.core.manifest.baseline import (
     ESP_WANTED,
+    IKE_BEST,
     IKE_WANTED,
     judge_certificates,
     judge_proposals,
@@ -61,6 +62,20 @@ def test_ike_of_cnsa2() -> None:
     assert judged(f"{IKE_WANTED}-ke1_mlkem1024") == []
     (said,) = errors(judged(f"{IKE_WANTED}-ke1_mlkem768"))
     assert said.endswith("has what CNSA 2.0 does not have: ke1_mlkem768")
+
+
+def test_what_to_write_is_of_cnsa() -> None:
+    """The proposal that the remedy names is one that nothing else is said of."""
+    weak = "aes128gcm16-prfsha256-x25519-ke1_mlkem1024"
+    strong = f"{IKE_WANTED}-ke2_mlkem1024"
+    for given, best in (
+        ((weak, IKE_WANTED), IKE_BEST),
+        ((weak, strong, IKE_WANTED), f"{strong}!"),
+        ((f"{IKE_WANTED}-ke1_mlkem1024-ke1_none", IKE_WANTED), IKE_BEST),
+    ):
+        found = judge_proposals(Baseline.CNSA2, given, (ESP_WANTED,))
+        (remedy,) = (one.remedy for one in found if one.severity == "warning")
+        assert remedy.endswith(f"write only {best}")
 
 
 @pytest.mark.parametrize(
