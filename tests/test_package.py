@@ -185,6 +185,15 @@ def test_a_charon_with_connections_is_left_alone(
     assert ("cannot start beside it" if kept else "is disabled") in said
 
 
+def test_what_an_agent_of_pip_has_is_not_debians(machine: Machine) -> None:
+    """Its SAs keep no other charon at the ports."""
+    machine.write("states", "src 192.0.2.1 dst 192.0.2.2\n")
+    machine.write("run/ipsec-agent/charon.pid", "7\n")
+    machine.write("units", "is-enabled strongswan.service \n")
+
+    assert "is disabled" in machine.run("postinst", "configure", "")
+
+
 def test_what_pip_installed_is_named(machine: Machine) -> None:
     """It would run in the package's place."""
     machine.write("usr/local/bin/ipsec-agent")

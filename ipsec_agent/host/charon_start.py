@@ -109,7 +109,9 @@ def write_conf(path: Path, config: Config, *, vici_socket: Path) -> str:
     charon = replace(config.agent.charon, log=_log(config, program))
     config = replace(config, agent=replace(config.agent, charon=charon))
     text = render(config, vici_socket=str(vici_socket), program=program, installed=installed)
-    write_whole(path, text, mode=0o644)
+    # A plugin's settings may hold a password; a charon that is not root's reads them, too.
+    other = {"user", "group"} & {key for key, _ in charon.settings}
+    write_whole(path, text, mode=0o644 if other else 0o600)
     return program
 
 

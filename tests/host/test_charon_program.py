@@ -79,3 +79,15 @@ def test_a_directory_that_cannot_be_made(place: Path) -> None:
     """It costs the log, and no start."""
     (place / "log").write_text("in the way")
     assert "charon.log" not in written(place)
+
+
+@pytest.mark.parametrize(("setting", "mode"), [("plugins.x.secret", 0o600), ("user", 0o644)])
+def test_who_may_read_the_settings(tmp_path: Path, setting: str, mode: int) -> None:
+    """They may hold a password; a charon that runs as another user reads them itself."""
+    settings = CharonConfig(program="/bin/true", settings=((setting, "abc"),))
+    conf = tmp_path / "strongswan.conf"
+
+    write_conf(conf, config(agent=AgentConfig(charon=settings)), vici_socket=tmp_path / "vici")
+
+    assert "abc" in conf.read_text()
+    assert conf.stat().st_mode & 0o777 == mode
