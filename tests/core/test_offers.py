@@ -94,6 +94,11 @@ def test_told(proposals: tuple[str, ...], charon: Charon, told: list[tuple[str, 
             DEFAULT_ESP,
             f"ike_proposals, such as {DEFAULT_IKE[0]}, on every VM; nothing",
         ),
+        (
+            ("aes256gcm16-prfsha384-modp4096-ke1_mlkem768",),
+            DEFAULT_ESP,
+            f"ike_proposals, such as {DEFAULT_IKE[0]}, on every VM; nothing",
+        ),
         (DEFAULT_IKE, ("aes128gcm16-ecp512bp",), "esp_proposals, such as aes128gcm16, on every VM"),
     ],
 )

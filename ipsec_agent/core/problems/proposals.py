@@ -44,14 +44,16 @@ def _problem(
             name,
         )
     else:
+        # Without a `!` what no additional key exchange is in is added.
+        beside = (classical(one) for one in proposals if additional(one))
+        helps = any(not lacking(one, offers) for one in beside)
         yield Problem(
             IMPOSSIBLE,
             Severity.CRITICAL,
             f"{who} cannot do {words}, and {name} has nothing else: no peer can be reached",
             f"add a proposal that it can do to {name}"
             + _example((*map(classical, proposals), *default), offers)
-            # Without it what no additional key exchange is in is added.
-            + (", or remove each `!` there" if any(map(additional, proposals)) else "")
+            + (", or remove each `!` there" if helps else "")
             + ", on every VM",
             name,
         )
