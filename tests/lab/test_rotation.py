@@ -189,7 +189,7 @@ BACK: tuple[Step, ...] = (
 @pytest.mark.parametrize(
     ("count", "before", "steps"),
     [
-        pytest.param(2, (OLD, FIRST), FORWARD[:1], id="pair"),
+        pytest.param(2, (OLD, FIRST), FORWARD[:1], marks=pytest.mark.long, id="pair"),
         pytest.param(4, (OLD, FIRST), FORWARD[:1], marks=pytest.mark.long, id="mesh"),
         pytest.param(4, (NEXT, FIRST), FORWARD[1:], marks=pytest.mark.long, id="mesh, the CA"),
         pytest.param(4, (LAST, SECOND), BACK, marks=pytest.mark.long, id="mesh, the way back"),
