@@ -162,8 +162,15 @@ def test_no_mapped_address_is_heard(guard: Load) -> None:
     """A dual-stack socket would take it for IPv4; as a source the kernel refuses it, too."""
     run("ip", "addr", "add", f"{MAPPED_B}/128", "dev", "b0", "nodad", ns=B)
     with receiver(B, "::", 500) as at_b:
-        send_ip(A, B6, ipv6(A6, MAPPED_B, 17, _checked(A6, MAPPED_B)))
-        assert arrived(at_b, 2 * SCALE) == b"clear"
+        # The first may wait for neighbour discovery for longer than this does.
+        for _ in range(5):
+            send_ip(A, B6, ipv6(A6, MAPPED_B, 17, _checked(A6, MAPPED_B)))
+            if arrived(at_b, 2 * SCALE) == b"clear":
+                break
+        else:
+            pytest.fail("without a guard it is heard")
+        while arrived(at_b):
+            pass
         guard(B)
 
         send_ip(A, B6, ipv6(A6, MAPPED_B, 17, _checked(A6, MAPPED_B)))
