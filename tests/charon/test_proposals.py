@@ -115,7 +115,9 @@ def test_a_reload_into_what_it_cannot_do(pair: tuple[Node, Node]) -> None:
     node = pair[0]
     configure(node, no_ipsec=[])
     node.start()
-    before = until(node.policies, "it has its policies")
+    node.settled()
+    before = node.policies()
+    assert before
 
     for name, proposals in (("ike", f"{ML_KEM}!"), ("esp", "aes256gcm16-ecp384-ke1_mlkem768!")):
         configure(node, no_ipsec=[], **{f"{name}_proposals": [proposals]})
