@@ -68,7 +68,7 @@ def rules(netns: str, *lines: str) -> Iterator[None]:
         nft("delete table ip firewall")
 
 
-@pytest.mark.esp
+@pytest.mark.long
 def test_proven(three: list[Node]) -> None:
     """ESP both ways by counters and capture; who is exempt gets nothing."""
     one, exempt = verify(three[0], B, C)
