@@ -23,7 +23,7 @@ WITHIN_HOST = {
     "deaths": {"process", "systemd"},
     "peers": {"files"},
     "drain_file": {"files"},
-    "evidence": {"program"},
+    "evidence": {"files", "program"},
     "essential_addresses": {"names", "ssh_sessions"},
     "faults": {"files"},
     "files": {"writers"},
@@ -40,7 +40,7 @@ WITHIN_HOST = {
     "ike_ports": {"proc_net", "socket_holders"},
     "installed": {"program"},
     "ip_listing": {"program"},
-    "jobs": {"monit"},
+    "jobs": {"files", "monit"},
     "nft": {
         *("nft_events", "nft_exempt", "nft_image", "nft_table", "nft_tables", "nft_trial"),
         *("nft_refusals", "nft_wire", "own_time", "program"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from ipsec_agent.core.clock import ClockFacts, doubt
 from ipsec_agent.core.config import Config
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.files import open_regular, write_whole
 
 RTC = Path("/sys/class/rtc/rtc0/since_epoch")
 """Seconds since the epoch, where the hardware clock is on UTC (the kernel's rtc class)."""
@@ -68,11 +68,8 @@ def clock_doubt(config: Config, now: float) -> str:
 
 def _seconds(path: Path) -> float | None:
     try:
-        # A FIFO would be waited for.
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            seconds = float(int(file.read(LARGEST)))
+        with open_regular(path) as file:
+            seconds = float(int(file.read(LARGEST) or b""))
     except (OSError, ValueError, OverflowError):
         return None
     return seconds if 0 <= seconds <= LATEST else None

@@ -13,7 +13,7 @@ import msgspec
 
 from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.files import open_regular, write_whole
 
 NAME = "drain.json"
 
@@ -54,8 +54,8 @@ class DrainFile:
     def read(self) -> Drain | None:
         """What a drain says, None where there is none, or where its program has died."""
         try:
-            with self.path.open("rb") as file:
-                found = msgspec.json.decode(file.read(LARGEST), type=Drain)
+            with open_regular(self.path) as file:
+                found = msgspec.json.decode(file.read(LARGEST) or b"", type=Drain)
         except (OSError, ValueError, msgspec.DecodeError):
             return None
         lives = began(found.pid) == found.started

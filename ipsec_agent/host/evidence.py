@@ -17,6 +17,7 @@ from typing import IO
 from msgspec import Struct
 
 from ipsec_agent.errors import AgentError
+from ipsec_agent.host.files import open_regular
 from ipsec_agent.host.program import find_program
 
 MOST = 4 << 20
@@ -86,7 +87,7 @@ def tail(path: Path) -> str:
         AgentError: it cannot be read.
     """
     try:
-        with io.FileIO(path, opener=_without_waiting) as file:
+        with open_regular(path) as file:
             # A file of /proc has no size, and no end to go to.
             whole = not os.fstat(file.fileno()).st_size
             return _text(file.read(MOST)) if whole else _last(file)
@@ -94,11 +95,7 @@ def tail(path: Path) -> str:
         raise AgentError(f"{path}: {error.strerror}") from error
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _last(file: IO[bytes] | io.FileIO) -> str:
+def _last(file: IO[bytes]) -> str:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - MOST, 0))
     cut = f"(the first {size - MOST} bytes are left out)\n" if size > MOST else ""

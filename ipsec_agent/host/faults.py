@@ -18,7 +18,7 @@ from ipsec_agent.core.problems.optional import WAYS, ClearTalk
 from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect
 from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.files import open_regular, write_whole
 from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 LARGEST = 1 << 24
@@ -99,12 +99,9 @@ def _read(path: Path) -> tuple[float, Kept]:
     """When it was written, and what it says."""
     found: list[Suspect] = []
     left_out = 0
-    if not path.is_file():
-        # A FIFO would be waited for.
-        return 0.0, Kept()
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(LARGEST))
+        with open_regular(path) as file:
+            document = json.loads(file.read(LARGEST) or b"")
         written, peers = _time(document["written"]), document["peers"][:KEPT]
         for peer in peers:
             with contextlib.suppress(*NOT_UNDERSTOOD):

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -127,6 +128,19 @@ def pem_files(directory: Path) -> tuple[Path, ...]:
             hint="give the files themselves",
         )
     return found
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """Open a file to be read; what else may have its name, such as a FIFO, is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    file = io.FileIO(path, opener=_without_waiting)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return file
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import psutil
 from msgspec import Struct
 
 from ipsec_agent.core.drain import Claim, Job, Process, running
+from ipsec_agent.host.files import open_regular
 from ipsec_agent.host.monit import PORT, monit_claims
 
 VCAP = Path("/var/vcap")
@@ -120,18 +120,12 @@ def _pid_of(path: Path) -> tuple[int, float]:
         OSError: it cannot be read.
         ValueError: there is no pid in it.
     """
-    # A FIFO that nobody writes to must not be waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError(path)
-        pid = int((os.read(descriptor, LONGEST_PID).split() or [b""])[0])
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        pid = int(((file.read(LONGEST_PID) or b"").split() or [b""])[0])
+        written = os.fstat(file.fileno()).st_mtime
     if pid <= 0:
         raise ValueError(path)
-    return pid, found.st_mtime
+    return pid, written
 
 
 def _process(pid: int) -> Process | None:

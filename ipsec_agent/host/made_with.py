@@ -19,7 +19,7 @@ from ipsec_agent.core.model import Connection, CredentialSet
 from ipsec_agent.core.observed import CharonProcess, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import set_mark
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.files import open_regular, write_whole
 
 LARGEST = 8 << 20
 """Bytes of the file; 2,000 IKE_SAs take 0.1 MB."""
@@ -106,8 +106,8 @@ def _read(path: Path, process: CharonProcess) -> _Notes:
     """What the file says of a charon; where that is nothing, what it had before is not known."""
     unknown = _Notes(process.pid, process.started, (UNKNOWN,))
     try:
-        with path.open("rb") as file:
-            notes = msgspec.json.decode(file.read(LARGEST), type=_Notes)
+        with open_regular(path) as file:
+            notes = msgspec.json.decode(file.read(LARGEST) or b"", type=_Notes)
     except (OSError, msgspec.DecodeError):
         return unknown
     same = (notes.pid, notes.started) == (process.pid, process.started)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.files import open_regular, write_whole
 from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 DISCARD = 9
@@ -85,8 +85,8 @@ def probe(peers: Iterable[Address]) -> None:
 
 def _read(path: Path) -> tuple[RememberedPeer, ...]:
     try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(LARGEST))
+        with open_regular(path) as file:
+            found = json.loads(file.read(LARGEST) or b"")
         return tuple(RememberedPeer(ip_address(key), float(seen)) for key, seen in found.items())
     except (OSError, *NOT_UNDERSTOOD):
         return ()

@@ -13,7 +13,16 @@ import pytest
 
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.host import files
-from ipsec_agent.host.files import MAX_CONFIG, make_directory, only_agent, read_config, write_whole
+from ipsec_agent.host.drain_file import DrainFile
+from ipsec_agent.host.files import (
+    MAX_CONFIG,
+    make_directory,
+    only_agent,
+    open_regular,
+    read_config,
+    write_whole,
+)
+from ipsec_agent.host.peers import PeerMemory
 
 HOLDER = """
 import sys, time
@@ -261,3 +270,18 @@ def test_only_agent_nowhere(tmp_path: Path) -> None:
     """A run directory that is not there is one sentence."""
     with pytest.raises(StartError, match="cannot open"), only_agent(tmp_path / "no" / "pid"):
         pass
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Whoever reads a file of the agent's own does without a FIFO that is in its place."""
+    fifo, file = tmp_path / "drain.json", tmp_path / "file"
+    os.mkfifo(fifo)
+    file.write_text("1")
+
+    with open_regular(file) as opened:
+        assert opened.read() == b"1"
+    for path in (fifo, tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(OSError, match=path.name):
+            open_regular(path)
+    assert DrainFile(tmp_path).read() is None
+    assert PeerMemory(fifo).peers(None) == ()
