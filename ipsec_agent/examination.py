@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from ipsec_agent.config_file import accepted, load
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.doctor.agent import BOSH_UNIT, GUARD_UNIT, TARGET
 from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
 from ipsec_agent.core.doctor.holes import PACKAGES
 from ipsec_agent.core.doctor.machine import OTHERS
-from ipsec_agent.core.observed import CharonProcess, NetworkFacts
+from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.errors import AgentError, ConfigError, ControlError
 from ipsec_agent.guard_status import read_guard_status
 from ipsec_agent.host import installed, traits
@@ -119,14 +119,11 @@ def _as_root(facts: Facts, reading: _Reading) -> Facts:
     if facts.status is not None:
         # The agent has read the rest, and reports it.
         return facts
-    charon: CharonProcess | None = None
     return replace(
         facts,
         switches=SwitchesReader(lambda: 0.0).get(),
         default_blocks=reading.tried("the kernel's default policy", _default_blocks, ()),
-        ike_ports=reading.tried(
-            "IKE's ports", lambda: IkePortsReader(lambda: 0.0).get(charon), None
-        ),
+        ike_ports=reading.tried("IKE's ports", lambda: IkePortsReader(lambda: 0.0).get(None), None),
     )
 
 
@@ -136,9 +133,9 @@ def _machine(config: Config) -> tuple[Complaint, ...]:
 
 
 def _guard(config: Config | None) -> GuardFacts:
-    run_dir = Path(config.agent.run_dir if config else "/run/ipsec-agent")
-    state_dir = Path(config.agent.state_dir if config else "/var/lib/ipsec-agent")
-    found = asyncio.run(read_guard_status(Nft(run_dir / FORMS), config, state_dir / NAME))
+    agent = config.agent if config else AgentConfig()
+    nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
+    found = asyncio.run(read_guard_status(nft, config, saved))
     return GuardFacts(found.state.value, found.saved.value, found.notes)
 
 

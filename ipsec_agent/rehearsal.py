@@ -9,12 +9,11 @@ from typing import Any
 from ipsec_agent.config_file import Loaded
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
-from ipsec_agent.core.model import Desired
+from ipsec_agent.core.model import Desired, Pair, address_order
 from ipsec_agent.core.rehearsal import (
     SAMPLE,
     Answer,
     Asked,
-    Pair,
     differs,
     holds,
     known,
@@ -118,7 +117,7 @@ def verb(
             "refused": refused_by_most(asked),
             "peers": [
                 {"address": str(one.peer), "answer": one.answer.value, "reason": one.reason}
-                for one in sorted(asked, key=lambda one: (one.peer.version, int(one.peer)))
+                for one in sorted(asked, key=lambda one: address_order(one.peer))
             ],
         }
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.model import Address
+from ipsec_agent.core.model import Address, address_order
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.rotation import Behind, behind
 from ipsec_agent.errors import ControlError
@@ -67,7 +67,7 @@ async def renew(loop: Reconciler, ask: Ask, peers: tuple[Address, ...]) -> dict[
         "moved": sorted(map(str, asked - behind_still)),
         "left": [
             {"address": str(peer), "reason": reasons.get(peer, "")}
-            for peer in sorted(behind_still, key=lambda one: (one.version, int(one)))
+            for peer in sorted(behind_still, key=address_order)
         ],
     }
 

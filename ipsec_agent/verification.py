@@ -228,11 +228,8 @@ async def _path_mtu(echo: Echo, slowest: float) -> PathMtu:
     patience = min(max(10 * slowest, 0.3), 2.0)
     search = begun(_refused(echo))
     while (size := search.size) is not None:
-        search = (
-            search.lost(size)
-            if not await _passes(echo, size, patience)
-            else (search.answered(size))
-        )
+        passes = await _passes(echo, size, patience)
+        search = search.answered(size) if passes else search.lost(size)
         if search.fails == size and echo.send(size) is None:
             # The network has told meanwhile what it takes.
             search = search.too_large(_refused(echo, size))

@@ -1,6 +1,7 @@
 """A program that passes for our charon, and answers late."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ with socket.socket(socket.AF_UNIX) as listener:
 """Answers every request after a delay; of charon it knows no more. It may do much meanwhile."""
 
 
+def listens(path: Path) -> bool:
+    """Whether it takes connections at its socket: for a moment that is bound only, and refuses."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def charon(directory: Path, delay: float, *, busy: bool = False) -> Iterator[None]:
     """A program that passes for our charon."""
@@ -46,7 +53,7 @@ def charon(directory: Path, delay: float, *, busy: bool = False) -> Iterator[Non
         stderr=subprocess.DEVNULL,
     )
     try:
-        until((directory / "charon.vici").exists, "it listens")
+        until(lambda: listens(directory / "charon.vici"), "it listens")
         yield
     finally:
         program.kill()

@@ -14,9 +14,16 @@ from ipsec_agent.core.terse import Terse
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+Pair = tuple[Address, Address]
+"""An address of this VM's, and a peer."""
 
 GUARD_TABLE = "ipsec_agent"
 """The guard's nftables table, of the family inet."""
+
+
+def address_order(address: Address) -> tuple[int, int]:
+    """What addresses of both versions are sorted by; they have no order of their own."""
+    return address.version, int(address)
 
 
 class Role(enum.StrEnum):

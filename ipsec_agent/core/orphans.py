@@ -15,10 +15,10 @@ from ipsec_agent.core.credential_set import RENEWAL, set_of
 from ipsec_agent.core.drift import Drift, ends_of
 from ipsec_agent.core.model import (
     Action,
-    Address,
     Child,
     Connection,
     Desired,
+    Pair,
     TrafficSelector,
 )
 from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew, Step
@@ -26,8 +26,6 @@ from ipsec_agent.core.steps import DeletePolicy, DeleteState, Renew, Step
 RENEWED_WITHIN = 20.0
 """Seconds after charon's start in which a peer may take the renewal, beside those until each peer
 has had its turn; an attempt and its retransmissions fit in."""
-
-Pair = tuple[Address, Address]
 
 
 def renewals_wait(drift: Drift) -> bool:

@@ -10,7 +10,7 @@ agent, or an older one.
 from collections.abc import Iterable, Mapping
 from zlib import crc32
 
-from ipsec_agent.core.model import Address
+from ipsec_agent.core.model import Pair
 
 BEGUN_AT_ONCE = 16
 """Negotiations under way that a VM has begun by itself: 16 of 5 ms keep two CPUs busy for 40 ms, so
@@ -24,9 +24,6 @@ peer that does not answer must not keep others from their turn. A living one nee
 GRACE, SPREAD = 2.0, 2.0
 """Seconds for which the end that does not begin waits for the other one, and up to which it waits
 longer, differently for each pair."""
-
-Pair = tuple[Address, Address]
-"""Own address and peer."""
 
 
 def begins(pair: Pair) -> bool:

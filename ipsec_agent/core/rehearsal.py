@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import Config
-from ipsec_agent.core.model import Address, Connection, Desired
+from ipsec_agent.core.model import Address, Connection, Desired, Pair
 from ipsec_agent.core.observed import Charon
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.pacing import lot
@@ -27,8 +27,6 @@ SAMPLE = 8
 
 SHOWN = 5
 """Peers that a refusal names."""
-
-Pair = tuple[Address, Address]
 
 
 class Answer(enum.StrEnum):

@@ -19,7 +19,14 @@ from ipsec_agent.core.derived import derived
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.duplicates import SETTLED
 from ipsec_agent.core.handover import level_here, level_there
-from ipsec_agent.core.model import Address, Attempt, Connection, CredentialSet, Desired
+from ipsec_agent.core.model import (
+    Attempt,
+    Connection,
+    CredentialSet,
+    Desired,
+    Pair,
+    address_order,
+)
 from ipsec_agent.core.observed import Charon, IkeSa
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.steps import Renew, TerminateChild, TerminateSa
@@ -35,7 +42,6 @@ LEFT_FOR = 60
 """Seconds for which the VM that is to end a duplicate (duplicates.py) is waited for: it may have no
 agent, or an older one."""
 
-Pair = tuple[Address, Address]
 Levels = tuple[int, int]
 """The highest here, and the lowest there, on which the peer sends (handover.py)."""
 
@@ -201,10 +207,9 @@ def _asked_for(sas: Iterable[IkeSa]) -> bool:
     )
 
 
-def _first(one: Behind) -> tuple[bool, int, int, int]:
-    # Addresses of two versions have no order of their own.
+def _first(one: Behind) -> tuple[bool, tuple[int, int], int]:
     own, peer = one.pair
-    return one.standing is not Standing.REMOVED, peer.version, int(peer), int(own)
+    return one.standing is not Standing.REMOVED, address_order(peer), int(own)
 
 
 def _behind(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 
-from ipsec_agent.core.model import Address, Desired
+from ipsec_agent.core.model import Address, Desired, address_order
 from ipsec_agent.core.observed import ChildSa, IkeSa, Observed
 from ipsec_agent.core.problems.charon import SILENT
 from ipsec_agent.core.problems.peer_faults import GONE, Suspect
@@ -39,7 +39,7 @@ def peer_entries(
             **_idleness(known.get(address), observed.time),
             "problem": codes.get(address, ""),
         }
-        for address, entry in sorted(entries.items(), key=lambda item: _order(item[0]))
+        for address, entry in sorted(entries.items(), key=lambda item: address_order(item[0]))
     ]
 
 
@@ -55,10 +55,6 @@ def _without_sas(code: str) -> dict[str, Any]:
             0,
         ),
     }
-
-
-def _order(address: Address) -> tuple[int, int]:
-    return address.version, int(address)
 
 
 def _by_remote(observed: Observed) -> dict[Address, list[IkeSa]]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from ipsec_agent.core.model import LinkId
+from ipsec_agent.core.model import LinkId, address_order
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.host.nft_image import (
     EXPRESSION_DATA,
@@ -171,7 +171,7 @@ def _peers(image: Image, name: str) -> tuple[ClearPeer, ...]:
                 for version in "46"
                 for key, packets, size, idle in _counted(image, name + version)
             ),
-            key=lambda peer: (peer.address.version, int(peer.address)),
+            key=lambda peer: address_order(peer.address),
         )
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from ipsec_agent import __version__
-from ipsec_agent.config_file import load
+from ipsec_agent.config_file import accepted, load
 from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.model import GUARD_TABLE
 from ipsec_agent.core.support import outline, scrubbed, shown_config
@@ -141,7 +141,7 @@ def _agent(control: str) -> Iterator[Part]:
 def _checked(path: Path) -> tuple[Config | None, str]:
     """The config, None where it is refused, and what `check` says of it."""
     try:
-        loaded = load(path, outdated=lambda _: True)
+        loaded = load(path, outdated=accepted)
     except ConfigError as error:
         said = (*error.complaints, error.message, *filter(None, (error.hint,)))
         return None, "".join(f"{line}\n" for line in said)

@@ -106,7 +106,7 @@ def _text(shown: dict[str, Any]) -> str:
     if "flow" in shown:
         flow = shown["flow"]
         how = flow["action"]
-        if flow["because"].endswith(OPTIONALLY):
+        if flow["because"] != flow["reason"]:
             how = "encrypt where the peer does, else clear"
         lines.append(f"to {flow['to']}: {how}, because {flow['because']}")
     return "\n".join(lines) + "\n"

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.core.model import Address
+from ipsec_agent.core.model import Address, Pair
 from ipsec_agent.core.pacing import (
     BEGUN_AT_ONCE,
     GRACE,
     SPREAD,
     TURN,
-    Pair,
     begins,
     due,
     grace,

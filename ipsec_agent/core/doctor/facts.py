@@ -1,6 +1,7 @@
 """What `doctor` has read of this VM, with and without a running agent, as frozen records."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -127,7 +128,7 @@ class Facts(Struct, frozen=True, dict=True):
     unread: tuple[str, ...] = ()
     now: float = 0.0
 
-    @property
+    @cached_property
     def placement(self) -> Placement | None:
         """This VM's place by the config, None where that is not known."""
         if self.config is None:
@@ -137,7 +138,7 @@ class Facts(Struct, frozen=True, dict=True):
         except ConfigError:
             return None
 
-    @property
+    @cached_property
     def wish(self) -> Desired | None:
         """What an agent would make of it."""
         placement = self.placement

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.problems.problem import Severity, listed
+from ipsec_agent.core.words import several
 
 PACKAGES = ("charon-systemd", "strongswan-charon", "libstrongswan")
 UPDATE = "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd"
@@ -120,8 +121,8 @@ def strongswan(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "strongswan",
             Severity.WARNING,
-            f"strongSwan {version} has {len(used)} known holes that concern the agent's charon: "
-            + listed(used, say=lambda hole: f"{hole.name} ({hole.does})"),
+            f"strongSwan {version} has {several(len(used), 'known hole')} in what the agent's "
+            "charon loads: " + listed(used, say=lambda hole: f"{hole.name} ({hole.does})"),
             UPDATE,
             "then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",
         )
