@@ -2,19 +2,24 @@
 
 import asyncio
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from ipsec_agent import verification
+from ipsec_agent.cli import main
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.proof import Pair
 from ipsec_agent.core.traffic import by_peer
 from ipsec_agent.host.xfrm import Xfrm
 from ipsec_agent.verification import Counters, Shared
+from tests.certificates import make_ca, make_leaf
+from tests.manifests import manifest
 from tests.vm import OWN
 
+GIVEN = ["doctor", "--firewall", "aws", "--probe"]
 PEERS = tuple(IPv4Address("10.0.1.0") + number for number in range(40))
 STATES = tuple(
     SecurityAssociation(source, destination, spi, 1, packets=int(peer) % 256 + 100 * way)
@@ -77,3 +82,32 @@ def test_a_reading_began_after_it_was_asked_for() -> None:
         return [*(await asyncio.gather(shared.get(), shared.get())), await first]
 
     assert asyncio.run(late()) == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["doctor", "--probe", "10.0.1.9"], "doctor --firewall aws --probe 10.0.1.9"),
+        ([*GIVEN, "nobody"], "nobody is not an IP address"),
+        ([*GIVEN, "10.0.1.9"], "no agent is running"),
+    ],
+)
+def test_a_probe_that_cannot_be(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says why; the rules are printed nevertheless."""
+    path = tmp_path / "ipsec.yml"
+    ca = make_ca()
+    path.write_text(manifest(["10.0.1.0/24"], leaf=make_leaf(ca), cas=[ca]))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+    code = main([*words, "--config", str(path), "--socket", str(tmp_path / "control.sock")])
+
+    shown = capsys.readouterr()
+    assert code
+    assert said in shown.err
+    assert ("authorize-security-group-ingress" in shown.out) is ("--firewall" in words)

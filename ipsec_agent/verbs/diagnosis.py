@@ -40,6 +40,11 @@ def doctor_arguments(verb: argparse.ArgumentParser) -> None:
         choices=PLATFORMS,
         help="only print the rules that this platform's firewall needs, from the config's subnets",
     )
+    verb.add_argument(
+        "--probe",
+        metavar="PEER",
+        help="with --firewall: send to this peer, too, and tell which rule lets packets pass",
+    )
     _common(verb)
 
 

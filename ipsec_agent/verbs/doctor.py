@@ -7,20 +7,44 @@ import sys
 from pathlib import Path
 
 from ipsec_agent.config_file import accepted, load_config
+from ipsec_agent.core.config import Config
 from ipsec_agent.core.doctor.firewall import Platform, rules
+from ipsec_agent.core.doctor.firewall_probe import Passage, probed, told
 from ipsec_agent.core.doctor.report import document, examined, text
+from ipsec_agent.core.verify import judge
+from ipsec_agent.errors import AgentError
 from ipsec_agent.examination import examine
+from ipsec_agent.verbs.verify import seen_of
+
+PATIENCE = 10.0
+"""Seconds to wait for an SA with the peer that is probed."""
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what is found; 0 where nothing is worse than something to know, else 1."""
     path = Path(arguments.config)
     if arguments.firewall:
-        config = load_config(path, outdated=accepted)
-        lines = rules(Platform(arguments.firewall), config)
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        return 0
+        return _firewall(arguments, load_config(path, outdated=accepted))
+    if arguments.probe is not None:
+        raise AgentError(
+            "--probe tells which rule of a firewall holds packets back, so it needs --firewall",
+            hint=f"write `ipsec-agent doctor --firewall aws --probe {arguments.probe}`, or another"
+            " platform",
+        )
     results = examined(examine(path, arguments.socket, root=os.geteuid() == 0))
     shown = document(results)
     sys.stdout.write(json.dumps(shown) + "\n" if arguments.json else text(results))
     return 0 if shown["well"] else 1
+
+
+def _firewall(arguments: argparse.Namespace, config: Config) -> int:
+    """Print the rules, and with a peer whether packets of their kinds pass; 1 where some do not."""
+    lines = rules(Platform(arguments.firewall), config)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    if arguments.probe is None:
+        return 0
+    sys.stdout.flush()
+    seen = seen_of(arguments.probe, arguments.socket, PATIENCE)
+    results = probed(seen, judge(seen), encapsulated=config.force_udp_encapsulation)
+    sys.stdout.write("".join(f"{line}\n" for line in told(results)))
+    return 0 if all(one.passage is Passage.PASSES for one in results) else 1

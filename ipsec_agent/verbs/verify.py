@@ -27,14 +27,10 @@ ERASE = "\r\x1b[K"
 
 def main(arguments: argparse.Namespace) -> int:
     """Print a verdict for each peer; 0 where all are proven, 1 where not, 3 without an agent."""
-    if os.geteuid() != 0:
-        raise StartError(
-            "verify needs root to capture packets and to read the kernel's SAs",
-            hint="run it with sudo",
-        )
+    _as_root("verify")
     given = tuple(map(_address, arguments.peers))
     try:
-        status = _status(arguments)
+        status = _status(arguments.socket)
         peers = given or known_peers(status)
         if not peers:
             raise AgentError(
@@ -46,6 +42,29 @@ def main(arguments: argparse.Namespace) -> int:
         return NOT_RUNNING
 
 
+def seen_of(peer: str, socket: str, patience: float) -> Observation:
+    """What is seen of one peer.
+
+    Raises:
+        AgentError: it is no address, no agent answers, or this process is not root.
+    """
+    _as_root("--probe")
+    address = _address(peer)
+
+    async def seen() -> Observation:
+        return await anext(verify((address,), lambda: _status(socket), patience))
+
+    return asyncio.run(seen())
+
+
+def _as_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise StartError(
+            f"{what} needs root to capture packets and to read the kernel's SAs",
+            hint="run it with sudo",
+        )
+
+
 def _address(text: str) -> Address:
     try:
         return ip_address(text)
@@ -55,8 +74,8 @@ def _address(text: str) -> Address:
         ) from error
 
 
-def _status(arguments: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, Any] = ask(arguments.socket, "status")["status"]
+def _status(socket: str) -> dict[str, Any]:
+    found: dict[str, Any] = ask(socket, "status")["status"]
     if "connections" not in found:
         raise AgentError(
             "the agent has only just started and knows nothing yet", hint="try again in a moment"
@@ -71,7 +90,7 @@ async def _verify(
     shows = sys.stderr.isatty()
     results: list[tuple[Observation, Finding]] = []
     _progress(peers, 0, shows=shows)
-    async for seen in verify(peers, lambda: _status(arguments), arguments.timeout):
+    async for seen in verify(peers, lambda: _status(arguments.socket), arguments.timeout):
         found = judge(seen)
         results.append((seen, found))
         if shows:

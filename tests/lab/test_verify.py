@@ -41,6 +41,20 @@ def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
     return list(found["peers"])
 
 
+def probe(node: Node, peer: str) -> list[str]:
+    """The lines of `doctor --firewall aws --probe`."""
+    words = ("doctor", "--config", str(node.config), "--socket", str(node.run_dir / "control.sock"))
+    done = subprocess.run(
+        node.command(*AGENT, *words, "--firewall", "aws", "--probe", peer),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stdout.splitlines()
+
+
 @contextlib.contextmanager
 def rules(netns: str, *lines: str) -> Iterator[None]:
     """A firewall of somebody else's on a VM."""
@@ -90,10 +104,13 @@ def test_no_esp(three: list[Node]) -> None:
     first_answer(three[0], B)
     with rules(three[1].name, f"before ip saddr {A} ip protocol esp drop"):
         (one,) = verify(three[0], B)
+        tried = probe(three[0], B)
 
     assert one["verdict"] == "no-esp", one
     assert "none came back" in one["message"]
     assert "protocol 50" in one["hint"]
+    assert tried[-2].startswith("# UDP 500 and UDP 4500: passes:")
+    assert tried[-1].startswith("# ESP (protocol 50): held back: ")
 
 
 @pytest.mark.long
