@@ -66,8 +66,8 @@ def test_no_peer_is_lost(pair: tuple[Node, Node]) -> None:
         if keeps_ike_sa(node):
             said = until(partial(shown, node), f"the status of {node.name}")
             assert said == "AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE_25519"
-    assert ("proposal-left-out" in complaints(first.status())) is not can_twice(first)
-    assert "proposal-left-out" not in complaints(second.status())
+    assert ("proposal-unsupported" in complaints(first.status())) is not can_twice(first)
+    assert "proposal-unsupported" not in complaints(second.status())
 
 
 def test_both_can(pair: tuple[Node, Node]) -> None:

@@ -135,7 +135,7 @@ def test_a_name_that_nobody_can_judge() -> None:
 
     (problem,) = unknown_lockout_problems(needs, Desired(role=Role.ENCRYPT))
 
-    assert (problem.code, problem.severity) == ("lockout-unknown", Severity.INFO)
+    assert (problem.code, problem.severity) == ("lockout-unresolved", Severity.INFO)
     assert problem.subject == "blob.example"
     assert "`getent ahosts blob.example`" in problem.hint
     assert unknown_lockout_problems(needs, Desired(role=Role.CLEAR)) == ()

@@ -70,7 +70,7 @@ def test_never_all() -> None:
     [
         ((HYBRID, CLASSICAL), WITH_ML, []),
         ((HYBRID, CLASSICAL), CHARON, []),
-        ((HYBRID, CLASSICAL), OLD, [("proposal-left-out", Severity.WARNING)]),
+        ((HYBRID, CLASSICAL), OLD, [("proposal-unsupported", Severity.WARNING)]),
         ((HYBRID,), NEW, [("proposals-impossible", Severity.CRITICAL)]),
     ],
 )

@@ -138,7 +138,7 @@ def unknown_lockout_problems(
         return ()
     return tuple(
         Problem(
-            "lockout-unknown",
+            "lockout-unresolved",
             Severity.INFO,
             unknown_lockout(name),
             unknown_lockout_hint(name),

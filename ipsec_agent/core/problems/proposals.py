@@ -37,7 +37,7 @@ def _problem(
     words = ", ".join(dict.fromkeys(word for lacks in out.values() for word in lacks))
     if len(out) < len(proposals):
         yield Problem(
-            "proposal-left-out",
+            "proposal-unsupported",
             Severity.WARNING,
             f"{who} cannot do {words}: {', '.join(out)} of {name} is not used",
             "install a charon that can (docs/config.md), or remove it; the others are used",
