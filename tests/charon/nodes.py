@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ipsec_agent.core.problems.problem import ADVICE
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
@@ -302,6 +304,12 @@ class Node:
 def keeps_ike_sa(node: Node) -> bool:
     """Whether its charon keeps an IKE_SA whose ESP SA the kernel refuses: since 6.0 it does not."""
     return has_esp() or node.status()["charon"]["version"].startswith("5.")
+
+
+def need_ike_sas(node: Node) -> None:
+    """Skip where no IKE_SA lasts."""
+    if not keeps_ike_sa(node):
+        pytest.skip("this kernel has no ESP, and this charon keeps no IKE_SA without it")
 
 
 @contextlib.contextmanager

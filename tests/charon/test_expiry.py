@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import Issued, ec_key, make_ca, make_leaf
-from tests.charon.nodes import DEADLINE, SCALE, Node, complaints, keeps_ike_sa, network, until
+from tests.charon.nodes import DEADLINE, SCALE, Node, complaints, need_ike_sas, network, until
 from tests.charon.shared_manifest import configure
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(180)]
@@ -56,12 +56,6 @@ def accepted(node: Node, subject: str) -> bool:
 def problems(node: Node) -> dict[str, dict[str, Any]]:
     """Its problems by their codes."""
     return {one["code"]: one for one in node.status().get("problems", ())}
-
-
-def need_ike_sas(node: Node) -> None:
-    """Skip where no IKE_SA lasts."""
-    if not keeps_ike_sa(node):
-        pytest.skip("this kernel has no ESP, and this charon keeps no IKE_SA without it")
 
 
 def test_what_a_peer_has_shown(pair: tuple[Node, Node]) -> None:

@@ -190,9 +190,13 @@ async def test_the_label_decides_who_answers(vms: tuple[Vm, Vm]) -> None:
         await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later]})
 
         assert not await begin(asking, third, third.children[1].name)
-        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} 3": []})
+        # 6.0 ends the IKE_SA with its first child.
+        stays = (await CharonClient(asked).version()).startswith("5.")
+        refused: dict[str, list[str]] = {f"{TRAP} 3": []} if stays else {}
+        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], **refused})
         assert await begin(asking, third, third.name)
-        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} 3": [TRAP]})
+        number = 3 if stays else 4
+        await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} {number}": [TRAP]})
 
 
 async def test_a_removed_ca_is_forgotten(vms: tuple[Vm, Vm]) -> None:

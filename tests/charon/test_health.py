@@ -16,7 +16,7 @@ from ipsec_agent.core.charon_log import Said, Sign, sign
 from ipsec_agent.host.charon_events import CharonEvents
 from tests.certificates import make_ca, make_leaf, rsa_key
 from tests.charon.impatient import SHOWN_AFTER
-from tests.charon.nodes import PYTHON, Node, network, until
+from tests.charon.nodes import PYTHON, Node, need_ike_sas, network, until
 from tests.charon.shared_manifest import EXPECTED
 from tests.charon.shared_manifest import configure as give
 from tests.charon.wedge import wedge
@@ -177,6 +177,7 @@ def test_ike_only_and_a_farewell(tmp_path: Path) -> None:
         configure([ours, theirs], [])
         ours.up()
         theirs.up()
+        need_ike_sas(ours)
         ours.send(B)
         until(lambda: peer_of(ours).get("state") == "established", "IKE works")
         if not peer_of(ours)["child_sas"]:
@@ -195,6 +196,7 @@ async def test_what_charon_tells_of_a_peer(tmp_path: Path) -> None:
         configure([ours, theirs], [])
         ours.up()
         theirs.up()
+        need_ike_sas(ours)
         said: list[Said] = []
         heard = asyncio.create_task(
             CharonEvents(ours.run_dir / "charon.vici").watch(lambda: None, said.append)

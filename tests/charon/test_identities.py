@@ -10,7 +10,7 @@ import pytest
 from ipsec_agent.core.certificates import order
 from ipsec_agent.core.certificates.issuing import Subject, authority, instance
 from tests.certificates import Issued, ec_key, make_ca, make_leaf
-from tests.charon.nodes import Node, network, until
+from tests.charon.nodes import Node, need_ike_sas, network, until
 from tests.charon.shared_manifest import configure
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(60)]
@@ -51,6 +51,7 @@ def test_each_accepts_any_certificate_of_the_ca(tmp_path: Path) -> None:
         for node in nodes:
             until(node.policies, f"{node.name} has its policies")
 
+        need_ike_sas(first)
         first.send("10.9.0.2")
         first.send("10.9.0.3")
         stranger.send("10.9.0.1")

@@ -90,11 +90,9 @@ async def trusted(case: Case, one: Vm, other: Vm) -> bool:
             await load(
                 first, connection(one, other, chain.leaf, chain.cas), chain.leaf, chain.behind
             )
-            # Where the kernel has no ESP, the child fails and the IKE_SA stays.
+            # Without a child: where the kernel has no ESP, 6.0 ends the IKE_SA with it.
             with contextlib.suppress(CharonRefusedError):
-                await first.request(
-                    "initiate", {"ike": "verdict", "child": "child", "timeout": f"{WAIT:.0f}000"}
-                )
+                await first.request("initiate", {"ike": "verdict", "timeout": f"{WAIT:.0f}000"})
             states = [[sa.state for sa in await CharonClient(vici).sas()] for vici in (first, peer)]
         except CharonRefusedError:
             return False
