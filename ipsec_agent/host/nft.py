@@ -63,7 +63,6 @@ class _Outcome(Struct, frozen=True):
 
     status: int
     complaint: str
-    process: int
 
 
 class Nft:
@@ -126,9 +125,9 @@ class Nft:
         # A closed table has no sets for them.
         links = exempt_update(exempt, ports) if exempt or ports else ""
         with open_events(room=_ROOM) as events:
-            made = await self._succeed("the guard's table does not load", text + links)
+            await self._succeed("the guard's table does not load", text + links)
             image = await read_guard(self._most)
-            alone = image is not None and await self._alone(events, made, image.generation)
+            alone = image is not None and await self._alone(events, image.generation)
         form = image.form if image is not None and alone else ""
         self._forms = {mark(text): form}
         self._know(mark(text), image)
@@ -137,8 +136,12 @@ class Nft:
             with contextlib.suppress(OSError):
                 self._memory.write_text(json.dumps(self._forms))
 
-    async def _alone(self, events: socket.socket, process: int, generation: int) -> bool:
-        """Whether up to a generation only this process has changed the table."""
+    async def _alone(self, events: socket.socket, generation: int) -> bool:
+        """Whether up to a generation the table was changed once only, which nft has just done.
+
+        The number of its process says nothing: in a namespace of processes the kernel names
+        another one.
+        """
         loop = asyncio.get_running_loop()
         transactions, authors = Transactions(GUARD_TABLE), list[int]()
         try:
@@ -148,7 +151,8 @@ class Nft:
         except (OSError, TimeoutError):
             # Some were lost; the next pass loads the table again.
             return False
-        return authors == [process]
+        self._own += authors[:1]
+        return len(authors) == 1
 
     def exempt(self, links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
         """Set the exempt links, and the ports where only IPsec passes (`set_exempt`).
@@ -289,8 +293,8 @@ class Nft:
                 if not ours:
                     wake()
 
-    async def _succeed(self, doing: str, text: str, *options: str) -> int:
-        """Have nft take a text; its process id."""
+    async def _succeed(self, doing: str, text: str, *options: str) -> None:
+        """Have nft take a text."""
         done = await self._take(text, *options)
         if done.status != 0 and _UNSUPPORTED in done.complaint:
             # A table that outlasts its owner can be deleted, but not named anew (nft_refusals.py).
@@ -298,7 +302,6 @@ class Nft:
             done = again if again.status == 0 else done
         if done.status != 0:
             raise refusal(doing, done.complaint)
-        return done.process
 
     async def _take(self, text: str, *options: str) -> _Outcome:
         with _as_file(text) as descriptor:
@@ -312,7 +315,7 @@ class Nft:
             self._own.append(process.pid)
         with _in_time(self._deadline):
             status, _, complaint = await outcome(process, self._deadline)
-        return _Outcome(status, complaint, process.pid)
+        return _Outcome(status, complaint)
 
 
 def locate_nft() -> str:

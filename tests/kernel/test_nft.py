@@ -8,6 +8,8 @@ import logging
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -303,6 +305,36 @@ async def test_a_table_that_another_program_loaded_is_learnt(tmp_path: Path) -> 
     assert table.dropped_out == 1
     run("nft", "insert rule inet ipsec_agent out accept")
     assert not await intact(nft)
+
+
+IN_A_CONTAINER = """
+import asyncio, sys
+from pathlib import Path
+from ipsec_agent.core.guard_table import mark
+from ipsec_agent.host.nft import Nft
+
+async def run():
+    text, nft = Path(sys.argv[1]).read_text(), Nft()
+    for _ in range(2):
+        await nft.load(text)
+        table = await nft.read()
+        print(table.mark == mark(text))
+
+asyncio.run(run())
+"""
+
+
+def test_in_a_namespace_of_processes(tmp_path: Path) -> None:
+    """As in a container, where the kernel names every author by another number."""
+    path = tmp_path / "table.nft"
+    path.write_text(TEXT)
+
+    words = ("unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", IN_A_CONTAINER)
+    done = subprocess.run(
+        (*words, str(path)), check=True, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout.split() == ["True", "True"]
 
 
 async def test_what_does_not_load_cannot_be_learnt() -> None:
