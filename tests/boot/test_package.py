@@ -76,9 +76,8 @@ def phases(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Phases:
         shutil.copy(path, results)
     ca = make_ca()
     leaf = make_leaf(ca, key=ec_key())
-    # Its link's other end is beside it, as that of a container. The guard is left out: in a
-    # namespace of processes the agent cannot tell its own changes of nftables from others'.
-    agent = {"address": VM, "uplinks": ["eth0"], "guard": "none"}
+    # Its link's other end is beside it, as that of a container.
+    agent = {"address": VM, "uplinks": ["eth0"]}
     text = manifest(["10.9.0.0/24"], leaf=leaf, cas=[ca], agent=agent, prestart_timeout=100)
     (results / "vm.yml").write_text(text)
     in_container(f"{sys.executable} -m tests.boot.package_driver", results, DEADLINE)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import AGENT, SCALE, Node, network, until
+from tests.charon.nodes import AGENT, SCALE, Node, need_ike_sas, network, until
 from tests.charon.shared_manifest import EXPECTED, configure
 from tests.lab.truth import alive
 
@@ -78,6 +78,7 @@ def test_ipsec_leaves_last(tmp_path: Path) -> None:
         for node in (ours, theirs):
             configure(node)
             node.up()
+        need_ike_sas(ours)
         ours.send(B)
         until(lambda: any(it["ike_sas"] for it in theirs.status()["peers"]), "IKE works")
         charon = ours.charon_pid

@@ -112,5 +112,7 @@ async def test_a_peer_that_asks_meanwhile(vms: tuple[Vm, Vm]) -> None:
         await client.unload_connection(trial.name)
         await asyncio.sleep(1.0)
 
-        (left,) = await client.sas()
-        assert (left.name, left.state) == (trial.name, "ESTABLISHED")
+        left = [(sa.name, sa.state) for sa in await client.sas()]
+        # One that carries nothing 6.0 ends with its connection.
+        stays = (await client.version()).startswith("5.")
+        assert left == ([(trial.name, "ESTABLISHED")] if stays else [])
