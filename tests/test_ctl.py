@@ -3,9 +3,11 @@
 The agent is a script here; tests/monit has the real one under a real monit.
 """
 
+import contextlib
 import fcntl
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,20 +82,39 @@ def test_no_program(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
-def test_stop_without_the_program(tmp_path: Path) -> None:
-    """An agent that runs and cannot be asked is ended all the same, and the cause is told."""
-    with (tmp_path / "agent.pid").open("w") as lock:
+@contextlib.contextmanager
+def one_that_runs(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that holds the agent's lock, and can be asked nothing."""
+    with (place / "agent.pid").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # It inherits the lock, and holds it as long as it lives.
         running = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
         lock.write(f"{running.pid}\n")
     try:
-        done = control(tmp_path, "stop", "no-such-agent")
-        assert running.wait(20) == -signal.SIGKILL
+        yield running
     finally:
         running.kill()
         running.wait(20)
 
+
+@pytest.mark.parametrize("verb", ["stop", "drain"])
+def test_stop_without_the_program(tmp_path: Path, verb: str) -> None:
+    """An agent that runs and cannot be asked is ended all the same, and the cause is told."""
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, verb, "no-such-agent")
+        assert running.wait(20) == -signal.SIGKILL
+
     assert done.returncode == 0
     assert "there is no program no-such-agent" in done.stderr
     assert "does not answer" not in done.stderr
+
+
+def test_a_drain_that_fails(tmp_path: Path) -> None:
+    """IPsec is stopped without it: else charon would have nobody who ends it."""
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, "drain", ending(tmp_path, ""))
+        assert running.wait(20) == -signal.SIGKILL
+
+    assert done.returncode == 0
+    log = tmp_path / "log/agent.log"
+    assert f"the drain has failed, see {log}; IPsec ends without it" in done.stderr

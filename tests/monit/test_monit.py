@@ -139,19 +139,20 @@ def test_start_stop_restart(node: Node, file: str) -> None:
 
         monit.ask("stop", "ipsec")
         monit.says(STOPPED)
-        assert (alive(agent), alive(charon)) == (False, False)
+        assert not alive(agent)
+        # Nobody is to be waited for here.
+        until(lambda: not alive(charon), "charon has ended", 30)
         assert node.policies() == []
-        assert "stopping charon, then the agent" in node.log
+        assert "IPsec has ended" in node.log
 
         monit.ask("start", "ipsec")
         started = running(node, monit)
         assert charon not in started
 
         monit.ask("restart", "ipsec")
-        until(lambda: not alive(started[1]), "charon has ended", 60)
         other(node, started[0])
-        again = running(node, monit)
-        assert not {*again} & {*started}
+        # The start may come before the drain has ended charon; then it gives the drain up.
+        assert running(node, monit)[0] != started[0]
 
 
 def test_killed_agent_comes_back(node: Node) -> None:
