@@ -9,6 +9,7 @@ from ipsec_agent.core.handover import LEVELS
 from ipsec_agent.core.model import Action, Connection
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.rehearsal import rehearsal
 from ipsec_agent.core.swanctl import connection_message, fingerprint, renewal_message
 from tests.configs import config
 
@@ -106,9 +107,10 @@ def test_a_renewal_answers_as_its_trap_does() -> None:
     trap = wish.connections[-1]
     answers = list(connection_message(trap)[trap.name]["children"].values())
 
-    for level in range(LEVELS + 2):
-        made = renewal(wish, (own, peer), level)
+    renewals = [renewal(wish, (own, peer), level) for level in range(LEVELS + 2)]
+    for made in (*renewals, rehearsal(wish, (own, peer))):
         assert made is not None
+        level = made.children[-1].level
         children = renewal_message(made)[made.name]["children"]
         first = {one["label"]: name for name, one in reversed(children.items()) if "label" in one}
         levels = range(1, max(LEVELS, level) + 1)
