@@ -20,6 +20,8 @@ lost: 47 of 4,735 packets in a slow guest. What strongSwan 5.9.8 and 6.0.1 do (s
 - Another reqid would have the policy in refuse what arrives on the new SA; a child without policies
   would leave the choice to the kernel, which takes the youngest; a policy of the agent's that names
   the old SPI would send into nothing from the next rekeying on.
+- While a renewal's connection is loaded, it is the one that answers the peer (swanctl.py), and its
+  IKE_SA is taken for what this VM asks for next (ike_sa_manager.c: checkout_by_config).
 - A CHILD_SA's DELETE is obeyed before it is answered, that of an IKE_SA afterwards (child_delete.c:
   build_r; task_manager_v2.c: build_response).
 
@@ -29,7 +31,8 @@ began sends on the new SA at once, since the other one has it. Then it ends the 
 which it does not send: the other end moves on to the new SA while it obeys, and what it sent before
 still finds the old SA, which goes with its answer. Wherever this is cut, both ways have an SA.
 Only where the old SA is rekeyed just in between, the end that asked sends on it again, and what it
-sends while the other one obeys is lost.
+sends while the other one obeys is lost. So is what the network delivers only after the answer that
+was sent behind it.
 
 Since an SA keeps its level for life, the next one must be worse again: who was asked last time asks
 first the next time, which begins at 0. A label that the peer does not know (an agent of before, or

@@ -175,7 +175,8 @@ def _left_behind(sas: Iterable[IkeSa]) -> bool:
 def _refused(sa: IkeSa, wanted: CredentialSet) -> bool:
     """Whether the peer took the certificate and refused the child that this VM asked for."""
     established = sa.state == "ESTABLISHED" and not sa.children
-    return established and sa.made_with == wanted.mark and sa.name.startswith(RENEWAL)
+    begun = sa.initiator and sa.name.startswith(RENEWAL)
+    return established and begun and sa.made_with == wanted.mark
 
 
 def _levels(sas: Iterable[IkeSa]) -> dict[Pair, Levels]:

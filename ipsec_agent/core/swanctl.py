@@ -53,11 +53,13 @@ def _own_part(connection: Connection) -> dict[str, Any]:
     }
 
 
-def _with_later(child: Child, settings: IkeSettings | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _with_later(
+    child: Child, settings: IkeSettings | None, levels: int = handover.LEVELS
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """A child, and behind a trap those that answer for an SA that is not sent on at first."""
     body = _child(child, settings)
     yield child.name, body
-    for level in range(1, handover.LEVELS + 1) if settings is not None else ():
+    for level in range(1, levels + 1) if settings is not None else ():
         yield (
             handover.answering(child.name, level),
             {
@@ -78,20 +80,25 @@ def renewal_message(connection: Connection) -> dict[str, Any]:
 
     A connection whose remote address is one host comes before the ones for any (strongSwan,
     peer_cfg selection by quality of the match), for this VM alone and only while it is loaded.
+    So it is the one that answers where the peer begins in that moment, too, and it has what answers
+    for a second SA as a trap has it. That comes before the child that asks with the same label: of
+    equal ones charon takes the first (peer_cfg.c: select_child_cfg).
     """
+    ordinary, *asking = connection.children
+    levels = max([handover.LEVELS, *(child.level for child in asking)])
+    children = {
+        **dict(_with_later(ordinary, connection.settings, levels)),
+        **{
+            child.name: _child(child, connection.settings) | _labelled(child.level)
+            for child in asking
+        },
+    }
     return {
         connection.name: {
             **connection_message(connection)[connection.name],
-            "local_addrs": [str(connection.children[0].local.network.network_address)],
+            "local_addrs": [str(ordinary.local.network.network_address)],
             "remote_addrs": [str(connection.remote.network_address)],
-            "children": {
-                child.name: {
-                    **_child(child, connection.settings),
-                    **(_labelled(child.level) if child.level else {}),
-                    "start_action": "none",
-                }
-                for child in connection.children
-            },
+            "children": {name: {**one, "start_action": "none"} for name, one in children.items()},
         }
     }
 

@@ -18,6 +18,12 @@ AT_ONCE = 4
 WAIT = 4.0
 """Seconds for a peer's answer; the last retransmission is later, and no peer is silent before."""
 
+AGAIN = 0.3
+"""Seconds until a peer that refused is asked once more. A peer that rehearses, too, may have begun
+an IKE_SA that charon takes for the one that is asked for (ike_sa_manager.c: checkout_by_config),
+and has ended it; or it has no key just then, since it changes its own.
+"""
+
 _ANSWERS = {True: Answer.ACCEPTED, False: Answer.REFUSED}
 
 
@@ -83,6 +89,9 @@ class Rehearsals:
             try:
                 await client.load_renewal(connection)
                 established = await client.establish(connection.name, WAIT)
+                if established is False:
+                    await asyncio.sleep(AGAIN)
+                    established = await client.establish(connection.name, WAIT)
                 return Answer.SILENT if established is None else _ANSWERS[established]
             finally:
                 try:

@@ -199,6 +199,39 @@ async def test_the_label_decides_who_answers(vms: tuple[Vm, Vm]) -> None:
         await soon(asked, {f"{TRAP} 1": [], f"{TRAP} 2": [later], f"{TRAP} {number}": [TRAP]})
 
 
+async def test_both_ask_in_the_same_moment(vms: tuple[Vm, Vm]) -> None:
+    """charon then takes the renewal to answer with (core/swanctl.py): both ends send on what they
+    have asked for, in one IKE_SA or in two, and neither on what it was asked for.
+    """
+    chain = BY_NAME["an intermediate behind the leaf"].make()
+    theirs = leaf((*chain.behind[-1:], *chain.cas)[0], "VM 2", key=ec_key(8))
+    one, other = vms
+    async with open_vici(one.vici, DEADLINE) as ours, open_vici(other.vici, DEADLINE) as answering:
+        made = []
+        for vici, own, peer, mine in (
+            (ours, one, other, chain.leaf),
+            (answering, other, one, theirs),
+        ):
+            case = connection(own, peer, mine, chain.cas)
+            await load(vici, case, mine, chain.behind)
+            await vici.request("unload-conn", {"name": case.name})
+            assert case.settings is not None
+            made.append(renewal(own, peer, case.settings, f"{1:012x}", 1))
+            await vici.request("load-conn", in_tunnels(renewal_message(made[-1])))
+        first, second = made
+        asked, answered = (
+            [how(one.name, 1) for one in made] for how in (handover.asking, handover.answering)
+        )
+
+        assert await begin(ours, first, asked[0])
+        await soon(ours, {f"{first.name} 1": [asked[0]]})
+        await soon(answering, {f"{second.name} 1": [answered[1]]})
+
+        assert await begin(answering, second, asked[1])
+        await soon(ours, {f"{first.name} 1": [asked[0], answered[0]]})
+        await soon(answering, {f"{second.name} 1": [answered[1], asked[1]]})
+
+
 async def test_a_removed_ca_is_forgotten(vms: tuple[Vm, Vm]) -> None:
     """Also where a connection brought it; connections, the SA and what comes next stay."""
     chain, gone = (BY_NAME[name].make() for name in ("an intermediate behind the leaf", "a root"))

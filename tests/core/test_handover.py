@@ -56,12 +56,19 @@ class Sa(Struct, frozen=True):
     Attributes:
         level: at the end that answered.
         old: the ends that have had another certificate since.
+        within: the number of its IKE_SA where another CHILD_SA began that one.
     """
 
     number: int
     began: int
     level: int
     old: frozenset[int] = frozenset()
+    within: int = 0
+
+    @property
+    def ike_sa(self) -> int:
+        """The number of its IKE_SA."""
+        return self.within or self.number
 
 
 class End(Struct):
@@ -115,28 +122,28 @@ class Pair:
         end, wish = self.ends[here], _WISHES[here]
         new = in_force(wish)
         assert new is not None
+        children = {
+            one.number: replace(
+                child_sa(one.number, one.number * 10, age=(ages or {}).get(one.number, age)),
+                name=_name(one, here),
+                local=(ip_network(end.own),),
+                remote=(ip_network(end.peer),),
+            )
+            for one in self.sas
+        }
         sas = tuple(
             IkeSa(
-                one.number,
+                number,
                 "ipsec-10.0.0.0/16",
                 "ESTABLISHED",
                 end.own,
                 end.peer,
                 True,
                 LATE,
-                (
-                    replace(
-                        child_sa(
-                            one.number, one.number * 10, age=(ages or {}).get(one.number, age)
-                        ),
-                        name=_name(one, here),
-                        local=(ip_network(end.own),),
-                        remote=(ip_network(end.peer),),
-                    ),
-                ),
-                made_with=OLD.mark if here in one.old else new.mark,
+                tuple(children[one.number] for one in self.sas if one.ike_sa == number),
+                made_with=OLD.mark if old else new.mark,
             )
-            for one in self.sas
+            for number, old in {one.ike_sa: here in one.old for one in self.sas}.items()
         )
         world = loaded_world(wish, sas=sas, sets=(OLD, replace(new, since=SWITCHED)))
         states = tuple(
@@ -150,14 +157,21 @@ class Pair:
         for one, other in (self.ends, self.ends[::-1]):
             self.lost += not one.order or one.sends_on not in other.received
 
-    def reload(self, began: list[int], at: frozenset[int] = BOTH) -> None:
-        """Another certificate at these ends; some then make a new SA, both at once if both do."""
+    def reload(self, began: list[int], at: frozenset[int] = BOTH, *, shared: bool = False) -> None:
+        """Another certificate at these ends; some then make a new SA, both at once if both do.
+
+        Args:
+            shared: charon takes the IKE_SA of the first for the second, which it does where the
+                renewal answers that asks next (swanctl.py: renewal_message).
+        """
         self.sas = [replace(one, old=one.old | at) for one in self.sas]
-        made = []
+        made: list[Sa] = []
         for here in began:
             (step,) = moves(self.seen(here))
             level = step.connection.children[-1].level
-            made.append(Sa(next(self.numbers), here, level if level <= self.levels else 0))
+            within = made[0].number if shared and made else 0
+            number = next(self.numbers)
+            made.append(Sa(number, here, level if level <= self.levels else 0, within=within))
         for one in made:
             self.ends[1 - one.began].install(one.number, one.level)
             self.check()
@@ -179,10 +193,12 @@ class Pair:
         """What one of them has decided."""
         # The DELETE of an IKE_SA is obeyed after it was answered: it may be later.
         whole = isinstance(step, TerminateSa)
+        gone = [one for one in self.sas if step.unique_id == (one.ike_sa if whole else one.number)]
         for end in (here, 1 - here) if whole else (1 - here, here):
-            self.ends[end].remove(step.unique_id)
+            for one in gone:
+                self.ends[end].remove(one.number)
             self.check()
-        self.sas = [one for one in self.sas if one.number != step.unique_id]
+        self.sas = [one for one in self.sas if one not in gone]
 
 
 def _name(one: Sa, here: int) -> str:
@@ -201,13 +217,14 @@ def _ended(drift: Drift) -> list[int]:
 
 def test_a_move_loses_nothing() -> None:
     """Whoever begins, and whoever acts first; one SA is left, the new one."""
-    for began in ([0], [1], [0, 1], [1, 0]):
-        for first in range(3):
-            pair = Pair()
-            pair.reload(began)
-            pair.settle(first)
-            assert pair.lost == 0
-            assert [one.old for one in pair.sas] == [frozenset()]
+    for (began, shared), first in itertools.product(
+        (([0], False), ([1], False), *itertools.product(([0, 1], [1, 0]), (False, True))), range(3)
+    ):
+        pair = Pair()
+        pair.reload(began, shared=shared)
+        pair.settle(first)
+        assert pair.lost == 0
+        assert [one.old for one in pair.sas] == [frozenset()]
 
 
 @pytest.mark.parametrize("first", range(3))
@@ -249,21 +266,24 @@ def _early(pair: Pair, here: int) -> Drift:
     return Drift(drift.desired, replace(drift.observed, time=SWITCHED + 1))
 
 
-turns = st.lists(st.sampled_from(["asked", "both", "later"]), max_size=6)
+turns = st.lists(st.sampled_from(["asked", "both", "in one", "later"]), max_size=6)
 
 
 @settings(max_examples=100, deadline=None)
 @given(turns, st.integers(0, 1), st.integers(0, 2))
-def test_many_moves(turns: list[str], began: int, first: int) -> None:
-    """Each by who was asked last, by both at once, or by one and then by the other."""
+def test_many_moves(turns: list[str], start: int, first: int) -> None:
+    """Each by who was asked last, by both at once, in two IKE_SAs or in one, or by one and then by
+    the other.
+    """
     pair = Pair()
     for turn in turns:
-        asked = next((1 - one.began for one in pair.sas if one.level), began)
+        asked = next((1 - one.began for one in pair.sas if one.level), start)
         if turn == "later":
             pair.reload([asked], frozenset({asked}))
             pair.reload([1 - asked], frozenset({1 - asked}))
         else:
-            pair.reload([asked] if turn == "asked" else [asked, 1 - asked])
+            began = [asked] if turn == "asked" else [asked, 1 - asked]
+            pair.reload(began, shared=turn == "in one")
         pair.settle(first)
         assert pair.lost == 0
         assert len(pair.sas) == 1

@@ -165,6 +165,9 @@ def test_a_peer_that_knows_no_handover() -> None:
     assert then(1) == [[0]]
     assert then(2) == []
     assert then(1, asked.name) == []
+    # One that the peer began while this VM asked, too: its child has ended since then.
+    (step,) = moves(drift(old(), replace(bare, initiator=False, age=60)))
+    assert [child.level for child in step.connection.children] == [0, 1]
     # With a child in it, it is a handover.
     assert moves(drift(old(), replace(bare, children=(child_sa(2, 200),)))) == ()
 

@@ -9,6 +9,7 @@ from ipsec_agent.core.handover import LEVELS
 from ipsec_agent.core.model import Action, Connection
 from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.rehearsal import rehearsal
 from ipsec_agent.core.swanctl import connection_message, fingerprint, renewal_message
 from tests.configs import config
 
@@ -87,14 +88,37 @@ def test_a_renewal_asks_for_it() -> None:
     assert ordinary is not None
 
     body = renewal_message(asking)[asking.name]
-    plain, labelled = body["children"].values()
-    assert list(body["children"]) == [asking.name, f"{asking.name}-after-2"]
+    plain, labelled = (body["children"][name] for name in (asking.name, f"{asking.name}-after-2"))
     assert labelled == {**plain, "label": "ipsec-agent-later-2", "label_mode": "simple"}
     assert "label" not in plain
     assert plain["start_action"] == "none"
     assert "priority" not in labelled
     assert (body["local_addrs"], body["remote_addrs"]) == (["10.0.0.5"], ["10.0.0.7"])
-    assert renewal_message(ordinary)[asking.name] == {**body, "children": {asking.name: plain}}
+    without = {name: one for name, one in body["children"].items() if one is not labelled}
+    assert renewal_message(ordinary)[asking.name] == {**body, "children": without}
+
+
+def test_a_renewal_answers_as_its_trap_does() -> None:
+    """Where the peer begins in the same moment charon takes it instead: the child that answers to
+    a label comes before the one that asks with it, whose SA would be sent on too early.
+    """
+    own, peer = ip_address("10.0.0.5"), ip_address("10.0.0.7")
+    wish = desired(config(("10.0.0.0/16",)), Placement(own, (own,)))
+    trap = wish.connections[-1]
+    answers = list(connection_message(trap)[trap.name]["children"].values())
+
+    renewals = [renewal(wish, (own, peer), level) for level in range(LEVELS + 2)]
+    for made in (*renewals, rehearsal(wish, (own, peer))):
+        assert made is not None
+        level = made.children[-1].level
+        children = renewal_message(made)[made.name]["children"]
+        first = {one["label"]: name for name, one in reversed(children.items()) if "label" in one}
+        levels = range(1, max(LEVELS, level) + 1)
+        assert first == {
+            f"ipsec-agent-later-{number}": f"{made.name}-later-{number}" for number in levels
+        }
+        for trapped, mine in zip(answers, children.values(), strict=False):
+            assert mine == {**trapped, "remote_ts": ["10.0.0.7/32"], "start_action": "none"}
 
 
 def test_ipv6() -> None:
