@@ -134,16 +134,16 @@ def _groups(fleet: Fleet, of: Callable[[Vm], str | None]) -> list[tuple[str, lis
 def _difference(aspect: Aspect, groups: list[tuple[str, list[str]]]) -> Finding:
     (value, most), rest = groups[0], groups[1:]
     common = f" ({code(value)})" if aspect.shown else ""
-    alike = f"{several(len(most), 'VM')} of {sum(len(them) for _, them in groups)}"
+    alike = f"{len(most)} of {sum(len(them) for _, them in groups)} VMs are alike"
     if len(rest[0][1]) == len(most):
         # Neither is the minority.
-        alike = named(most)
+        alike = f"{named(most)} {'is' if len(most) == 1 else 'are'} alike"
     others = [
         f"{named(them)} {'has' if len(them) == 1 else 'have'}"
         f" {code(other) if aspect.shown else 'another value'}"
         for other, them in rest
     ]
-    message = f"{aspect.what}: alike on {alike}{common}; {'; '.join(others[:4])}"
+    message = f"{aspect.what}: {alike}{common}; {'; '.join(others[:4])}"
     if len(others) > len(others[:4]):
         message += f"; and {len(others) - 4} more values"
     names = tuple(name for _, them in rest for name in them)
@@ -186,7 +186,7 @@ def expiring(fleet: Fleet) -> Iterator[Finding]:
     found: dict[tuple[datetime, str, str], list[str]] = {}
     for vm in fleet.vms:
         for one in vm.said.certificates:
-            key = one.not_after.astimezone(UTC), one.subject, one.role
+            key = _utc(one.not_after), one.subject, one.role
             found.setdefault(key, []).append(vm.name)
     now = datetime.fromtimestamp(fleet.now, UTC)
     soon = now + timedelta(days=SOON)
@@ -194,6 +194,14 @@ def expiring(fleet: Fleet) -> Iterator[Finding]:
         if number >= MOST_CERTIFICATES and end > soon:
             break
         yield _end(end, now, f"{plain(subject, 120)} ({code(role)})", by_name(names))
+
+
+def _utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        # Of the first or the last day that there is.
+        return time.replace(tzinfo=UTC)
 
 
 def _end(end: datetime, now: datetime, what: str, names: list[str]) -> Finding:

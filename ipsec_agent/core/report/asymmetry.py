@@ -72,11 +72,12 @@ def asymmetries(odd: tuple[Odd, ...]) -> Iterator[Finding]:
         others = by_name(one.peer if one.vm == hub else one.vm for one in found)
         says = by_name(one.vm for one in found)
         states = by_name(one.says for one in found if one.says)
-        what = f" (it says {', '.join(states)})" if states else ""
+        what = f" (the other says {', '.join(states)})" if states else ""
+        who = f"{named(says)} {'say' if len(says) > 1 else 'says'}"
         yield Finding(
             Kind.ASYMMETRY,
             Severity.WARNING,
-            f"{hub} and {named(others)}: only {named(says)} says that there is an SA{what}",
+            f"{hub} and {named(others)}: only {who} that there is an SA{what}",
             f"`ipsec-agent verify {others[0]}` on {hub}, and collect both files again",
             (hub, *others),
         )

@@ -107,11 +107,13 @@ def _of_hub(hub: str, them: list[Clear], *, passes: bool) -> Finding:
         Kind.CLEAR,
         severity,
         f"{hub} and {named(others)}: {named(sayers)} counted {packets} {become} ({last})",
-        f"`ipsec-agent verify {hub}` on {others[0]}"
-        if hub not in sayers or len(sayers) > 1
-        else f"`ipsec-agent verify {others[0]}` on {hub}",
+        _verify(them[0]),
         (hub, *others),
     )
+
+
+def _verify(one: Clear) -> str:
+    return f"`ipsec-agent verify {one.peer}` on {one.vm}"
 
 
 class Enforcing(Struct, frozen=True):
@@ -172,7 +174,7 @@ def _cut(fleet: Fleet, hub: str, them: list[Clear]) -> Finding:
         f" {ago(min(one.idle for one in them))}",
         f"install ipsec-agent on {hub}, or put it in no_ipsec_subnets of every VM"
         if what
-        else f"`ipsec-agent verify {hub}` on {others[0]}",
+        else _verify(them[0]),
         (hub, *others),
     )
 

@@ -44,11 +44,11 @@ class Report(Struct, frozen=True, dict=True):
 
     @cached_property
     def loudest(self) -> dict[str, Severity]:
-        """By VM: the loudest finding that names it, INFO left out."""
+        """By VM: the loudest finding that speaks against it, INFO left out."""
         found: dict[str, Severity] = {}
         for one in sorted(self.findings, key=lambda one: _SEVERITIES.index(one.severity)):
             if one.severity is not Severity.INFO:
-                found.update(dict.fromkeys(one.vms, one.severity))
+                found.update(dict.fromkeys(one.subjects, one.severity))
         return found
 
     @property

@@ -24,8 +24,8 @@ def lacking(fleet: Fleet) -> Iterator[Finding]:
     yield Finding(
         Kind.NO_FILE,
         Severity.WARNING,
-        f"{named(strangers)} ({several(len(strangers), 'address', 'addresses')}): listed as a peer"
-        f" by {named(by)}",
+        f"{named(strangers)} ({several(len(strangers), 'address', 'addresses')}): a peer of"
+        f" {named(by)}",
         "collect `ipsec-agent status --json` there, too",
         tuple(strangers),
     )

@@ -47,6 +47,10 @@ TITLES = {
 }
 
 
+OF_PAIRS = frozenset({Kind.CLEAR, Kind.ENFORCING, Kind.ASYMMETRY})
+"""Kinds of findings that begin with the VM whose pairs they are."""
+
+
 class Finding(Struct, frozen=True):
     """One thing that an operator should know; of severity INFO where nothing is wrong.
 
@@ -59,6 +63,11 @@ class Finding(Struct, frozen=True):
     message: str
     hint: str = ""
     vms: tuple[str, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whom it speaks against: of pairs the one that is in all of them."""
+        return self.vms[:1] if self.kind in OF_PAIRS else self.vms
 
 
 def plain(text: str, most: int = LONGEST) -> str:

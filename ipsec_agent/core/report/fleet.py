@@ -1,6 +1,6 @@
 """All VMs of a report together: who is who, and what time it is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from statistics import median_high
 
@@ -51,19 +51,28 @@ class Fleet(Struct, frozen=True, dict=True):
 
     @cached_property
     def strangers(self) -> dict[str, list[str]]:
-        """By address without a file: the VMs that list it as a peer."""
-        found: dict[str, list[str]] = {}
-        for name, partners in self.partners.items():
-            for other in partners:
-                if other not in self.owners:
-                    found.setdefault(other, []).append(name)
-        return found
+        """By address without a file: the VMs that have it as a peer, or that hear from it."""
+        found: dict[str, dict[str, None]] = {}
+        for vm in self.vms:
+            for address in _heard_of(vm):
+                if address not in self.owners:
+                    found.setdefault(address, {})[vm.name] = None
+        return {address: list(names) for address, names in found.items()}
 
     @cached_property
     def now(self) -> float:
         """The middle of the VMs' times: one whose clock is wrong does not move it far."""
         times = [vm.said.time for vm in self.vms if vm.looked]
         return median_high(times) if times else 0.0
+
+
+def _heard_of(vm: Vm) -> Iterator[str]:
+    """The addresses at which another VM is, by the word of this one."""
+    said = vm.said
+    # One that is gone may have been deleted.
+    yield from (peer.address for peer in said.peers if peer.state != "gone")
+    yield from (one.address for one in said.guard.clear_in)
+    yield from (one.address for one in (said.optional.would_cut_off if said.optional else ()))
 
 
 def gathered(vms: Iterable[Vm]) -> Fleet:

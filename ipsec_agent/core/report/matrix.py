@@ -90,5 +90,6 @@ def _row(partners: dict[str, Peer], chosen: Iterable[str]) -> dict[str, Mark]:
     return {
         name: Mark.ESP if peer.up and not peer.problem else Mark.FAILS
         for name, peer in partners.items()
-        if name in chosen
+        # One that is gone may have had nothing to say any more.
+        if name in chosen and peer.state != "gone"
     }

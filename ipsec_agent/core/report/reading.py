@@ -1,7 +1,6 @@
 """From the bytes of a file to the VMs that it tells of, or to what is wrong with it."""
 
 import re
-from pathlib import PurePath
 from typing import Any
 
 from msgspec import DecodeError, Raw, Struct, ValidationError
@@ -38,7 +37,7 @@ class Source(Struct, frozen=True):
     @property
     def named(self) -> Spelled | None:
         """The address that the file is named by."""
-        name = PurePath(self.file).name
+        name = self.file.rpartition("/")[2]
         for text in (name, name.rpartition(".")[0]):
             try:
                 return spelled(text)

@@ -11,8 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-LATEST = 253_402_300_799
-"""The last second of the year 9999."""
+LATEST = 1 << 37
+"""Seconds since the epoch that no honest clock has (the year 6325)."""
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=LATEST)]

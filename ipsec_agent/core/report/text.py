@@ -6,6 +6,7 @@ from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.report.examined import Report
 from ipsec_agent.core.report.findings import TITLES, Kind, code
 from ipsec_agent.core.report.reading import Vm
+from ipsec_agent.core.words import several
 
 MOST_LINES = 20
 """Findings of a kind that are shown."""
@@ -53,5 +54,9 @@ def _vms(report: Report) -> Iterator[str]:
 
 def _line(vm: Vm) -> str:
     up = sum(peer.up for peer in vm.said.peers)
-    what = f"{code(vm.said.state)}, SAs with {up} peers" if vm.looked else code(vm.said.state)
+    what = (
+        f"{code(vm.said.state)}, SAs with {several(up, 'peer')}"
+        if vm.looked
+        else code(vm.said.state)
+    )
     return what if vm.name == str(vm.source) else f"{what} ({vm.source})"
