@@ -64,7 +64,7 @@ ASPECTS = (
         Severity.INFO,
         "optional",
         _printed("optional"),
-        "remove `optional: true` on the others once nothing would be cut off",
+        "remove `optional: true` where it is left, once nothing would be cut off",
         shown=True,
     ),
     Aspect(Kind.CONFIG, Severity.INFO, "agent.outside", _printed("outside"), "", shown=True),

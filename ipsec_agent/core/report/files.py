@@ -24,7 +24,7 @@ def lacking(fleet: Fleet) -> Iterator[Finding]:
     yield Finding(
         Kind.NO_FILE,
         Severity.WARNING,
-        f"{named(strangers)} ({several(len(strangers), 'address', 'addresses')}): a peer of"
+        f"{named(strangers)} ({several(len(strangers), 'address', 'addresses')}): known to"
         f" {named(by)}",
         "collect `ipsec-agent status --json` there, too",
         tuple(strangers),

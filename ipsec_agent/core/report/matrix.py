@@ -26,7 +26,7 @@ class Mark(enum.Enum):
     DROPPED = "D", "dropped", "clear packets were tried, and dropped"
     FAILS = "F", "fails", "no SA can be made: refused, silent, gone or still connecting"
     ODD = (
-        "1",
+        "≠",
         "odd",
         "only one of the two says so: an SA that the other lacks, or ESP that did not arrive",
     )
@@ -45,6 +45,10 @@ class Mark(enum.Enum):
     def meaning(self) -> str:
         """For the legend."""
         return self.value[2]
+
+
+_LOUDER = frozenset({Mark.CLEAR, Mark.DROPPED})
+"""What a cell shows rather than that only one of two says so."""
 
 
 class Matrix(Struct, frozen=True):
@@ -82,7 +86,8 @@ def matrix(report: Report) -> Matrix:
     for odd in report.odd:
         for row, column in ((odd.vm, odd.peer), (odd.peer, odd.vm)):
             if row in cells and column in chosen:
-                cells[row][column] = Mark.ODD
+                mark = cells[row].get(column, Mark.NONE)
+                cells[row][column] = mark if mark in _LOUDER else Mark.ODD
     return Matrix(rows, tuple(columns), cells, len(everyone) - len(shown))
 
 

@@ -15,6 +15,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 """What a browser may load for the page: nothing. Were a text not escaped, it could not run."""
 
 
+MOST_FINDINGS = 200
+"""Of a kind that are shown, whatever a VM makes up."""
+
+
 def page(report: Report) -> str:
     """The page."""
     head = (
@@ -51,7 +55,9 @@ def _sections(report: Report) -> Iterator[Markup]:
         found = [one for one in report.findings if one.kind is kind]
         if found:
             yield element("h2", TITLES[kind])
-            yield element("ul", *map(_finding, found))
+            yield element("ul", *map(_finding, found[:MOST_FINDINGS]))
+            if len(found) > MOST_FINDINGS:
+                yield element("p", f"and {len(found) - MOST_FINDINGS} more; --json has all")
 
 
 def _finding(one: Finding) -> Markup:
@@ -113,7 +119,7 @@ def _cells(shown: Matrix, row: str) -> Iterator[Markup]:
 
 
 def _meaning(mark: Mark) -> Markup:
-    cell = element("span", mark.letter or " ", class_=f"cell {mark.style}")
+    cell = element("span", mark.letter or "\xa0", class_=f"cell {mark.style}")
     return element("li", cell, " ", mark.meaning)
 
 
