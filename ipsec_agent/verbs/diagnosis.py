@@ -55,7 +55,7 @@ def report_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     verb.add_argument(
         "--html",
-        metavar="PATH",
+        metavar="FILE",
         help="also write the report as one HTML page, with a matrix of the VMs",
     )
 

@@ -127,7 +127,8 @@ def _document(source: Source, raw: bytes) -> Vm | Flaw:
     except ValidationError as error:
         return Flaw(str(source), _wrong(str(error)))
     except DecodeError as error:
-        return Flaw(_place(source, raw, str(error)), "is not JSON of `ipsec-agent status --json`")
+        where, why = _place(source, raw, str(error))
+        return Flaw(where, f"is not JSON of `ipsec-agent status --json`: {why}")
     except UnicodeDecodeError:
         return Flaw(str(source), "is not UTF-8 text")
     looked = said.state not in WITHOUT_LOOK or "time" in keys
@@ -146,13 +147,12 @@ def _wrong(message: str) -> str:
     return plain(f"{path}: {what}" if path else f"is no status: {what}")
 
 
-def _place(source: Source, raw: bytes, message: str) -> str:
-    """File, line and what the reader of JSON has said."""
+def _place(source: Source, raw: bytes, message: str) -> tuple[str, str]:
+    """File, line and column, and what the reader of JSON has said."""
     found = _BYTE.match(message)
     if not found:
-        return f"{source}: {plain(message[:1].lower() + message[1:])}"
+        return str(source), plain(message[:1].lower() + message[1:])
     before = raw[: int(found[2])]
     line = source.line or before.count(b"\n") + 1
     column = len(before) - before.rfind(b"\n")
-    where = Source(source.file, line)
-    return f"{where}, column {column}: {plain(found[1])}"
+    return f"{Source(source.file, line)}, column {column}", plain(found[1])
