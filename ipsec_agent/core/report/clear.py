@@ -77,7 +77,7 @@ def spoken(fleet: Fleet, said: Iterable[Clear]) -> Iterator[Finding]:
     enforced = [one for one in said if not one.optional]
     for passes in (True, False):
         pairs = ((one.vm, one.peer, one) for one in enforced if one.passes is passes)
-        for hub, them in hubs(pairs).items():
+        for hub, them in hubs(pairs, fleet.owners).items():
             yield _of_hub(hub, [one for _, one in them], passes=passes)
     clear = tuple(vm.name for vm in fleet.vms if vm.looked and vm.said.role == "clear")
     if clear:
@@ -147,7 +147,7 @@ def enforcing(fleet: Fleet, said: Iterable[Clear]) -> Enforcing:
 def cut_off(fleet: Fleet, found: Enforcing) -> Iterator[Finding]:
     """What enforcing would cut off, by VM; and whether that is all."""
     pairs = ((one.vm, one.peer, one) for one in found.cut_off)
-    for hub, them in hubs(pairs).items():
+    for hub, them in hubs(pairs, fleet.owners).items():
         yield _cut(fleet, hub, [one for _, one in them])
     if found.unknown:
         yield Finding(

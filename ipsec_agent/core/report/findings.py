@@ -3,7 +3,7 @@
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -109,8 +109,13 @@ def ago(seconds: float) -> str:
     return f"{max(int(seconds), 0)} s ago"
 
 
-def hubs(pairs: Iterable[tuple[str, str, T]]) -> dict[str, list[tuple[str, T]]]:
-    """Pairs by the one of the two that is in more of them, so that one VM's fault is one finding.
+def hubs(
+    pairs: Iterable[tuple[str, str, T]], known: Container[str] = ()
+) -> dict[str, list[tuple[str, T]]]:
+    """Pairs by the one of the two that is to blame, so that one VM's fault is one finding.
+
+    Args:
+        known: the VMs with a file. One without is to blame; else the one that is in more pairs.
 
     Returns:
         by name: the others of its pairs, with what came along.
@@ -119,6 +124,8 @@ def hubs(pairs: Iterable[tuple[str, str, T]]) -> dict[str, list[tuple[str, T]]]:
     degree = Counter(name for one, other, _ in found for name in (one, other))
     grouped: dict[str, list[tuple[str, T]]] = {}
     for one, other, what in found:
-        first, second = (one, other) if degree[one] >= degree[other] else (other, one)
-        grouped.setdefault(first, []).append((second, what))
+        blamed, second = max(
+            ((one, other), (other, one)), key=lambda pair: (pair[0] not in known, degree[pair[0]])
+        )
+        grouped.setdefault(blamed, []).append((second, what))
     return grouped

@@ -4,10 +4,11 @@ import itertools
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.report.examined import document, examined
+from ipsec_agent.core.report.examined import Report, document, examined
 from ipsec_agent.core.report.findings import Kind
 from ipsec_agent.core.report.reading import Read, read
 from ipsec_agent.core.report.text import text
@@ -113,10 +114,9 @@ def test_what_enforcing_cuts_off() -> None:
     found = report(docs)
 
     assert [one.message for one in of(found, Kind.ENFORCING)] == [
-        "enforcing would cut 10.0.0.1 off from 10.0.0.3, 10.0.0.77: 21 clear packets, the last"
-        " 3 s ago",
-        "enforcing would cut 10.0.0.77 (of which there is no file) off from 10.0.0.2: 7 clear"
-        " packets, the last 3 s ago",
+        "enforcing would cut 10.0.0.1 off from 10.0.0.3: 14 clear packets, the last 3 s ago",
+        "enforcing would cut 10.0.0.77 (of which there is no file) off from 10.0.0.1, 10.0.0.2: 14"
+        " clear packets, the last 3 s ago",
         "IPsec is optional on 3 of 3 VMs (10.0.0.1, 10.0.0.2, 10.0.0.3)",
     ]
     assert found.enforcing.optional == ("10.0.0.1", "10.0.0.2", "10.0.0.3")
@@ -342,6 +342,48 @@ def test_two_addresses_of_a_vm() -> None:
     docs[0]["peers"][0]["address"] = "10.1.0.2"
 
     assert loud(docs) == []
+
+
+def test_from_nothing_to_enforced() -> None:
+    """The fleet of eight of docs/report.md: what the report says at each step is what is there."""
+    guide = (Path(__file__).parents[3] / "docs/report.md").read_text()
+    names = [f"10.0.1.{number}" for number in range(1, 9)]
+    notice = [{"code": "optional-on", "severity": "warning", "message": "m", "hint": ""}]
+
+    def stage(agents: int, enforced: int) -> Report:
+        """So many VMs have an agent, and so many of these enforce it."""
+        docs = []
+        for place, name in enumerate(names[:agents]):
+            up = tuple(other for other in names[:agents] if other != name)
+            if place < enforced:
+                docs.append(status(name, up))
+                heard = names[agents:]
+                docs[-1]["guard"]["clear_in"] = [counted(other) for other in heard]
+            else:
+                settings = config(optional=True)
+                clear = tuple(names[agents:])
+                docs.append(status(name, up, clear=clear, settings=settings))
+                docs[-1] |= {"healthy": False, "problems": notice}
+        return report(docs)
+
+    first = stage(3, 0)
+    assert first.verdict in guide
+    (missing,) = (one for one in of(first, Kind.ENFORCING) if one.vms[0] == "10.0.1.4")
+    assert missing.message in guide
+    assert missing.hint in guide
+    # An enforced VM drops what the last VM without an agent sends.
+    early = stage(7, 1)
+    (refused,) = of(early, Kind.CLEAR)
+    assert refused.vms == ("10.0.1.8", "10.0.1.1")
+    assert "and dropped them" in refused.message
+    whole = of(stage(8, 0), Kind.ENFORCING)[-1]
+    assert whole.message.partition(" (")[0] in guide
+    assert whole.hint in guide
+    assert not stage(8, 4).well
+    last = stage(8, 8)
+    assert last.well
+    assert last.verdict in guide
+    assert of(last, Kind.ENFORCING)[0].message in guide
 
 
 def test_json() -> None:
