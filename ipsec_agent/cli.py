@@ -16,7 +16,7 @@ from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
-from ipsec_agent.verbs.diagnosis import doctor_arguments, verify_arguments
+from ipsec_agent.verbs.diagnosis import doctor_arguments, report_arguments, verify_arguments
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -29,6 +29,7 @@ VERBS = {
     "verify": "prove that packets to peers are ESP both ways, or name what is at fault",
     "metrics": "print the metrics of the running agent, as OpenMetrics",
     "doctor": "check all that this VM's IPsec depends on, with and without a running agent",
+    "report": "merge the status files of many VMs: who speaks clear, who differs, what expires",
     "reload": "reload the config in the running agent",
     "renew": "move peers to the certificate in force, without an interruption; exit code 0 all are,"
     " 1 some are not",
@@ -47,6 +48,7 @@ EXAMPLES = {
     "verify": "ipsec-agent verify 10.0.1.9",
     "metrics": "ipsec-agent metrics --textfile /var/lib/prometheus/node-exporter/ipsec.prom",
     "doctor": "ipsec-agent doctor",
+    "report": "ipsec-agent report status/ --html report.html",
     "reload": "ipsec-agent reload",
     "renew": "ipsec-agent renew 10.0.1.9",
     "stop": "ipsec-agent stop",
@@ -112,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     _plan_arguments(made["plan"])
     verify_arguments(made["verify"])
     doctor_arguments(made["doctor"])
+    report_arguments(made["report"])
     for verb in ("status", "metrics", "reload", "renew", "stop"):
         made[verb].add_argument(
             "--socket", default=DEFAULT_SOCKET, metavar="PATH", help=_default("control socket")

@@ -22,6 +22,10 @@ from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
 from ipsec_agent.core.manifest.parser import PERIODS, PROPERTIES, parse
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.problems.xfrm_counters import MEANINGS, code
+from ipsec_agent.core.report.examined import document as report_document
+from ipsec_agent.core.report.examined import examined
+from ipsec_agent.core.report.findings import TITLES, Kind
+from ipsec_agent.core.report.reading import Read
 from ipsec_agent.core.status import State, document, guard_counters
 from ipsec_agent.guard_status import ClosedBy, GuardStatus, Saved, TableState
 from ipsec_agent.guard_status import document as guard_status_document
@@ -199,6 +203,14 @@ def test_plan_keys() -> None:
     """docs/status.md has a row for each key of `plan --json`."""
     shown = plan_document(config(), ip_address("10.0.0.5"), ip_address("10.0.0.9"))
     assert rows(page("status.md"), "## `plan --json`") == set(shown)
+
+
+def test_report_keys() -> None:
+    """docs/report.md has a row for each key of `report --json`, and for each kind of finding."""
+    shown = report_document(examined(Read()))
+    assert rows(page("report.md"), "## `report --json`") == set(shown)
+    for kind in Kind:
+        assert f"\n| {TITLES[kind]} | `{kind}` | " in page("report.md")
 
 
 def test_certificate_keys() -> None:

@@ -87,7 +87,7 @@ LEVELS: tuple[set[str], ...] = (
 
 TELLING = re.compile(
     r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify"
-    r"|doctor)"
+    r"|doctor|report)"
     r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""

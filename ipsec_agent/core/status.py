@@ -11,6 +11,7 @@ from ipsec_agent.core import status_rotation
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.fingerprint import fingerprint
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import Charon, Link, Observed
@@ -122,6 +123,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
         "certificates": _certificates(snapshot),
+        "fingerprint": fingerprint(snapshot.config),
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
     }

@@ -1,4 +1,4 @@
-"""The options of `verify` and `doctor`. Imports nothing slow: each call of any verb reads it."""
+"""The options of `verify`, `doctor` and `report`. Imports nothing slow: each call reads it."""
 
 import argparse
 
@@ -46,6 +46,23 @@ def doctor_arguments(verb: argparse.ArgumentParser) -> None:
         help="with --firewall: send to this peer, too, and tell which rule lets packets pass",
     )
     _common(verb)
+
+
+def report_arguments(verb: argparse.ArgumentParser) -> None:
+    """What `report` takes."""
+    verb.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="output of `status --json`, of one VM or of one a line; a directory of such files, or"
+        " - for standard input; name each file by the address of its VM",
+    )
+    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    verb.add_argument(
+        "--html",
+        metavar="FILE",
+        help="also write the report as one HTML page, with a matrix of the VMs",
+    )
 
 
 def _common(verb: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain",
+        "config", "optional", "rotation", "drain", "fingerprint",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys

@@ -1,0 +1,158 @@
+"""From the bytes of a file to the VMs that it tells of, or to what is wrong with it."""
+
+import re
+from typing import Any
+
+from msgspec import DecodeError, Raw, Struct, ValidationError
+from msgspec.json import Decoder
+
+from ipsec_agent.core.report.findings import plain
+from ipsec_agent.core.report.said import Said, Spelled, hook, spelled
+
+KEYS = ("time", "peers", "guard", "certificates", "optional", "fingerprint")
+"""Keys without which a part of the report is missing. Agents of before 0.2 lack some."""
+
+WITHOUT_LOOK = frozenset({"stopped", "starting", "draining"})
+"""States in which a document may have no more than its state and its problems."""
+
+SIGNATURE = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8."""
+
+_OBJECT = Decoder(dict[str, Raw])
+_SAID: Decoder[Said] = Decoder(Said, dec_hook=hook)
+_BYTE = re.compile(r"^JSON is malformed: (.*) \(byte (\d+)\)$")
+_PATH = re.compile(r"^(.*) - at `\$\.?(.*)`$")
+
+
+class Source(Struct, frozen=True):
+    """Where a document was found; `line` is 0 where it is the whole file."""
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        shown = plain(self.file, 200)
+        return f"{shown}, line {self.line}" if self.line else shown
+
+    @property
+    def named(self) -> Spelled | None:
+        """The address that the file is named by."""
+        name = self.file.rpartition("/")[2]
+        for text in (name, name.rpartition(".")[0]):
+            try:
+                return spelled(text)
+            except ValueError:
+                continue
+        return None
+
+
+class Vm(Struct, frozen=True):
+    """A document, and where it is from.
+
+    Attributes:
+        name: its address; that of the file's name, or the file, where it says none.
+        missing: keys that it should have and has not.
+    """
+
+    name: str
+    source: Source
+    said: Said
+    missing: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that are known, the main one first."""
+        return tuple(dict.fromkeys((self.name, *self.said.addresses)))
+
+    @property
+    def looked(self) -> bool:
+        """Whether the document tells of a look at the VM."""
+        return self.said.time > 0
+
+
+class Flaw(Struct, frozen=True):
+    """Why a document, or a file, is not part of the report."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class Read(Struct, frozen=True):
+    """What files have given."""
+
+    vms: tuple[Vm, ...] = ()
+    flaws: tuple[Flaw, ...] = ()
+
+
+def read(file: str, raw: bytes) -> Read:
+    """The documents of a file: one, or one a line."""
+    raw = raw.removeprefix(SIGNATURE)
+    lines = [
+        (number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line.strip()
+    ]
+    if not lines:
+        what = "is empty; did `ipsec-agent status --json` run on that VM?"
+        return Read(flaws=(Flaw(str(Source(file)), what),))
+    if len(lines) > 1 and _complete(lines[0][1]):
+        found = [_document(Source(file, number), line) for number, line in lines]
+    else:
+        found = [_document(Source(file), raw)]
+    return Read(
+        tuple(one for one in found if isinstance(one, Vm)),
+        tuple(one for one in found if isinstance(one, Flaw)),
+    )
+
+
+def _complete(line: bytes) -> bool:
+    """Whether a line is JSON by itself, be it what it may."""
+    try:
+        _ANY.decode(line)
+    except (DecodeError, RecursionError):
+        return False
+    return True
+
+
+_ANY: Decoder[Any] = Decoder(Raw)
+
+
+def _document(source: Source, raw: bytes) -> Vm | Flaw:
+    try:
+        keys = _OBJECT.decode(raw)
+        said = _SAID.decode(raw)
+    except RecursionError:
+        return Flaw(str(source), "is nested too deeply for a status")
+    except ValidationError as error:
+        return Flaw(str(source), _wrong(str(error)))
+    except DecodeError as error:
+        where, why = _place(source, raw, str(error))
+        return Flaw(where, f"is not JSON of `ipsec-agent status --json`: {why}")
+    except UnicodeDecodeError:
+        return Flaw(str(source), "is not UTF-8 text")
+    looked = said.state not in WITHOUT_LOOK or "time" in keys
+    missing = tuple(key for key in KEYS if looked and key not in keys)
+    first = said.addresses[0] if said.addresses else None
+    name = said.address or first or source.named or str(source)
+    return Vm(str(name), source, said, missing)
+
+
+def _wrong(message: str) -> str:
+    """What is wrong with a key: `peers[3].age: expected int, got str`."""
+    found = _PATH.match(message)
+    what, path = (found[1], found[2]) if found else (message, "")
+    what = what.replace("`", "")
+    what = what[:1].lower() + what[1:]
+    return plain(f"{path}: {what}" if path else f"is no status: {what}")
+
+
+def _place(source: Source, raw: bytes, message: str) -> tuple[str, str]:
+    """File, line and column, and what the reader of JSON has said."""
+    found = _BYTE.match(message)
+    if not found:
+        return str(source), plain(message[:1].lower() + message[1:])
+    before = raw[: int(found[2])]
+    line = source.line or before.count(b"\n") + 1
+    column = len(before) - before.rfind(b"\n")
+    return f"{Source(source.file, line)}, column {column}", plain(found[1])

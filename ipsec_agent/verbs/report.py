@@ -1,0 +1,61 @@
+"""`ipsec-agent report`: what the status files of many VMs tell together."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ipsec_agent.core.report.examined import Report, document, examined
+from ipsec_agent.core.report.findings import plain
+from ipsec_agent.core.report.page import page
+from ipsec_agent.core.report.reading import Flaw, Read, read
+from ipsec_agent.core.report.text import text
+from ipsec_agent.errors import AgentError
+from ipsec_agent.host.files import NewFile, write_together
+from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.status_files import content, files_of
+
+BAD_INPUT = 2
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the report; 0 all is well, 1 something is found, 2 something could not be read."""
+    report = examined(_read(arguments.files))
+    if arguments.html:
+        path = Path(arguments.html)
+        write_together(
+            (NewFile(path, page(report), 0o644),), hint="give --html a file in a directory of yours"
+        )
+    sys.stdout.write(_shown(report, arguments))
+    for flaw in report.flaws:
+        complain(f"ipsec-agent: {flaw}\n")
+    if report.flaws:
+        return BAD_INPUT
+    return 0 if report.well else 1
+
+
+def _shown(report: Report, arguments: argparse.Namespace) -> str:
+    if arguments.json:
+        return json.dumps(document(report)) + "\n"
+    return text(report)
+
+
+def _read(arguments: list[str]) -> Read:
+    """What the files tell; each once, in the order of the command line."""
+    flaws = []
+    files: dict[str, None] = {}
+    for argument in arguments:
+        try:
+            files |= dict.fromkeys(files_of(argument))
+        except AgentError as error:
+            flaws.append(Flaw(plain(argument), str(error)))
+    parts = []
+    for file in files:
+        try:
+            parts.append(read(file, content(file)))
+        except AgentError as error:
+            flaws.append(Flaw(plain(file), error.message))
+    return Read(
+        tuple(vm for part in parts for vm in part.vms),
+        (*flaws, *(flaw for part in parts for flaw in part.flaws)),
+    )
