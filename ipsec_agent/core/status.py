@@ -13,7 +13,7 @@ from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
-from ipsec_agent.core.observed import Charon, Link, Observed
+from ipsec_agent.core.observed import Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.peer_certificates import shown_by_peers
 from ipsec_agent.core.placement import Placement, absent_links
@@ -113,7 +113,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "addresses": [str(address) for address in desired.addresses],
         "role": desired.role.value,
         "notes": [*desired.notes, *_absent_links(snapshot)],
-        "charon": _charon(observed.charon),
+        "charon": _charon(observed),
         "connections": _connections(snapshot),
         "peers": _peers(snapshot),
         "rotation": status_rotation.summary(snapshot.drift),
@@ -167,7 +167,8 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _charon(charon: Charon | None) -> dict[str, Any] | None:
+def _charon(observed: Observed) -> dict[str, Any] | None:
+    charon = observed.charon
     if charon is None:
         return None
     return {
@@ -176,6 +177,10 @@ def _charon(charon: Charon | None) -> dict[str, Any] | None:
         "memory": charon.process.memory,
         "version": charon.version,
         "responsive": charon.responsive,
+        "ports": [
+            {"version": version, "port": port}
+            for version, port in sorted(observed.ike_ports.owned if observed.ike_ports else ())
+        ],
     }
 
 

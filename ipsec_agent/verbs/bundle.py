@@ -23,7 +23,7 @@ from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.evidence import Outcome, said, tail, write_archive
 from ipsec_agent.host.files import read_config
-from ipsec_agent.verbs.status import text as status_text
+from ipsec_agent.verbs.status_text import text as status_text
 
 DEADLINE, IN_ALL = 10.0, 90.0
 """Seconds for each part, and for all of them."""

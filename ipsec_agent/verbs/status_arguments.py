@@ -1,0 +1,26 @@
+"""The options of `status`. Imports nothing slow: each call of any verb reads it."""
+
+import argparse
+
+STATES = {
+    "clear": "sends clear packets, or is sent some",
+    "refused": "it refuses this VM, or this VM refuses it",
+    "silent": "does not answer",
+    "connecting": "an SA is being negotiated",
+    "unknown": "by ESP while charon does not answer",
+    "orphan": "by ESP on SAs of an earlier charon",
+    "up": "by ESP",
+    "gone": "has ended its SAs, or not answered for a while",
+}
+"""How a peer may be (core/status_view.py), and what that means."""
+
+
+def status_arguments(verb: argparse.ArgumentParser) -> None:
+    """What `status` takes beside the socket."""
+    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    verb.add_argument("--watch", action="store_true", help="repeat every second")
+    verb.add_argument("--peers", action="store_true", help="show one line for each peer")
+    means = "; ".join(f"{state}: {what}" for state, what in STATES.items())
+    verb.add_argument(
+        "--filter", choices=STATES, metavar="STATE", help=f"show only peers in a state ({means})"
+    )
