@@ -1,6 +1,7 @@
 """What `status` says of peers: one word for how each is, and how many are so, from the document."""
 
 import enum
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
@@ -74,7 +75,7 @@ class PeerView(Struct, frozen=True):
 
     address: str
     condition: Condition
-    entry: Mapping[str, Any]
+    entry: dict[str, Any]
     clear: Clear | None = None
 
     @property
@@ -102,7 +103,7 @@ def peers(status: Mapping[str, Any]) -> tuple[PeerView, ...]:
     return tuple(_view(one, entries.get(one, {}), clear.get(one)) for one in addresses)
 
 
-def _view(address: str, entry: Mapping[str, Any], clear: Clear | None) -> PeerView:
+def _view(address: str, entry: dict[str, Any], clear: Clear | None) -> PeerView:
     if clear is not None and (not entry.get("child_sas") or clear.idle < entry["age"]):
         return PeerView(address, Condition.CLEAR, entry, clear)
     condition = _STATES.get(entry.get("state", ""))
@@ -122,6 +123,11 @@ def _clear(status: Mapping[str, Any]) -> dict[str, Clear]:
         idle = max(status.get("time", one["last"]) - one["last"], 0.0)
         found[one["address"]] = Clear(idle, one["way"])
     return found
+
+
+def mentions(text: str, address: str) -> bool:
+    """Whether a text names an address; 10.0.1.99 does not name 10.0.1.9."""
+    return re.search(rf"(?<![\w.:]){re.escape(address)}(?![\w]|[.:]\w)", text) is not None
 
 
 def worst_first(views: Iterable[PeerView]) -> list[PeerView]:

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ipsec_agent.core.status_view import BY_ESP
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
-from ipsec_agent.verbs import status_peers, terminal
+from ipsec_agent.verbs import status_peer, status_peers, terminal
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_text import text
 
@@ -24,7 +25,7 @@ CLEAR_SCREEN = "\x1b[H\x1b[J"
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the status once, or each second; 0 healthy, 1 degraded, 3 not running."""
+    """Print the status once, or each second; 0 healthy (a peer: by ESP), 1 not, 3 not running."""
     while True:
         code = _once(arguments)
         if not arguments.watch:
@@ -41,9 +42,10 @@ def _once(arguments: argparse.Namespace) -> int:
         return tell_failure(error, Path(arguments.socket).parent, as_json=arguments.json)
     if arguments.watch and not arguments.json and sys.stdout.isatty():
         sys.stdout.write(CLEAR_SCREEN)
-    sys.stdout.write(_said(status, arguments))
+    said, well = _said(status, arguments)
+    sys.stdout.write(said)
     sys.stdout.flush()
-    return 0 if status["healthy"] else 1
+    return 0 if well else 1
 
 
 def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:
@@ -58,17 +60,28 @@ def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:
     return NOT_RUNNING if ended else 1
 
 
-def _said(status: dict[str, Any], arguments: argparse.Namespace) -> str:
-    """What was asked for, as JSON or for a person."""
-    on = terminal.screen()
+def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, bool]:
+    """What was asked for, as JSON or for a person; whether that is well."""
+    on, well = terminal.screen(), bool(status["healthy"])
+    if arguments.peer:
+        view = status_peer.the_peer(status, arguments.peer)
+        well = view.condition in BY_ESP
+        if arguments.json:
+            return _line(status_peer.as_json(status, view)), well
+        said = completed(status_peer.text(status, view), status, arguments)
+        return terminal.fitted(said, on), well
     if arguments.peers or arguments.filter:
         views = status_peers.chosen(status, arguments.filter)
         if arguments.json:
-            return json.dumps(status_peers.as_json(status, views)) + "\n"
-        return terminal.table(status_peers.table(views), on)
+            return _line(status_peers.as_json(status, views)), well
+        return terminal.table(status_peers.table(views), on), well
     if arguments.json:
-        return json.dumps(status) + "\n"
-    return terminal.fitted(completed(text(status), status, arguments), on)
+        return _line(status), well
+    return terminal.fitted(completed(text(status), status, arguments), on), well
+
+
+def _line(document: dict[str, Any]) -> str:
+    return json.dumps(document) + "\n"
 
 
 def completed(said: str, status: dict[str, Any], arguments: argparse.Namespace) -> str:

@@ -17,6 +17,9 @@ STATES = {
 
 def status_arguments(verb: argparse.ArgumentParser) -> None:
     """What `status` takes beside the socket."""
+    verb.add_argument(
+        "peer", nargs="?", metavar="PEER", help="address of a peer: show all that is known of it"
+    )
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     verb.add_argument("--watch", action="store_true", help="repeat every second")
     verb.add_argument("--peers", action="store_true", help="show one line for each peer")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ipsec_agent.core.sa_details import key_exchanges
 from ipsec_agent.core.status_view import Condition, PeerView, peers
 from ipsec_agent.core.words import several, size, span
 from ipsec_agent.verbs.status_text import shown
@@ -64,8 +65,9 @@ def _notes(view: PeerView) -> Iterable[str]:
         yield f"IKE only ({peer['state']}), no SA" if peer.get("ike_sas") else "no SA"
     if peer.get("problem"):
         yield peer["problem"]
-    if view.condition is Condition.UP:
-        yield from exchanges(peer.get("ike_algorithms", ""))
+    exchanges = key_exchanges(peer.get("ike_algorithms", ""))
+    if view.condition is Condition.UP and len(exchanges) > 1:
+        yield " + ".join(exchanges)
     if peer.get("duplicates"):
         yield several(peer["duplicates"], "duplicate")
     if peer.get("one_way"):
@@ -74,20 +76,6 @@ def _notes(view: PeerView) -> Iterable[str]:
         yield says
     if peer.get("ends_in") is not None:
         yield f"ends in {span(peer['ends_in'])}"
-
-
-def exchanges(algorithms: str) -> tuple[str, ...]:
-    """The key exchanges of an IKE_SA, as one text, where there is more than the usual one."""
-    names = key_exchanges(algorithms)
-    return (" + ".join(names),) if len(names) > 1 else ()
-
-
-def key_exchanges(algorithms: str) -> tuple[str, ...]:
-    """Each key exchange of an IKE_SA, the additional ones behind the first."""
-    # After encryption and PRF, and integrity where that is no part of the encryption.
-    return tuple(
-        one for one in algorithms.split("/")[1:] if not one.startswith(("PRF_", "HMAC_", "AES_"))
-    )
 
 
 def ago(seconds: float | None) -> str:

@@ -150,12 +150,13 @@ def _rotation(rotation: dict[str, Any] | None) -> list[str]:
     if not rotation or not rotation["behind"]:
         return []
     return [
-        f"rotation   {one['peers']} of {rotation['peers']} peers still on {_certificate(one)}"
+        f"rotation   {one['peers']} of {rotation['peers']} peers still on {certificate(one)}"
         for one in rotation["on"]
     ]
 
 
-def _certificate(one: dict[str, Any]) -> str:
+def certificate(one: dict[str, Any]) -> str:
+    """A certificate of this VM's as a person tells it from another one of the same name."""
     if not one["certificate"]:
         return "a certificate that is not known"
     day = time.strftime("%Y-%m-%d", time.gmtime(one["certificate_ends"]))
