@@ -80,14 +80,9 @@ def test_all_of_a_peer() -> None:
 def test_fields() -> None:
     """The same for programs; of a peer whose SAs only the kernel has, what the kernel tells."""
     names: tuple[str, ...] = (
-        "post_quantum",
-        "own_identity",
-        "handshake",
-        "rekey_in",
-        "ike_rekey_in",
-        "spi_in",
+        *("post_quantum", "own_identity", "handshake", "rekey_in", "ike_rekey_in", "spi_in"),
+        *("spi_out", "encapsulated", "sequence_in", "sequence_out", "extended"),
     )
-    names += ("spi_out", "encapsulated", "sequence_in", "sequence_out", "extended")
     (peer,) = status(detailed(VM))["peers"]
     assert [peer[name] for name in names] == [
         *(True, "CN=here", 20, 2800, 9000, "00000008", "00000007", True, 30, 900_000_000, False),

@@ -11,26 +11,39 @@ from ipsec_agent.core.status_view import BY_ESP
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
-from ipsec_agent.verbs import status_peer, status_peers, terminal
+from ipsec_agent.verbs import status_peer, status_peers, status_wait, terminal
 from ipsec_agent.verbs.commands import repeatable
+from ipsec_agent.verbs.status_absent import tell_failure
 from ipsec_agent.verbs.status_text import text
-
-DRAIN_FILE = "drain.json"
-"""In the run directory, while a drain says something (host/drain_file.py)."""
-
-NOT_RUNNING = 3
-"""LSB's exit code of `status` for a program that is not running."""
 
 CLEAR_SCREEN = "\x1b[H\x1b[J"
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the status once, or each second; 0 healthy (a peer: by ESP), 1 not, 3 not running."""
+    if clash := _clash(arguments):
+        complain(f"ipsec-agent status: {clash}\n")
+        return 2
+    if arguments.wait:
+        return status_wait.main(arguments)
     while True:
         code = _once(arguments)
         if not arguments.watch:
             return code
         time.sleep(1)
+
+
+def _clash(arguments: argparse.Namespace) -> str:
+    """What of the options cannot be together, "" where they can."""
+    given = {
+        "PEER": arguments.peer,
+        "--wait": arguments.wait,
+        "--peers or --filter": arguments.peers or arguments.filter,
+    }
+    kinds = [name for name, value in given.items() if value]
+    if arguments.wait and arguments.watch:
+        kinds.append("--watch")
+    return f"{' and '.join(kinds)} cannot be together" if len(kinds) > 1 else ""
 
 
 def _once(arguments: argparse.Namespace) -> int:
@@ -46,18 +59,6 @@ def _once(arguments: argparse.Namespace) -> int:
     sys.stdout.write(said)
     sys.stdout.flush()
     return 0 if well else 1
-
-
-def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:
-    """Say that no agent answers, and what a drain says; the exit code."""
-    ended = isinstance(error, NotRunningError)
-    drained = _drained(run_dir) if ended else None
-    if ended and as_json:
-        stopped = {"schema": 1, "state": "stopped", "healthy": False, "problems": []}
-        sys.stdout.write(json.dumps(stopped | (drained[1] if drained else {})) + "\n")
-    said = f"{drained[0]}\n  note: " if drained else ""
-    complain(f"ipsec-agent: {said}{error.message}\n  hint: {error.hint}\n")
-    return NOT_RUNNING if ended else 1
 
 
 def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, bool]:
@@ -88,18 +89,3 @@ def completed(said: str, status: dict[str, Any], arguments: argparse.Namespace) 
     """A text whose commands work for this agent."""
     about = argparse.Namespace(config=status.get("config"), socket=arguments.socket)
     return repeatable(said, about, DEFAULT_SOCKET)
-
-
-def _drained(run_dir: Path) -> tuple[str, dict[str, Any]] | None:
-    """What a drain says that goes on, or ended IPsec, without an agent; None without one."""
-    if not (run_dir / DRAIN_FILE).exists():
-        return None
-    # Here, for the other paths do without.
-    from ipsec_agent.core.drain import Phase, entry, sentence  # noqa: PLC0415
-    from ipsec_agent.host.drain_file import DrainFile  # noqa: PLC0415
-
-    drain = DrainFile(run_dir).read()
-    if drain is None:
-        return None
-    state = "stopped" if drain.phase is Phase.ENDED else "draining"
-    return sentence(drain, time.time()), {"state": state, "drain": entry(drain, time.time())}

@@ -2,6 +2,11 @@
 
 import argparse
 
+GOALS = ("healthy", "running")
+
+LONGEST = 3600
+"""Seconds that a wait may take."""
+
 STATES = {
     "clear": "sends clear packets, or is sent some",
     "refused": "it refuses this VM, or this VM refuses it",
@@ -27,3 +32,23 @@ def status_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--filter", choices=STATES, metavar="STATE", help=f"show only peers in a state ({means})"
     )
+    verb.add_argument(
+        "--wait",
+        choices=GOALS,
+        help="wait until this VM is healthy, or IPsec is enforced (running); exit code 0 it is,"
+        " 1 not in time, 3 no agent runs",
+    )
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60,
+        metavar="S",
+        help="seconds that --wait takes at the most; default: %(default)s",
+    )
+
+
+def _seconds(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) <= len(str(LONGEST)) else -1
+    if not 0 <= number <= LONGEST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {LONGEST}")
+    return number

@@ -45,7 +45,12 @@ def screen() -> Screen:
     if not sys.stdout.isatty():
         return Screen()
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "dumb") == "dumb"
-    return Screen(shutil.get_terminal_size().columns, not plain)
+    return Screen(columns(), not plain)
+
+
+def columns() -> int:
+    """How wide the terminal is."""
+    return shutil.get_terminal_size().columns
 
 
 def fitted(text: str, on: Screen) -> str:
@@ -60,10 +65,11 @@ def fitted(text: str, on: Screen) -> str:
 def table(text: str, on: Screen) -> str:
     """Rows, each cut at the screen's width, and coloured."""
     width = on.width if on.width >= NARROWEST else 0
-    return "".join(f"{_coloured(_cut(line, width), line, on)}\n" for line in text.splitlines())
+    return "".join(f"{_coloured(cut(line, width), line, on)}\n" for line in text.splitlines())
 
 
-def _cut(line: str, width: int) -> str:
+def cut(line: str, width: int) -> str:
+    """A line of so many columns at the most; 0 for any number."""
     return line if not width or len(line) <= width else f"{line[: width - 1]}…"
 
 
