@@ -7,11 +7,15 @@ import sys
 import pytest
 from msgspec.structs import replace
 
+from ipsec_agent.core.events import Event, Kind
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.status import document
 from ipsec_agent.core.status_view import Condition, peers
 from ipsec_agent.core.words import size
 from ipsec_agent.verbs.status_arguments import STATES
+from ipsec_agent.verbs.status_events import as_json as events_json
+from ipsec_agent.verbs.status_events import of_peer
+from ipsec_agent.verbs.status_events import text as events_text
 from ipsec_agent.verbs.status_peers import as_json, chosen, table
 from ipsec_agent.verbs.status_text import MOST_COUNTED, text
 from ipsec_agent.verbs.terminal import GREEN, PLAIN, RED, Screen, fitted, screen
@@ -263,10 +267,40 @@ def test_counters() -> None:
     ]
 
 
+def test_events() -> None:
+    """One line each, in the order of time, with how often; the status says that there are some."""
+    events = (
+        Event(Kind.REPAIR, "repaired: load the guard", "load the guard", NOW - 4000, NOW - 4000),
+        Event(
+            Kind.LOST,
+            "no SA any more with 10.0.0.9",
+            "10.0.0.9",
+            NOW - 60,
+            NOW - 600,
+            12,
+            "10.0.0.9",
+        ),
+    )
+    status = json.loads(json.dumps(document(replace(snapshot(VM), events=events))))
+
+    assert events_text(status).splitlines() == [
+        "2027-01-15 06:53:20 UTC  repair          repaired: load the guard",
+        "2027-01-15 07:59:00 UTC  peer-lost       no SA any more with 10.0.0.9"
+        " (12 times since 2027-01-15 07:50:00 UTC)",
+    ]
+    says = "events     1 in the last hour; `ipsec-agent status --events` shows what"
+    assert text(status).splitlines()[-1] == says
+    assert events_json(status)["events"] == status["events"]
+    assert [one["kind"] for one in of_peer(status, "10.0.0.9")] == ["peer-lost"]
+    assert of_peer(status, "10.0.0.99") == []
+    assert events_text(document(snapshot(VM))) == "no event yet\n"
+    assert "events" not in text(document(snapshot(VM)))
+
+
 def test_older_agent() -> None:
     """A status without what this version added is shown all the same."""
     status = document(snapshot(with_sa(VM)))
-    for key in ("guard", "counters"):
+    for key in ("guard", "counters", "events"):
         del status[key]
     del status["charon"]["ports"]
     for key in ("idle_in", "idle_out", "one_way"):

@@ -5,12 +5,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 from ipsec_agent.core import status_rotation
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.events import Event
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import Link, Observed
@@ -47,6 +48,7 @@ class Snapshot(Struct, frozen=True):
         suspects: peers with which something fails.
         guard_lowered: an operator has taken the guard down.
         clear: with whom packets pass in clear while IPsec is optional.
+        events: what has happened, the oldest first.
     """
 
     config: Config
@@ -61,6 +63,7 @@ class Snapshot(Struct, frozen=True):
     suspects: tuple[Suspect, ...] = ()
     guard_lowered: bool = False
     clear: optional.Memory = field(default_factory=optional.Memory)
+    events: tuple[Event, ...] = ()
 
     @property
     def kept(self) -> Kept:
@@ -124,6 +127,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "certificates": _certificates(snapshot),
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
+        "events": [to_builtins(one) for one in snapshot.events],
     }
 
 

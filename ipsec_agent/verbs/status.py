@@ -11,7 +11,7 @@ from ipsec_agent.core.status_view import BY_ESP
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
-from ipsec_agent.verbs import status_peer, status_peers, status_wait, terminal
+from ipsec_agent.verbs import status_events, status_peer, status_peers, status_wait, terminal
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_absent import tell_failure
 from ipsec_agent.verbs.status_text import text
@@ -39,6 +39,7 @@ def _clash(arguments: argparse.Namespace) -> str:
         "PEER": arguments.peer,
         "--wait": arguments.wait,
         "--peers or --filter": arguments.peers or arguments.filter,
+        "--events": arguments.events,
     }
     kinds = [name for name, value in given.items() if value]
     if arguments.wait and arguments.watch:
@@ -63,26 +64,22 @@ def _once(arguments: argparse.Namespace) -> int:
 
 def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, bool]:
     """What was asked for, as JSON or for a person; whether that is well."""
-    on, well = terminal.screen(), bool(status["healthy"])
+    well, fit, found = bool(status["healthy"]), terminal.fitted, status
     if arguments.peer:
         view = status_peer.the_peer(status, arguments.peer)
         well = view.condition in BY_ESP
-        if arguments.json:
-            return _line(status_peer.as_json(status, view)), well
-        said = completed(status_peer.text(status, view), status, arguments)
-        return terminal.fitted(said, on), well
-    if arguments.peers or arguments.filter:
+        found, said = status_peer.as_json(status, view), status_peer.text(status, view)
+    elif arguments.peers or arguments.filter:
         views = status_peers.chosen(status, arguments.filter)
-        if arguments.json:
-            return _line(status_peers.as_json(status, views)), well
-        return terminal.table(status_peers.table(views), on), well
+        found, said = status_peers.as_json(status, views), status_peers.table(views)
+        fit = terminal.table
+    elif arguments.events:
+        found, said = status_events.as_json(status), status_events.text(status)
+    else:
+        said = "" if arguments.json else text(status)
     if arguments.json:
-        return _line(status), well
-    return terminal.fitted(completed(text(status), status, arguments), on), well
-
-
-def _line(document: dict[str, Any]) -> str:
-    return json.dumps(document) + "\n"
+        return json.dumps(found) + "\n", well
+    return fit(completed(said, status, arguments), terminal.screen()), well
 
 
 def completed(said: str, status: dict[str, Any], arguments: argparse.Namespace) -> str:

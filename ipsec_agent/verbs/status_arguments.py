@@ -28,6 +28,12 @@ def status_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     verb.add_argument("--watch", action="store_true", help="repeat every second")
     verb.add_argument("--peers", action="store_true", help="show one line for each peer")
+    verb.add_argument(
+        "--events",
+        action="store_true",
+        help="show what has happened: repairs, reloads, problems that came and went, peers lost and"
+        " back; the newest last",
+    )
     means = "; ".join(f"{state}: {what}" for state, what in STATES.items())
     verb.add_argument(
         "--filter", choices=STATES, metavar="STATE", help=f"show only peers in a state ({means})"

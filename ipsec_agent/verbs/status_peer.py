@@ -8,6 +8,7 @@ from ipsec_agent.core.sa_details import EXTENDED_SEQUENCES, SEQUENCES, key_excha
 from ipsec_agent.core.status_view import BY_ESP, PeerView, mentions, peers
 from ipsec_agent.core.words import lasting, several, size, span
 from ipsec_agent.errors import ControlError
+from ipsec_agent.verbs import status_events
 from ipsec_agent.verbs.status_peers import OTHER_CERTIFICATE, ago
 from ipsec_agent.verbs.status_text import certificate, problem_lines, shown
 
@@ -57,6 +58,8 @@ def text(status: dict[str, Any], view: PeerView) -> str:
     for problem in _problems(status, view):
         lines += problem_lines(problem, now)
     lines += [f"{name:14} {says}" for name, says in _facts(status, view) if says]
+    if found := status_events.of_peer(status, view.address):
+        lines += ["events", *(f"  {line}" for line in status_events.lines(found))]
     return shown(lines)
 
 
@@ -68,6 +71,7 @@ def as_json(status: dict[str, Any], view: PeerView) -> dict[str, Any]:
         "peer": {"address": view.address, "condition": view.condition, **view.entry},
         "problems": _problems(status, view),
         "connections": _connections(status, view),
+        "events": status_events.of_peer(status, view.address),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ipsec_agent.core.status_view import BY_ESP, PeerView, peers, summary
 from ipsec_agent.core.words import lasting, several, size, span
 
-DAY = 86400
+DAY, HOUR = 86400, 3600
 """Seconds."""
 
 MOST_COUNTED = 10
@@ -70,7 +70,15 @@ def text(status: dict[str, Any]) -> str:
     if counters:
         lines += ["packets dropped by IPsec (kernel counters)"]
         lines += [f"  {name:24} {count}" for name, count in counters.items()]
+    lines += _news(status.get("events", ()), now)
     return shown(lines)
+
+
+def _news(events: Sequence[dict[str, Any]], now: float) -> list[str]:
+    """That something has happened lately, and how to see what."""
+    new = sum(now - one["time"] <= HOUR for one in events)
+    where = "`ipsec-agent status --events` shows what"
+    return [f"events     {new} in the last hour; {where}"] if new else []
 
 
 def verdict(status: dict[str, Any]) -> list[str]:

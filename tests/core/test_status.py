@@ -61,7 +61,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain",
+        "config", "optional", "rotation", "drain", "events",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
