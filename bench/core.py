@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from msgspec.structs import replace
 
 from bench.fleet import NETWORK, Vm, config, vm
+from ipsec_agent.core import status_view
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard, lockouts
@@ -24,6 +25,8 @@ from ipsec_agent.core.placement import place
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot, State, document, sentence
+from ipsec_agent.verbs.status_peers import table
+from ipsec_agent.verbs.status_text import text
 
 LASTING = 1.0
 """Seconds for which a figure is measured at the least, unless it was measured often enough."""
@@ -100,6 +103,9 @@ def _decisions(peers: int, subnets: int) -> Iterator[Figure]:
     yield f"assess, {what}", lambda: _assess(found, _drift(found))
     snapshot = _snapshot(found, _drift(found))
     yield f"document, {what}", lambda: document(replace(snapshot, drift=_drift(found)))
+    status = document(snapshot)
+    yield f"status as text, {what}", lambda: text(status)
+    yield f"status --peers, {what}", lambda: table(status_view.peers(status))
     yield f"pass, {what}", lambda: _pass(found)
 
 

@@ -28,6 +28,7 @@ from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_own_essential_addresses,
 )
+from ipsec_agent.host.event_file import EventFile
 from ipsec_agent.host.faults import FaultFile
 from ipsec_agent.host.files import make_directory, only_agent
 from ipsec_agent.host.nft import FORMS, Nft
@@ -84,7 +85,8 @@ class Agent:
         self._answers = Answers(self._loop, path)
         self._state_dir = loaded.config.agent.state_dir
         self._faults = FaultFile(Path(self._state_dir) / "faults.json")
-        self._loop.reporter.resume(self._faults.read())
+        self._events = EventFile(Path(self._state_dir) / "events.json")
+        self._loop.reporter.resume(self._faults.read(), self._events.read())
         self._log = structlog.get_logger("agent")
 
     async def run(self) -> None:
@@ -113,6 +115,7 @@ class Agent:
                 finally:
                     if self._loop.snapshot is not None:
                         self._faults.keep(self._loop.snapshot.kept, at_once=True)
+                        self._events.keep(self._loop.snapshot.events, at_once=True)
 
     async def _tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -155,6 +158,7 @@ class Agent:
         self._pass_ended = time.monotonic()
         self._passed.set()
         self._faults.keep(snapshot.kept)
+        self._events.keep(snapshot.events)
         notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()

@@ -9,8 +9,9 @@ from typing import assert_never
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
+from ipsec_agent.core.inherited import Inherited
 from ipsec_agent.core.model import Action
-from ipsec_agent.core.observed import Charon, CharonProcess, Inherited, LoadedConnection
+from ipsec_agent.core.observed import Charon, CharonProcess, LoadedConnection
 from ipsec_agent.core.steps import (
     CharonStep,
     ContinueCharon,

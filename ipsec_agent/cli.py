@@ -17,6 +17,7 @@ from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 from ipsec_agent.verbs.diagnosis import doctor_arguments, report_arguments, verify_arguments
+from ipsec_agent.verbs.status_arguments import status_arguments
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -126,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     made["renew"].add_argument(
         "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
     )
-    _status_arguments(made["status"])
+    status_arguments(made["status"])
     _reading_arguments(made["metrics"], made["bundle"])
     return top
 
@@ -157,11 +158,6 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
         help="also refuse proposals, keys and signatures that are not of this baseline;"
         " default: %(default)s, which adds nothing",
     )
-
-
-def _status_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
-    verb.add_argument("--watch", action="store_true", help="repeat every second")
 
 
 def _reading_arguments(metrics: argparse.ArgumentParser, bundle: argparse.ArgumentParser) -> None:

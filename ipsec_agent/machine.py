@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from ipsec_agent.charon_part import CharonPart
 from ipsec_agent.core.charon_log import Said, doubts_kernel
 from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.inherited import Inherited
 from ipsec_agent.core.model import Address, DesiredGuard
-from ipsec_agent.core.observed import Inherited, NetworkFacts, Observed
+from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.steps import KernelStep, SaveTime, Step
 from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.charon_start import locate_program

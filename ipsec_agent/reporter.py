@@ -19,6 +19,7 @@ from ipsec_agent.core.desired_guard import lockouts
 from ipsec_agent.core.drain import Drain
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
+from ipsec_agent.core.events import Event, History, Seen, followed, seen
 from ipsec_agent.core.health import Assessment, Memory, assess
 from ipsec_agent.core.liars import Lie
 from ipsec_agent.core.model import Address
@@ -92,6 +93,7 @@ class Reporter:
         self._counterparts: dict[int, str] = {}
         self._hearings: dict[str, Hearing] = {}
         self._shown: tuple[Problem, ...] = ()
+        self._history = History()
         self._memory = Memory()
         self._due = math.inf
         self._now = 0.0
@@ -117,8 +119,9 @@ class Reporter:
         """The peers that are to be sent what they answer, after the newest pass."""
         return to_probe(self._memory.trials, self._now)
 
-    def resume(self, kept: Kept) -> None:
-        """Take up, before the first pass, what an earlier agent knew of peers."""
+    def resume(self, kept: Kept, events: tuple[Event, ...] = ()) -> None:
+        """Take up, before the first pass, what an earlier agent knew and saw."""
+        self._history = History(events)
         clear = replace(self._memory.clear, talks=kept.talks)
         self._memory = replace(self._memory, suspects=kept.suspects, clear=clear)
         if kept.left_out:
@@ -173,6 +176,7 @@ class Reporter:
             self._due = min(self._due, TURN)
         if _enforced(ended):
             self._started = True
+        self._history = followed(self._history, self._seen(ended, assessment))
         snapshot = Snapshot(
             config=ended.config,
             placement=ended.placement,
@@ -186,10 +190,22 @@ class Reporter:
             suspects=self._memory.suspects,
             guard_lowered=ended.guard_lowered,
             clear=self._memory.clear,
+            events=self._history.events,
         )
         self._tell(ended, problems)
         self._shown = problems
         return snapshot
+
+    def _seen(self, ended: Pass, assessment: Assessment) -> Seen:
+        state = self.config_state
+        return seen(
+            ended.config,
+            ended.drift,
+            assessment.problems,
+            assessment.peers,
+            refused=state.reload_refused if state else "",
+            done=ended.done,
+        )
 
     def _turn_back(self, now: float) -> None:
         """Follow a clock that was set back since the pass before."""

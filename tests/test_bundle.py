@@ -142,6 +142,8 @@ async def test_with_an_agent(place: Path) -> None:
 
     assert '"state": "running"' in shown["status.json"]
     assert "running, healthy" in shown["status.txt"]
+    assert "\nPEER " in shown["status.txt"]
+    assert shown["status.txt"].endswith("\nno event yet\n")
     assert shown["metrics.txt"] == "peers True\n"
 
 

@@ -13,7 +13,8 @@ from ipsec_agent.core import plan as machine_plan
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.observed import Charon, Inherited, Observed
+from ipsec_agent.core.inherited import Inherited
+from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.steps import KillCharon

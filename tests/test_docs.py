@@ -12,12 +12,14 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ipsec_agent.cli import CERTS_ACTIONS, GUARD_ACTIONS, VERBS
 from ipsec_agent.core.certificates.material import read_files
 from ipsec_agent.core.certificates.shown import document as certificates_document
 from ipsec_agent.core.charon_log import PATTERNS
 from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, AgentConfig, ExpiryPeriods
+from ipsec_agent.core.events import Event, Kind
 from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
 from ipsec_agent.core.manifest.parser import PERIODS, PROPERTIES, parse
 from ipsec_agent.core.problems.guard import GuardState
@@ -27,6 +29,7 @@ from ipsec_agent.core.report.examined import examined
 from ipsec_agent.core.report.findings import TITLES, Kind
 from ipsec_agent.core.report.reading import Read
 from ipsec_agent.core.status import State, document, guard_counters
+from ipsec_agent.core.status_view import Condition
 from ipsec_agent.guard_status import ClosedBy, GuardStatus, Saved, TableState
 from ipsec_agent.guard_status import document as guard_status_document
 from ipsec_agent.verbs.plan import document as plan_document
@@ -180,10 +183,13 @@ def test_status_keys() -> None:
     assert rows(text, "### peers") == set(shown["peers"][0])
     assert rows(text, "### Counters of the guard") == counters
     assert set(shown["guard"]) == {"mode", "state", "drops"} | counters
+    event = Event(Kind.START, "x", "", 1.0, 1.0)
+    (told,) = document(replace(snapshot(vm), events=(event,)))["events"]
+    assert rows(text, "### events") == set(told)
     vm = with_clear(loose_vm())
     (cut,) = document(snapshot(vm))["optional"]["would_cut_off"]
     assert rows(text, "### optional") == set(cut)
-    for code_of_state in (*State, *GuardState):
+    for code_of_state in (*State, *GuardState, *Condition, *Kind):
         assert f"`{code_of_state}`" in text
 
 

@@ -19,7 +19,7 @@ from ipsec_agent.core.observed import IkePorts, PortHolder
 from ipsec_agent.core.problems.kept_faults import Kept, resumed
 from ipsec_agent.core.status import document
 from ipsec_agent.reporter import Reporter
-from ipsec_agent.verbs.status import text
+from ipsec_agent.verbs.status_text import text
 from tests.certificates import make_ca, make_leaf
 from tests.core.test_status import states
 from tests.manifests import manifest

@@ -56,7 +56,7 @@ def test_bash_verbs() -> None:
     assert completed("re") == {verb for verb in VERBS if verb.startswith("re")}
     assert completed("run", "--f") == {"--force"}
     assert completed("guard", "up", "--c") == {"--closed", "--config"}
-    assert completed("status", "--json", "--w") == {"--watch"}
+    assert completed("status", "--json", "--wa") == {"--wait", "--watch"}
 
 
 def test_bash_values(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ WITHIN_HOST = {
     "drain_file": {"files"},
     "evidence": {"files", "program"},
     "essential_addresses": {"names", "ssh_sessions"},
+    "event_file": {"files"},
     "faults": {"files"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},
@@ -86,7 +87,7 @@ LEVELS: tuple[set[str], ...] = (
 """From the ground up: nobody imports what is on a level above, or another one on his own level."""
 
 TELLING = re.compile(
-    r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify"
+    r"core\.(problems|health|health_answer|metrics|events|status|status_peers|status_rotation|traffic|verify"
     r"|doctor|report)"
     r"(\.|$)"
 )

@@ -1,12 +1,25 @@
 """The status for a person."""
 
 import json
+import re
+import sys
 
+import pytest
 from msgspec.structs import replace
 
+from ipsec_agent.core.events import Event, Kind
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.status import document
-from ipsec_agent.verbs.status import MOST_COUNTED, text
+from ipsec_agent.core.status_view import Condition, peers
+from ipsec_agent.core.words import size
+from ipsec_agent.verbs.status_arguments import STATES
+from ipsec_agent.verbs.status_events import as_json as events_json
+from ipsec_agent.verbs.status_events import of_peer
+from ipsec_agent.verbs.status_events import text as events_text
+from ipsec_agent.verbs.status_peers import as_json, chosen, table
+from ipsec_agent.verbs.status_text import MOST_COUNTED, text
+from ipsec_agent.verbs.terminal import GREEN, PLAIN, RED, Screen, fitted, screen
+from ipsec_agent.verbs.terminal import table as cut
 from tests.core.test_status import snapshot, states
 from tests.vm import NOW, PEER, Vm, healthy_vm, with_sa
 
@@ -18,36 +31,198 @@ def lines(vm: Vm) -> list[str]:
     return text(json.loads(json.dumps(document(snapshot(vm))))).splitlines()
 
 
+def row(vm: Vm, address: str = str(PEER)) -> str:
+    """A peer's line of the table, with one blank between two columns."""
+    (found,) = [
+        line
+        for line in table(peers(document(snapshot(vm)))).splitlines()
+        if line.startswith(f"{address} ")
+    ]
+    return re.sub(" +", " ", found)
+
+
 def test_healthy() -> None:
-    """The first line says it; guard, peers and links have theirs."""
-    shown = lines(with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40)))
+    """The first line says it; peers are folded; guard, charon and links have theirs."""
+    vm = with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40))
+    shown = lines(vm)
 
     assert shown[0] == "ipsec-agent 0: running, healthy"
+    assert shown[1:4] == [
+        "peers      1 by ESP",
+        "           1 up, 0 connecting, 0 refused",
+        "           2.9 KiB in, 2.0 KiB out by their SAs",
+    ]
+    assert "charon     5.9.8, pid 4711, up 16 min, 1.0 MiB" in shown
     assert "guard      up, dropped 0 in, 0 out" in shown
-    assert (
-        "  10.0.0.9                 installed    age 20 s, in 30 packets (40 s ago),"
-        " out 20 packets (40 s ago)"
-    ) in shown
+    assert row(vm) == "10.0.0.9 up 20 s 2.9 KiB 40 s ago 2.0 KiB 40 s ago -"
     assert (
         "  eth0         MTU 1500, packets of 1466 bytes fit;"
         " guarded: it has this VM's address 10.0.0.5"
     ) in shown
 
 
+def test_no_peer() -> None:
+    """A VM that speaks with nobody yet says so."""
+    assert lines(VM)[1] == "peers      none yet: an SA is made with the first packet"
+    assert table(()) == "no peer\n"
+
+
+def test_worst_first() -> None:
+    """Problems by severity, whatever their order in the document."""
+    status = document(snapshot(VM))
+    status["problems"] = [
+        {"code": code, "severity": severity, "message": "m", "hint": "h", "since": NOW - 90}
+        for code, severity in (("i", "info"), ("c", "critical"), ("w", "warning"), ("e", "error"))
+    ]
+    found = [line.split(":")[0] for line in text(status).splitlines()[1:9:2]]
+
+    assert found == ["  CRITICAL c", "  ERROR e", "  WARNING w", "  INFO i"]
+
+
+def test_peers_without_esp() -> None:
+    """Who sends clear comes first, and with it, when: unless an SA was made since."""
+    vm = with_sa(with_sa(with_sa(VM, "10.0.0.20"), "10.0.0.21"), state="REKEYING")
+    clear = (
+        ClearPeer(PEER + 1, 5, 500, 12),
+        ClearPeer(PEER + 2, 5, 500, 700),
+        ClearPeer(PEER + 11, 5, 500, 300),
+        ClearPeer(PEER + 12, 5, 500, 3),
+    )
+    found = text(document(snapshot(vm.table(clear_in=clear))))
+
+    assert (
+        "peers      1 by ESP, 3 not: 10.0.0.10 sends clear (12 s ago), 10.0.0.21 sends clear"
+        " (3 s ago), 10.0.0.9 is connecting\n"
+        "           1 up, 1 connecting, 0 refused, 2 clear\n"
+    ) in found
+    assert row(vm.table(clear_in=clear), "10.0.0.10").startswith(
+        "10.0.0.10 clear - - - - - - sends"
+    )
+    many = tuple(ClearPeer(PEER + n, 5, 500, 12) for n in range(1, 8))
+    assert "10.0.0.12 sends clear (12 s ago) and 5 more\n" in text(
+        document(snapshot(vm.table(clear_in=many)))
+    )
+
+
+def test_in_clear_while_optional() -> None:
+    """Also whom only this VM sends clear packets."""
+    status = document(snapshot(VM))
+    talk = {"address": str(PEER), "since": NOW - 50, "last": NOW - 5, "way": "out"}
+    status["optional"] = {
+        "counted": True,
+        "would_cut_off": [{**talk, "encrypted": 0}],
+        "unseen": [],
+    }
+
+    assert "0 by ESP, 1 not: 10.0.0.9 is sent clear packets (5 s ago)\n" in text(status)
+
+
+def test_filter() -> None:
+    """Only the peers in a state; the words are those of the options, each with its meaning."""
+    vm = with_sa(VM).table(clear_in=(ClearPeer(PEER + 1, 5, 500, 12),))
+    status = document(snapshot(vm))
+
+    assert [one.address for one in chosen(status, None)] == ["10.0.0.9", "10.0.0.10"]
+    assert [one.address for one in chosen(status, "clear")] == ["10.0.0.10"]
+    assert chosen(status, "refused") == ()
+    assert list(STATES) == list(Condition)
+    found = as_json(status, chosen(status, "up"))
+    assert [(one["address"], one["condition"], one["age"]) for one in found["peers"]] == [
+        ("10.0.0.9", "up", 20)
+    ]
+    (clear,) = as_json(status, chosen(status, "clear"))["peers"]
+    assert clear == {"address": "10.0.0.10", "condition": "clear"}
+
+
+def test_folded() -> None:
+    """Of many lines the first are shown; a connection that is not in the kernel always is."""
+    status = document(snapshot(VM))
+    one = {"name": "n", "action": "encrypt", "enforced": True}
+    status["connections"] = [*[one] * 12, {**one, "name": "bad", "enforced": False}]
+    found = text(status).splitlines()
+    first = found.index("connections") + 1
+
+    assert found[first].split() == ["encrypt", "bad", "NOT", "IN", "THE", "KERNEL"]
+    assert found[first + 11] == "  … and 2 more; see --json"
+    assert found[first + 12] == "certificates"
+
+
+def test_fits_a_terminal() -> None:
+    """Lines are wrapped between words, commands stay whole; rows are cut; a pipe gets all."""
+    said = (
+        "  WARNING a: one two three four five six `ipsec-agent status --peers` seven eight nine\n"
+    )
+
+    assert fitted(said, Screen()) == said
+    wrapped = fitted(said, Screen(width=44)).splitlines()
+    assert wrapped == [
+        "  WARNING a: one two three four five six",
+        "    `ipsec-agent status --peers` seven eight",
+        "    nine",
+    ]
+    assert cut("x" * 60, Screen(width=44)) == f"{'x' * 43}…\n"
+    assert cut("x" * 60, Screen()) == f"{'x' * 60}\n"
+
+
+def test_colours() -> None:
+    """The verdict, problems and rows have one where there is colour; each part of a line does."""
+    on = Screen(width=44, colour=True)
+
+    assert fitted("ipsec-agent 0: running, healthy\n", on).startswith(GREEN)
+    assert fitted("ipsec-agent 0: degraded, NOT HEALTHY\n", on).startswith(RED)
+    parts = fitted(f"  ERROR code: {'word ' * 20}\n", on).splitlines()
+    assert len(parts) > 1
+    assert all(part.startswith(RED) and part.endswith(PLAIN) for part in parts)
+    assert cut("10.0.0.9  clear  -\n", on).startswith(RED)
+    assert "\x1b" not in fitted("ipsec-agent 0: running, healthy\n", Screen(width=44))
+
+
+@pytest.mark.parametrize(
+    ("environment", "colour"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_screen(environment: dict[str, str], colour: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colour only on a terminal that has it, and where nobody refuses it; a pipe has no width."""
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**environment, "COLUMNS": "77", "LINES": "20"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert screen() == Screen()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert screen() == Screen(77, colour)
+
+
+def test_sizes() -> None:
+    """Three digits at the most, and never 1024 of a unit."""
+    said = [
+        size(number) for number in (0, 999, 1023.4, 1023.6, 1024, 10188, 10189, 1 << 20, 1 << 70)
+    ]
+
+    assert said == [
+        *("0 B", "999 B", "1023 B", "1.0 KiB", "1.0 KiB", "9.9 KiB", "10 KiB", "1.0 MiB"),
+        "1048576 PiB",
+    ]
+
+
 def test_key_exchanges() -> None:
     """They are named where there is more than one."""
     vm = with_sa(VM)
-    assert vm.observed.charon is not None
 
     def shown(algorithms: str) -> str:
         assert vm.observed.charon is not None
         sas = tuple(replace(sa, algorithms=algorithms) for sa in vm.observed.charon.sas)
-        found = lines(vm.but(charon=replace(vm.observed.charon, sas=sas)))
-        return next(line for line in found if "10.0.0.9 " in line)
+        return row(vm.but(charon=replace(vm.observed.charon, sas=sas)))
 
     usual = shown("AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048")
     assert "MODP" not in usual
-    assert ", ECP_384 + ML_KEM_768" in shown("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384/ML_KEM_768")
+    assert shown("AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384/ML_KEM_768").endswith(
+        " ECP_384 + ML_KEM_768"
+    )
 
 
 def test_the_age_of_the_last_look() -> None:
@@ -92,12 +267,44 @@ def test_counters() -> None:
     ]
 
 
+def test_events() -> None:
+    """One line each, in the order of time, with how often; the status says that there are some."""
+    events = (
+        Event(Kind.REPAIR, "repaired: load the guard", "load the guard", NOW - 4000, NOW - 4000),
+        Event(
+            Kind.LOST,
+            "no SA any more with 10.0.0.9",
+            "10.0.0.9",
+            NOW - 60,
+            NOW - 600,
+            12,
+            "10.0.0.9",
+        ),
+    )
+    status = json.loads(json.dumps(document(replace(snapshot(VM), events=events))))
+
+    assert events_text(status).splitlines() == [
+        "2027-01-15 06:53:20 UTC  repair          repaired: load the guard",
+        "2027-01-15 07:59:00 UTC  peer-lost       no SA any more with 10.0.0.9"
+        " (12 times since 2027-01-15 07:50:00 UTC)",
+    ]
+    says = "events     1 in the last hour; `ipsec-agent status --events` shows what"
+    assert text(status).splitlines()[-1] == says
+    assert events_json(status)["events"] == status["events"]
+    assert [one["kind"] for one in of_peer(status, "10.0.0.9")] == ["peer-lost"]
+    assert of_peer(status, "10.0.0.99") == []
+    assert events_text(document(snapshot(VM))) == "no event yet\n"
+    assert "events" not in text(document(snapshot(VM)))
+
+
 def test_older_agent() -> None:
     """A status without what this version added is shown all the same."""
     status = document(snapshot(with_sa(VM)))
-    for key in ("guard", "counters"):
+    for key in ("guard", "counters", "events"):
         del status[key]
+    del status["charon"]["ports"]
     for key in ("idle_in", "idle_out", "one_way"):
         del status["peers"][0][key]
 
-    assert "10.0.0.9" in text(status)
+    assert "1 by ESP" in text(status)
+    assert "10.0.0.9" in table(peers(status))

@@ -12,6 +12,7 @@ from ipsec_agent.core.config import ListedCertificate
 from ipsec_agent.core.deaths import Death
 from ipsec_agent.core.drain import Drain
 from ipsec_agent.core.esp import EspAbility
+from ipsec_agent.core.inherited import Inherited
 from ipsec_agent.core.model import (
     Address,
     Attempt,
@@ -22,6 +23,7 @@ from ipsec_agent.core.model import (
     PolicySelector,
 )
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.sa_details import ChildDetails, IkeDetails, Sequence
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.core.switch import Switch
 from ipsec_agent.errors import AgentError
@@ -67,6 +69,7 @@ class ChildSa(Struct, frozen=True):
         transport: in transport mode.
         restricted: a protocol or a port narrows its selectors.
         algorithms: what was negotiated, such as AES_GCM_16-128.
+        details: what nobody decides by.
     """
 
     unique_id: int
@@ -85,6 +88,7 @@ class ChildSa(Struct, frozen=True):
     transport: bool = True
     restricted: bool = False
     algorithms: str = ""
+    details: ChildDetails = ChildDetails()
 
 
 class IkeSa(Struct, frozen=True):
@@ -95,6 +99,7 @@ class IkeSa(Struct, frozen=True):
         remote_id: who the peer says that it is, such as `CN=vm`; "" while it has not said it.
         algorithms: what was negotiated.
         made_with: mark of the set of ours that it was made with, "" where it is not known.
+        details: what nobody decides by.
     """
 
     unique_id: int
@@ -108,6 +113,7 @@ class IkeSa(Struct, frozen=True):
     remote_id: str = ""
     algorithms: str = ""
     made_with: str = ""
+    details: IkeDetails = IkeDetails()
 
 
 class Charon(Struct, frozen=True):
@@ -215,6 +221,7 @@ class SecurityAssociation(Struct, frozen=True):
         last_used: 0 where the kernel does not tell it (it does from 6.2 on, xfrm_output.c).
         between_hosts: in transport mode, and its selector takes packets between its own two
             addresses only.
+        sequence: its numbers of packets.
     """
 
     source: Address
@@ -228,6 +235,7 @@ class SecurityAssociation(Struct, frozen=True):
     last_used: int = 0
     encapsulated: bool = False
     between_hosts: bool = True
+    sequence: Sequence = Sequence()
 
 
 class Tunnel(Struct, frozen=True):
@@ -341,20 +349,6 @@ class Neighbour(Struct, frozen=True):
     address: Address
     answered: float = 0.0
     failed: bool = False
-
-
-class Inherited(Struct, frozen=True):
-    """What an earlier charon had left in the kernel when this one was started.
-
-    The kernel's times tell the same, but only by the second.
-
-    Attributes:
-        spis: of SAs.
-        policies: indexes of policies.
-    """
-
-    spis: frozenset[int] = frozenset()
-    policies: frozenset[int] = frozenset()
 
 
 class Observed(Struct, frozen=True):

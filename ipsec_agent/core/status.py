@@ -5,16 +5,17 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 from ipsec_agent.core import status_rotation
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.events import Event
 from ipsec_agent.core.fingerprint import fingerprint
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
-from ipsec_agent.core.observed import Charon, Link, Observed
+from ipsec_agent.core.observed import Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.peer_certificates import shown_by_peers
 from ipsec_agent.core.placement import Placement, absent_links
@@ -48,6 +49,7 @@ class Snapshot(Struct, frozen=True):
         suspects: peers with which something fails.
         guard_lowered: an operator has taken the guard down.
         clear: with whom packets pass in clear while IPsec is optional.
+        events: what has happened, the oldest first.
     """
 
     config: Config
@@ -62,6 +64,7 @@ class Snapshot(Struct, frozen=True):
     suspects: tuple[Suspect, ...] = ()
     guard_lowered: bool = False
     clear: optional.Memory = field(default_factory=optional.Memory)
+    events: tuple[Event, ...] = ()
 
     @property
     def kept(self) -> Kept:
@@ -114,7 +117,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "addresses": [str(address) for address in desired.addresses],
         "role": desired.role.value,
         "notes": [*desired.notes, *_absent_links(snapshot)],
-        "charon": _charon(observed.charon),
+        "charon": _charon(observed),
         "connections": _connections(snapshot),
         "peers": _peers(snapshot),
         "rotation": status_rotation.summary(snapshot.drift),
@@ -126,6 +129,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "fingerprint": fingerprint(snapshot.config),
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
+        "events": [to_builtins(one) for one in snapshot.events],
     }
 
 
@@ -169,7 +173,8 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _charon(charon: Charon | None) -> dict[str, Any] | None:
+def _charon(observed: Observed) -> dict[str, Any] | None:
+    charon = observed.charon
     if charon is None:
         return None
     return {
@@ -178,6 +183,10 @@ def _charon(charon: Charon | None) -> dict[str, Any] | None:
         "memory": charon.process.memory,
         "version": charon.version,
         "responsive": charon.responsive,
+        "ports": [
+            {"version": version, "port": port}
+            for version, port in sorted(observed.ike_ports.owned if observed.ike_ports else ())
+        ],
     }
 
 

@@ -28,3 +28,29 @@ def lasting(days: float) -> str:
 def tenths(days: float) -> float:
     """Days to a tenth, and never more than there are: below 0 from the end on."""
     return math.floor(days * 10) / 10
+
+
+_SPANS = ((86400, "days"), (3600, "hours"), (60, "min"))
+"""Seconds, and what so many are called."""
+
+
+def span(seconds: float) -> str:
+    """Seconds as an operator says them: `40 s`, `5 min`, `3 hours`, `2 days`."""
+    for length, unit in _SPANS:
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_STEP = 1024
+
+
+def size(number: float) -> str:
+    """Bytes as a person reads them: `999 B`, `1.2 KiB`, `34 MiB`."""
+    unit = 0
+    # What would be shown as 1024 of a unit is 1 of the next.
+    while number >= _STEP - 0.5 and unit < len(_SIZES) - 1:
+        number, unit = number / _STEP, unit + 1
+    shown = f"{number:.1f}" if unit and number < 9.95 else f"{number:.0f}"  # noqa: PLR2004 - 2 digits
+    return f"{shown} {_SIZES[unit]}"

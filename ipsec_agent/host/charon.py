@@ -11,6 +11,7 @@ from typing import Any
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
+from ipsec_agent.core.sa_details import ChildDetails, IkeDetails
 from ipsec_agent.core.swanctl import connection_message, renewal_message
 from ipsec_agent.errors import CharonGoneError, CharonRefusedError
 from ipsec_agent.host.understood import understood
@@ -248,6 +249,7 @@ def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
         children=tuple(_child_sa(child) for child in body.get("child-sas", {}).values()),
         algorithms=_algorithms(body),
         remote_id=_text(body.get("remote-id", b"")),
+        details=IkeDetails(_text(body.get("local-id", b"")), _until(body, "rekey-time")),
     )
 
 
@@ -270,6 +272,9 @@ def _child_sa(body: dict[str, Any]) -> ChildSa:
         transport=body.get("mode") == b"TRANSPORT",
         algorithms=_algorithms(body),
         restricted=any(b"[" in selector for selector in selectors),
+        details=ChildDetails(
+            _until(body, "rekey-time"), _until(body, "life-time"), body.get("encap") == b"yes"
+        ),
     )
 
 
@@ -317,6 +322,11 @@ def _network(selector: bytes) -> tuple[Network, ...]:
 
 def _number(body: dict[str, Any], key: str) -> int:
     return int(body.get(key, b"0") or b"0")
+
+
+def _until(body: dict[str, Any], key: str) -> int | None:
+    """Seconds until something happens, 0 where it is due; None where it never does."""
+    return max(_number(body, key), 0) if key in body else None
 
 
 def _texts(answer: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from ipsec_agent.core.observed import CharonProcess, Inherited
+from ipsec_agent.core.inherited import Inherited
+from ipsec_agent.core.observed import CharonProcess
 
 SPARE_LINES = 64
 """Lines beyond twice the connections after which the file is written whole."""

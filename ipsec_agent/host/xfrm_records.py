@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 from ipsec_agent.core.esp import Algorithm, DummySa, Use
 from ipsec_agent.core.model import Address, Direction, Narrowing, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.core.sa_details import Sequence
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import attributes
 from ipsec_agent.host.understood import understood
@@ -111,7 +112,7 @@ class _SaInfo(NamedTuple):
 _SA_ID = struct.Struct("=16sIHBx")
 """`struct xfrm_usersa_id`."""
 
-ENCAP, TEMPLATES, LAST_USED, MARK, IF_ID = 4, 5, 15, 21, 31
+ENCAP, TEMPLATES, REPLAY, LAST_USED, MARK, REPLAY_ESN, IF_ID = 4, 5, 10, 15, 21, 23, 31
 """XFRMA_*: attributes. Those that carry keys are not looked at."""
 
 T = TypeVar("T")
@@ -226,7 +227,16 @@ def state_of(body: bytes) -> SecurityAssociation | None:
         last_used=int.from_bytes(found.get(LAST_USED, b""), sys.byteorder),
         encapsulated=any(found.get(ENCAP, b"")[:2]),
         between_hosts=info.mode == MODE_TRANSPORT and _selects_its_hosts(info),
+        sequence=Sequence(_newest(found), bool(info.flags & EXTENDED)),
     )
+
+
+def _newest(found: Mapping[int, bytes]) -> int:
+    """The highest sequence number (`struct xfrm_replay_state_esn`, `struct xfrm_replay_state`)."""
+    plain = bytes(4) + found.get(REPLAY, bytes(8))[:8] + bytes(8)
+    numbers: tuple[int, ...] = struct.unpack_from("=4I", found.get(REPLAY_ESN, plain), 4)
+    out, into, more_out, more_in = numbers
+    return max(more_out << 32 | out, more_in << 32 | into)
 
 
 def _selects_its_hosts(info: _SaInfo) -> bool:

@@ -17,13 +17,15 @@ from ipsec_agent import __version__
 from ipsec_agent.config_file import accepted, load
 from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.model import GUARD_TABLE
+from ipsec_agent.core.status_view import peers
 from ipsec_agent.core.support import outline, scrubbed, shown_config
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.evidence import Outcome, said, tail, write_archive
 from ipsec_agent.host.files import read_config
-from ipsec_agent.verbs.status import text as status_text
+from ipsec_agent.verbs import status_events, status_peers
+from ipsec_agent.verbs.status_text import text as status_text
 
 DEADLINE, IN_ALL = 10.0, 90.0
 """Seconds for each part, and for all of them."""
@@ -123,6 +125,12 @@ def _parts(arguments: argparse.Namespace) -> Iterator[Part]:
     yield from _charon(agent)
 
 
+def _words(status: dict[str, Any]) -> str:
+    """All that `status` shows a person."""
+    parts = status_text(status), status_peers.table(peers(status)), status_events.text(status)
+    return "\n".join(parts)
+
+
 def _agent(control: str) -> Iterator[Part]:
     """What a running agent says."""
 
@@ -134,7 +142,7 @@ def _agent(control: str) -> Iterator[Part]:
         return Outcome(str(ask(control, "metrics", deadline=limit, peers=True)["metrics"]))
 
     yield Part("status.json", lambda limit: _json(status(limit)))
-    yield Part("status.txt", lambda limit: Outcome(status_text(status(limit))))
+    yield Part("status.txt", lambda limit: Outcome(_words(status(limit))))
     yield Part("metrics.txt", metrics)
 
 

@@ -6,7 +6,8 @@ import re
 DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
 
 COMMAND = re.compile(
-    r"`(ipsec-agent (?:run|status|reload|renew|stop|guard (?:up|down|status)))`"
+    r"`(ipsec-agent (?:run|status(?: --(?:peers|events))?|reload|renew|stop"
+    r"|guard (?:up|down|status)))`"
     r"(?! (?:on that VM|there))"
 )
 """Of this VM: what is to be run on another one has paths of its own."""

@@ -27,7 +27,7 @@ from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.own_process import WARNING, complain
 from ipsec_agent.host.saved_guard import NAME, save_guard
 from ipsec_agent.verbs.commands import repeatable
-from ipsec_agent.verbs.status import guard_lines
+from ipsec_agent.verbs.status_text import guard_lines
 
 AGENT_DEADLINE = 30.0
 """Seconds within which a running agent must have done it; it takes one pass."""

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -173,6 +174,23 @@ def test_reload(node: Node) -> None:
     configure(node, no_ipsec=[])
     assert node.ask("reload").returncode == 0
     assert node.settled()["policies"]["desired"] == 5
+
+
+def test_events_outlive_the_agent(node: Node) -> None:
+    """A reload, a repair and the starts of two agents are told by the second one."""
+    node.up()
+    assert node.ask("status --wait running --timeout 20").returncode == 0
+    assert node.ask("reload").returncode == 0
+    os.kill(node.charon_pid, signal.SIGKILL)
+    until(lambda: "repair" in {one["kind"] for one in node.status().get("events", ())}, "repaired")
+    assert node.end_agent(signal.SIGTERM) == 0
+
+    node.up()
+
+    told = node.ask("status --events").stdout
+    assert re.search(r" reload +the config was reloaded; nothing was to do$", told, re.MULTILINE)
+    assert re.search(r" repair +repaired: .*start charon", told)
+    assert re.search(r" start +the agent has started \(2 times since", told)
 
 
 def test_reload_tells_of_warnings(node: Node) -> None:

@@ -32,7 +32,7 @@ from ipsec_agent.core.steps import LoadGuard, ReinstallPolicies, SaveGuard, SetL
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import KernelError, StartError
 from ipsec_agent.reporter import Reporter
-from ipsec_agent.verbs.status import text
+from ipsec_agent.verbs.status_text import text
 from tests.configs import config
 from tests.core.test_status import snapshot
 from tests.fakes import installed

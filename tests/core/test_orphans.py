@@ -6,13 +6,13 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.inherited import Inherited
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import (
     Charon,
     CharonProcess,
     ChildSa,
     IkeSa,
-    Inherited,
     Observed,
     Policy,
     SecurityAssociation,

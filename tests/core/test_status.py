@@ -1,6 +1,7 @@
 """The status document and the one line of it."""
 
 import json
+import re
 from typing import Any
 
 from msgspec.structs import replace
@@ -9,12 +10,14 @@ from ipsec_agent.core.config import AgentConfig, ListedCertificate
 from ipsec_agent.core.drain import Drain, Job, Phase
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.health import Memory
-from ipsec_agent.core.observed import IkeSa, SecurityAssociation
+from ipsec_agent.core.observed import IkePorts, IkeSa, SecurityAssociation
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer
 from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect
 from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.core.status import Snapshot, State, document, sentence
-from ipsec_agent.verbs.status import text
+from ipsec_agent.core.status_view import peers
+from ipsec_agent.verbs.status_peers import table
+from ipsec_agent.verbs.status_text import text
 from tests.configs import FACTS, config
 from tests.vm import CHARON, NOW, OTHER, OWN, PEER, Vm, healthy_vm, with_sa
 
@@ -58,7 +61,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain", "fingerprint",
+        "config", "optional", "rotation", "drain", "fingerprint", "events",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
@@ -145,6 +148,17 @@ def test_peer() -> None:
             "idle_out": 40,
             "one_way": "",
             "problem": "",
+            "post_quantum": None,
+            "own_identity": "",
+            "handshake": 20,
+            "rekey_in": None,
+            "ike_rekey_in": None,
+            "spi_in": "00000008",
+            "spi_out": "00000007",
+            "encapsulated": False,
+            "sequence_in": 0,
+            "sequence_out": 0,
+            "extended": False,
             "identity": "",
             "certificate": "",
             "certificate_ends": None,
@@ -211,10 +225,26 @@ def test_peers_without_an_sa() -> None:
             ("10.0.0.12", "gone", "peer-gone"),
         ]
         assert len({frozenset(peer) for peer in status["peers"]}) == 1
-        says = "IKE only, no SA" if state == "established" else "no SA"
-        lines = text(status).splitlines()
-        assert f"  10.0.0.10                {state:12} {says}, peer-refuses-us" in lines
-        assert "  10.0.0.11                silent       no SA, peer-silent" in lines
+        says = "IKE only (established), no SA" if state == "established" else "no SA"
+        lines = table(peers(status)).splitlines()
+        rows = [re.sub(" +", " ", line) for line in lines]
+        assert f"10.0.0.10 refused - - - - - - {says}, peer-refuses-us" in rows
+        assert "10.0.0.11 silent - - - - - - no SA, peer-silent" in rows
+        assert "1 by ESP, 2 not: 10.0.0.10 is refused, 10.0.0.11 is silent\n" in text(status)
+
+
+def test_ports() -> None:
+    """Where charon listens, by family."""
+    ports = IkePorts(frozenset({(6, 4500), (4, 500), (4, 4500)}), (), (4, 6))
+
+    assert shown(VM)["charon"]["ports"] == []
+    found = shown(VM.but(ike_ports=ports))
+    assert found["charon"]["ports"] == [
+        {"version": 4, "port": 500},
+        {"version": 4, "port": 4500},
+        {"version": 6, "port": 4500},
+    ]
+    assert ", listens on IPv4 UDP 500 and 4500, IPv6 UDP 4500\n" in text(found)
 
 
 def test_peer_twice() -> None:

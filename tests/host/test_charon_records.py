@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
+from ipsec_agent.core.sa_details import ChildDetails, IkeDetails
 from ipsec_agent.host.charon import _ike_sa, _networks
 
 
@@ -50,6 +51,20 @@ def test_what_was_negotiated() -> None:
     assert found.children[0].algorithms == "AES_CBC-128/HMAC_SHA2_256_128/CURVE_25519/ML_KEM_768"
     assert found.remote_id == "C=CH, CN=vm"
     assert _ike_sa("ipsec", {}).algorithms == _ike_sa("ipsec", {}).remote_id == ""
+
+
+def test_details() -> None:
+    """How long both last, and who this VM says that it is; None where nothing ends."""
+    child = {"rekey-time": b"2950", "life-time": b"3960", "encap": b"yes"}
+    body = {"local-id": b"CN=vm", "rekey-time": b"-2", "child-sas": {"c-1": child, "c-2": {}}}
+
+    found = _ike_sa("ipsec", body)
+
+    assert found.details == IkeDetails("CN=vm", 0)
+    assert [one.details for one in found.children] == [
+        ChildDetails(2950, 3960, encapsulated=True),
+        ChildDetails(None, None, encapsulated=False),
+    ]
 
 
 def test_unresolved_host() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.observed import CharonProcess, Inherited
+from ipsec_agent.core.inherited import Inherited
+from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.host.loaded import SPARE_LINES, LoadedRecord
 
 ONE = CharonProcess(pid=1, started=10.5, memory=0, ours=True)

@@ -1,5 +1,6 @@
 """XFRM messages to and from records: what recorded kernel messages mean."""
 
+import struct
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -7,6 +8,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
+from ipsec_agent.core.sa_details import Sequence
 from ipsec_agent.host.xfrm_messages import Message, PolicyId, SaId, Template
 from ipsec_agent.host.xfrm_records import (
     Decoded,
@@ -185,6 +187,34 @@ def test_sa_with_counters() -> None:
         encapsulated=True,
         between_hosts=False,  # It has no selector.
     )
+
+
+def attribute(kind: int, *numbers: int) -> bytes:
+    """An attribute of 32-bit numbers, as the kernel writes it (struct nlattr)."""
+    return struct.pack(f"=HH{len(numbers)}I", 4 + 4 * len(numbers), kind, *numbers)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told", "sequence"),
+    [
+        (0, b"", Sequence()),
+        (0, attribute(10, 7, 0, 0), Sequence(7)),
+        (0, attribute(10, 0, 9, 255), Sequence(9)),
+        (0, attribute(23, 1, 8, 0, 0, 0, 32, 0), Sequence(8)),
+        (128, attribute(23, 1, 8, 0, 2, 0, 32, 0), Sequence((2 << 32) + 8, extended=True)),
+        (128, attribute(23, 1, 0, 5, 0, 1, 32, 0), Sequence((1 << 32) + 5, extended=True)),
+    ],
+)
+def test_sequence_numbers(flags: int, told: bytes, sequence: Sequence) -> None:
+    """The highest of the direction that the SA has, in both forms that the kernel tells it in."""
+    message = SaInfo()
+    message.update(spi=0x1000, proto=50, family=2, flags=flags)
+
+    found = state_of(sent(message)["body"] + told)
+
+    assert found is not None
+    assert found.sequence == sequence
+    assert sequence.used == sequence.newest / (1 << (64 if flags else 32))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ipsec_agent.core.peer_certificates import clock_facts
 from ipsec_agent.core.problems.expiry import expiry_problems
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.status import document
-from ipsec_agent.verbs.status import text
+from ipsec_agent.verbs.status_text import text
 from tests.certificates import make_ca
 from tests.configs import FACTS, config
 from tests.core.test_status import snapshot

@@ -1,0 +1,44 @@
+"""What `status` says where no agent answers, and whether a drain has ended it."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.errors import ControlError
+from ipsec_agent.host.control_client import NotRunningError
+from ipsec_agent.host.own_process import complain
+
+DRAIN_FILE = "drain.json"
+"""In the run directory, while a drain says something (host/drain_file.py)."""
+
+NOT_RUNNING = 3
+"""LSB's exit code of `status` for a program that is not running."""
+
+
+def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:
+    """Say that no agent answers, and what a drain says; the exit code."""
+    ended = isinstance(error, NotRunningError)
+    drained = _drained(run_dir) if ended else None
+    if ended and as_json:
+        stopped = {"schema": 1, "state": "stopped", "healthy": False, "problems": []}
+        sys.stdout.write(json.dumps(stopped | (drained[1] if drained else {})) + "\n")
+    said = f"{drained[0]}\n  note: " if drained else ""
+    complain(f"ipsec-agent: {said}{error.message}\n  hint: {error.hint}\n")
+    return NOT_RUNNING if ended else 1
+
+
+def _drained(run_dir: Path) -> tuple[str, dict[str, Any]] | None:
+    """What a drain says that goes on, or ended IPsec, without an agent; None without one."""
+    if not (run_dir / DRAIN_FILE).exists():
+        return None
+    # Here, for the other paths do without.
+    from ipsec_agent.core.drain import Phase, entry, sentence  # noqa: PLC0415
+    from ipsec_agent.host.drain_file import DrainFile  # noqa: PLC0415
+
+    drain = DrainFile(run_dir).read()
+    if drain is None:
+        return None
+    state = "stopped" if drain.phase is Phase.ENDED else "draining"
+    return sentence(drain, time.time()), {"state": state, "drain": entry(drain, time.time())}

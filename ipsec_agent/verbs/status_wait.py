@@ -1,0 +1,113 @@
+"""`status --wait`: wait until the VM is healthy, or IPsec is enforced; for pre-starts and CI."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.errors import ControlError
+from ipsec_agent.host.control_client import DEFAULT_SOCKET, ask
+from ipsec_agent.host.own_process import complain
+from ipsec_agent.verbs import terminal
+from ipsec_agent.verbs.commands import repeatable
+from ipsec_agent.verbs.status_absent import tell_failure
+from ipsec_agent.verbs.status_text import shown, verdict
+
+EACH = 1.0
+"""Seconds between two questions: each of them has the agent look."""
+
+ANSWER, SHORTEST = 10.0, 0.5
+"""Seconds that an answer may take: as long as is left, within these bounds."""
+
+ENFORCED = frozenset({"running", "degraded"})
+
+CLEAR_LINE = "\r\x1b[K"
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Wait; 0 it is so, 1 it is not in time, 3 no agent runs."""
+    began = time.monotonic()
+    with _progress() as tell:
+        while True:
+            rest = arguments.timeout - (time.monotonic() - began)
+            found = _asked(arguments.socket, min(max(rest, SHORTEST), ANSWER))
+            if isinstance(found, dict) and reached(found, arguments.wait):
+                break
+            # Answering took some of it.
+            rest = arguments.timeout - (time.monotonic() - began)
+            if rest <= 0:
+                break
+            waited = time.monotonic() - began
+            tell(f"waiting for {arguments.wait}, {waited:.0f} s: {_brief(found)}")
+            time.sleep(min(EACH, rest))
+    return _ended(found, arguments)
+
+
+def reached(status: dict[str, Any], goal: str) -> bool:
+    """Whether a status is what is waited for."""
+    return bool(status["healthy"]) if goal == "healthy" else status["state"] in ENFORCED
+
+
+def _asked(socket: str, deadline: float) -> dict[str, Any] | ControlError:
+    try:
+        status: dict[str, Any] = ask(socket, "status", deadline=deadline)["status"]
+    except ControlError as error:
+        return error
+    return status
+
+
+def _brief(found: dict[str, Any] | ControlError) -> str:
+    if isinstance(found, ControlError):
+        return found.message
+    codes = [one["code"] for one in found["problems"] if one["severity"] != "info"]
+    return ", ".join((found["state"], *codes))
+
+
+def _ended(found: dict[str, Any] | ControlError, arguments: argparse.Namespace) -> int:
+    """Say how it ended; the exit code."""
+    late = f"ipsec-agent: not {arguments.wait} within {arguments.timeout} s\n"
+    if isinstance(found, ControlError):
+        complain(late)
+        return tell_failure(found, Path(arguments.socket).parent, as_json=arguments.json)
+    well = reached(found, arguments.wait)
+    lines = verdict(found)
+    about = argparse.Namespace(config=found.get("config"), socket=arguments.socket)
+    said = repeatable(shown(lines[:1] if well else lines), about, DEFAULT_SOCKET)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        sys.stdout.write(terminal.fitted(said, terminal.screen()))
+    if not well:
+        complain(late)
+    return 0 if well else 1
+
+
+class _Progress:
+    """A line of a terminal that is written again and again; nothing where there is none."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._on:
+            columns = terminal.columns()
+            complain(CLEAR_LINE + terminal.cut(shown([text]).rstrip("\n"), columns - 1))
+
+    def clear(self) -> None:
+        """Leave nothing of it."""
+        if self._on:
+            complain(CLEAR_LINE)
+
+
+@contextmanager
+def _progress() -> Iterator[_Progress]:
+    """A line of progress, which is gone afterwards, also after Ctrl-C."""
+    line = _Progress()
+    try:
+        yield line
+    finally:
+        line.clear()

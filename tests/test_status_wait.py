@@ -1,0 +1,131 @@
+"""`status --wait`: it ends when the VM is as wanted, or in time, and says how it is then."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipsec_agent.cli import main
+from ipsec_agent.errors import ControlError
+from ipsec_agent.host.control_client import NotRunningError
+from ipsec_agent.verbs import status_wait
+
+ILL = {"code": "charon-down", "severity": "critical", "message": "m", "hint": "h", "since": 5}
+STARTING = {"schema": 1, "state": "starting", "healthy": False, "problems": []}
+DEGRADED = {"state": "degraded", "healthy": False, "problems": [ILL], "time": 65}
+HEALTHY = {"state": "running", "healthy": True, "problems": []}
+GONE = NotRunningError("no agent is running", hint="start it")
+SOCKET = "/nowhere/control.sock"
+
+Answer = dict[str, Any] | ControlError
+
+
+class Agent:
+    """An agent that answers one thing after the other, a second each, and its clock."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers: Iterator[Answer] = iter(answers)
+        self.last: Answer = GONE
+        self.now = 100.0
+        self.deadlines: list[float] = []
+
+    def ask(self, socket: str, verb: str, *, deadline: float) -> dict[str, Any]:
+        """As the control client does; the last answer is given from then on."""
+        assert (socket, verb) == (SOCKET, "status")
+        self.deadlines.append(deadline)
+        self.now += 1
+        self.last = next(self.answers, self.last)
+        if isinstance(self.last, ControlError):
+            raise self.last
+        return {"status": self.last}
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let them pass."""
+        assert 0 < seconds <= status_wait.EACH
+        self.now += seconds
+
+    def wait(self, patch: pytest.MonkeyPatch, *words: str) -> int:
+        """The verb's exit code."""
+        patch.setattr(status_wait, "ask", self.ask)
+        patch.setattr(status_wait, "time", self)
+        return main(["status", "--socket", SOCKET, "--wait", *words])
+
+
+def test_healthy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It asks again, once a second, until the answer is good, whatever failed before."""
+    agent = Agent(GONE, ControlError("busy"), STARTING, DEGRADED, HEALTHY)
+
+    assert agent.wait(monkeypatch, "healthy", "--timeout", "30") == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("ipsec-agent : running, healthy\n", "")
+    assert agent.now == 109
+    assert max(agent.deadlines) <= status_wait.ANSWER
+
+
+def test_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VM that is degraded enforces IPsec; one that starts, or drains, does not count."""
+    assert Agent(STARTING, DEGRADED).wait(monkeypatch, "running", "--timeout", "9") == 0
+    draining = {**HEALTHY, "state": "draining"}
+    assert Agent(draining).wait(monkeypatch, "running", "--timeout", "3") == 1
+
+
+def test_too_late(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last verdict and the problems are told, and it does not take longer than was given."""
+    agent = Agent(DEGRADED)
+
+    assert agent.wait(monkeypatch, "healthy", "--timeout", "7") == 1
+    assert agent.now <= 100 + 7 + 1
+    said = capsys.readouterr()
+    assert said.out == (
+        "ipsec-agent : degraded, NOT HEALTHY\n  CRITICAL charon-down: m\n    for 60 s. h\n"
+    )
+    assert said.err == "ipsec-agent: not healthy within 7 s\n"
+    assert Agent(DEGRADED).wait(monkeypatch, "healthy", "--timeout", "0", "--json") == 1
+    assert json.loads(capsys.readouterr().out) == DEGRADED
+
+
+def test_no_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that of `status`, and so is what is said."""
+    assert Agent(GONE).wait(monkeypatch, "healthy", "--timeout", "2") == 3
+    said = capsys.readouterr().err
+    assert said == (
+        "ipsec-agent: not healthy within 2 s\nipsec-agent: no agent is running\n  hint: start it\n"
+    )
+    assert Agent(ControlError("busy")).wait(monkeypatch, "healthy", "--timeout", "2") == 1
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends it without a traceback, and leaves nothing of the line of progress."""
+    agent = Agent(DEGRADED)
+
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(agent, "sleep", interrupt)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert agent.wait(monkeypatch, "healthy") == 130
+    line = f"{status_wait.CLEAR_LINE}waiting for healthy, 1 s: degraded, charon-down"
+    assert capsys.readouterr().err == line + status_wait.CLEAR_LINE
+
+
+def test_what_cannot_be_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options of which one would be passed over are refused."""
+    nowhere = ["--socket", str(tmp_path / "none")]
+    for words in (
+        ["--wait", "healthy", "--watch"],
+        ["10.0.0.9", "--peers"],
+        ["10.0.0.9", "--filter", "up"],
+    ):
+        assert main(["status", *words, *nowhere]) == 2
+        assert "cannot be together" in capsys.readouterr().err
+    for seconds in ("-1", "3601", "1.5", ""):
+        with pytest.raises(SystemExit):
+            main(["status", "--wait", "healthy", "--timeout", seconds])
