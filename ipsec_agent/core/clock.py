@@ -6,9 +6,10 @@ clock is after a boot: that both agree outweighs only that a VM was off for long
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from msgspec import Struct
+
+from ipsec_agent.core.words import moment
 
 DAY = 86_400.0
 """Seconds. Also how often the time is saved."""
@@ -62,7 +63,7 @@ def doubt(now: float, facts: ClockFacts | None) -> str:
         return ""
     who, says = against
     agrees = ", and so does the RTC, which a VM has from its host" if _agrees(now, facts) else ""
-    return f"the clock says {_moment(now)}{agrees}; {who} {_moment(says)}"
+    return f"the clock says {moment(now)}{agrees}; {who} {moment(says)}"
 
 
 def worth_saving(now: float, facts: ClockFacts | None) -> bool:
@@ -96,7 +97,3 @@ def _witnesses(now: float, facts: ClockFacts) -> Iterator[tuple[str, float]]:
             yield "the agent last saved the time more than a year before that, on", saved
     if facts.begins is not None and now < facts.begins - DAY:
         yield "a certificate of the config begins on", facts.begins
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,13 +1,13 @@
 """The status document's part about certificates in use: what each peer's SA was made with."""
 
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any
 
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address, CredentialSet
 from ipsec_agent.core.observed import IkeSa
 from ipsec_agent.core.rotation import Behind, behind, in_force, peers_with_sas, standing
+from ipsec_agent.core.words import dated
 
 
 def of_peers(drift: Drift) -> dict[Address, dict[str, Any]]:
@@ -67,16 +67,13 @@ def summary(drift: Drift) -> dict[str, Any]:
     }
 
 
-def shown(used: CredentialSet | None) -> str:
-    """A certificate as a person tells it from another one of the same name."""
-    if used is None:
-        return "a certificate that is not known"
-    return f"{used.subject} (ends {datetime.fromtimestamp(used.expires, UTC):%Y-%m-%d})"
-
-
 def told(late: tuple[Behind, ...], peers: int) -> str:
     """Such as: 38 of 45 peers are still on CN=vm1 (ends 2027-01-03)."""
     counted = Counter(one.made_with for one in late)
-    on = [shown(used) for used, _ in counted.most_common(2)]
+    on = [_dated(used) for used, _ in counted.most_common(2)]
     last = "others" if len(counted) > len(on) else on.pop()
     return f"{len(late)} of {peers} peers are still on {', '.join(on)}{' or ' if on else ''}{last}"
+
+
+def _dated(used: CredentialSet | None) -> str:
+    return dated("", None) if used is None else dated(used.subject, used.expires)

@@ -1,6 +1,7 @@
-"""How a number of things is said, and how long a certificate lasts."""
+"""How a number of things and a time are said, and how long a certificate lasts."""
 
 import math
+from datetime import UTC, datetime
 
 OPTIONAL = (
     "packets pass in clear with every peer that has no IPsec; remove it once all VMs have IPsec"
@@ -54,3 +55,26 @@ def size(number: float) -> str:
         number, unit = number / _STEP, unit + 1
     shown = f"{number:.1f}" if unit and number < 9.95 else f"{number:.0f}"  # noqa: PLR2004 - 2 digits
     return f"{shown} {_SIZES[unit]}"
+
+
+_FIRST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
+
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as people write them: `2027-01-15 08:00 UTC`, whatever they are."""
+    return _written(seconds, "%Y-%m-%d %H:%M UTC")
+
+
+def dated(subject: str, ends: float | None) -> str:
+    """A certificate as a person tells it from another one of the same name; "" is not known."""
+    if not subject or ends is None:
+        return "a certificate that is not known"
+    return f"{subject} (ends {_written(ends, '%Y-%m-%d')})"
+
+
+def _written(seconds: float, form: str) -> str:
+    """Of a time that no calendar has, only that: a file may have any."""
+    if _FIRST <= seconds <= _LAST:
+        return f"{datetime.fromtimestamp(seconds, UTC):{form}}"
+    return "a time before the year 1" if seconds < _FIRST else "a time after the year 9999"

@@ -1,6 +1,8 @@
 """A clock that is clearly wrong, by what else tells the time; each border."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.clock import ClockFacts, doubt, worth_saving
@@ -82,6 +84,25 @@ def test_an_rtc_that_agrees_silences_nobody(facts: ClockFacts, said: str) -> Non
     assert bool(agrees) is (facts.built is None)
     assert doubt(NOW, facts).startswith(f"the clock says 2027-01-15 08:00 UTC; {said}")
     assert not worth_saving(NOW, host)
+
+
+FAR = st.floats(-1e18, 1e18) | st.sampled_from((253402300799.0, 253402300800.0))
+
+
+@given(FAR, FAR, FAR)
+def test_any_time(now: float, built: float, begins: float) -> None:
+    """A file may be of any time (`touch -d @999999999999`): doubted, and no calendar is needed."""
+    said = doubt(now, ClockFacts(built=built, begins=begins))
+
+    assert bool(said) is (now < built - DAY or now < begins - DAY)
+
+
+def test_a_time_that_no_calendar_has() -> None:
+    """It is said as that."""
+    far = 999_999_999_999.0
+
+    assert doubt(NOW, ClockFacts(built=far)).endswith("files are of a time after the year 9999")
+    assert doubt(far, ClockFacts(built=far + YEAR)).startswith("the clock says a time after the")
 
 
 def test_nothing_known() -> None:

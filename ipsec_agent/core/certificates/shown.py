@@ -1,6 +1,6 @@
 """Certificates as `certs show` tells them: as text, and as JSON's types."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from ipsec_agent.core.certificates.material import Held, Material
 from ipsec_agent.core.manifest.certificates import facts, name
 from ipsec_agent.core.manifest.public_keys import described, hash_of
-from ipsec_agent.core.words import lasting, tenths
+from ipsec_agent.core.words import lasting, moment, tenths
 
 SCHEMA = 1
 
@@ -105,10 +105,6 @@ def text(material: Material, now: datetime) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _day(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def _validity(shown: dict[str, Any], now: datetime) -> str:
     left = lasting((shown["not_after"] - now.timestamp()) / DAY)
-    return f"{_day(shown['not_before'])} to {_day(shown['not_after'])}: {left}"
+    return f"{moment(shown['not_before'])} to {moment(shown['not_after'])}: {left}"

@@ -3,6 +3,9 @@
 Sources: the changelogs of Debian's package strongswan (5.9.8-5+deb12u6 of bookworm-security,
 6.0.1-6+deb13u7 of trixie-security) and the advisories on strongswan.org/blog. `upstream` is ""
 where no advisory names the release with the correction. Add a line here for each new one.
+
+A distribution corrects a hole and keeps strongSwan's number: by that number alone it can be told
+that a hole is closed, and not that it is open.
 """
 
 import re
@@ -115,8 +118,10 @@ def strongswan(facts: Facts) -> Iterator[Finding]:
         return
     version = facts.packages[package]
     loaded = facts.config.agent.charon.plugins if facts.config else ()
-    open_holes = [hole for hole in HOLES if has(hole, version, facts.release)]
-    used = [hole for hole in open_holes if _concerns(hole, loaded)]
+    judged = {hole: has(hole, version, facts.release) for hole in HOLES}
+    used = [hole for hole in HOLES if judged[hole] and _concerns(hole, loaded)]
+    unused = [hole for hole in HOLES if judged[hole] and not _concerns(hole, loaded)]
+    unknown = [hole for hole in HOLES if judged[hole] is None and _concerns(hole, loaded)]
     if used:
         yield Finding(
             "strongswan",
@@ -126,13 +131,23 @@ def strongswan(facts: Facts) -> Iterator[Finding]:
             UPDATE,
             "then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",
         )
-    elif open_holes:
+    elif unused:
         yield Finding(
             "strongswan",
             Severity.INFO,
             f"strongSwan {version} has holes in plugins that charon does not load: "
-            + listed(open_holes, say=lambda hole: f"{hole.name} ({hole.plugin})"),
+            + listed(unused, say=lambda hole: f"{hole.name} ({hole.plugin})"),
             UPDATE,
+        )
+    if unknown:
+        yield Finding(
+            "strongswan",
+            Severity.INFO,
+            f"whether strongSwan {version} has {several(len(unknown), 'known hole')} cannot be "
+            "judged: the packages of Debian 12 and 13 are known, and others correct holes under "
+            "numbers of their own: " + listed(unknown, say=lambda hole: hole.name),
+            f"apt-get changelog {package} | grep CVE-",
+            "a hole that the changelog names is closed",
         )
 
 
@@ -144,8 +159,8 @@ def _concerns(hole: Hole, plugins: tuple[str, ...]) -> bool:
     return hole.plugin in plugins if plugins and hole.plugin else hole.plugin in DEFAULT_PLUGINS
 
 
-def has(hole: Hole, version: str, release: int) -> bool:
-    """Whether a version has a hole.
+def has(hole: Hole, version: str, release: int) -> bool | None:
+    """Whether a version has a hole; None where that cannot be judged.
 
     Args:
         version: of Debian's package, such as 5.9.8-5+deb12u1; or strongSwan's own.
@@ -154,22 +169,36 @@ def has(hole: Hole, version: str, release: int) -> bool:
     corrected = dict(hole.debian).get(release)
     if corrected is not None:
         return key(version) < key(corrected)
-    upstream = version.partition("-")[0]
-    if release and hole.debian and not hole.upstream:
-        # Debian has corrected it in other releases only: this one never had it, or nobody knows.
-        return False
-    return bool(hole.upstream) and key(upstream) < key(hole.upstream)
+    # Debian has corrected it in the other release only: this one never had it.
+    spared = release in {B, T} and bool(hole.debian)
+    closed = bool(hole.upstream) and key(version)[1] >= key(hole.upstream)[1]
+    return False if spared or closed else None
 
 
-PART = re.compile(r"(\d+)|([a-z~+]+)")
+Component = tuple[tuple[tuple[int, ...], int], ...]
+
+PART = re.compile(r"([^0-9]*)([0-9]*)")
+END = ((0,), 0)
 
 
-def key(version: str) -> tuple[tuple[int, str], ...]:
-    """What versions of this package are compared by: as dpkg does where they have such a form.
+def key(version: str) -> tuple[int, Component, Component]:
+    """What versions are compared by, as dpkg does (deb-version(7)): epoch, upstream, revision."""
+    epoch, colon, rest = version.partition(":")
+    if not colon or not epoch.isdecimal():
+        epoch, rest = "0", version
+    upstream, dash, revision = rest.rpartition("-")
+    return int(epoch), _component(upstream if dash else rest), _component(revision if dash else "")
 
-    A part that is a number comes after the end, and ~ before it (deb-version(7)).
-    """
-    parts = []
-    for number, word in PART.findall(version.partition(":")[2] or version):
-        parts.append((int(number), "") if number else (-2 if word.startswith("~") else -1, word))
-    return (*parts, (-1, ""))
+
+def _component(text: str) -> Component:
+    """Letters and digits in turn; ~ is before the end, letters are before all other signs."""
+    parts = [
+        (tuple(map(_rank, word)) + END[0], int(digits or 0)) for word, digits in PART.findall(text)
+    ]
+    while parts and parts[-1] == END:
+        parts.pop()
+    return (*parts, END)
+
+
+def _rank(letter: str) -> int:
+    return -1 if letter == "~" else ord(letter) + (0 if letter.isalpha() else 256)

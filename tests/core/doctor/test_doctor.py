@@ -211,6 +211,13 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "CVE-2026-35331",
         "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd",
     ),
+    "a hole that nobody can judge": (
+        but(WELL, packages={"strongswan-charon": "5.9.13-2ubuntu4.24.04.1"}, release=0),
+        "strongswan",
+        INFO,
+        "cannot be judged",
+        "apt-get changelog strongswan-charon | grep CVE-",
+    ),
     "unread": (but(WELL, unread=("the guard: no nft",)), "unread", INFO, "the guard: no nft", ""),
     "expired": (
         replace(ALONE, config=config(facts=EXPIRED)),
