@@ -137,6 +137,7 @@ class AgentConfig(Struct, frozen=True):
         vici_socket: path of charon's socket, "" for `run_dir`/charon.vici.
         interval: seconds between passes when nothing happens.
         metrics: where they are served over HTTP, None for nowhere.
+        proof: seconds in which each peer with an SA is proved once, 0 for never.
     """
 
     address: Address | None = None
@@ -152,6 +153,7 @@ class AgentConfig(Struct, frozen=True):
     vici_socket: str = ""
     interval: float = 10.0
     metrics: Endpoint | None = None
+    proof: float = 0.0
 
 
 class Config(Terse, frozen=True, dict=True):

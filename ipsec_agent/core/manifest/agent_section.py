@@ -8,6 +8,7 @@ from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.log_levels import LEVEL_REMEDY, setting_doubt
 from ipsec_agent.core.manifest.yaml_lines import Entry
+from ipsec_agent.core.proving import LONGEST, SHORTEST
 from ipsec_agent.core.strongswan_conf import SETTINGS
 
 AGENT_KEYS = frozenset(
@@ -25,6 +26,7 @@ AGENT_KEYS = frozenset(
         "vici_socket",
         "interval",
         "metrics",
+        "proof",
     }
 )
 CHARON_KEYS = frozenset({"program", "plugins", "library_path", "log", "settings"})
@@ -88,7 +90,16 @@ def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
         vici_socket=fields.path_text("vici_socket", longest=LONGEST_SOCKET),
         interval=fields.number("interval", default.interval, 1, 300),
         metrics=fields.endpoint("metrics"),
+        proof=_proof(fields, default.proof),
     )
+
+
+def _proof(fields: Fields, default: float) -> float:
+    """Seconds, 0 for never."""
+    found = fields.entry("proof")
+    if found is not None and found[1].value == 0 and not isinstance(found[1].value, bool):
+        return 0.0
+    return fields.number("proof", default, SHORTEST, LONGEST)
 
 
 def _links(fields: Fields, key: str) -> tuple[str, ...]:
