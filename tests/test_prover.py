@@ -87,9 +87,12 @@ async def running(seen: Snapshot | None = None) -> AsyncIterator[tuple[Reconcile
 
 
 async def until(true: Any) -> None:
-    """Wait; the fixture's deadline ends it."""
-    while not true():
+    """Wait, for 15 s at the most."""
+    for _ in range(3000):
+        if true():
+            return
         await asyncio.sleep(0.005)
+    raise AssertionError(true)
 
 
 async def test_a_peer_is_proved(wire: Wire) -> None:

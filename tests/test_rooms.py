@@ -21,6 +21,7 @@ WITHIN_HOST = {
     "charon_start": {"files", "own_time", "process", "systemd"},
     "clock": {"files"},
     "deaths": {"process", "systemd"},
+    "outages": {"files"},
     "peers": {"files"},
     "drain_file": {"files"},
     "evidence": {"files", "program"},
@@ -77,7 +78,8 @@ LEVELS: tuple[set[str], ...] = (
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"drain", "examination", "machine", "reconcile"},
-    {"answers", "candidate", "rehearsal", "renew"},
+    {"answers", "candidate", "prover", "rehearsal", "renew"},
+    {"history"},
     {"agent"},
     {"verbs"},
     {"cli"},
@@ -87,7 +89,7 @@ LEVELS: tuple[set[str], ...] = (
 
 TELLING = re.compile(
     r"core\.(problems|health|health_answer|metrics|status|status_peers|status_rotation|traffic|verify"
-    r"|doctor)"
+    r"|doctor|outages|proving)"
     r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""

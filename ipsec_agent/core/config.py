@@ -20,6 +20,10 @@ DEFAULT_IKE = (
 """AES-GCM and SHA-256 as in the guide; the last one is what the add-on itself proposes."""
 
 
+PROOF_SHORTEST, PROOF_LONGEST = 10, 86_400
+"""Seconds in which each peer may be proved once."""
+
+
 class Outside(enum.StrEnum):
     """What to do on a VM whose address is in neither list."""
 

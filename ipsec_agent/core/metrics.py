@@ -296,6 +296,14 @@ def _outages(outages: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
     )
 
 
+def _peers_proven(named: Iterable[tuple[Labels, Mapping[str, Any]]]) -> Family:
+    return _many(
+        "peer_proven",
+        "1 where the newest proof of the peer has succeeded.",
+        *((label, peer["proof"]["proven"]) for label, peer in named if peer["proof"]),
+    )
+
+
 def _each_peer(peers: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
     named = tuple(((("peer", peer["address"]),), peer) for peer in peers)
     yield _many(
@@ -308,11 +316,7 @@ def _each_peer(peers: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
         "1 for the code of what fails with the peer.",
         *(((*label, ("code", peer["problem"])), 1) for label, peer in named if peer["problem"]),
     )
-    yield _many(
-        "peer_proven",
-        "1 where the newest proof of the peer has succeeded.",
-        *((label, peer["proof"]["proven"]) for label, peer in named if peer["proof"]),
-    )
+    yield _peers_proven(named)
     yield _many(
         "peer_child_sas",
         "Installed CHILD_SAs with the peer.",

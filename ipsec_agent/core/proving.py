@@ -17,9 +17,6 @@ from ipsec_agent.core.proof import Finding, Pair, Verdict
 from ipsec_agent.core.traffic import by_peer
 from ipsec_agent.core.words import several
 
-SHORTEST, LONGEST = 10, 86_400
-"""Seconds in which each peer may be proved once."""
-
 AT_ONCE = 16
 """Peers of one batch, which share the readings of the kernel's SAs."""
 

@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from ipsec_agent.core.config import PROOF_LONGEST, PROOF_SHORTEST
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.proof import Finding, Verdict
 from ipsec_agent.core.proving import (
     AT_ONCE,
-    LONGEST,
-    SHORTEST,
     Proof,
     Proofs,
     judged,
@@ -39,7 +38,7 @@ def failed(times: int, peer: str = "10.0.0.9", found: Finding = BAD) -> Proof:
     return proof
 
 
-@given(st.floats(SHORTEST, LONGEST), st.integers(0, 5000))
+@given(st.floats(PROOF_SHORTEST, PROOF_LONGEST), st.integers(0, 5000))
 def test_pace(seconds: float, peers: int) -> None:
     """Each has its turn once in that time, but four a second at the most."""
     size, gap = pace(seconds, peers)

@@ -58,7 +58,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain",
+        "config", "optional", "rotation", "drain", "proof", "outages",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
@@ -150,6 +150,7 @@ def test_peer() -> None:
             "certificate_ends": None,
             "certificate_state": "unknown",
             "ends_in": None,
+            "proof": None,
         }
     ]
 

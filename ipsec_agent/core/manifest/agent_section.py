@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from ipsec_agent.core.config import AgentConfig, CharonConfig
+from ipsec_agent.core.config import PROOF_LONGEST, PROOF_SHORTEST, AgentConfig, CharonConfig
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.log_levels import LEVEL_REMEDY, setting_doubt
 from ipsec_agent.core.manifest.yaml_lines import Entry
-from ipsec_agent.core.proving import LONGEST, SHORTEST
 from ipsec_agent.core.strongswan_conf import SETTINGS
 
 AGENT_KEYS = frozenset(
@@ -99,7 +98,7 @@ def _proof(fields: Fields, default: float) -> float:
     found = fields.entry("proof")
     if found is not None and found[1].value == 0 and not isinstance(found[1].value, bool):
         return 0.0
-    return fields.number("proof", default, SHORTEST, LONGEST)
+    return fields.number("proof", default, PROOF_SHORTEST, PROOF_LONGEST)
 
 
 def _links(fields: Fields, key: str) -> tuple[str, ...]:
