@@ -24,6 +24,7 @@ from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
 from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
+from ipsec_agent.history import History
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
     read_own_essential_addresses,
@@ -82,8 +83,9 @@ class Agent:
             essential,
             most_pause=watchdog / 3 if watchdog else None,
         )
-        self._answers = Answers(self._loop, path)
         self._state_dir = loaded.config.agent.state_dir
+        self._history = History(self._loop, self._state_dir)
+        self._answers = Answers(self._loop, path, self._history.complete)
         self._faults = FaultFile(Path(self._state_dir) / "faults.json")
         self._events = EventFile(Path(self._state_dir) / "events.json")
         self._loop.reporter.resume(self._faults.read(), self._events.read())
@@ -116,6 +118,7 @@ class Agent:
                     if self._loop.snapshot is not None:
                         self._faults.keep(self._loop.snapshot.kept, at_once=True)
                         self._events.keep(self._loop.snapshot.events, at_once=True)
+                    self._history.close()
 
     async def _tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -125,6 +128,7 @@ class Agent:
             group.create_task(self._reloads(), name="reload")
             group.create_task(self._look_at_config(), name="config")
             group.create_task(self._answers.serve(), name="metrics")
+            group.create_task(self._history.prover.run(), name="proof")
             group.create_task(self._until_stopped(), name="stop")
 
     async def _watch(self) -> None:
@@ -159,6 +163,7 @@ class Agent:
         self._passed.set()
         self._faults.keep(snapshot.kept)
         self._events.keep(snapshot.events)
+        self._history.follow(snapshot)
         notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:
             self._converged.set()
@@ -227,7 +232,8 @@ class Agent:
             AgentError: it is refused, and the old one stays in force.
         """
         try:
-            return await self._reread(asks=asks, force=force)
+            with self._history.prover.held():
+                return await self._reread(asks=asks, force=force)
         except AgentError as error:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)

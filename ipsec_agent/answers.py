@@ -1,6 +1,7 @@
 """What the agent answers of its state: the status, and the metrics, also over HTTP."""
 
 import asyncio
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ class Answers:
 
     Args:
         path: of the config.
+        complete: adds to a look what is known beside it.
     """
 
-    def __init__(self, loop: Reconciler, path: Path) -> None:
+    def __init__(
+        self,
+        loop: Reconciler,
+        path: Path,
+        complete: Callable[[Snapshot], Snapshot] = lambda seen: seen,
+    ) -> None:
         self._loop = loop
         self._path = path
+        self._complete = complete
         self._kept: tuple[Snapshot | None, dict[tuple[bool, bool], tuple[str, str]]] = None, {}
 
     @property
@@ -96,7 +104,7 @@ class Answers:
     def _document(self, snapshot: Snapshot | None, age: float) -> dict[str, Any]:
         if snapshot is None:
             return dict(STARTING)
-        return document(snapshot, age, str(self._path.absolute()))
+        return document(self._complete(snapshot), age, str(self._path.absolute()))
 
 
 def _rendered(found: tuple[Family, ...], *, openmetrics: bool) -> tuple[str, str]:

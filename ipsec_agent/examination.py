@@ -18,6 +18,7 @@ from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
 from ipsec_agent.core.doctor.holes import PACKAGES
 from ipsec_agent.core.doctor.machine import OTHERS
 from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.outages import Memory
 from ipsec_agent.errors import AgentError, ConfigError, ControlError
 from ipsec_agent.guard_status import read_guard_status
 from ipsec_agent.host import installed, traits
@@ -27,6 +28,8 @@ from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.link_reading import LinkReading
 from ipsec_agent.host.nft import FORMS, Nft
+from ipsec_agent.host.outages import NAME as NAME_OF_OUTAGES
+from ipsec_agent.host.outages import OutageFile
 from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.switches import SwitchesReader
 from ipsec_agent.host.xfrm import open_xfrm
@@ -122,6 +125,7 @@ def _as_root(facts: Facts, reading: _Reading) -> Facts:
     return replace(
         facts,
         switches=SwitchesReader(lambda: 0.0).get(),
+        outages=_outages(config),
         default_blocks=reading.tried("the kernel's default policy", _default_blocks, ()),
         ike_ports=reading.tried("IKE's ports", lambda: IkePortsReader(lambda: 0.0).get(None), None),
     )
@@ -137,6 +141,11 @@ def _guard(config: Config | None) -> GuardFacts:
     nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
     found = asyncio.run(read_guard_status(nft, config, saved))
     return GuardFacts(found.state.value, found.saved.value, found.notes)
+
+
+def _outages(config: Config | None) -> Memory:
+    agent = config.agent if config else AgentConfig()
+    return OutageFile(Path(agent.state_dir) / NAME_OF_OUTAGES).read()[1]
 
 
 def _default_blocks() -> Any:

@@ -89,6 +89,7 @@ class Reporter:
     def __init__(self) -> None:
         self.config_state: ConfigState | None = None
         self.of_metrics: tuple[Problem, ...] = ()
+        self.of_proof: tuple[Problem, ...] = ()
         self._lines: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._counterparts: dict[int, str] = {}
         self._hearings: dict[str, Hearing] = {}
@@ -240,6 +241,7 @@ class Reporter:
                 *(_left_out(one) for one in ended.unsafe),
                 *(config_problems(self.config_state) if self.config_state else ()),
                 *self.of_metrics,
+                *self.of_proof,
                 *unknown_lockout_problems(ended.essential, ended.drift.desired),
             ),
             lines=tuple(line for line in self._lines if line.time >= observed.time - LOG_LINES_AGE),

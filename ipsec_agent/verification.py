@@ -118,7 +118,7 @@ async def verify(
             if not pair.encrypted or pair.own is None:
                 return Observation(pair)
             async with places:
-                return await _observe(pair, pair.own, counters, said, patience)
+                return await observe(pair, pair.own, counters, said, patience)
 
         tasks = [asyncio.create_task(one(pair), name=f"verify {pair.peer}") for pair in pairs]
         try:
@@ -130,9 +130,19 @@ async def verify(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _observe(
+async def observe(
     pair: Pair, own: Address, counters: Counters, said: Shared[dict[str, Any]], patience: float
 ) -> Observation:
+    """What is seen of one peer to which packets are sent.
+
+    Args:
+        own: this VM's address that is used for it.
+        said: what the agent says now; it is asked where the peer is not proven.
+        patience: seconds to wait for an SA.
+
+    Raises:
+        KernelError: not root, or the kernel has no XFRM.
+    """
     with Capture(own, pair.peer) as capture, Echo(own, pair.peer) as echo:
         loop = asyncio.get_running_loop()
         capture.watched(loop.add_reader)

@@ -19,7 +19,7 @@ from ipsec_agent.core.certificates.material import read_files
 from ipsec_agent.core.certificates.shown import document as certificates_document
 from ipsec_agent.core.charon_log import PATTERNS
 from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, AgentConfig, ExpiryPeriods
-from ipsec_agent.core.events import Event, Kind
+from ipsec_agent.core.events import Event, EventKind
 from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, CHARON_KEYS
 from ipsec_agent.core.manifest.parser import PERIODS, PROPERTIES, parse
 from ipsec_agent.core.problems.guard import GuardState
@@ -183,13 +183,13 @@ def test_status_keys() -> None:
     assert rows(text, "### peers") == set(shown["peers"][0])
     assert rows(text, "### Counters of the guard") == counters
     assert set(shown["guard"]) == {"mode", "state", "drops"} | counters
-    event = Event(Kind.START, "x", "", 1.0, 1.0)
+    event = Event(EventKind.START, "x", "", 1.0, 1.0)
     (told,) = document(replace(snapshot(vm), events=(event,)))["events"]
     assert rows(text, "### events") == set(told)
     vm = with_clear(loose_vm())
     (cut,) = document(snapshot(vm))["optional"]["would_cut_off"]
     assert rows(text, "### optional") == set(cut)
-    for code_of_state in (*State, *GuardState, *Condition, *Kind):
+    for code_of_state in (*State, *GuardState, *Condition, *EventKind):
         assert f"`{code_of_state}`" in text
 
 

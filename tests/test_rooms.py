@@ -21,6 +21,7 @@ WITHIN_HOST = {
     "charon_start": {"files", "own_time", "process", "systemd"},
     "clock": {"files"},
     "deaths": {"process", "systemd"},
+    "outages": {"files"},
     "peers": {"files"},
     "drain_file": {"files"},
     "evidence": {"files", "program"},
@@ -78,7 +79,8 @@ LEVELS: tuple[set[str], ...] = (
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"drain", "examination", "machine", "reconcile"},
-    {"answers", "candidate", "rehearsal", "renew"},
+    {"answers", "candidate", "prover", "rehearsal", "renew"},
+    {"history"},
     {"agent"},
     {"verbs"},
     {"cli"},
@@ -88,7 +90,7 @@ LEVELS: tuple[set[str], ...] = (
 
 TELLING = re.compile(
     r"core\.(problems|health|health_answer|metrics|events|status|status_peers|status_rotation|traffic|verify"
-    r"|doctor|report)"
+    r"|doctor|outages|proving|report)"
     r"(\.|$)"
 )
 """What tells an operator how the VM is; no decision is made of it."""

@@ -7,7 +7,7 @@ import sys
 import pytest
 from msgspec.structs import replace
 
-from ipsec_agent.core.events import Event, Kind
+from ipsec_agent.core.events import Event, EventKind
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.status import document
 from ipsec_agent.core.status_view import Condition, peers
@@ -270,9 +270,11 @@ def test_counters() -> None:
 def test_events() -> None:
     """One line each, in the order of time, with how often; the status says that there are some."""
     events = (
-        Event(Kind.REPAIR, "repaired: load the guard", "load the guard", NOW - 4000, NOW - 4000),
         Event(
-            Kind.LOST,
+            EventKind.REPAIR, "repaired: load the guard", "load the guard", NOW - 4000, NOW - 4000
+        ),
+        Event(
+            EventKind.LOST,
             "no SA any more with 10.0.0.9",
             "10.0.0.9",
             NOW - 60,

@@ -20,6 +20,10 @@ DEFAULT_IKE = (
 """AES-GCM and SHA-256 as in the guide; the last one is what the add-on itself proposes."""
 
 
+PROOF_SHORTEST, PROOF_LONGEST = 10, 86_400
+"""Seconds in which each peer may be proved once."""
+
+
 class Outside(enum.StrEnum):
     """What to do on a VM whose address is in neither list."""
 
@@ -137,6 +141,7 @@ class AgentConfig(Struct, frozen=True):
         vici_socket: path of charon's socket, "" for `run_dir`/charon.vici.
         interval: seconds between passes when nothing happens.
         metrics: where they are served over HTTP, None for nowhere.
+        proof: seconds in which each peer with an SA is proved once, 0 for never.
     """
 
     address: Address | None = None
@@ -152,6 +157,7 @@ class AgentConfig(Struct, frozen=True):
     vici_socket: str = ""
     interval: float = 10.0
     metrics: Endpoint | None = None
+    proof: float = 0.0
 
 
 class Config(Terse, frozen=True, dict=True):

@@ -38,7 +38,7 @@ ROUTINE = ("poke ", "remember ", "renew ", "save the time", "terminate ", "delet
 """What the lines of steps begin with that repair nothing."""
 
 
-class Kind(enum.StrEnum):
+class EventKind(enum.StrEnum):
     """What kind of event it is."""
 
     START = "start"
@@ -63,7 +63,7 @@ class Event(Struct, frozen=True):
         peer: address of the peer that it is about, "" where it is about none, or about many.
     """
 
-    kind: Kind
+    kind: EventKind
     text: str
     subject: str
     time: float
@@ -151,7 +151,7 @@ def news(history: History, now: Seen) -> tuple[Event, ...]:
     if before is None:
         open_then = _open(history.events)
         old = {key: one for key, one in now.problems.items() if _subject(key) in open_then}
-        found = [_event(now, Kind.START, "the agent has started", ""), *_complaint(None, now)]
+        found = [_event(now, EventKind.START, "the agent has started", ""), *_complaint(None, now)]
         return (*found, *_problems(now, old, now.problems))
     return (
         *_settings(before, now),
@@ -160,13 +160,13 @@ def news(history: History, now: Seen) -> tuple[Event, ...]:
     )
 
 
-def _event(now: Seen, kind: Kind, text: str, subject: str, peer: str = "") -> Event:
+def _event(now: Seen, kind: EventKind, text: str, subject: str, peer: str = "") -> Event:
     return Event(kind, text[:LONGEST], subject[:LONGEST], now.time, now.time, peer=peer)
 
 
 def _complaint(before: Seen | None, now: Seen) -> Iterable[Event]:
     if now.refused and (before is None or now.refused != before.refused):
-        yield _event(now, Kind.REFUSED, f"a reload was refused: {now.refused}", now.refused)
+        yield _event(now, EventKind.REFUSED, f"a reload was refused: {now.refused}", now.refused)
 
 
 def _settings(before: Seen, now: Seen) -> Iterable[Event]:
@@ -175,16 +175,16 @@ def _settings(before: Seen, now: Seen) -> Iterable[Event]:
     steps = tuple(one for one in now.done if not one.startswith(ROUTINE))
     if now.config is not before.config:
         did = f": {listed(steps, STEPS_TOLD)}" if steps else "; nothing was to do"
-        yield _event(now, Kind.RELOAD, f"the config was reloaded{did}", "")
+        yield _event(now, EventKind.RELOAD, f"the config was reloaded{did}", "")
     elif steps:
         # Numbers of processes and SAs are others each time.
         subject = re.sub(r"\d+", "", steps[0])
-        yield _event(now, Kind.REPAIR, f"repaired: {listed(steps, STEPS_TOLD)}", subject)
+        yield _event(now, EventKind.REPAIR, f"repaired: {listed(steps, STEPS_TOLD)}", subject)
     was, used = before.certificate, now.certificate
     if was and used and was.mark != used.mark:
         same = (was.certificate, was.expires) == (used.certificate, used.expires)
         what = "another set of CAs" if same else shown(used)
-        yield _event(now, Kind.ROTATION, f"in force from now on: {what}", used.mark)
+        yield _event(now, EventKind.ROTATION, f"in force from now on: {what}", used.mark)
 
 
 Keyed = Mapping[tuple[str, str], Problem]
@@ -192,12 +192,15 @@ Keyed = Mapping[tuple[str, str], Problem]
 
 def _problems(now: Seen, before: Keyed, after: Keyed) -> Iterable[Event]:
     """Problems that have come, and that are gone."""
-    for kind, here, there in ((Kind.PROBLEM, after, before), (Kind.SOLVED, before, after)):
+    for kind, here, there in (
+        (EventKind.PROBLEM, after, before),
+        (EventKind.SOLVED, before, after),
+    ):
         by_code: dict[str, list[Problem]] = {}
         for key, one in here.items():
             if key not in there:
                 by_code.setdefault(one.code, []).append(one)
-        gone = " is over" if kind is Kind.SOLVED else ""
+        gone = " is over" if kind is EventKind.SOLVED else ""
         for code, found in by_code.items():
             if len(found) > BURST:
                 named = listed(sorted(one.subject for one in found))
@@ -224,8 +227,8 @@ def _peers(now: Seen, before: Peers, after: Peers) -> Iterable[Event]:
     if before is None or after is None or before == after:
         return
     for kind, some, said in (
-        (Kind.LOST, before - after, "no SA any more with"),
-        (Kind.UP, after - before, "SAs with"),
+        (EventKind.LOST, before - after, "no SA any more with"),
+        (EventKind.UP, after - before, "SAs with"),
     ):
         peers = sorted(some, key=address_order)
         if len(peers) > BURST:
@@ -237,16 +240,19 @@ def _peers(now: Seen, before: Peers, after: Peers) -> Iterable[Event]:
 
 def _open(events: Iterable[Event]) -> set[str]:
     """The problems that came and did not go, as far as the events tell."""
-    found: dict[str, Kind] = {
-        one.subject: one.kind for one in events if one.kind in {Kind.PROBLEM, Kind.SOLVED}
+    found: dict[str, EventKind] = {
+        one.subject: one.kind for one in events if one.kind in {EventKind.PROBLEM, EventKind.SOLVED}
     }
-    return {subject for subject, kind in found.items() if kind is Kind.PROBLEM}
+    return {subject for subject, kind in found.items() if kind is EventKind.PROBLEM}
 
 
 def _add(events: list[Event], new: Event) -> None:
     """Add an event as the newest; where the same came shortly before, both are one."""
     for number, one in enumerate(events):
-        same = (one.kind, one.subject) == (new.kind, new.subject) and one.kind is not Kind.RELOAD
+        same = (one.kind, one.subject) == (
+            new.kind,
+            new.subject,
+        ) and one.kind is not EventKind.RELOAD
         if same and new.time - one.time <= FOLDED_FOR:
             del events[number]
             new = replace(new, since=one.since, count=one.count + 1)

@@ -77,6 +77,8 @@ def families(status: Mapping[str, Any], *, peers: bool = False) -> tuple[Family,
             *_optional(status["optional"]),
             *_counters(status["counters"]),
             *_certificates(status["certificates"]),
+            *_proof(status["proof"]),
+            *_outages(status["outages"]),
         ]
         if peers:
             found += _each_peer(status["peers"])
@@ -267,6 +269,41 @@ def _certificates(certificates: Iterable[Mapping[str, Any]]) -> Iterable[Family]
     )
 
 
+def _proof(proof: Mapping[str, Any] | None) -> Iterable[Family]:
+    """Only while it is on; a verdict has a series where a peer has it, and `proven` always."""
+    if proof is None:
+        return
+    yield _many(
+        "proof_peers",
+        "Peers by the verdict of their newest proof (agent.proof).",
+        *_by("verdict", {"proven": 0, **proof["verdicts"]}),
+    )
+    yield _one(
+        "proof_peers_failing", "Peers with two or more failed proofs in a row.", proof["failing"]
+    )
+    if proof["oldest"] is not None:
+        yield _one(
+            "proof_oldest_timestamp_seconds",
+            "Time of the proof that is the longest ago.",
+            proof["oldest"],
+            "seconds",
+        )
+
+
+def _outages(outages: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
+    yield _one(
+        "peers_cut_off", "Peers that are cut off now.", sum(not one["end"] for one in outages)
+    )
+
+
+def _peers_proven(named: Iterable[tuple[Labels, Mapping[str, Any]]]) -> Family:
+    return _many(
+        "peer_proven",
+        "1 where the newest proof of the peer has succeeded.",
+        *((label, peer["proof"]["proven"]) for label, peer in named if peer["proof"]),
+    )
+
+
 def _each_peer(peers: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
     named = tuple(((("peer", peer["address"]),), peer) for peer in peers)
     yield _many(
@@ -279,6 +316,7 @@ def _each_peer(peers: Iterable[Mapping[str, Any]]) -> Iterable[Family]:
         "1 for the code of what fails with the peer.",
         *(((*label, ("code", peer["problem"])), 1) for label, peer in named if peer["problem"]),
     )
+    yield _peers_proven(named)
     yield _many(
         "peer_child_sas",
         "Installed CHILD_SAs with the peer.",

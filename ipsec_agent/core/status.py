@@ -17,6 +17,8 @@ from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
+from ipsec_agent.core.outages import Outage
+from ipsec_agent.core.outages import entry as outage_entry
 from ipsec_agent.core.peer_certificates import shown_by_peers
 from ipsec_agent.core.placement import Placement, absent_links
 from ipsec_agent.core.problems import optional
@@ -25,6 +27,8 @@ from ipsec_agent.core.problems.guard import GuardState, drops_clear, guard_state
 from ipsec_agent.core.problems.kept_faults import Kept
 from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.problems.problem import Problem, healthy, loudest_first
+from ipsec_agent.core.proving import Proofs, summary
+from ipsec_agent.core.proving import entries as proof_entries
 from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.core.traffic import Peer
 from ipsec_agent.core.words import several, tenths
@@ -50,6 +54,8 @@ class Snapshot(Struct, frozen=True):
         guard_lowered: an operator has taken the guard down.
         clear: with whom packets pass in clear while IPsec is optional.
         events: what has happened, the oldest first.
+        proofs: the newest of each peer, by `agent.proof`.
+        outages: when peers were cut off, the newest last.
     """
 
     config: Config
@@ -65,6 +71,8 @@ class Snapshot(Struct, frozen=True):
     guard_lowered: bool = False
     clear: optional.Memory = field(default_factory=optional.Memory)
     events: tuple[Event, ...] = ()
+    proofs: Proofs = Proofs()
+    outages: tuple[Outage, ...] = ()
 
     @property
     def kept(self) -> Kept:
@@ -130,6 +138,8 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
         "events": [to_builtins(one) for one in snapshot.events],
+        "proof": summary(snapshot.proofs),
+        "outages": [outage_entry(one) for one in snapshot.outages],
     }
 
 
@@ -193,7 +203,15 @@ def _charon(observed: Observed) -> dict[str, Any] | None:
 def _peers(snapshot: Snapshot) -> list[dict[str, Any]]:
     used = {str(peer): one for peer, one in status_rotation.of_peers(snapshot.drift).items()}
     entries = peer_entries(snapshot.desired, snapshot.observed, snapshot.traffic, snapshot.suspects)
-    return [{**entry, **used.get(entry["address"], status_rotation.NO_IKE)} for entry in entries]
+    proofs = proof_entries(snapshot.proofs)
+    return [
+        {
+            **entry,
+            **used.get(entry["address"], status_rotation.NO_IKE),
+            "proof": proofs.get(entry["address"]),
+        }
+        for entry in entries
+    ]
 
 
 def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -81,6 +81,7 @@ def test_the_node_section() -> None:
         "mtu": "fix",
         "interval": 20,
         "metrics": "127.0.0.1:9815",
+        "proof": 60,
         "charon": {"plugins": ["openssl", "vici"], "settings": settings},
     }
     tree["addons"][0]["properties"]["agent"] = section

@@ -16,8 +16,8 @@ from ipsec_agent.core.events import (
     MOST,
     ROUTINE,
     Event,
+    EventKind,
     History,
-    Kind,
     Seen,
     followed,
     of_peer,
@@ -55,7 +55,7 @@ def history(*looks: Seen, old: tuple[Event, ...] = ()) -> History:
 
 
 def told(*looks: Seen, old: tuple[Event, ...] = ()) -> list[tuple[str, str]]:
-    """Kind and text of the events of these looks, but for the start."""
+    """EventKind and text of the events of these looks, but for the start."""
     return [(one.kind.value, one.text) for one in history(*looks, old=old).events[1:]]
 
 
@@ -63,7 +63,7 @@ def test_nothing_new() -> None:
     """A look like the one before tells nothing; the first one tells the start."""
     (start,) = history(LOOK, LOOK, LOOK).events
 
-    assert (start.kind, start.text, start.time) == (Kind.START, "the agent has started", NOW)
+    assert (start.kind, start.text, start.time) == (EventKind.START, "the agent has started", NOW)
 
 
 def test_problems_come_and_go() -> None:
@@ -148,7 +148,7 @@ def test_folded() -> None:
     found = history(LOOK, other, *[LOOK, bad] * 12)
 
     assert Counter(one.kind for one in found.events) == {
-        Kind.START: 1, Kind.PROBLEM: 2, Kind.SOLVED: 2,
+        EventKind.START: 1, EventKind.PROBLEM: 2, EventKind.SOLVED: 2,
     }  # fmt: skip
     last = found.events[-1]
     assert (last.text, last.count, last.since, last.time) == (
@@ -178,12 +178,14 @@ def test_after_a_restart() -> None:
     then = history(LOOK, bad).events
 
     kept = history(with_problems(LOOK, problem("lasts"), problem("new")), old=then).events
-    assert [(one.kind, one.count) for one in kept if "lasts" in one.text] == [(Kind.PROBLEM, 1)]
-    assert [one.kind for one in kept if "new" in one.text] == [Kind.PROBLEM]
-    (start,) = [one for one in kept if one.kind is Kind.START]
+    assert [(one.kind, one.count) for one in kept if "lasts" in one.text] == [
+        (EventKind.PROBLEM, 1)
+    ]
+    assert [one.kind for one in kept if "new" in one.text] == [EventKind.PROBLEM]
+    (start,) = [one for one in kept if one.kind is EventKind.START]
     assert start.count == 2
     back = history(bad, old=history(LOOK, bad, LOOK).events).events
-    assert [one.count for one in back if one.kind is Kind.PROBLEM] == [2]
+    assert [one.count for one in back if one.kind is EventKind.PROBLEM] == [2]
 
 
 def test_the_commonest_gives_way() -> None:
@@ -194,9 +196,9 @@ def test_the_commonest_gives_way() -> None:
 
     assert len(found) == MOST
     counted = Counter(one.kind for one in found)
-    rare = (Kind.START, Kind.REFUSED, Kind.PROBLEM, Kind.SOLVED)
+    rare = (EventKind.START, EventKind.REFUSED, EventKind.PROBLEM, EventKind.SOLVED)
     assert [counted[kind] for kind in rare] == [1, 1, 1, 1]
-    assert abs(counted[Kind.UP] - counted[Kind.LOST]) <= 1
+    assert abs(counted[EventKind.UP] - counted[EventKind.LOST]) <= 1
 
 
 LOOKS = st.builds(

@@ -61,7 +61,7 @@ def test_keys() -> None:
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain", "fingerprint", "events",
+        "config", "optional", "rotation", "drain", "fingerprint", "events", "proof", "outages",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
@@ -164,6 +164,7 @@ def test_peer() -> None:
             "certificate_ends": None,
             "certificate_state": "unknown",
             "ends_in": None,
+            "proof": None,
         }
     ]
 

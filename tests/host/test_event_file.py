@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.core.events import LONGEST, MOST, Event, Kind
+from ipsec_agent.core.events import LONGEST, MOST, Event, EventKind
 from ipsec_agent.core.problems.kept_faults import Kept
 from ipsec_agent.host import event_file
 from ipsec_agent.host.event_file import EACH, EventFile
@@ -15,8 +15,8 @@ from tests.passes import quiet_pass
 from tests.vm import NOW, Vm, healthy_vm, with_sa
 
 EVENTS = (
-    Event(Kind.START, "the agent has started", "", NOW, NOW - 9, 3),
-    Event(Kind.LOST, "no SA any more with 10.0.0.9", "10.0.0.9", NOW, NOW, 1, "10.0.0.9"),
+    Event(EventKind.START, "the agent has started", "", NOW, NOW - 9, 3),
+    Event(EventKind.LOST, "no SA any more with 10.0.0.9", "10.0.0.9", NOW, NOW, 1, "10.0.0.9"),
 )
 
 

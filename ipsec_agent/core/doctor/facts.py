@@ -12,6 +12,7 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.model import Address, Desired, Direction
 from ipsec_agent.core.observed import IkePorts, NetworkFacts, Observed
+from ipsec_agent.core.outages import Outage
 from ipsec_agent.core.placement import Placement, place
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.promise import Promise
@@ -101,6 +102,7 @@ class Facts(Struct, frozen=True, dict=True):
         packages: version of each package of Debian's that matters.
         release: of Debian, 0 where it is another system.
         fips: the kernel is in FIPS mode.
+        outages: of peers, as an agent that does not run any more has left them.
         blocking: rules of others that drop or redirect what IPsec needs.
     """
 
@@ -125,6 +127,7 @@ class Facts(Struct, frozen=True, dict=True):
     switches: tuple[Switch, ...] = ()
     default_blocks: tuple[Direction, ...] = ()
     ike_ports: IkePorts | None = None
+    outages: tuple[Outage, ...] = ()
     unread: tuple[str, ...] = ()
     now: float = 0.0
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from ipsec_agent.core.doctor import agent, machine
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.doctor.holes import PACKAGES, strongswan
+from ipsec_agent.core.doctor.outages import outages
 from ipsec_agent.core.problems.problem import ADVICE, Severity
 
 SCHEMA = 1
@@ -18,6 +19,7 @@ CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
     "config": ("the config is there and valid", (agent.config,)),
     "agent": ("an agent runs", (agent.agent,)),
     "problems": ("no problem is known", (agent.problems, agent.by_oneself)),
+    "outages": ("no peer was cut off", (outages,)),
     "guard": ("the guard is up, and saved for the next boot", (agent.guard,)),
     "boot": ("guard and agent start at boot", (agent.boot,)),
     "machine": ("this VM can do what the config asks for", (agent.machine,)),

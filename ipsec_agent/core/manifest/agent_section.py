@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ipsec_agent.core.config import AgentConfig, CharonConfig
+from ipsec_agent.core.config import PROOF_LONGEST, PROOF_SHORTEST, AgentConfig, CharonConfig
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.log_levels import LEVEL_REMEDY, setting_doubt
@@ -25,6 +25,7 @@ AGENT_KEYS = frozenset(
         "vici_socket",
         "interval",
         "metrics",
+        "proof",
     }
 )
 CHARON_KEYS = frozenset({"program", "plugins", "library_path", "log", "settings"})
@@ -88,7 +89,16 @@ def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
         vici_socket=fields.path_text("vici_socket", longest=LONGEST_SOCKET),
         interval=fields.number("interval", default.interval, 1, 300),
         metrics=fields.endpoint("metrics"),
+        proof=_proof(fields, default.proof),
     )
+
+
+def _proof(fields: Fields, default: float) -> float:
+    """Seconds, 0 for never."""
+    found = fields.entry("proof")
+    if found is not None and found[1].value == 0 and not isinstance(found[1].value, bool):
+        return 0.0
+    return fields.number("proof", default, PROOF_SHORTEST, PROOF_LONGEST)
 
 
 def _links(fields: Fields, key: str) -> tuple[str, ...]:

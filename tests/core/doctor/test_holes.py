@@ -64,9 +64,32 @@ def test_order(parts: list[int], patch: int) -> None:
 
 
 WORDS = st.sampled_from(
-    (
-        "5.9.8 6.0.1 -1 -5 +deb12u ubuntu .24.04 ~rc ~ + . 0 00 1 2 10 a z Z dfsg ~~ - +b build"
-    ).split()
+    [
+        "5.9.8",
+        "6.0.1",
+        "-1",
+        "-5",
+        "+deb12u",
+        "ubuntu",
+        ".24.04",
+        "~rc",
+        "~",
+        "+",
+        ".",
+        "0",
+        "00",
+        "1",
+        "2",
+        "10",
+        "a",
+        "z",
+        "Z",
+        "dfsg",
+        "~~",
+        "-",
+        "+b",
+        "build",
+    ]
 )
 VERSIONS = st.builds(
     lambda epoch, words: f"{epoch}5{''.join(words)}0",

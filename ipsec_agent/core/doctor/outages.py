@@ -1,0 +1,51 @@
+"""Which peers were cut off, from when to when: the guide's split brains of a cluster begin so."""
+
+from collections.abc import Iterator
+
+from ipsec_agent.core.doctor.facts import Facts, Finding
+from ipsec_agent.core.outages import Outage, read
+from ipsec_agent.core.problems.peer_faults import moment
+from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.words import several
+
+NAMED = ((86_400, "days"), (3600, "h"), (60, "min"))
+"""Seconds of each unit, the longest first."""
+
+SHOWN = 10
+"""Outages that are told one by one."""
+
+
+def outages(facts: Facts) -> Iterator[Finding]:
+    """Something to know: what fails now is a problem of its own."""
+    known = facts.outages
+    if facts.status is not None:
+        known = tuple(read(facts.status.get("outages", ())))
+    newest = sorted(known, key=lambda one: one.begin, reverse=True)
+    for one in newest[:SHOWN]:
+        lasts = facts.status is not None and not one.end
+        command = f"ipsec-agent verify {one.peer}" if lasts else _log(one)
+        yield Finding("outages", Severity.INFO, said(one), command)
+    if len(newest) > SHOWN:
+        yield Finding(
+            "outages",
+            Severity.INFO,
+            f"{several(len(newest) - SHOWN, 'earlier outage')} of peers",
+            "ipsec-agent status --json | jq .outages",
+        )
+
+
+def _log(one: Outage) -> str:
+    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{moment(one.begin)}'"
+
+
+def said(one: Outage) -> str:
+    """One outage in words."""
+    until = f"until {moment(one.end)} ({_span(one.end - one.begin)})" if one.end else "and still is"
+    return f"{one.peer} was cut off from {moment(one.begin)} {until}: {one.reason}"
+
+
+def _span(seconds: float) -> str:
+    for each, name in NAMED:
+        if seconds >= 2 * each:
+            return f"{seconds // each:.0f} {name}"
+    return f"{seconds:.0f} s"

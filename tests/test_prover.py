@@ -1,0 +1,198 @@
+"""The proof in the background: whom it proves, when it rests, and that no pass waits for it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from ipsec_agent import prover
+from ipsec_agent.core.config import AgentConfig
+from ipsec_agent.core.drain import Drain, Phase
+from ipsec_agent.core.model import Address
+from ipsec_agent.core.proof import Observation, Pair, Window
+from ipsec_agent.core.status import Snapshot, State
+from ipsec_agent.errors import KernelError
+from ipsec_agent.prover import Prover
+from ipsec_agent.reconcile import Reconciler
+from tests.configs import config
+from tests.core.test_status import snapshot, states
+from tests.fakes import FakeMachine, network
+from tests.vm import NOW, OWN, PEER, healthy_vm, with_sa
+
+SETTINGS = replace(config(), agent=AgentConfig(proof=10, interval=0.01))
+VM = with_sa(healthy_vm(SETTINGS)).but(states=states(1, 1))
+PROVEN = Window(esp_out=5, esp_in=5)
+
+
+class Wire:
+    """What comes back of what is sent to a peer, and who was sent something."""
+
+    def __init__(self) -> None:
+        self.sent: list[Address] = []
+        self.sas = True
+        self.answers = True
+        self.error: KernelError | None = None
+        self.hangs = False
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["Wire"]:
+        """The kernel's SAs."""
+        yield self
+
+    async def states(self) -> Any:
+        """The SAs of now."""
+        if self.error:
+            raise self.error
+        return states(1, 1) if self.sas else ()
+
+    async def observe(
+        self, pair: Pair, own: Address, _counters: object, _said: object, patience: float
+    ) -> Observation:
+        """What is seen of a peer."""
+        assert (own, patience) == (OWN, 0)
+        self.sent.append(pair.peer)
+        if self.hangs:
+            await asyncio.sleep(3600)
+        seen = Observation(pair, sas=True, counted_out=5, proof=Window(esp_out=5))
+        return replace(seen, counted_in=5, proof=PROVEN) if self.answers else seen
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """The kernel and the network are records; each gap is short."""
+    made = Wire()
+    monkeypatch.setattr(prover, "open_xfrm", made.open)
+    monkeypatch.setattr(prover, "observe", made.observe)
+    monkeypatch.setattr(prover, "pace", lambda _seconds, _peers: (16, 0.02))
+    return made
+
+
+@contextlib.asynccontextmanager
+async def running(seen: Snapshot | None = None) -> AsyncIterator[tuple[Reconciler, Prover]]:
+    """A loop that has looked, without passes of its own, and its prover."""
+    loop = Reconciler(FakeMachine(network("10.0.0.5")), SETTINGS, lambda _: None)
+    loop.snapshot = seen or snapshot(VM)
+    made = Prover(loop)
+    task = asyncio.create_task(made.run())
+    try:
+        async with asyncio.timeout(20):
+            yield loop, made
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(true: Any) -> None:
+    """Wait, for 15 s at the most."""
+    for _ in range(3000):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(true)
+
+
+async def test_a_peer_is_proved(wire: Wire) -> None:
+    """Again and again; twice without an answer is a problem, an answer ends it."""
+    async with running() as (loop, made):
+        await until(lambda: made.proofs.peers)
+        assert [(one.address, one.proven) for one in made.proofs.peers] == [(PEER, True)]
+        assert loop.reporter.of_proof == ()
+
+        wire.answers = False
+        await until(lambda: loop.reporter.of_proof)
+        (problem,) = loop.reporter.of_proof
+        assert problem.code == "proof-failed"
+        assert "10.0.0.9" in problem.message
+
+        wire.answers = True
+        await until(lambda: not loop.reporter.of_proof)
+
+
+async def test_without_an_sa_nothing_is_sent(wire: Wire) -> None:
+    """Neither where the look has none, nor where it has ended since: no proof makes an SA."""
+    async with running(snapshot(VM.but(states=()))):
+        await asyncio.sleep(0.1)
+    assert wire.sent == []
+
+    wire.sas = False
+    async with running() as (_, made):
+        await asyncio.sleep(0.1)
+        assert made.proofs.peers == ()
+    assert wire.sent == []
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        snapshot(VM.but(drain=Drain(7, 8, Phase.WAITING, NOW - 10, NOW + 20, ()))),
+        replace(snapshot(VM), state=State.STARTING),
+        replace(snapshot(VM), config=replace(SETTINGS, log_level=2)),
+    ],
+    ids=["drains", "starts", "another config than that of the look"],
+)
+async def test_rests(wire: Wire, seen: Snapshot) -> None:
+    """While IPsec drains, before it is there, and until a pass has seen the config in force."""
+    async with running(seen):
+        await asyncio.sleep(0.1)
+    assert wire.sent == []
+
+
+async def test_a_reload_voids_what_is_under_way(wire: Wire) -> None:
+    """A peer that is not heard because of it has not failed."""
+    async with running() as (_, made):
+        await until(lambda: made.proofs.peers)
+        wire.answers = False
+        with made.held():
+            await asyncio.sleep(0.05)
+            begun = len(wire.sent)
+            await asyncio.sleep(0.1)
+            assert len(wire.sent) == begun
+        assert all(one.proven for one in made.proofs.peers)
+        await until(lambda: any(one.failures for one in made.proofs.peers))
+
+
+async def test_off(wire: Wire) -> None:
+    """A reload without it ends it, with all that it told."""
+    wire.answers = False
+    async with running() as (loop, made):
+        await until(lambda: loop.reporter.of_proof)
+        loop.config = replace(SETTINGS, agent=replace(SETTINGS.agent, proof=0))
+        await until(lambda: not loop.reporter.of_proof)
+        assert made.proofs.peers == ()
+        assert made.proofs.seconds == 0
+
+
+async def test_it_ends_while_a_peer_hangs(wire: Wire) -> None:
+    """And a pass does not wait for it."""
+    wire.hangs = True
+    async with running() as (loop, _):
+        await until(lambda: wire.sent)
+        async with asyncio.timeout(5):
+            await loop.one_pass()
+
+
+async def test_where_nothing_can_be_sent(wire: Wire) -> None:
+    """That is said, and is no failure of a peer."""
+    wire.error = KernelError("cannot read the SAs", hint="run as root")
+    async with running() as (loop, made):
+        await until(lambda: loop.reporter.of_proof)
+        (problem,) = loop.reporter.of_proof
+        assert "no peer can be proved: cannot read the SAs" in problem.message
+        assert problem.hint == "run as root"
+        assert made.proofs.peers == ()
+        wire.error = None
+        await until(lambda: made.proofs.peers and not loop.reporter.of_proof)
+
+
+async def test_a_peer_without_an_sa_is_forgotten(wire: Wire) -> None:
+    """What was seen of it says nothing any more."""
+    wire.answers = False
+    async with running() as (loop, made):
+        await until(lambda: loop.reporter.of_proof)
+        loop.snapshot = snapshot(VM.but(states=()))
+        await until(lambda: not made.proofs.peers)
+        assert loop.reporter.of_proof == ()
