@@ -17,9 +17,9 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address, CredentialSet, address_order
 from ipsec_agent.core.problems.problem import Problem, listed
 from ipsec_agent.core.rotation import in_force
-from ipsec_agent.core.status_rotation import shown
 from ipsec_agent.core.terse import Terse
 from ipsec_agent.core.traffic import Peer
+from ipsec_agent.core.words import dated
 
 MOST = 50
 """Events that are kept."""
@@ -183,7 +183,7 @@ def _settings(before: Seen, now: Seen) -> Iterable[Event]:
     was, used = before.certificate, now.certificate
     if was and used and was.mark != used.mark:
         same = (was.certificate, was.expires) == (used.certificate, used.expires)
-        what = "another set of CAs" if same else shown(used)
+        what = "another set of CAs" if same else dated(used.subject, used.expires)
         yield _event(now, EventKind.ROTATION, f"in force from now on: {what}", used.mark)
 
 
