@@ -21,7 +21,7 @@ WAIT = 4.0
 AGAIN = 0.3
 """Seconds until a peer that refused is asked once more. A peer that rehearses, too, may have begun
 an IKE_SA that charon takes for the one that is asked for (ike_sa_manager.c: checkout_by_config),
-and has ended it; or it has no key just then, since it changes its own.
+and has ended it, until which 5.9 waits; or it has no key just then, since it changes its own.
 """
 
 _ANSWERS = {True: Answer.ACCEPTED, False: Answer.REFUSED}
