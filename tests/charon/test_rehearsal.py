@@ -144,30 +144,3 @@ async def test_a_peer_that_asks_meanwhile(vms: tuple[Vm, Vm]) -> None:
         # One that carries nothing 6.0 ends with its connection.
         stays = (await client.version()).startswith("5.")
         assert left == ([(trial.name, "ESTABLISHED")] if stays else [])
-
-
-async def test_a_peer_that_rehearses_meanwhile(vms: tuple[Vm, Vm]) -> None:
-    """charon takes the SA that the peer has begun by the same connection for its own request; that
-    the peer ends it is no refusal.
-    """
-    one, other = vms
-    chain = BY_NAME["an intermediate behind the leaf"].make()
-    async with open_vici(one.vici, DEADLINE) as first, open_vici(other.vici, DEADLINE) as peer:
-        there = CharonClient(peer)
-        ours, theirs = (
-            named(connection(*it, chain.leaf, chain.cas), it[1].address)
-            for it in ((one, other), (other, one))
-        )
-        await load(first, ours, chain.leaf, chain.behind)
-        await load(peer, theirs, chain.leaf, chain.behind)
-        assert await there.establish(theirs.name, WAIT)
-
-        asked = asyncio.create_task(
-            Rehearsals(one.vici, DEADLINE).ask(ours, time.monotonic() + 20 * SCALE)
-        )
-        await asyncio.sleep(0.5 * SCALE)
-        assert not asked.done(), "charon begins one of its own: this is not needed any more"
-        await there.terminate_begun(theirs.name)
-
-        assert await asked is Answer.ACCEPTED
-        await nothing_left(CharonClient(first), ())
