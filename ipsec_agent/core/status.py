@@ -113,6 +113,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "version": snapshot.version,
         "pid": snapshot.pid,
         "config": config,
+        "fingerprint": fingerprint(snapshot.config),
         "time": observed.time,
         # Never 0 for a look of before the question.
         "age": math.ceil(age * 10) / 10,
@@ -134,7 +135,6 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
         "certificates": _certificates(snapshot),
-        "fingerprint": fingerprint(snapshot.config),
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
         "events": [to_builtins(one) for one in snapshot.events],

@@ -58,10 +58,11 @@ def states(out: int, back: int, *, used: int = 0) -> tuple[SecurityAssociation, 
 def test_keys() -> None:
     """The interface: what other programs may count on, all of it present at any time."""
     keys = {
+        "fingerprint",
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
         "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain", "fingerprint", "events", "proof", "outages",
+        "config", "optional", "rotation", "drain", "events", "fingerprint", "proof", "outages",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys

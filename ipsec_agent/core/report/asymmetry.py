@@ -96,6 +96,6 @@ def _lost(hub: str, found: list[Odd]) -> Finding:
         f"{named(senders)} sent ESP to {named(receivers)}, and none has arrived ({packets}, the"
         f" last {last})",
         f"`ipsec-agent verify {receivers[0]}` on {senders[0]}; a firewall between may drop protocol"
-        " 50 or UDP 4500: `ipsec-agent doctor --firewall aws` has the rules",
+        " 50 or UDP 4500: `ipsec-agent doctor --firewall aws` (or another) has the rules",
         (hub, *by_name(one.peer if one.vm == hub else one.vm for one in found)),
     )

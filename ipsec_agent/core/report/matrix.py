@@ -24,7 +24,7 @@ class Mark(enum.Enum):
     ESP = "E", "esp", "ESP: there are SAs that carry packets"
     CLEAR = "C", "clear", "clear packets pass"
     DROPPED = "D", "dropped", "clear packets were tried, and dropped"
-    FAILS = "F", "fails", "no SA can be made: refused, silent, gone or still connecting"
+    FAILS = "F", "fails", "no SA carries packets: refused, silent or still connecting"
     ODD = (
         "≠",
         "odd",

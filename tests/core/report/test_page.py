@@ -128,6 +128,7 @@ def test_matrix() -> None:
     """A row is what its VM says; clear packets show above all else."""
     docs = fleet(6)
     docs[0]["peers"][0] |= {"state": "silent"}
+    docs[0]["peers"][4] |= {"state": "gone"}
     docs[0]["peers"][1] |= {"problem": "peer-refuses-us"}
     docs[3]["peers"] = docs[3]["peers"][1:]
     docs[4]["peers"][0] |= {"state": "gone"}
@@ -140,7 +141,7 @@ def test_matrix() -> None:
     lines = [
         "".join(shown.mark(row, one).letter or "." for one in shown.columns) for row in shown.rows
     ]
-    assert lines == [".≠F≠≠E.", "≠.EEEE.", "EE.EEE.", "≠EE.EE.", "≠EEE.E.", "DEEEE.D"]
+    assert lines == [".≠F≠≠≠.", "≠.EEEE.", "EE.EEE.", "≠EE.EE.", "≠EEE.E.", "DEEEE.D"]
     meanings = " ".join(Seen(page(report(docs))).words)
     assert all(mark.meaning in meanings for mark in Mark)
     assert f"10.0.0.6 with 10.0.0.99: {Mark.DROPPED.meaning}" in Seen(page(report(docs))).titles
