@@ -46,9 +46,9 @@ class Snapshot(Struct, frozen=True):
     Attributes:
         traffic: with each peer, as the kernel's SAs have counted it.
         suspects: peers with which something fails.
+        events: what has happened, the oldest first.
         guard_lowered: an operator has taken the guard down.
         clear: with whom packets pass in clear while IPsec is optional.
-        events: what has happened, the oldest first.
     """
 
     config: Config
@@ -61,9 +61,9 @@ class Snapshot(Struct, frozen=True):
     passes: int
     traffic: tuple[Peer, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    events: tuple[Event, ...] = ()
     guard_lowered: bool = False
     clear: optional.Memory = field(default_factory=optional.Memory)
-    events: tuple[Event, ...] = ()
 
     @property
     def kept(self) -> Kept:
@@ -125,9 +125,9 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
         "certificates": _certificates(snapshot),
+        "events": [to_builtins(one) for one in snapshot.events],
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
-        "events": [to_builtins(one) for one in snapshot.events],
     }
 
 

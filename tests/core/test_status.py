@@ -60,8 +60,8 @@ def test_keys() -> None:
     keys = {
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
-        "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain", "events",
+        "guard", "counters", "certificates", "events", "links", "inside",
+        "config", "optional", "rotation", "drain",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
