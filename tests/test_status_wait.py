@@ -27,6 +27,8 @@ Answer = dict[str, Any] | ControlError
 class Agent:
     """An agent that answers one thing after the other, a second each, and its clock."""
 
+    takes = 1.0
+
     def __init__(self, *answers: Answer) -> None:
         self.answers: Iterator[Answer] = iter(answers)
         self.last: Answer = GONE
@@ -41,7 +43,7 @@ class Agent:
         """As the control client does; the last answer is given from then on."""
         assert (socket, verb) == (SOCKET, "status")
         self.deadlines.append(deadline)
-        self.now += 1
+        self.now += self.takes
         self.last = next(self.answers, self.last)
         if isinstance(self.last, ControlError):
             raise self.last
@@ -94,6 +96,15 @@ def test_too_late(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert said.err == "ipsec-agent: not healthy within 7 s\n"
     assert Agent(DEGRADED).wait(monkeypatch, "healthy", "--timeout", "0", "--json") == 1
     assert json.loads(capsys.readouterr().out) == DEGRADED
+
+
+def test_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last pause is as long as what is left."""
+    agent = Agent(DEGRADED)
+    agent.takes = 0.4
+
+    assert agent.wait(monkeypatch, "healthy", "--timeout", "2") == 1
+    assert agent.now == pytest.approx(102.4)
 
 
 def test_no_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
