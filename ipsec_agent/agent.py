@@ -116,8 +116,8 @@ class Agent:
                     notify("STOPPING=1")
                 finally:
                     if self._loop.snapshot is not None:
-                        self._faults.keep(self._loop.snapshot.kept, at_once=True)
                         self._events.keep(self._loop.snapshot.events, at_once=True)
+                        self._faults.keep(self._loop.snapshot.kept, at_once=True)
                     self._history.close()
 
     async def _tasks(self) -> None:
@@ -161,8 +161,8 @@ class Agent:
     def _finished(self, snapshot: Snapshot) -> None:
         self._pass_ended = time.monotonic()
         self._passed.set()
-        self._faults.keep(snapshot.kept)
         self._events.keep(snapshot.events)
+        self._faults.keep(snapshot.kept)
         self._history.follow(snapshot)
         notify(f"STATUS={sentence(snapshot)}", "WATCHDOG=1")
         if snapshot.state.value in {"running", "degraded"}:

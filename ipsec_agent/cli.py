@@ -15,6 +15,7 @@ from ipsec_agent import __version__
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
+from ipsec_agent.verbs import status_arguments
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 from ipsec_agent.verbs.diagnosis import doctor_arguments, report_arguments, verify_arguments
 from ipsec_agent.verbs.status_arguments import status_arguments
@@ -127,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     made["renew"].add_argument(
         "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
     )
-    status_arguments(made["status"])
+    status_arguments.add_to(made["status"])
     _reading_arguments(made["metrics"], made["bundle"])
     return top
 

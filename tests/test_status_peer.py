@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from ipsec_agent.answers import STARTING
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails, Sequence, post_quantum
@@ -156,6 +157,13 @@ def test_no_peer(address: str, message: str, hint: str) -> None:
         the_peer(shown, address)
     assert refused.value.message.startswith(message)
     assert hint in refused.value.hint
+
+
+def test_before_the_first_look() -> None:
+    """Nothing is known yet, and nothing else is said."""
+    with pytest.raises(ControlError) as refused:
+        the_peer(STARTING, str(PEER))
+    assert "not looked" in refused.value.message
 
 
 def test_post_quantum() -> None:

@@ -149,14 +149,12 @@ def test_folded() -> None:
 
 def test_fits_a_terminal() -> None:
     """Lines are wrapped between words, commands stay whole; rows are cut; a pipe gets all."""
-    said = (
-        "  WARNING a: one two three four five six `ipsec-agent status --peers` seven eight nine\n"
-    )
+    said = "  WARNING a: one two three `ipsec-agent status --peers` seven eight nine\n"
 
     assert fitted(said, Screen()) == said
     wrapped = fitted(said, Screen(width=44)).splitlines()
     assert wrapped == [
-        "  WARNING a: one two three four five six",
+        "  WARNING a: one two three",
         "    `ipsec-agent status --peers` seven eight",
         "    nine",
     ]

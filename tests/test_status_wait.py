@@ -11,6 +11,7 @@ import pytest
 from ipsec_agent.cli import main
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
+from ipsec_agent.verbs import status as status_verb
 from ipsec_agent.verbs import status_wait
 
 ILL = {"code": "charon-down", "severity": "critical", "message": "m", "hint": "h", "since": 5}
@@ -26,17 +27,23 @@ Answer = dict[str, Any] | ControlError
 class Agent:
     """An agent that answers one thing after the other, a second each, and its clock."""
 
+    takes = 1.0
+
     def __init__(self, *answers: Answer) -> None:
         self.answers: Iterator[Answer] = iter(answers)
         self.last: Answer = GONE
         self.now = 100.0
         self.deadlines: list[float] = []
 
+    def answer(self, socket: str, verb: str) -> dict[str, Any]:
+        """The same for a question without a deadline of its own."""
+        return self.ask(socket, verb, deadline=1)
+
     def ask(self, socket: str, verb: str, *, deadline: float) -> dict[str, Any]:
         """As the control client does; the last answer is given from then on."""
         assert (socket, verb) == (SOCKET, "status")
         self.deadlines.append(deadline)
-        self.now += 1
+        self.now += self.takes
         self.last = next(self.answers, self.last)
         if isinstance(self.last, ControlError):
             raise self.last
@@ -91,6 +98,15 @@ def test_too_late(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == DEGRADED
 
 
+def test_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last pause is as long as what is left."""
+    agent = Agent(DEGRADED)
+    agent.takes = 0.4
+
+    assert agent.wait(monkeypatch, "healthy", "--timeout", "2") == 1
+    assert agent.now == pytest.approx(102.4)
+
+
 def test_no_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is that of `status`, and so is what is said."""
     assert Agent(GONE).wait(monkeypatch, "healthy", "--timeout", "2") == 3
@@ -114,6 +130,17 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert agent.wait(monkeypatch, "healthy") == 130
     line = f"{status_wait.CLEAR_LINE}waiting for healthy, 1 s: degraded, charon-down"
     assert capsys.readouterr().err == line + status_wait.CLEAR_LINE
+
+
+@pytest.mark.parametrize("words", ["--peers", "--events", "--filter up", "10.0.0.9", ""])
+def test_before_the_first_look(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever was asked for, the text says that the agent starts."""
+    monkeypatch.setattr(status_verb, "ask", Agent(STARTING).answer)
+
+    assert main(["status", "--socket", SOCKET, *words.split()]) == 1
+    assert capsys.readouterr().out == "ipsec-agent : starting, NOT HEALTHY\n"
 
 
 def test_what_cannot_be_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,8 +267,3 @@ def _few(events: list[Event]) -> list[Event]:
         commonest = max(counted, key=lambda kind: counted[kind])
         events.remove(next(one for one in events if one.kind is commonest))
     return events
-
-
-def of_peer(events: Iterable[Event], peer: str) -> tuple[Event, ...]:
-    """The events about one peer."""
-    return tuple(one for one in events if one.peer == peer)

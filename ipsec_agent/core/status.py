@@ -51,9 +51,9 @@ class Snapshot(Struct, frozen=True):
     Attributes:
         traffic: with each peer, as the kernel's SAs have counted it.
         suspects: peers with which something fails.
+        events: what has happened, the oldest first.
         guard_lowered: an operator has taken the guard down.
         clear: with whom packets pass in clear while IPsec is optional.
-        events: what has happened, the oldest first.
         proofs: the newest of each peer, by `agent.proof`.
         outages: when peers were cut off, the newest last.
     """
@@ -68,9 +68,9 @@ class Snapshot(Struct, frozen=True):
     passes: int
     traffic: tuple[Peer, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    events: tuple[Event, ...] = ()
     guard_lowered: bool = False
     clear: optional.Memory = field(default_factory=optional.Memory)
-    events: tuple[Event, ...] = ()
     proofs: Proofs = Proofs()
     outages: tuple[Outage, ...] = ()
 
@@ -135,9 +135,9 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "guard": _guard(snapshot),
         "counters": {name: count for name, count in observed.counters if count},
         "certificates": _certificates(snapshot),
+        "events": [to_builtins(one) for one in snapshot.events],
         "links": _links(snapshot),
         "inside": inside_links(snapshot.placement),
-        "events": [to_builtins(one) for one in snapshot.events],
         "proof": summary(snapshot.proofs),
         "outages": [outage_entry(one) for one in snapshot.outages],
     }

@@ -65,7 +65,10 @@ def _once(arguments: argparse.Namespace) -> int:
 def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, bool]:
     """What was asked for, as JSON or for a person; whether that is well."""
     well, fit, found = bool(status["healthy"]), terminal.fitted, status
-    if arguments.peer:
+    if "charon" not in status and not arguments.json:
+        # The agent has not looked yet.
+        said = text(status)
+    elif arguments.peer:
         view = status_peer.the_peer(status, arguments.peer)
         well = view.condition in BY_ESP
         found, said = status_peer.as_json(status, view), status_peer.text(status, view)

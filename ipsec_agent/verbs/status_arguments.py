@@ -20,7 +20,7 @@ STATES = {
 """How a peer may be (core/status_view.py), and what that means."""
 
 
-def status_arguments(verb: argparse.ArgumentParser) -> None:
+def add_to(verb: argparse.ArgumentParser) -> None:
     """What `status` takes beside the socket."""
     verb.add_argument(
         "peer", nargs="?", metavar="PEER", help="address of a peer: show all that is known of it"

@@ -25,6 +25,11 @@ def the_peer(status: dict[str, Any], text: str) -> PeerView:
         address = str(ip_address(text))
     except ValueError:
         raise ControlError(f"{text!r} is not an IP address", hint=SEE_PEERS) from None
+    if "charon" not in status:
+        raise ControlError(
+            "the agent has not looked at its peers yet",
+            hint="wait a moment: `ipsec-agent status --wait running`",
+        )
     found = next((one for one in peers(status) if one.address == address), None)
     if found is None:
         raise _no_peer(status, address)

@@ -90,9 +90,15 @@ def verdict(status: dict[str, Any]) -> list[str]:
     if drain := status.get("drain"):
         lines.append(f"  {drain['says']}")
     now = status.get("time")
-    for problem in sorted(status["problems"], key=lambda one: LOUDNESS.index(one["severity"])):
+    for problem in sorted(status["problems"], key=_rank):
         lines += problem_lines(problem, now)
     return lines
+
+
+def _rank(problem: dict[str, Any]) -> int:
+    """How far down it is shown; a severity of a later version comes first."""
+    severity = problem["severity"]
+    return LOUDNESS.index(severity) if severity in LOUDNESS else -1
 
 
 def problem_lines(problem: dict[str, Any], now: float | None) -> list[str]:

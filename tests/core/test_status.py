@@ -61,8 +61,8 @@ def test_keys() -> None:
         "fingerprint",
         "schema", "version", "pid", "time", "age", "passes", "state", "healthy", "problems",
         "address", "addresses", "role", "notes", "charon", "connections", "peers", "policies",
-        "guard", "counters", "certificates", "links", "inside",
-        "config", "optional", "rotation", "drain", "events", "fingerprint", "proof", "outages",
+        "guard", "counters", "certificates", "events", "links", "inside",
+        "config", "optional", "rotation", "drain", "proof", "outages",
     }  # fmt: skip
 
     assert set(shown(VM)) == keys
