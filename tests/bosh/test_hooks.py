@@ -123,6 +123,18 @@ def test_monit_stop_without_a_drain(vm: Vm) -> None:
     assert vm.calls() == [START_DRAIN, STOP_AGENT]
 
 
+@pytest.mark.parametrize("start", [("ctl", "start"), ("pre-start",)])
+def test_a_start_after_an_update_that_was_broken_off(vm: Vm, start: tuple[str, ...]) -> None:
+    """The note of its drain is gone: a later stop, without hooks, ends IPsec."""
+    assert vm.run("drain", "job_changed").returncode == 0
+    assert vm.run(*start).returncode == 0
+    vm.calls()
+
+    assert vm.run("ctl", "stop").returncode == 0
+
+    assert vm.calls() == [START_DRAIN, STOP_AGENT]
+
+
 def test_monit_start(vm: Vm) -> None:
     """It makes what a boot has not, and returns what systemd says of the start."""
     vm.answer(f"systemctl start {AGENT}", "exit 3\n")

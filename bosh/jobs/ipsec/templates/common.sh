@@ -37,7 +37,8 @@ forget_note() {
   rm -f "$note"
 }
 
-# what_comes: what the note says; nothing where there is none of this boot and of the last 10 minutes.
+# what_comes: what the note says; nothing where there is none of this boot and of the last 10 minutes. pre-stop, pre-start,
+# monit's start and post-stop take it away.
 what_comes() {
   word='' of='' at=''
   [ ! -r "$note" ] || read -r word of at <"$note" || true
