@@ -35,6 +35,7 @@ WITHIN_HOST = {
     },
     "listed_certificates": {"charon"},
     "made_with": {"files"},
+    "monit": {"proc_net"},
     "neighbours": {"rtnetlink"},
     "netlink_wire": {"own_time", "pyroute2_parts"},
     "ike_ports": {"proc_net", "socket_holders"},

@@ -197,7 +197,7 @@ def protects(step: Step) -> bool:
 
 def opens(step: Step) -> bool:
     """Whether this step opens what only a trap that is loaded in time keeps closed."""
-    # A policy that a charon before left, or whose connection is to go, still keeps something closed.
+    # A policy that is left, or whose connection is to go, still keeps something closed.
     return isinstance(step, DeletePolicy) or kind_of(step) in OPENS
 
 
