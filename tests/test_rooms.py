@@ -18,7 +18,7 @@ WITHIN_HOST = {
     "charon": {"vici_wire"},
     "charon_end": {"process", "systemd"},
     "charon_events": {"charon", "own_time", "vici_wire"},
-    "charon_start": {"files", "own_time", "process", "systemd"},
+    "charon_start": {"charon", "files", "own_time", "process", "systemd"},
     "clock": {"files"},
     "deaths": {"process", "systemd"},
     "peers": {"files"},

@@ -17,10 +17,8 @@ from tests.key_material import found_in, numbers
 from tests.manifests import manifest
 
 CA = make_ca(key=ec_key(1))
-LEAVES = [
-    pytest.param(make_leaf(CA, key=ec_key(2)), id="EC"),
-    pytest.param(make_leaf(CA, key=rsa_key(3072, 200)), id="RSA"),
-]
+ISSUED = (make_leaf(CA, key=ec_key(2)), make_leaf(CA, key=rsa_key(3072, 200)))
+LEAVES = [pytest.param(one, id=name) for one, name in zip(ISSUED, ("EC", "RSA"), strict=True)]
 
 
 def dump(raw: bytes) -> str:
@@ -46,10 +44,7 @@ def test_keys_in_a_log(leaf) -> None:  # type: ignore[no-untyped-def]
         assert not found_in(scrubbed(f"before\n{text}\nafter\n"), leaf.key), text
 
 
-DERS = [
-    leaf.values[0].key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    for leaf in LEAVES
-]
+DERS = [one.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()) for one in ISSUED]
 """PKCS#8."""
 
 FORMS: dict[str, Callable[[bytes], str]] = {
@@ -67,7 +62,7 @@ def folded(text: str, width: int, end: str) -> str:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(range(len(LEAVES))),
+    st.sampled_from(range(len(ISSUED))),
     st.sampled_from(sorted(FORMS)),
     st.integers(40, 80),
     st.sampled_from(["\n", "\r\n", "\\n", "\\r\\n", "\n    ", " \n"]),
@@ -90,7 +85,7 @@ def test_a_key_in_any_lines(  # noqa: PLR0917 - one way of writing each
     assert shown.endswith("after that\n")
     for line in lines:
         assert line[:30] not in shown or len(line) < 4
-    assert not found_in(shown, LEAVES[which].values[0].key)
+    assert not found_in(shown, ISSUED[which].key)
 
 
 @pytest.mark.parametrize(
