@@ -17,7 +17,7 @@ from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.model import Address, DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.offers import Offers, offered, offers_of
-from ipsec_agent.core.order import Unsafe, check_order
+from ipsec_agent.core.order import Unsafe, check_order, lacks, opens, protects
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
@@ -34,9 +34,8 @@ from ipsec_agent.errors import (
 from ipsec_agent.reporter import Pass, Reporter
 
 BURST, BURST_MOST = 0.05, 0.2
-"""Seconds from the end of a pass to the next one: as long as it took, within these bounds. An event
-that comes later has its pass at once; those of a burst share one, so that a thousand peers that
-come together do not keep the loop busy."""
+"""Seconds from the end of a pass to the next one: as long as it took, within these bounds. Events
+of a burst share one, so that a thousand peers that come together do not keep the loop busy."""
 
 ROUNDS = 4
 """Rounds of observe and act within one pass, before the rest waits for the next."""
@@ -249,13 +248,13 @@ class Reconciler:
             drift = Drift(self._desired, drift.observed)
             # What is ended in this pass is not there any more when it reports.
             told |= dict.fromkeys(lies(drift))
-            steps = self._due(self._safe(plan(drift), unsafe), held)
-            affordable = self._budget.allowed(steps)
+            planned = plan(drift)
+            affordable = self._budget.allowed(self._due(self._safe(planned, unsafe), held))
             if self._settled:
                 self._budget = self._budget.spent(affordable)
             if not affordable:
                 break
-            going_on = await self._act(affordable, done)
+            going_on = await self._act(affordable, done, open_=lacks(planned, affordable))
             self._budget = self._budget.after(affordable, done)
             drift = Drift(self._desired, await self._observe(done))
             if not going_on:
@@ -326,21 +325,21 @@ class Reconciler:
             self._placed_by = (config, network)
         return self._placement
 
-    async def _act(self, steps: tuple[Step, ...], done: list[str]) -> bool:
-        """Perform the steps; one that fails stops no neighbour. Whether another round makes sense.
-
-        Without a charon that answers, what follows would only wait for one deadline each.
+    async def _act(self, steps: tuple[Step, ...], done: list[str], *, open_: bool) -> bool:
+        """Perform the steps; one that fails stops none that may go without. Whether another round
+        makes sense: not without a charon that answers. `open_`: what is to be protected is not.
         """
         before = len(done)
         for step in steps:
+            if open_ and opens(step):
+                continue
             try:
-                if isinstance(step, KernelStep):
-                    await self._host.perform(step)
-                else:
-                    await self._guarding(self._host.perform(step), done)
+                work = self._host.perform(step)
+                await (work if isinstance(step, KernelStep) else self._guarding(work, done))
                 done.append(str(step))
             except AgentError as error:
                 self._failures[str(step)] = error
+                open_ = open_ or protects(step)
                 self._log.warning("step failed", step=str(step), error=str(error))
                 if isinstance(error, CharonGoneError | CharonTimeoutError | CharonStartError):
                     return False

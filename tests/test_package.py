@@ -69,10 +69,20 @@ class Machine:
         self.bin.mkdir()
         for name in CALLED:
             self.program(name, FAKE.replace("ROOT", str(root)))
-        for place in ("run/systemd/system", "etc/ipsec-agent", "var/lib/ipsec-agent", "proc/1"):
+        for place in ("run/systemd/system", "etc/ipsec-agent", "var/lib/ipsec-agent"):
             (root / place).mkdir(parents=True)
         (root / "run/ipsec-agent").mkdir()
-        (root / "proc/1/comm").write_text("systemd\n")
+        self.process("1", "/usr/lib/systemd/systemd")
+        self.process("self", "/usr/bin/dash")
+
+    def process(self, pid: str, program: str, capable: str = "000001ffffffffff", **ns: str) -> None:
+        """Have a process; `ns` are its namespaces where they are not this one's."""
+        place = self.root / "proc" / pid
+        (place / "ns").mkdir(parents=True, exist_ok=True)
+        (place / "exe").symlink_to(program)
+        for kind in ("net", "user"):
+            (place / "ns" / kind).symlink_to(ns.get(kind, f"{kind}:[40265]"))
+        (place / "status").write_text(f"Name:\tx\nCapPrm:\t{capable}\nCapEff:\t{capable}\n")
 
     def program(self, name: str, text: str) -> None:
         """Put a program into PATH."""
@@ -260,14 +270,52 @@ def test_purge(machine: Machine) -> None:
     ]
 
 
-def test_purge_leaves_the_policies_of_a_charon_that_runs(machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("program", "capable"),
+    [
+        ("/usr/lib/ipsec/charon", "000001ffffffffff"),
+        # One that is not root's, and one whose package has gone.
+        ("/usr/sbin/charon-systemd", "0000000000001400"),
+        ("/usr/libexec/ipsec/charon (deleted)", "0000000000003000"),
+        ("/usr/libexec/ipsec/pluto", "000001ffffffffff"),
+    ],
+)
+def test_purge_leaves_the_policies_of_a_charon_that_runs(
+    machine: Machine, program: str, capable: str
+) -> None:
     """Some other program's connections are none of the package's."""
+    machine.write("etc/ipsec-agent/ipsec.yml")
     machine.write("policies", POLICIES)
-    machine.write("proc/77/comm", "charon\n")
+    machine.process("77", program, capable)
 
     machine.run("postrm", "purge")
 
     assert machine.calls("ip") == []
+
+
+@pytest.mark.parametrize(
+    ("program", "capable", "ns"),
+    [
+        # Anybody may call his program so.
+        ("/tmp/charon", "0000000000000000", {}),
+        ("/tmp/charon", "0000000000000400", {}),
+        ("/usr/lib/ipsec/charon", "000001ffffffffff", {"net": "net:[7]"}),
+        ("/home/u/charon", "000001ffffffffff", {"user": "user:[7]"}),
+        ("/usr/bin/not-charon", "000001ffffffffff", {}),
+    ],
+)
+def test_what_is_only_called_charon_keeps_no_policies(
+    machine: Machine, program: str, capable: str, ns: dict[str, str]
+) -> None:
+    """Nor does one of a container; else an orphan would cut this VM off from its peers for ever."""
+    machine.write("etc/ipsec-agent/ipsec.yml")
+    machine.write("policies", POLICIES)
+    machine.process("77", program, capable, **ns)
+    machine.write("proc/77/comm", "charon\n")
+
+    machine.run("postrm", "purge")
+
+    assert "xfrm state deleteall proto esp mode transport" in machine.calls("ip")
 
 
 def test_purge_of_what_was_never_configured(machine: Machine) -> None:

@@ -5,7 +5,8 @@ before each plan, too. A step that comes too early is left out: once what it has
 done, the next plan has it in its place.
 
 It sees the plan and not what comes of it: a step that fails, or that another program undoes, looks
-to it like one that is done. What is true afterwards the next pass reads in kernel and charon.
+to it like one that is done. What is true afterwards the next pass reads in kernel and charon. But
+where a trap could not be loaded, what would open is held back (`protects`, `opens`).
 """
 
 import enum
@@ -133,6 +134,10 @@ KINDS: dict[type[Step], Kind] = {
 }
 
 
+PROTECTS = {Kind.TRAP, Kind.REINSTALL}
+OPENS = {Kind.UNTRAP} | LAST
+
+
 class Unsafe(Struct, frozen=True):
     """A step that must not be performed, and why, as a clause."""
 
@@ -183,6 +188,25 @@ def kind_of(step: Step) -> Kind:
         case _:
             kind = KINDS[type(step)]
     return kind
+
+
+def protects(step: Step) -> bool:
+    """Whether nothing may be opened without this step: it may take the place of what goes."""
+    return kind_of(step) in PROTECTS
+
+
+def opens(step: Step) -> bool:
+    """Whether this step opens what only a trap that is loaded in time keeps closed."""
+    # A policy that is left, or whose connection is to go, still keeps something closed.
+    return isinstance(step, DeletePolicy) or kind_of(step) in OPENS
+
+
+def lacks(planned: Sequence[Step], chosen: Sequence[Step]) -> bool:
+    """Whether a step that protects is planned, but not among those that are performed now."""
+    if len(planned) == len(chosen):
+        return False
+    kept = set(map(id, chosen))
+    return any(protects(step) for step in planned if id(step) not in kept)
 
 
 def _unwanted(step: Step, desired: Desired) -> str:

@@ -17,15 +17,51 @@ from ipsec_agent.core.manifest.parser import PROPERTIES
 REMOVED = "(removed)"
 
 PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
-HEXADECIMAL = re.compile(r"(?<![0-9A-Za-z])(0x)?[0-9A-Fa-f]{32,}(?![0-9A-Za-z])")
+BREAK = r"(?:\s*\n|(?:\\r)?\\n)[ \t]*"
+"""The end of a line, also as JSON writes it."""
+
+END = r"""[ \t]*(?=\n|\\[nr]|["',]|\Z)"""
+
+HEXADECIMAL = re.compile(
+    r"(?:(?<![0-9A-Za-z])|(?<=\\[nrt]))(?:0x)?[0-9A-Fa-f]{32,}(?![0-9A-Za-z])"
+    rf"(?:{BREAK}[0-9A-Fa-f]{{2,}}{END})*"
+)
+"""With what may be further lines of it."""
+
+KERNEL_KEY = re.compile(r"\b((?:enc|auth|auth-trunc|aead) \S+ )0x[0-9A-Fa-f]+")
+"""As `ip xfrm state` prints keys, the shortest, too."""
+
 BYTES = re.compile(r"([0-9A-Fa-f]{2}[ :]+){7,}[0-9A-Fa-f]{2}\b.*")
 """A line of charon's dumps has 16 bytes, and their letters behind them; 8 are two words."""
 
-BASE64 = re.compile(
-    r"(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])[A-Za-z0-9+/]{40,}={0,2}(?![A-Za-z0-9+/])"
-    r"(\s*\n[ \t]*[A-Za-z0-9+/]{4,}={0,2}[ \t]*(?=\n|\Z))?"
+LETTER = r"(?:[A-Za-z0-9+/]|\\/)"
+EITHER = r"(?:[A-Za-z0-9+/_-]|\\/)"
+MIXED = (
+    r"(?=[a-z0-9+/_\\-]*[A-Z])(?=[A-Z0-9+/_\\-]*[a-z])(?=[A-Za-z+/_\\-]*[0-9])"
+    rf"{EITHER}{{40,}}={{0,2}}(?![A-Za-z0-9+/_-])"
 )
-"""With what may be the last line of it. A path has no capital letter."""
+LAST = rf"(?:{BREAK}{EITHER}{{2,}}={{0,2}}{END})?"
+BASE64 = re.compile(rf"(?<![A-Za-z0-9+/_-]){MIXED}(?:{BREAK}{EITHER}{{40,}}={{0,2}})*{LAST}")
+"""Base64 and base64url with all lines, and what may be the last one; 40 of them have letters of
+both kinds and digits, which neither a path nor the name of an algorithm has."""
+
+CAPITALS = re.compile(rf"(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z]){LETTER}{{40,}}={{0,2}}{LAST}")
+"""A run without one of the three, such as base32; a path has no capital letter."""
+
+TOKEN = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[a-z0-9_-]*[A-Z])(?=[A-Z0-9_-]*[a-z])(?=[A-Za-z_-]*[0-9])"
+    r"[A-Za-z0-9_-]{32,}={0,2}"
+)
+
+URL = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[^A-Z\s]*[A-Z])(?=[^a-z\s]*[a-z])(?=[^0-9\s]*[0-9])[A-Za-z0-9_-]{32,}={0,2}"
+)
+"""Tokens. A name of an algorithm has no small letter."""
+
+URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/'"<>]*@""")
+"""With a user, and perhaps a password."""
+
+HEADER = re.compile(r"""\b(authorization["']?\s*[:=]\s*["']?)[^"'\n]+""", re.IGNORECASE)
 
 SHORT_DUMP = re.compile(r"^(.*\b\d+: )([0-9A-Fa-f]{2} ){1,15}[0-9A-Fa-f]{2}\s.*$", re.MULTILINE)
 SECRET = re.compile(r"secret|passw|pin$|token|psk|key", re.IGNORECASE)
@@ -57,7 +93,9 @@ KEY_LINE = re.compile(r"^(\s*(?:- )*)([a-z_]+):")
 
 def scrubbed(text: str) -> str:
     """The text without anything that could be a key."""
-    for pattern in (PEM, BYTES, HEXADECIMAL, BASE64):
+    text = HEADER.sub(rf"\1{REMOVED}", URL.sub(rf"\1{REMOVED}@", text))
+    text = KERNEL_KEY.sub(rf"\1{REMOVED}", text)
+    for pattern in (PEM, BYTES, HEXADECIMAL, BASE64, CAPITALS, TOKEN):
         text = pattern.sub(REMOVED, text)
     return SHORT_DUMP.sub(rf"\1{REMOVED}", text)
 

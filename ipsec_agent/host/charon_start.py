@@ -17,8 +17,9 @@ from ipsec_agent.core.config import AgentConfig, CharonConfig, Config
 from ipsec_agent.core.deaths import signal_name
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.core.strongswan_conf import render
-from ipsec_agent.errors import CharonStartError
+from ipsec_agent.errors import CharonError, CharonGoneError, CharonStartError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.charon import open_charon
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.process import KILL_DEADLINE, facts, listener, listens, note_pid
 from ipsec_agent.host.systemd import start_unit, unit_state
@@ -40,6 +41,10 @@ PLUGIN_PREFIX = "libstrongswan-"
 
 POLL = 0.05
 """Seconds between looks at a charon that starts or ends."""
+
+ANSWERS_WITHIN = 2.0
+"""Seconds for the first answer of one that listens; the classic charon listens before it looks at
+its pid file, and ends where that is somebody else's, but answers only after that."""
 
 JOB_DEADLINE = 3.0
 """Seconds within which systemd begins with a start that it was asked for."""
@@ -146,7 +151,7 @@ async def start_charon(
     library_path: str,
     deadline: float,
 ) -> CharonProcess:
-    """Start charon and wait until it listens on its VICI socket.
+    """Start charon and wait until it answers on its VICI socket.
 
     Args:
         deadline: seconds.
@@ -163,7 +168,7 @@ async def start_charon(
     note_pid(conf_path, child.pid)
     try:
         async with own_time.timeout(deadline):
-            while not listens(child.pid, vici_socket):
+            while not (listens(child.pid, vici_socket) and await _answers(vici_socket)):
                 if child.poll() is not None:
                     raise _ended(program, child.returncode, output)
                 await asyncio.sleep(POLL)
@@ -206,7 +211,7 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
         while True:
             pid = listener(vici_socket)
             found = facts(pid, conf_path) if pid is not None else None
-            if found is not None and found.ours:
+            if found is not None and found.ours and await _answers(vici_socket):
                 note_pid(conf_path, found.pid)
                 return found
             # Until systemd has come to the job that it was given, the unit is as it was before.
@@ -220,6 +225,18 @@ def start_charon_unit(unit: str) -> Callable[..., Awaitable[CharonProcess]]:
             await asyncio.sleep(POLL)
 
     return start
+
+
+async def _answers(vici_socket: Path) -> bool:
+    """Whether a charon that listens has started; one that hangs has, which the next pass finds."""
+    try:
+        async with open_charon(vici_socket, ANSWERS_WITHIN) as client:
+            await client.version()
+    except CharonGoneError:
+        return False
+    except CharonError:
+        return True
+    return True
 
 
 async def _refuse_ended(unit: str) -> None:

@@ -12,14 +12,15 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from ipsec_agent.core.drain import Claim
+from ipsec_agent.host.proc_net import LISTENING, rows
 from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 ADDRESS, PORT = "127.0.0.1", 2822
 LOCAL = "0100007F"
 """The address as /proc/net/tcp has it."""
 
-LISTENS, ROOT = "0A", "0"
-"""The state of a socket that listens, and the user of root's (linux/tcp_states.h)."""
+ROOT = 0
+"""The user that may listen there."""
 
 DEADLINE = 2.0
 """Seconds for each wait."""
@@ -48,13 +49,10 @@ def monit_claims(user_file: Path, port: int = PORT) -> tuple[Claim, ...]:
 
 def _listens(port: int, table: Path = Path("/proc/net/tcp")) -> bool:
     """Whether a program of root's listens there."""
-    wanted = f"{LOCAL}:{port:04X}"
-    with contextlib.suppress(IndexError):
-        for line in table.read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[1] == wanted and fields[3] == LISTENS:
-                return fields[7] == ROOT
-    return False
+    listening = (
+        row for row in rows(table) if (row.address, row.port, row.state) == (LOCAL, port, LISTENING)
+    )
+    return any(row.user == ROOT for row in listening)
 
 
 def _asked(user: str, port: int) -> bytes:

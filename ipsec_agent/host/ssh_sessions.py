@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ipsec_agent.core.model import Address
-from ipsec_agent.host.proc_net import address
+from ipsec_agent.host.proc_net import ESTABLISHED, LISTENING, address, rows
 from ipsec_agent.host.socket_holders import PROC, sockets
 
 SERVERS = ("sshd", "dropbear")
@@ -17,9 +17,6 @@ SERVERS = ("sshd", "dropbear")
 
 TABLES = ("thread-self/net/tcp", "thread-self/net/tcp6")
 """Of this network namespace."""
-
-ESTABLISHED, LISTENING = "01", "0A"
-"""include/net/tcp_states.h."""
 
 SSH = 22
 
@@ -30,18 +27,14 @@ def ssh_clients(proc: Path = PROC) -> tuple[Address, ...]:
     for process in _servers(proc):
         with contextlib.suppress(OSError, ValueError):
             held |= set(sockets(process))
-    lines = [line for table in TABLES for line in _lines(proc / table)] if held else []
-    served, found = {SSH}, dict[Address, None]()
-    for state in (LISTENING, ESTABLISHED):
-        for line in lines:
-            with contextlib.suppress(IndexError, ValueError):
-                words = line.split()
-                port, inode = int(words[1].partition(":")[2], 16), int(words[9])
-                if words[3] == state == LISTENING:
-                    served.add(port)
-                # What a server forwards it sends from another port.
-                elif words[3] == state and inode in held and port in served:
-                    found[address(words[2].partition(":")[0])] = None
+    found_rows = [row for table in TABLES for row in rows(proc / table)] if held else []
+    served = {SSH} | {row.port for row in found_rows if row.state == LISTENING}
+    found = dict[Address, None]()
+    for row in found_rows:
+        # What a server forwards it sends from another port.
+        if row.state == ESTABLISHED and row.inode in held and row.port in served:
+            with contextlib.suppress(ValueError):
+                found[address(row.other)] = None
     return tuple(found)
 
 
@@ -52,10 +45,3 @@ def _servers(proc: Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     if (place / "comm").read_text(errors="replace").startswith(SERVERS):
                         yield place
-
-
-def _lines(table: Path) -> list[str]:
-    try:
-        return table.read_text(encoding="ascii", errors="replace").splitlines()[1:]
-    except OSError:
-        return []

@@ -6,10 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ipsec_agent.host.control_client import NotRunningError, ask
-from ipsec_agent.host.own_process import complain
-
-NOT_RUNNING = 3
-"""As `status` has it."""
+from ipsec_agent.verbs.no_agent import tell_absence
 
 MODE = 0o644
 """Of the file: node_exporter runs as a user of its own, and nothing in it is secret."""
@@ -24,10 +21,10 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         answer = ask(arguments.socket, "metrics", format=form, peers=arguments.peers)["metrics"]
     except NotRunningError as error:
-        complain(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
+        code = tell_absence(error)
         if not arguments.textfile:
-            return NOT_RUNNING
-        answer, code = _of_none(), NOT_RUNNING
+            return code
+        answer = _of_none()
     if arguments.textfile:
         _write(Path(arguments.textfile), answer)
     else:

@@ -17,10 +17,8 @@ from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.own_process import complain
 from ipsec_agent.verbs.commands import repeatable
+from ipsec_agent.verbs.no_agent import tell_absence
 from ipsec_agent.verification import verify
-
-NOT_RUNNING = 3
-"""LSB's exit code for a program that is not running."""
 
 ERASE = "\r\x1b[K"
 
@@ -38,8 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
             )
         return asyncio.run(_verify(arguments, tuple(dict.fromkeys(peers)), status))
     except NotRunningError as error:
-        complain(f"ipsec-agent: {error.message}\n  hint: {error.hint}\n")
-        return NOT_RUNNING
+        return tell_absence(error)
 
 
 def seen_of(peer: str, socket: str, patience: float) -> Observation:

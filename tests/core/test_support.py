@@ -1,9 +1,12 @@
 """What may leave a VM: nothing that could be a key, and all else."""
 
+import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,10 +17,8 @@ from tests.key_material import found_in, numbers
 from tests.manifests import manifest
 
 CA = make_ca(key=ec_key(1))
-LEAVES = [
-    pytest.param(make_leaf(CA, key=ec_key(2)), id="EC"),
-    pytest.param(make_leaf(CA, key=rsa_key(3072, 200)), id="RSA"),
-]
+ISSUED = (make_leaf(CA, key=ec_key(2)), make_leaf(CA, key=rsa_key(3072, 200)))
+LEAVES = [pytest.param(one, id=name) for one, name in zip(ISSUED, ("EC", "RSA"), strict=True)]
 
 
 def dump(raw: bytes) -> str:
@@ -41,6 +42,66 @@ def test_keys_in_a_log(leaf) -> None:  # type: ignore[no-untyped-def]
     indented = "\n".join(f"    {line}" for line in pem.splitlines())
     for text in (pem, pem[40:], pem[:-60], indented, pem.replace("\n", "\\n")):
         assert not found_in(scrubbed(f"before\n{text}\nafter\n"), leaf.key), text
+
+
+DERS = [one.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()) for one in ISSUED]
+"""PKCS#8."""
+
+FORMS: dict[str, Callable[[bytes], str]] = {
+    "base64": lambda raw: base64.b64encode(raw).decode(),
+    "base64url": lambda raw: base64.urlsafe_b64encode(raw).decode(),
+    "hex": bytes.hex,
+    "HEX": lambda raw: raw.hex().upper(),
+}
+
+
+def folded(text: str, width: int, end: str) -> str:
+    """In lines, without armour."""
+    return end.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(range(len(ISSUED))),
+    st.sampled_from(sorted(FORMS)),
+    st.integers(40, 80),
+    st.sampled_from(["\n", "\r\n", "\\n", "\\r\\n", "\n    ", " \n"]),
+    st.integers(0, 600),
+    st.sampled_from(["", "before: ", '"key": "', "x=", "token "]),
+)
+def test_a_key_in_any_lines(  # noqa: PLR0917 - one way of writing each
+    which: int, how: str, width: int, end: str, cut: int, before: str
+) -> None:
+    """However it is written, and wherever what is shown of it begins: not its last line either."""
+    raw = DERS[which]
+    text = FORMS[how](raw)
+    # base64url is of one line.
+    lines = folded(text, 10_000 if how == "base64url" else width, end).split(end)
+    # What is cut away before is a number of whole lines, and never all that are long.
+    lines = lines[cut % max(len(lines) - 1, 1) :]
+    written = end.join(lines)
+    shown = scrubbed(f"{before}{written}\nafter that\n")
+
+    assert shown.endswith("after that\n")
+    for line in lines:
+        assert line[:30] not in shown or len(line) < 4
+    assert not found_in(shown, ISSUED[which].key)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("get https://admin:s3cret@10.0.0.1/x", "get https://(removed)@10.0.0.1/x"),
+        ("https://a:p@ss@host:8443", "https://(removed)@host:8443"),
+        ("Authorization: Basic YWRtaW46cGFzcw==\nHost: x", "Authorization: (removed)\nHost: x"),
+        ('{"authorization": "Bearer abc.def", "x": 1}', '{"authorization": "(removed)", "x": 1}'),
+        ("enc cbc(des3_ede) 0x0123456789abcdef", "enc cbc(des3_ede) (removed)"),
+        ("token aB3_" + "dEf-" * 8, "token (removed)"),
+    ],
+)
+def test_secrets_of_others(text: str, shown: str) -> None:
+    """Passwords in addresses, headers, short keys of the kernel's, tokens."""
+    assert scrubbed(text) == shown
 
 
 @pytest.mark.parametrize("before", ["key=", "PSK: ", '"', "0s", "x", "a" * 50 + "="])
@@ -78,6 +139,8 @@ def test_keys_of_sas() -> None:
         "23:19:29 10[IKE] 00 11 22",
         "/var/vcap/packages/strongswan/lib/ipsec/plugins/libstrongswan",
         "SPIs c1e5f2a3_i cd93b5d1_o and TS 10.0.0.5/32 === 10.0.0.9/32",
+        "https://10.0.0.9:8443/v1/info and mail to root@vm",
+        "ipsec-agent-drain.service: Main process exited, code=exited, status=0/SUCCESS",
         "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384/ML_KEM_768",
     ],
 )

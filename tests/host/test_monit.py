@@ -68,7 +68,7 @@ def user(tmp_path: Path) -> Path:
 @pytest.fixture
 def _of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test may be run by anybody."""
-    monkeypatch.setattr(monit, "ROOT", str(os.getuid()))
+    monkeypatch.setattr(monit, "ROOT", os.getuid())
 
 
 @pytest.mark.usefixtures("_of_ours")
@@ -112,7 +112,7 @@ def test_the_password_is_for_root(
 ) -> None:
     """Who listens on monit's port, but is not root, is not asked, and so not told."""
     monkeypatch.setattr(Handler, "answer", OLD)
-    monkeypatch.setattr(monit, "ROOT", str(os.getuid() + 1))
+    monkeypatch.setattr(monit, "ROOT", os.getuid() + 1)
 
     assert monit_claims(user, server.server_port) == ()
     assert Handler.paths == []
