@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from ipsec_agent import history
 from ipsec_agent.core.problems.peer_faults import Suspect
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.history import History
@@ -27,7 +26,7 @@ class Clocks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall, self.steady = NOW, 50.0
-        monkeypatch.setattr(history.time, "time", lambda: self.wall)
+        monkeypatch.setattr(time, "time", lambda: self.wall)
         monkeypatch.setattr(time, "monotonic", lambda: self.steady)
 
     def on(self, seconds: float) -> None:

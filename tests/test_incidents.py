@@ -220,6 +220,7 @@ def in_time(night: Night, vm: Vm, code: str) -> str:
 
     The log's line has the same words.
     """
+    said = ""
     for _ in range(18):
         said = night.look(vm)
         if f" {code}: " in said:
@@ -329,6 +330,7 @@ def test_udp_500_blocked(night: Night) -> None:
 
 def test_a_peer_without_an_agent(night: Night) -> None:
     """Who sends clear, how many packets, and where to look."""
+    said = ""
     for number in range(18):
         sender = ClearPeer(PEER, 10 * number, 600 * number, 1)
         said = night.look(VM.table(clear_in=(sender,), dropped_in=10 * number))
@@ -388,6 +390,7 @@ def test_a_foreign_setdefault(night: Night) -> None:
 
 def test_a_nat_in_between(night: Night) -> None:
     """The kernel's counter, what it means, and the property."""
+    said = ""
     for number in range(18):
         counted = (("XfrmInStateMismatch", 5 * number),)
         said = " ".join(night.look(VM.but(counters=counted)).split())

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.doctor.facts import Facts
 from ipsec_agent.core.doctor.outages import outages
 from ipsec_agent.core.drift import Drift
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.outages import (
     AGAIN,
     KEPT,
@@ -128,7 +129,7 @@ def test_whatever_happens(looks: list[tuple[set[int], float]]) -> None:
     now, numbers = NOW, IPv4Address("10.0.0.10")
     for ones, passed in looks:
         now = max(now + passed, 10.0)
-        told = {numbers + one: Cut(now - 5, SILENT, "x") for one in ones}
+        told: dict[Address, Cut] = {numbers + one: Cut(now - 5, SILENT, "x") for one in ones}
         memory = followed(memory, told, now)
         lasting = [one.peer for one in memory if not one.end]
         assert sorted(lasting) == sorted(told)

@@ -51,7 +51,7 @@ def test_a_broken_entry(tmp_path: Path) -> None:
 def test_when_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something is new, or one lasts, once a minute; at the end at once."""
     path, now, written = tmp_path / "outages.json", [1000.0], []
-    monkeypatch.setattr(outages.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(outages, "write_whole", lambda *_, **__: written.append(now[0]))
     file = OutageFile(path)
 
