@@ -38,6 +38,8 @@ class Wire:
         self.answers = True
         self.error: KernelError | None = None
         self.hangs = False
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Wire"]:
@@ -56,10 +58,12 @@ class Wire:
         """What is seen of a peer."""
         assert (own, patience) == (OWN, 0)
         self.sent.append(pair.peer)
+        answers = self.answers
         if self.hangs:
             await asyncio.sleep(3600)
+        await self.gate.wait()
         seen = Observation(pair, sas=True, counted_out=5, proof=Window(esp_out=5))
-        return replace(seen, counted_in=5, proof=PROVEN) if self.answers else seen
+        return replace(seen, counted_in=5, proof=PROVEN) if answers else seen
 
 
 @pytest.fixture
@@ -165,6 +169,19 @@ async def test_a_reload_voids_what_is_under_way(wire: Wire) -> None:
             assert len(wire.sent) == begun
         assert all(one.proven for one in made.proofs.peers)
         await until(lambda: any(one.failures for one in made.proofs.peers))
+
+
+async def test_what_a_reload_has_crossed_is_not_noted(wire: Wire) -> None:
+    """It was begun before, and its answer comes after."""
+    wire.answers = False
+    wire.gate.clear()
+    async with running() as (_, made):
+        await until(lambda: wire.sent)
+        with made.held():
+            wire.answers = True
+        wire.gate.set()
+        await until(lambda: made.proofs.peers)
+        assert [one.proven for one in made.proofs.peers] == [True]
 
 
 async def test_off(wire: Wire) -> None:
