@@ -141,7 +141,18 @@ def test_log() -> None:
     ]
     assert said[2:] == ["waits for no other job any more"]
     assert json.loads(json.dumps(lines[3:])) == [
-        {"event": "charon ends", "not_waited_for": "nfs (pid 12)", "log_level": "warning"},
-        {"event": "IPsec has ended; the guard stays", "log_level": "info"},
-        {"event": "no config", "hint": "write one", "complaints": [], "log_level": "warning"},
+        {
+            "event": "drain",
+            "message": "charon ends",
+            "not_waited_for": "nfs (pid 12)",
+            "log_level": "warning",
+        },
+        {"event": "drain", "message": "IPsec has ended; the guard stays", "log_level": "info"},
+        {
+            "event": "drain failed",
+            "message": "no config",
+            "hint": "write one",
+            "complaints": [],
+            "log_level": "warning",
+        },
     ]

@@ -1,30 +1,44 @@
 """Incidents of a night: one look at the status, or at the log, leads to the cause."""
 
+import errno
 import json
+import os
 import signal
 from collections.abc import Iterator
-from ipaddress import ip_address
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from ipsec_agent.config_file import load
 from ipsec_agent.config_watch import ConfigWatch
 from ipsec_agent.core.charon_log import Said
+from ipsec_agent.core.clock import DAY, ClockFacts
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.deaths import Death
-from ipsec_agent.core.observed import IkePorts, PortHolder
+from ipsec_agent.core.model import Direction, PolicySelector
+from ipsec_agent.core.observed import IkePorts, Policy, PortHolder
+from ipsec_agent.core.observed_guard import ClearPeer
+from ipsec_agent.core.path_mtu import PathMtu
 from ipsec_agent.core.problems.kept_faults import Kept, resumed
+from ipsec_agent.core.proof import Observation, Pair, Window
+from ipsec_agent.core.proving import judged, proof_problems
 from ipsec_agent.core.status import document
+from ipsec_agent.core.verify import judge
+from ipsec_agent.errors import AgentError
+from ipsec_agent.host import files
 from ipsec_agent.reporter import Reporter
 from ipsec_agent.verbs.status_text import text
 from tests.certificates import make_ca, make_leaf
+from tests.configs import FACTS, config
 from tests.core.test_status import states
 from tests.manifests import manifest
 from tests.passes import quiet_pass
-from tests.vm import NOW, Vm, healthy_vm, with_sa
+from tests.vm import NOW, OWN, PEER, Vm, healthy_vm, with_sa
 
 VM = with_sa(healthy_vm())
 STEP = 10
@@ -199,3 +213,208 @@ def test_a_clock_that_is_set_back_after_a_farewell(night: Night) -> None:
 
     assert "peer-refuses-us" in said
     assert "peer-gone" not in said
+
+
+def in_time(night: Night, vm: Vm, code: str) -> str:
+    """What the status says once it tells of a problem, within three minutes; the log has it, too.
+
+    The log's line has the same words.
+    """
+    said = ""
+    for _ in range(18):
+        said = night.look(vm)
+        if f" {code}: " in said:
+            line = night.logged(code)
+            assert " ".join(line["message"].split()) in " ".join(said.split())
+            assert " ".join(line["hint"].split()) in " ".join(said.split())
+            return " ".join(said.split())
+    raise AssertionError(said)
+
+
+def test_path_mtu_of_1300(night: Night) -> None:
+    """With `agent.proof`: what size passes, which does not, and what to do on which link."""
+    pair = Pair(PEER, OWN, encrypted=True, because="")
+    window = Window(esp_out=5, esp_in=5, links=("eth0",))
+    seen = Observation(
+        pair, proof=window, sas=True, counted_out=5, counted_in=5, path=PathMtu(1264, 1466)
+    )
+    proof = None
+    for number in range(2):
+        proof = judged(proof, PEER, judge(seen), NOW + 60 * number)
+    assert proof
+    night.reporter.of_proof = proof_problems([proof])
+
+    said = in_time(night, VM, "proof-failed")
+
+    assert (
+        "packets to 10.0.0.9 are ESP both ways, but those of more than 1264 bytes are lost" in said
+    )
+    assert "lower the MTU of eth0 on both VMs by at least 202 bytes" in said
+
+
+def test_a_clock_a_year_ahead(night: Night) -> None:
+    """The clock is named, and not the certificate, which only seems to have expired."""
+    night.now += YEAR
+    ends = datetime.fromtimestamp(night.now - DAY, UTC)
+    vm = healthy_vm(config(facts=replace(FACTS, not_after=ends)))
+
+    said = in_time(night, vm.but(clock=ClockFacts(rtc=NOW)), "clock-wrong")
+
+    assert "the clock says 2028-01-15 08:00 UTC; the RTC says 2027-01-15 08:00 UTC" in said
+    assert said.index("clock-wrong") < said.index("certificate-expired")
+    assert "compare the clock with another VM's first" in said
+
+
+def test_a_certificate_that_has_expired(night: Night) -> None:
+    """Which, when, and how a new one is taken."""
+    ends = datetime.fromtimestamp(NOW, UTC) - timedelta(days=2)
+
+    said = in_time(
+        night, healthy_vm(config(facts=replace(FACTS, not_after=ends))), "certificate-expired"
+    )
+
+    assert (
+        "CRITICAL certificate-expired: the instance certificate CN=vm expired on 2027-01-13" in said
+    )
+    assert "`ipsec-agent reload`" in said
+
+
+def of_a_handshake(night: Night, text: str, code: str) -> str:
+    """What the status says after a handshake with the peer that ends with this line."""
+    night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
+    night.reporter.heard(Said("CFG" if "peer config" in text else "IKE", 1, text, 7), night.now)
+    return in_time(night, ALONE, code)
+
+
+def test_a_ca_missing_here(night: Night) -> None:
+    """Whose certificate is not trusted, and what to compare; there it says the reverse."""
+    line = "no trusted RSA public key found for 'CN=other'"
+
+    said = of_a_handshake(night, line, "peer-not-trusted")
+
+    assert "this VM does not trust the certificate of 10.0.0.9" in said
+    assert "CN=other" in said
+    assert "compare issuers and fingerprints of ca_certificates" in said
+
+
+def test_a_peer_with_other_subnets(night: Night) -> None:
+    """Which lists to compare."""
+    line = "received TS_UNACCEPTABLE notify, no CHILD_SA built"
+
+    said = of_a_handshake(night, line, "selectors-differ")
+
+    assert "10.0.0.9 and this VM do not agree on what to encrypt" in said
+    assert "compare ipsec_subnets and no_ipsec_subnets of both VMs" in said
+
+
+def test_proposals_that_do_not_match(night: Night) -> None:
+    """Which properties to compare."""
+    night.reporter.heard(Said("IKE", 1, "initiating IKE_SA x[7] to 10.0.0.9", 7), night.now)
+    for second in (0, 9):
+        line = "received NO_PROPOSAL_CHOSEN notify error"
+        night.reporter.heard(Said("IKE", 1, line, 7), night.now + second)
+
+    said = in_time(night, ALONE, "proposals-differ")
+
+    assert "10.0.0.9 and this VM have no proposal in common" in said
+    assert "compare esp_proposals and ike_proposals of both VMs" in said
+
+
+def test_udp_500_blocked(night: Night) -> None:
+    """Who does not answer IKE, and which ports to look at."""
+    said = of_a_handshake(night, "giving up after 5 retransmits", "peer-silent")
+
+    assert "10.0.0.9 does not answer IKE" in said
+    assert "check that the peer is up, and that UDP 500, UDP 4500 and protocol 50 reach it" in said
+
+
+def test_a_peer_without_an_agent(night: Night) -> None:
+    """Who sends clear, how many packets, and where to look."""
+    said = ""
+    for number in range(18):
+        sender = ClearPeer(PEER, 10 * number, 600 * number, 1)
+        said = night.look(VM.table(clear_in=(sender,), dropped_in=10 * number))
+        if "clear-received" in said:
+            break
+
+    assert "clear packets from 10.0.0.9" in " ".join(said.split())
+    assert "`ipsec-agent status`" in said
+    assert "10.0.0.9" in night.logged("clear-received")["message"]
+
+
+def test_a_state_dir_without_room(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which file, why, and how to see it; read-only and full are told apart."""
+    for number, remedy in (
+        (errno.ENOSPC, "df -h /var/lib/x"),
+        (errno.EROFS, "findmnt -T /var/lib/x"),
+    ):
+
+        def refuses(*_: object, number: int = number, **__: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(files, "_write_new", refuses)
+        with pytest.raises(AgentError) as raised:
+            files.write_whole(Path("/var/lib/x/guard.nft"), "table", mode=0o600)
+        night.now += STEP
+        ended = quiet_pass(VM.but(time=night.now))
+        ended = replace(ended, failures=(("save guard", raised.value),))
+        snapshot = night.reporter.report(ended)
+        said = text(json.loads(json.dumps(document(snapshot))))
+
+        assert f"cannot write /var/lib/x/guard.nft: {os.strerror(number)}" in said
+        assert remedy in said
+    assert "guard.nft" in night.logged("failed")["message"]
+
+
+def test_another_ipsec_program(night: Night) -> None:
+    """Which policy of whom lets packets past, and how to find it."""
+    selector = PolicySelector(Direction.OUT, ip_network("0.0.0.0/0"), ip_network("10.0.0.0/24"))
+    strange = Policy(selector, 1, esp=False, blocks=False)
+
+    said = in_time(night, VM.but(policies=(*VM.observed.policies, strange)), "policies-bypassed")
+
+    assert "10.0.0.0/24" in said
+    assert "packets bypass IPsec in clear" in said
+    assert "ip xfrm policy" in said
+
+
+def test_a_foreign_setdefault(night: Night) -> None:
+    """What the kernel blocks, and the command that undoes it."""
+    said = in_time(
+        night, VM.but(default_blocks=(Direction.IN, Direction.OUT)), "policy-default-blocks"
+    )
+
+    assert "match no policy (in, out)" in said
+    assert "`ip xfrm policy setdefault" in said
+
+
+def test_a_nat_in_between(night: Night) -> None:
+    """The kernel's counter, what it means, and the property."""
+    said = ""
+    for number in range(18):
+        counted = (("XfrmInStateMismatch", 5 * number),)
+        said = " ".join(night.look(VM.but(counters=counted)).split())
+        if "xfrm-in-state-mismatch" in said:
+            break
+
+    assert "ESP arrives in UDP where plain ESP was negotiated" in said
+    assert "compare force_udp_encapsulation of both VMs; look for a NAT in between" in said
+    assert night.logged("xfrm-in-state-mismatch")["log_level"] == "warning"
+
+
+def test_esp_blocked_both_ways(night: Night) -> None:
+    """With `agent.proof` it is seen without any traffic of a job's: protocol 50 is named."""
+    seen = Observation(
+        Pair(PEER, OWN, encrypted=True, because=""),
+        proof=Window(esp_out=5),
+        sas=True,
+        counted_out=5,
+    )
+    once = judged(None, PEER, judge(seen), NOW)
+    night.reporter.of_proof = proof_problems([judged(once, PEER, judge(seen), NOW + 60)])
+
+    said = in_time(night, VM, "proof-failed")
+
+    assert "2 proofs in a row failed (no-esp)" in said
+    assert "10.0.0.9" in said
+    assert "protocol 50" in said

@@ -12,7 +12,9 @@ from ipsec_agent import prover
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.core.model import Address
+from ipsec_agent.core.problems.problem import Problem
 from ipsec_agent.core.proof import Observation, Pair, Window
+from ipsec_agent.core.proving import Proof
 from ipsec_agent.core.status import Snapshot, State
 from ipsec_agent.errors import KernelError
 from ipsec_agent.prover import Prover
@@ -36,6 +38,8 @@ class Wire:
         self.answers = True
         self.error: KernelError | None = None
         self.hangs = False
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Wire"]:
@@ -54,10 +58,12 @@ class Wire:
         """What is seen of a peer."""
         assert (own, patience) == (OWN, 0)
         self.sent.append(pair.peer)
+        answers = self.answers
         if self.hangs:
             await asyncio.sleep(3600)
+        await self.gate.wait()
         seen = Observation(pair, sas=True, counted_out=5, proof=Window(esp_out=5))
-        return replace(seen, counted_in=5, proof=PROVEN) if self.answers else seen
+        return replace(seen, counted_in=5, proof=PROVEN) if answers else seen
 
 
 @pytest.fixture
@@ -86,6 +92,16 @@ async def running(seen: Snapshot | None = None) -> AsyncIterator[tuple[Reconcile
             await task
 
 
+def told(loop: Reconciler) -> tuple[Problem, ...]:
+    """The problems of now."""
+    return loop.reporter.of_proof
+
+
+def proved(made: Prover) -> tuple[Proof, ...]:
+    """The proofs of now."""
+    return made.proofs.peers
+
+
 async def until(true: Any) -> None:
     """Wait, for 15 s at the most."""
     for _ in range(3000):
@@ -100,11 +116,11 @@ async def test_a_peer_is_proved(wire: Wire) -> None:
     async with running() as (loop, made):
         await until(lambda: made.proofs.peers)
         assert [(one.address, one.proven) for one in made.proofs.peers] == [(PEER, True)]
-        assert loop.reporter.of_proof == ()
+        assert told(loop) == ()
 
         wire.answers = False
-        await until(lambda: loop.reporter.of_proof)
-        (problem,) = loop.reporter.of_proof
+        await until(lambda: told(loop))
+        (problem,) = told(loop)
         assert problem.code == "proof-failed"
         assert "10.0.0.9" in problem.message
 
@@ -155,6 +171,19 @@ async def test_a_reload_voids_what_is_under_way(wire: Wire) -> None:
         await until(lambda: any(one.failures for one in made.proofs.peers))
 
 
+async def test_what_a_reload_has_crossed_is_not_noted(wire: Wire) -> None:
+    """It was begun before, and its answer comes after."""
+    wire.answers = False
+    wire.gate.clear()
+    async with running() as (_, made):
+        await until(lambda: wire.sent)
+        with made.held():
+            wire.answers = True
+        wire.gate.set()
+        await until(lambda: made.proofs.peers)
+        assert [one.proven for one in made.proofs.peers] == [True]
+
+
 async def test_off(wire: Wire) -> None:
     """A reload without it ends it, with all that it told."""
     wire.answers = False
@@ -180,12 +209,12 @@ async def test_where_nothing_can_be_sent(wire: Wire) -> None:
     wire.error = KernelError("cannot read the SAs", hint="run as root")
     async with running() as (loop, made):
         await until(lambda: loop.reporter.of_proof)
-        (problem,) = loop.reporter.of_proof
+        (problem,) = told(loop)
         assert "no peer can be proved: cannot read the SAs" in problem.message
         assert problem.hint == "run as root"
         assert made.proofs.peers == ()
         wire.error = None
-        await until(lambda: made.proofs.peers and not loop.reporter.of_proof)
+        await until(lambda: proved(made) and not told(loop))
 
 
 async def test_a_peer_without_an_sa_is_forgotten(wire: Wire) -> None:

@@ -141,3 +141,13 @@ def test_directories(root: Path) -> None:
 
     for name in ("etc/ipsec-agent", "var/lib/ipsec-agent"):
         assert (root / name).stat().st_mode & 0o777 == 0o700
+
+
+def test_the_proof_may_send_and_capture() -> None:
+    """The agent proves peers itself: raw sockets and a capture, as `verify` has them of root."""
+    text = (ROOT / "systemd/ipsec-agent.service").read_text()
+    (families,) = re.findall(r"^RestrictAddressFamilies=(.*)$", text, re.MULTILINE)
+    (capabilities,) = re.findall(r"^CapabilityBoundingSet=(.*)$", text, re.MULTILINE)
+
+    assert {"AF_INET", "AF_INET6", "AF_PACKET"} <= set(families.split())
+    assert {"CAP_NET_RAW", "CAP_NET_ADMIN"} <= set(capabilities.split())

@@ -128,7 +128,7 @@ def followed(
             told = left.pop(one.peer)
             found.append(replace(one, end=0.0, code=told.code, reason=told.reason))
         else:
-            found.append(replace(one, end=now))
+            found.append(replace(one, end=max(now, one.begin)))
     begun = [
         Outage(peer, min(max(told.since, stepped), now), 0.0, told.code, told.reason)
         for peer, told in left.items()

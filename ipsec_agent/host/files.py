@@ -226,12 +226,26 @@ def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
             path = new.path
             new.temporary.replace(path)
     except OSError as error:
-        raise StartError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+        raise StartError(
+            f"cannot write {path}: {error.strerror}", hint=_remedy(error, path) or hint
+        ) from error
     finally:
         # Also where the user interrupts it: one may have a key.
         for new in files:
             with contextlib.suppress(OSError):
                 new.temporary.unlink()
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    """What to do where it is the file system's fault, "" where it is not."""
+    where = path.parent
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"make room: see `df -h {where}`, and `df -i {where}` for the number of files"
+    if error.errno == errno.EROFS:
+        return (
+            f"the file system is mounted read-only: see `findmnt -T {where}`, and `dmesg` for why"
+        )
+    return ""
 
 
 def _write_new(new: NewFile) -> None:

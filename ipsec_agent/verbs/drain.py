@@ -111,11 +111,13 @@ class Log:
     def says(self, event: str, jobs: tuple[Job, ...] = ()) -> None:
         """Log what happened."""
         if jobs:
-            self._log.warning(event, not_waited_for=names(jobs))
+            self._log.warning("drain", message=event, not_waited_for=names(jobs))
         else:
-            self._log.info(event)
+            self._log.info("drain", message=event)
 
     def warns(self, error: AgentError) -> None:
         """Log what failed."""
         complaints = list(error.complaints) if isinstance(error, ConfigError) else []
-        self._log.warning(error.message, hint=error.hint, complaints=complaints)
+        self._log.warning(
+            "drain failed", message=error.message, hint=error.hint, complaints=complaints
+        )

@@ -96,9 +96,21 @@ def read_agent(entry: Entry | None, complaints: Complaints) -> AgentConfig:
 def _proof(fields: Fields, default: float) -> float:
     """Seconds, 0 for never."""
     found = fields.entry("proof")
-    if found is not None and found[1].value == 0 and not isinstance(found[1].value, bool):
-        return 0.0
-    return fields.number("proof", default, PROOF_SHORTEST, PROOF_LONGEST)
+    if found is None:
+        return default
+    value = found[1].value
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (value == 0 or PROOF_SHORTEST <= value <= PROOF_LONGEST)
+    ):
+        return float(value)
+    fields.wrong(
+        "proof",
+        f"must be 0 (off), or a number from {PROOF_SHORTEST} to {PROOF_LONGEST}",
+        "write proof: 60, or leave it out",
+    )
+    return default
 
 
 def _links(fields: Fields, key: str) -> tuple[str, ...]:

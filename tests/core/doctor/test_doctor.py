@@ -14,6 +14,7 @@ from ipsec_agent.core.doctor.facts import Complaint, Cpu, Facts, GuardFacts, Mou
 from ipsec_agent.core.doctor.report import CHECKS, Result, document, examined, text
 from ipsec_agent.core.model import Direction
 from ipsec_agent.core.observed import IkePorts, PortHolder
+from ipsec_agent.core.outages import Outage
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.switch import Switch, SwitchKind
 from tests.configs import FACTS, config
@@ -70,6 +71,13 @@ EXPIRED = replace(FACTS, not_after=datetime(2026, 2, 1, tzinfo=UTC))
 ERROR, WARNING, INFO, CRITICAL = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.CRITICAL
 
 CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
+    "a peer was cut off": (
+        but(ALONE, outages=(Outage(PEER, NOW - 7200, NOW - 60, "peer-silent", "no answer"),)),
+        "outages",
+        INFO,
+        "10.0.0.9 was cut off from 2027-01-15 06:00:00 UTC until 2027-01-15 07:59:00 UTC (119 min)",
+        "",
+    ),
     "no config": (
         but(ALONE, config=None, refused=Complaint("there is no config at /x", "put it there")),
         "config",
