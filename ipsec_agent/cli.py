@@ -18,7 +18,6 @@ from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_s
 from ipsec_agent.verbs import status_arguments
 from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
 from ipsec_agent.verbs.diagnosis import doctor_arguments, report_arguments, verify_arguments
-from ipsec_agent.verbs.status_arguments import status_arguments
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

@@ -68,7 +68,13 @@ class Prover:
             if not self._loop.config.agent.proof:
                 self._proofs = {}
                 self._tell(())
-            if not await self._round():
+            try:
+                proved = await self._round()
+            except AgentError as error:
+                # Such as no descriptor left for a socket: it is told, and tried again.
+                self._tell((unable(error.message, error.hint),))
+                proved = False
+            if not proved:
                 await asyncio.sleep(self._loop.config.agent.interval)
 
     def _ready(self) -> Snapshot | None:

@@ -37,6 +37,7 @@ class Wire:
         self.sas = True
         self.answers = True
         self.error: KernelError | None = None
+        self.closed: KernelError | None = None
         self.hangs = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -44,6 +45,8 @@ class Wire:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Wire"]:
         """The kernel's SAs."""
+        if self.closed:
+            raise self.closed
         yield self
 
     async def states(self) -> Any:
@@ -225,3 +228,14 @@ async def test_a_peer_without_an_sa_is_forgotten(wire: Wire) -> None:
         loop.snapshot = snapshot(VM.but(states=()))
         await until(lambda: not made.proofs.peers)
         assert loop.reporter.of_proof == ()
+
+
+async def test_no_socket_for_the_kernel(wire: Wire) -> None:
+    """It is told, ends nothing, and is over once there is one."""
+    wire.closed = KernelError("cannot open a socket: too many open files", hint="raise the limit")
+    async with running() as (loop, made):
+        await until(lambda: told(loop))
+        (problem,) = told(loop)
+        assert "no peer can be proved: cannot open a socket" in problem.message
+        wire.closed = None
+        await until(lambda: proved(made) and not told(loop))

@@ -149,7 +149,7 @@ def _charon(drift: Drift) -> tuple[Step, ...]:
         *_relaxed(drift, loaded_anew),
         *orphan_steps(drift),
         *(() if loads else rotation.moves(fair)),
-        *_unloads(desired, charon, loads),
+        *_unloads(desired, charon),
         *_terminations(drift, honest),
         *_lost(fair),
         *_superseded(fair),
@@ -238,21 +238,10 @@ def _levels(drift: Drift, but: AbstractSet[str] = frozenset()) -> tuple[SetLevel
     )
 
 
-def _unloads(
-    desired: Desired, charon: Charon, loads: tuple[LoadConnection, ...]
-) -> tuple[UnloadConnection, ...]:
-    """Shunts first here, too: taking an exception away protects more.
-
-    A trap stays until those that may take its place are loaded, and not only told: charon may
-    refuse one.
-    """
+def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
+    """Shunts first here, too: taking an exception away protects more."""
     wanted = {connection.name for connection in desired.connections}
-    awaited = any(load.connection.action is Action.ENCRYPT for load in loads)
-    unwanted = [
-        item.name
-        for item in charon.connections
-        if item.name not in wanted and not (awaited and item.name.startswith("ipsec-"))
-    ]
+    unwanted = [item.name for item in charon.connections if item.name not in wanted]
     ordered = sorted(unwanted, key=lambda name: (name.startswith("ipsec-"), name))
     return tuple(UnloadConnection(name) for name in ordered)
 
