@@ -9,9 +9,13 @@ from msgspec.structs import replace
 from ipsec_agent.answers import STARTING
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.observed_guard import ClearPeer
+from ipsec_agent.core.outages import Outage
+from ipsec_agent.core.proof import Verdict
+from ipsec_agent.core.proving import Proof, Proofs
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails, Sequence, post_quantum
 from ipsec_agent.core.status import document
 from ipsec_agent.core.status_view import mentions
+from ipsec_agent.core.words import moment
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs.status_peer import as_json, text, the_peer
 from tests.configs import config
@@ -171,3 +175,24 @@ def test_post_quantum() -> None:
     assert post_quantum("AES_GCM_16-256/PRF_HMAC_SHA2_384/CURVE_25519/ML_KEM_768")
     assert not post_quantum("AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048")
     assert not post_quantum("")
+
+
+def test_proof_and_outages() -> None:
+    """What the last proof saw, and when this peer was cut off; not what concerns another."""
+    failed = Proof(PEER, Verdict.NO_ESP, "none came back", "", NOW - 70, 2, NOW - 130)
+    over = Outage(PEER, NOW - 7200, NOW - 3600, "peer-silent", f"{PEER} does not answer IKE")
+    lasts = Outage(PEER, NOW - 130, 0.0, "proof-failed", "none came back")
+    other = replace(over, peer=PEER + 1, reason="another one")
+    seen = replace(
+        snapshot(detailed(VM)), proofs=Proofs(60, (failed,)), outages=(over, other, lasts)
+    )
+    shown = json.loads(json.dumps(document(seen)))
+    view = the_peer(shown, str(PEER))
+
+    said = text(shown, view)
+
+    assert "proof          70 s ago, no-esp: none came back" in said
+    assert f"cut off        from {moment(NOW - 7200)} until {moment(NOW - 3600)}: " in said
+    assert f"cut off        from {moment(NOW - 130)} and still is: none came back" in said
+    assert "another one" not in said
+    assert [one["end"] for one in as_json(shown, view)["outages"]] == [NOW - 3600, None]

@@ -9,12 +9,10 @@ from typing import Any
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
 from ipsec_agent.host.own_process import complain
+from ipsec_agent.verbs.no_agent import NOT_RUNNING
 
 DRAIN_FILE = "drain.json"
 """In the run directory, while a drain says something (host/drain_file.py)."""
-
-NOT_RUNNING = 3
-"""LSB's exit code of `status` for a program that is not running."""
 
 
 def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:

@@ -6,11 +6,14 @@ from typing import Any
 
 from ipsec_agent.core.sa_details import EXTENDED_SEQUENCES, SEQUENCES, key_exchanges
 from ipsec_agent.core.status_view import BY_ESP, PeerView, mentions, peers
-from ipsec_agent.core.words import lasting, several, size, span
+from ipsec_agent.core.words import lasting, moment, several, size, span
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs import status_events
 from ipsec_agent.verbs.status_peers import OTHER_CERTIFICATE, ago
 from ipsec_agent.verbs.status_text import certificate, problem_lines, shown
+
+OUTAGES = 3
+"""Outages of a peer that are shown."""
 
 SEE_PEERS = "`ipsec-agent status --peers` shows the peers"
 
@@ -77,6 +80,7 @@ def as_json(status: dict[str, Any], view: PeerView) -> dict[str, Any]:
         "problems": _problems(status, view),
         "connections": _connections(status, view),
         "events": status_events.of_peer(status, view.address),
+        "outages": _outages(status, view),
     }
 
 
@@ -107,6 +111,23 @@ def _facts(status: dict[str, Any], view: PeerView) -> Iterator[tuple[str, str]]:
     for one in _connections(status, view):
         state = "enforced" if one["enforced"] else "NOT IN THE KERNEL"
         yield "policy", f"{one['action']}, {one['name']}, {state}"
+    yield "proof", _proof(peer.get("proof"), status["time"])
+    for one in _outages(status, view):
+        until = f"until {moment(one['end'])}" if one["end"] else "and still is"
+        yield "cut off", f"from {moment(one['begin'])} {until}: {one['reason']}"
+
+
+def _proof(found: dict[str, Any] | None, now: float) -> str:
+    """What `agent.proof` saw last."""
+    if found is None:
+        return ""
+    before = f"{span(now - found['time'])} ago"
+    return f"{before}, {found['verdict']}{'' if found['proven'] else ': ' + found['message']}"
+
+
+def _outages(status: dict[str, Any], view: PeerView) -> list[dict[str, Any]]:
+    """The newest."""
+    return [one for one in status.get("outages", ()) if one["peer"] == view.address][-OUTAGES:]
 
 
 def _esp(peer: dict[str, Any]) -> str:
