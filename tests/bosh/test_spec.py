@@ -167,7 +167,7 @@ WRONG: dict[str, list[Any]] = {
     "agent.guard": ["off"],
     "agent.mtu": [1400],
     "agent.interval": [0, "10"],
-    "agent.proof": [-1, "60", 86_401],
+    "agent.proof": [-1, "60", 86_401, 0.5, 9],
     "agent.metrics": [9815, "127.0.0.1", "localhost:9815", "127.0.0.1:80"],
     "agent.charon.plugins": [1, [1]],
     "agent.charon.settings": ["a: b", []],
