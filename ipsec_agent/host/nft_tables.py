@@ -117,7 +117,7 @@ async def put_back(
         return guard_image(channel, most)
 
     try:
-        found = await asyncio.to_thread(_with, Channel(), put)
+        found = await _in_thread(put)
     except (OSError, *NOT_UNDERSTOOD):
         # nft tries again, and says what is wrong.
         return False
@@ -177,13 +177,26 @@ def _flowtables(channel: Channel) -> tuple[str, ...]:
 
 async def _reading(doing: str, read: Callable[[Channel], T]) -> T:
     with _told(doing):
-        # Of this thread's network namespace.
-        return await asyncio.to_thread(_with, Channel(), read)
+        return await _in_thread(read)
 
 
-def _with(channel: Channel, work: Callable[[Channel], T]) -> T:
-    with channel:
-        return work(channel)
+async def _in_thread(work: Callable[[Channel], T]) -> T:
+    """What comes of some work with a channel of this thread's network namespace, in another one.
+
+    Also where this is cancelled before the work has begun, the channel is closed.
+    """
+    channel, begun = Channel(), threading.Event()
+
+    def run() -> T:
+        begun.set()
+        with channel:
+            return work(channel)
+
+    try:
+        return await asyncio.to_thread(run)
+    finally:
+        if not begun.is_set():
+            channel.close()
 
 
 @contextmanager

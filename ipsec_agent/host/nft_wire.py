@@ -62,6 +62,10 @@ class Channel:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; once more is no error."""
         self._socket.close()
 
     def ask(

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import msgspec
+
 NOT_UNDERSTOOD = (
     ArithmeticError,
     AttributeError,
@@ -14,6 +16,8 @@ NOT_UNDERSTOOD = (
     TypeError,
     ValueError,
     struct.error,
+    # No ValueError in older versions.
+    msgspec.MsgspecError,
 )
 """What code that reads a format raises where the format is another one."""
 

@@ -10,8 +10,10 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -496,3 +498,23 @@ async def test_a_table_that_a_program_owns() -> None:
     await asyncio.sleep(0.1 * SCALE)
     await nft.load(TEXT)
     assert not send_udp(A, A4, B4)
+
+
+async def test_a_reading_that_is_cancelled_before_it_begins() -> None:
+    """It leaves no socket behind, however busy the threads are."""
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = asyncio.create_task(asyncio.to_thread(gate.wait, 20))
+    await asyncio.sleep(0.1)
+    before = set(Path("/proc/self/fd").iterdir())
+    reading = asyncio.create_task(Nft().read())
+    await asyncio.sleep(0.1)
+    assert len(set(Path("/proc/self/fd").iterdir())) == len(before) + 1
+
+    reading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reading
+
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    gate.set()
+    await busy
