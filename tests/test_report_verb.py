@@ -178,7 +178,9 @@ def test_as_chromium_shows_it(tmp_path: Path, scheme: str, colours: str) -> None
     subprocess.run(
         [
             *("unshare", "-n", str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
-            *(f"--user-data-dir={tmp_path}/profile", "--window-size=600,900"),
+            *(f"--user-data-dir={tmp_path}/profile", "--window-size=600,1800"),
+            # Not before all of it is painted, however busy the machine is.
+            "--virtual-time-budget=5000",
             f"--blink-settings=preferredColorScheme={scheme}",
             *(f"--screenshot={picture}", f"file://{tmp_path}/report.html"),
         ],
