@@ -361,7 +361,7 @@ def _in_time(deadline: float) -> Iterator[None]:
 @contextlib.contextmanager
 def _as_file(text: str) -> Iterator[int]:
     """A descriptor to name to nft."""
-    with os.fdopen(os.memfd_create("guard"), "w+") as file:
+    with os.fdopen(os.memfd_create("guard"), "w+", encoding="utf-8", errors="replace") as file:
         file.write(text)
         file.flush()
         yield file.fileno()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ipsec_agent.core.words import printable
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
 from ipsec_agent.host.program import find_program, outcome, start_program
 from ipsec_agent.host.understood import understood
@@ -37,7 +38,10 @@ class UnitState(Struct, frozen=True):
 
 
 def notify(*assignments: str) -> None:
-    """Send assignments such as `READY=1` in one datagram; harmless without a listener."""
+    """Send assignments such as `READY=1` in one datagram; harmless without a listener.
+
+    What follows a line's end within one of them would be another one.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -48,7 +52,7 @@ def notify(*assignments: str) -> None:
         channel.setblocking(False)
         try:
             channel.connect(address)
-            channel.send("\n".join(assignments).encode())
+            channel.send("\n".join(printable(one, kept="") for one in assignments).encode())
         except OSError:
             # A manager that has gone away must not take IPsec with it.
             return
@@ -76,7 +80,7 @@ def charon_unit() -> str | None:
 def is_of_unit(pid: int, unit: str) -> bool:
     """Whether systemd runs a process as part of a service (cgroups(7))."""
     try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        groups = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
     except OSError:
         return False
     return any(group.endswith(f"/{unit}") for group in groups)

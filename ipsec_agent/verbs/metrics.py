@@ -1,11 +1,11 @@
 """`ipsec-agent metrics`: print the metrics, or write them where node_exporter finds them."""
 
 import argparse
-import sys
 from importlib import import_module
 from pathlib import Path
 
 from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.own_process import say
 from ipsec_agent.verbs.no_agent import tell_absence
 
 MODE = 0o644
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.textfile:
         _write(Path(arguments.textfile), answer)
     else:
-        sys.stdout.write(answer)
+        say(answer)
     return code
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from ipsec_agent.core.report.examined import Report, document, examined
@@ -12,7 +11,7 @@ from ipsec_agent.core.report.reading import Flaw, Read, read
 from ipsec_agent.core.report.text import text
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import NewFile, write_together
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import complain, say
 from ipsec_agent.host.status_files import content, files_of
 
 BAD_INPUT = 2
@@ -26,7 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
         write_together(
             (NewFile(path, page(report), 0o644),), hint="give --html a file in a directory of yours"
         )
-    sys.stdout.write(_shown(report, arguments))
+    say(_shown(report, arguments))
     for flaw in report.flaws:
         complain(f"ipsec-agent: {flaw}\n")
     if report.flaws:
