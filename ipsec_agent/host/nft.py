@@ -360,10 +360,25 @@ def _in_time(deadline: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_file(text: str) -> Iterator[int]:
-    """A descriptor to name to nft."""
-    with os.fdopen(os.memfd_create("guard"), "w+", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-        file.flush()
+    """A descriptor to name to nft.
+
+    Raises:
+        KernelError: there is none left, or no memory.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            descriptor = os.memfd_create("guard")
+            file = opened.enter_context(
+                os.fdopen(descriptor, "w+", encoding="utf-8", errors="replace")
+            )
+            file.write(text)
+            file.flush()
+        except OSError as error:
+            raise KernelError(
+                f"cannot write a text for nft: {error.strerror}",
+                code=error.errno or 0,
+                hint="check the limit of open files and the memory; the agent tries again",
+            ) from error
         yield file.fileno()
 
 

@@ -3,6 +3,7 @@
 Without systemd nothing is told, and charon has no unit.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -47,15 +48,16 @@ def notify(*assignments: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    told = "\n".join(printable(one, kept="") for one in assignments).encode()
+    # A manager that has gone away must not take IPsec with it, nor a limit of open files.
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+    ):
         # A manager that takes nothing must not keep the loop waiting.
         channel.setblocking(False)
-        try:
-            channel.connect(address)
-            channel.send("\n".join(printable(one, kept="") for one in assignments).encode())
-        except OSError:
-            # A manager that has gone away must not take IPsec with it.
-            return
+        channel.connect(address)
+        channel.send(told)
 
 
 def notify_reloading() -> None:

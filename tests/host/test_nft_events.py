@@ -1,13 +1,13 @@
 """Kernel messages about nftables are put together to transactions of one table."""
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.host import nft_events
 from ipsec_agent.host.nft_events import HEARD_WITHIN, INITIAL, Authors, Transactions
 
 NEWRULE, NEWGEN = 6, 15
@@ -104,8 +104,8 @@ def test_an_author_is_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.Mo
     """One that has changed nothing after all leaves its number to others."""
     known = authors(tmp_path, INITIAL)
     known.expect(42)
-    later = nft_events.time.monotonic() + HEARD_WITHIN
-    monkeypatch.setattr(nft_events.time, "monotonic", lambda: later)
+    later = time.monotonic() + HEARD_WITHIN
+    monkeypatch.setattr(time, "monotonic", lambda: later)
 
     assert not known.made(42)
 
