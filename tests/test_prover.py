@@ -278,7 +278,7 @@ async def test_a_peer_that_the_config_does_not_encrypt_any_more(wire: Wire) -> N
     async with running() as (loop, made):
         await until(lambda: loop.reporter.of_proof)
         loop.config = replace(
-            SETTINGS, no_ipsec_subnets=config(no_ipsec=[f"{PEER}/32"]).no_ipsec_subnets
+            SETTINGS, no_ipsec_subnets=config(no_ipsec=(f"{PEER}/32",)).no_ipsec_subnets
         )
         loop.wake.clear()
         made.follow(replace(snapshot(VM), config=loop.config))

@@ -22,6 +22,7 @@ WITHIN_HOST = {
     "clock": {"files"},
     "deaths": {"process", "systemd"},
     "outages": {"files"},
+    "output_file": {"writers"},
     "peers": {"files"},
     "drain_file": {"files"},
     "evidence": {"files", "program"},
