@@ -165,7 +165,8 @@ def _reading_arguments(metrics: argparse.ArgumentParser, bundle: argparse.Argume
     metrics.add_argument(
         "--textfile",
         metavar="PATH",
-        help="write them to this file, whole, in the format that node_exporter reads",
+        help="write them to this file, whole, in the format that node_exporter reads; - prints"
+        " them",
     )
     bundle.add_argument(
         "file",

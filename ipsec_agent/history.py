@@ -44,6 +44,7 @@ class History:
         """Take in a look."""
         now = snapshot.observed.time
         self._follow_clock(now)
+        self.prover.follow(snapshot)
         if snapshot.state is State.STARTING:
             # Nothing is known yet.
             return

@@ -10,6 +10,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from ipsec_agent.core.words import printable
+
 
 class _Lossy:
     """stderr, but that what cannot be written is lost: a full disk must not end the agent."""
@@ -35,7 +37,7 @@ def set_up(*, journal: bool = False) -> None:
         journal: whether the journal reads stderr.
     """
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+        _shown_by(structlog.dev.ConsoleRenderer())
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
@@ -49,6 +51,18 @@ def set_up(*, journal: bool = False) -> None:
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy())),
         cache_logger_on_first_use=True,
     )
+
+
+def _shown_by(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
+    """The renderer, given only texts that no terminal obeys; of all else it shows repr."""
+
+    def render(logger: Any, name: str, event: structlog.typing.EventDict) -> Any:
+        for key, value in event.items():
+            if isinstance(value, str):
+                event[key] = printable(value)
+        return renderer(logger, name, event)
+
+    return render
 
 
 def _prioritized(renderer: structlog.typing.Processor) -> structlog.typing.Processor:

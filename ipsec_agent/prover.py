@@ -62,6 +62,16 @@ class Prover:
         finally:
             self._held -= 1
 
+    def follow(self, snapshot: Snapshot) -> None:
+        """Forget, after a look, the proofs of peers that the config does not encrypt any more."""
+        promise = Promise.of(snapshot.config)
+        on = bool(snapshot.config.agent.proof)
+        left = {peer: one for peer, one in self._proofs.items() if on and promise.encrypted(peer)}
+        if len(left) != len(self._proofs):
+            self._proofs = left
+            self._tell(proof_problems(left.values()))
+            self._loop.wake.set()
+
     async def run(self) -> None:
         """Prove, as the config says, until cancelled."""
         while True:
@@ -70,9 +80,9 @@ class Prover:
                 self._tell(())
             try:
                 proved = await self._round()
-            except AgentError as error:
+            except (AgentError, OSError) as error:
                 # Such as no descriptor left for a socket: it is told, and tried again.
-                self._tell((unable(error.message, error.hint),))
+                self._tell((_unable(error),))
                 proved = False
             if not proved:
                 await asyncio.sleep(self._loop.config.agent.interval)
@@ -129,8 +139,8 @@ class Prover:
         now = time.time()
         cannot: tuple[Problem, ...] = ()
         for one in found:
-            if isinstance(one, AgentError):
-                cannot = (unable(one.message, one.hint),)
+            if isinstance(one, (AgentError, OSError)):
+                cannot = (_unable(one),)
             elif isinstance(one, BaseException):
                 if not isinstance(one, asyncio.CancelledError):
                     raise one
@@ -142,6 +152,12 @@ class Prover:
     def _tell(self, problems: tuple[Problem, ...]) -> None:
         """For the next pass, which is at most an interval away."""
         self._loop.reporter.of_proof = problems
+
+
+def _unable(error: AgentError | OSError) -> Problem:
+    if isinstance(error, AgentError):
+        return unable(error.message, error.hint)
+    return unable(error.strerror or str(error), "check the limit of open files and the memory")
 
 
 def _status(seen: Snapshot | None) -> dict[str, Any]:

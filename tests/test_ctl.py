@@ -5,6 +5,7 @@ The agent is a script here; tests/monit has the real one under a real monit.
 
 import contextlib
 import fcntl
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -118,3 +119,93 @@ def test_a_drain_that_fails(tmp_path: Path) -> None:
     assert done.returncode == 0
     log = tmp_path / "log/agent.log"
     assert f"the drain has failed, see {log}; IPsec ends without it" in done.stderr
+
+
+def draining(place: Path, body: str) -> str:
+    """An agent whose drain does this."""
+    agent = place / "agent"
+    agent.write_text(f'#!/bin/sh\n[ "$1" = drain ] || exit 1\n{body}\n')
+    agent.chmod(0o755)
+    return str(agent)
+
+
+def test_a_drain_that_fails_beside_the_file_of_an_earlier_one(tmp_path: Path) -> None:
+    """That file says nothing of this drain: it is waited for what becomes of it."""
+    (tmp_path / "drain.json").write_text("{}")
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, "drain", draining(tmp_path, "sleep 1\nexit 1"))
+        assert running.wait(20) == -signal.SIGKILL
+
+    assert done.returncode == 0
+    assert "the drain has failed" in done.stderr
+
+
+def test_a_drain_that_does_not_begin(tmp_path: Path) -> None:
+    """Nobody knows whether it would end charon, so it is told to give up, and IPsec ends."""
+    (tmp_path / "drain.json").write_text("{}")
+    body = f"trap 'echo gave up > {tmp_path}/said; exit' HUP\nwhile :; do sleep 0.1; done"
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, "drain", draining(tmp_path, body))
+        assert running.wait(20) == -signal.SIGKILL
+
+    assert done.returncode == 0
+    assert "the drain has not begun within 10 seconds" in done.stderr
+    assert (tmp_path / "said").read_text() == "gave up\n"
+
+
+def test_a_drain_that_begins(tmp_path: Path) -> None:
+    """The agent is asked to end, and the drain goes on."""
+    (tmp_path / "drain.json").write_text("{}")
+    wait = f"while [ ! -e {tmp_path}/over ]; do sleep 0.1; done"
+    body = f"echo {{}} > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/drain.json\n{wait}"
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, "drain", draining(tmp_path, body))
+        assert running.wait(20) == -signal.SIGTERM
+    (tmp_path / "over").touch()
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def unwritable(place: Path, kind: str) -> None:
+    """Something in the place of the log, or of its directory."""
+    if kind == "file":
+        (place / "log").write_text("not a directory")
+        return
+    (place / "log").mkdir()
+    if kind == "directory":
+        (place / "log/agent.log").mkdir()
+    else:
+        os.mkfifo(place / "log/agent.log")
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "pipe"])
+@pytest.mark.parametrize("verb", ["stop", "drain"])
+def test_without_a_log(tmp_path: Path, verb: str, kind: str) -> None:
+    """What cannot be written down is done all the same."""
+    unwritable(tmp_path, kind)
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, verb, draining(tmp_path, "exit 1"))
+        assert running.wait(20) == -signal.SIGKILL
+
+    assert done.returncode == 0
+    assert verb == "stop" or "cannot write the log" in done.stderr
+
+
+def test_a_start_without_a_log(tmp_path: Path) -> None:
+    """It is refused in one sentence that says what to do."""
+    unwritable(tmp_path, "pipe")
+
+    done = control(tmp_path, "start", ending(tmp_path, ""))
+
+    assert done.returncode == 1
+    assert "cannot write the log" in done.stderr
+
+
+def test_nobody_to_tell(tmp_path: Path) -> None:
+    """An error output that takes nothing does not keep IPsec from ending."""
+    words = (f"run_dir={tmp_path}", f"log={tmp_path}/log", "agent=no-such-agent", "timeout=5")
+    with one_that_runs(tmp_path) as running, Path("/dev/full").open("w") as full:
+        done = subprocess.run([CTL, "stop", *words], check=False, stderr=full, timeout=60)
+        assert running.wait(20) == -signal.SIGKILL
+
+    assert done.returncode == 0

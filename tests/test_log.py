@@ -65,6 +65,27 @@ def test_no_priorities_in_a_file() -> None:
     assert lines[4:] == ["refused", "  hint: two", "mind"]
 
 
+def test_on_a_terminal() -> None:
+    """Nothing that a name of somebody's has in it is obeyed there."""
+    leader, follower = os.openpty()
+    script = """
+import structlog
+from ipsec_agent.log import set_up
+set_up()
+structlog.get_logger("x").info("said", message="a\\x1b[2Jb \\udcff", many=["\\x1b[2Jc"])
+"""
+    try:
+        subprocess.run([sys.executable, "-c", script], stderr=follower, check=True, timeout=60)
+        told = os.read(leader, 65536)
+    finally:
+        os.close(follower)
+        os.close(leader)
+
+    assert b"said" in told
+    assert b"\x1b[2J" not in told
+    assert b"\\xff" in told
+
+
 async def test_problems() -> None:
     """Each has its severity as level, subject and hint; again once it is worse, or solved."""
     machine = FakeMachine(network("10.0.0.5"))

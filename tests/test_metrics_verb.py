@@ -51,6 +51,20 @@ async def test_textfile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == ""
 
 
+async def test_textfile_on_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same format; a pipe with a name is refused, and stays."""
+    assert await run(tmp_path, "--textfile", "-") == 0
+    assert capsys.readouterr().out == "format text peers False\n"
+    assert not (tmp_path / "-").exists()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert await run(tmp_path, "--textfile", str(pipe)) == 1
+    assert f"cannot write {pipe}: it is a pipe" in capsys.readouterr().err
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+
+
 def test_no_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """3, as `status`, and nothing on standard output."""
     assert main(["metrics", "--socket", str(tmp_path / "none")]) == 3

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -37,7 +39,7 @@ class Wire:
         self.sas = True
         self.answers = True
         self.error: KernelError | None = None
-        self.closed: KernelError | None = None
+        self.closed: KernelError | OSError | None = None
         self.hangs = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -239,3 +241,48 @@ async def test_no_socket_for_the_kernel(wire: Wire) -> None:
         assert "no peer can be proved: cannot open a socket" in problem.message
         wire.closed = None
         await until(lambda: proved(made) and not told(loop))
+
+
+@pytest.mark.parametrize("where", ["socket", "batch"])
+async def test_no_descriptor_is_left(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Whatever cannot be opened for a proof is told, and the agent goes on."""
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with monkeypatch.context() as patched:
+        if where == "socket":
+            wire.closed = full
+        else:
+            patched.setattr(prover, "observe", failing(full))
+        async with running() as (loop, made):
+            await until(lambda: told(loop))
+            (problem,) = told(loop)
+            assert "no peer can be proved: Too many open files" in problem.message
+            wire.closed = None
+            patched.setattr(prover, "observe", wire.observe)
+            await until(lambda: proved(made) and not told(loop))
+
+
+def failing(error: OSError) -> Any:
+    """What sees nothing of a peer."""
+
+    async def observe(*_arguments: object) -> Observation:
+        raise error
+
+    return observe
+
+
+async def test_a_peer_that_the_config_does_not_encrypt_any_more(wire: Wire) -> None:
+    """The first look with the new config ends what was told of it; no round is waited for."""
+    wire.answers = False
+    async with running() as (loop, made):
+        await until(lambda: loop.reporter.of_proof)
+        loop.config = replace(
+            SETTINGS, no_ipsec_subnets=config(no_ipsec=(f"{PEER}/32",)).no_ipsec_subnets
+        )
+        loop.wake.clear()
+        made.follow(replace(snapshot(VM), config=loop.config))
+
+        assert made.proofs.peers == ()
+        assert loop.reporter.of_proof == ()
+        assert loop.wake.is_set()

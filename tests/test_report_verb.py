@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import threading
 import zlib
@@ -126,6 +127,29 @@ def test_html(collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.startswith("3 VMs")
     assert main(["report", "--html", f"{tmp_path}/no/report.html", str(collected)]) == 1
     assert f"cannot write {tmp_path}/no/report.html" in capsys.readouterr().err
+
+
+def test_html_on_standard_output(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page, and nothing else."""
+    assert main(["report", "--html", "-", str(collected)]) == 0
+
+    said = capsys.readouterr().out
+    assert said.startswith("<!DOCTYPE html>\n<html")
+    assert said.endswith("</html>\n")
+    assert main(["report", "--json", "--html", "-", str(collected)]) == 1
+    assert "would both write to standard output" in capsys.readouterr().err
+
+
+def test_html_to_a_pipe(
+    collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One with a name is refused, and stays; so would a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    assert main(["report", "--html", str(pipe), str(collected)]) == 1
+    assert f"cannot write {pipe}: it is a pipe" in capsys.readouterr().err
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
 
 
 CHROMIUM = shutil.which("chromium")

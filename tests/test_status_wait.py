@@ -11,6 +11,7 @@ import pytest
 from ipsec_agent.cli import main
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
+from ipsec_agent.host.own_process import CLEAR_LINE
 from ipsec_agent.verbs import status as status_verb
 from ipsec_agent.verbs import status_wait
 
@@ -128,8 +129,8 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setattr(agent, "sleep", interrupt)
     monkeypatch.setenv("COLUMNS", "60")
     assert agent.wait(monkeypatch, "healthy") == 130
-    line = f"{status_wait.CLEAR_LINE}waiting for healthy, 1 s: degraded, charon-down"
-    assert capsys.readouterr().err == line + status_wait.CLEAR_LINE
+    line = f"{CLEAR_LINE}waiting for healthy, 1 s: degraded, charon-down"
+    assert capsys.readouterr().err == line + CLEAR_LINE
 
 
 @pytest.mark.parametrize("words", ["--peers", "--events", "--filter up", "10.0.0.9", ""])

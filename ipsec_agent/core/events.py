@@ -138,11 +138,11 @@ def followed(history: History, now: Seen) -> History:
             for one in found
         ]
     new = news(history, now)
-    for one in new:
-        _add(found, one)
+    if new:
+        found = _with(found, new)
     # What the look before did not know is not news in the next one, either.
     peers = now.peers if now.peers is not None or history.before is None else history.before.peers
-    return History(tuple(_few(found)) if new else tuple(found), replace(now, peers=peers))
+    return History(tuple(_few(found) if new else found), replace(now, peers=peers))
 
 
 def news(history: History, now: Seen) -> tuple[Event, ...]:
@@ -246,24 +246,35 @@ def _open(events: Iterable[Event]) -> set[str]:
     return {subject for subject, kind in found.items() if kind is EventKind.PROBLEM}
 
 
-def _add(events: list[Event], new: Event) -> None:
-    """Add an event as the newest; where the same came shortly before, both are one."""
-    for number, one in enumerate(events):
-        same = (one.kind, one.subject) == (
-            new.kind,
-            new.subject,
-        ) and one.kind is not EventKind.RELOAD
-        if same and new.time - one.time <= FOLDED_FOR:
-            del events[number]
-            new = replace(new, since=one.since, count=one.count + 1)
-            break
-    events.append(new)
+def _with(events: Iterable[Event], new: Iterable[Event]) -> list[Event]:
+    """The events and new ones; where the same came shortly before, both are one, as the newest."""
+    found = dict(enumerate(events))
+    newest = {(one.kind, one.subject): number for number, one in found.items()}
+    for number, one in enumerate(new, start=len(found)):
+        key = one.kind, one.subject
+        before = found.get(newest.get(key, -1))
+        if before and one.kind is not EventKind.RELOAD and one.time - before.time <= FOLDED_FOR:
+            del found[newest[key]]
+            one = replace(one, since=before.since, count=before.count + 1)  # noqa: PLW2901
+        found[number] = one
+        newest[key] = number
+    return list(found.values())
 
 
 def _few(events: list[Event]) -> list[Event]:
     """As many as are kept: of the commonest kind, the oldest goes first."""
-    while len(events) > MOST:
-        counted = Counter(one.kind for one in events)
-        commonest = max(counted, key=lambda kind: counted[kind])
-        events.remove(next(one for one in events if one.kind is commonest))
-    return events
+    if len(events) <= MOST:
+        return events
+    kept = Counter(one.kind for one in events)
+    going: Counter[EventKind] = Counter()
+    for _ in range(len(events) - MOST):
+        commonest = max(kept, key=lambda kind: kept[kind])
+        kept[commonest] -= 1
+        going[commonest] += 1
+    found = []
+    for one in events:
+        if going[one.kind]:
+            going[one.kind] -= 1
+        else:
+            found.append(one)
+    return found

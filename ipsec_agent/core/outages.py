@@ -130,7 +130,7 @@ def followed(
         else:
             found.append(replace(one, end=max(now, one.begin)))
     begun = [
-        Outage(peer, min(max(told.since, stepped), now), 0.0, told.code, told.reason)
+        Outage(peer, max(min(max(told.since, stepped), now), FIRST), 0.0, told.code, told.reason)
         for peer, told in left.items()
     ]
     return bounded((*found, *begun), now)
@@ -167,12 +167,13 @@ def turned(memory: Memory, now: float, by: float) -> Memory:
 
 
 def _turned(one: Outage, now: float, by: float) -> Outage:
+    begin = max(min(one.begin + by, now), FIRST)
     if not one.end:
-        return replace(one, begin=min(one.begin + by, now))
+        return replace(one, begin=begin)
     if one.end <= now or by > 0:
         return one
     # It was told by a clock that was ahead.
-    return replace(one, begin=min(one.begin + by, now), end=min(one.end + by, now))
+    return replace(one, begin=begin, end=max(min(one.end + by, now), begin))
 
 
 def resumed(memory: Memory, written: float, now: float) -> Memory:
@@ -222,6 +223,10 @@ def read(documents: Iterable[Mapping[str, Any]]) -> Iterator[Outage]:
         f"{code}{reason}".encode()
         yield Outage(ip_address(one["peer"]), begin, end, code, reason)
 
+
+FIRST = 1.0
+"""Seconds since the epoch of the first time that is told: 0 means none, and a clock may begin
+there."""
 
 LATEST = 1e11
 """Seconds since the epoch of the latest time that is taken for one: in 3,000 years."""

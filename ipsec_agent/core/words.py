@@ -1,4 +1,4 @@
-"""How a number of things and a time are said, and how long a certificate lasts."""
+"""How a number of things and a time are said, and what of a text may be shown and written."""
 
 import math
 from datetime import UTC, datetime
@@ -66,15 +66,59 @@ def moment(seconds: float) -> str:
     return _written(seconds, "%Y-%m-%d %H:%M UTC")
 
 
+def to_the_second(seconds: float) -> str:
+    """The same to the second: `2027-01-15 08:00:00 UTC`."""
+    return _written(seconds, "%Y-%m-%d %H:%M:%S UTC")
+
+
+def day(seconds: float) -> str:
+    """Only the day of it: `2027-01-15`."""
+    return _written(seconds, "%Y-%m-%d")
+
+
 def dated(subject: str, ends: float | None) -> str:
     """A certificate as a person tells it from another one of the same name; "" is not known."""
     if not subject or ends is None:
         return "a certificate that is not known"
-    return f"{subject} (ends {_written(ends, '%Y-%m-%d')})"
+    return f"{subject} (ends {day(ends)})"
 
 
 def _written(seconds: float, form: str) -> str:
     """Of a time that no calendar has, only that: a file may have any."""
     if _FIRST <= seconds <= _LAST:
-        return f"{datetime.fromtimestamp(seconds, UTC):{form}}"
+        return f"{datetime.fromtimestamp(math.floor(seconds), UTC):{form}}"
     return "a time before the year 1" if seconds < _FIRST else "a time after the year 9999"
+
+
+def encodable(text: str) -> str:
+    """The same where UTF-8 has it; a byte of a path that is none is written as `\\xff`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(map(_encodable, text))
+    return text
+
+
+_BYTES = range(0xDC80, 0xDD00)
+"""What Python has for bytes that are no UTF-8 (PEP 383)."""
+
+
+def _encodable(letter: str) -> str:
+    number = ord(letter)
+    if number in _BYTES:
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\u{number:04x}" if 0xD800 <= number < 0xE000 else letter  # noqa: PLR2004 - surrogates
+
+
+def printable(text: str, *, kept: str = "\n\t") -> str:
+    """The same without what a terminal obeys, whoever gave the text.
+
+    Args:
+        kept: characters that stay though they are not printable.
+    """
+    text = encodable(text)
+    if text.translate(str.maketrans("", "", kept)).isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in kept else "\N{REPLACEMENT CHARACTER}" for one in text
+    )

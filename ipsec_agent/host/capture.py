@@ -7,6 +7,7 @@ is decrypted is not seen again, unless esp4_offload is loaded.
 
 import contextlib
 import ctypes
+import errno
 import socket
 import struct
 from collections import Counter
@@ -153,7 +154,9 @@ class Capture:
             raise KernelError(
                 f"cannot capture packets: {error.strerror or error}",
                 code=error.errno or 0,
-                hint="run as root; the kernel needs CONFIG_PACKET",
+                hint="raise the limit of open files: LimitNOFILE= in the agent's unit"
+                if error.errno in {errno.EMFILE, errno.ENFILE}
+                else "run as root; the kernel needs CONFIG_PACKET",
             ) from error
 
     def __enter__(self) -> Self:
@@ -210,7 +213,8 @@ class Capture:
         self._links: dict[str, None] = {}
 
     def _read(self, one: socket.socket, most: int = 256) -> None:
-        with contextlib.suppress(BlockingIOError, InterruptedError):
+        # A link that goes away is an error that is told once.
+        with contextlib.suppress(OSError):
             for _ in range(most):
                 packet, (link, _, how, *_) = one.recvfrom(SNAP)
                 if how != OTHER_HOST:

@@ -37,7 +37,11 @@ class Child(Generic[T]):
     def __init__(self, work: Callable[[], T], *, deadline: float = DEADLINE) -> None:
         self._work = work
         self._deadline = deadline
-        self._answer, writing = os.pipe()
+        self._pid, self._answer = 0, -1
+        try:
+            self._answer, writing = os.pipe()
+        except OSError:
+            return
         try:
             self._pid = os.fork()
             if not self._pid:
@@ -64,6 +68,8 @@ class Child(Generic[T]):
 
     def _told(self) -> bytes:
         """The whole answer, b"" where there is none."""
+        if self._answer < 0:
+            return b""
         with os.fdopen(self._answer, "rb", 0) as pipe:
             if not self._pid:
                 return b""

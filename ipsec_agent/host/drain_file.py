@@ -13,7 +13,7 @@ import msgspec
 
 from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.files import open_regular, write_whole
+from ipsec_agent.host.files import as_json, open_regular, write_whole
 
 NAME = "drain.json"
 
@@ -44,7 +44,7 @@ class DrainFile:
         Raises:
             StartError: it cannot be written.
         """
-        write_whole(self.path, msgspec.json.encode(drain).decode() + "\n", mode=0o600)
+        write_whole(self.path, f"{as_json(drain)}\n", mode=0o600)
 
     def remove(self) -> None:
         """Say nothing any more."""

@@ -27,20 +27,58 @@ AT_ONCE = 256
 
 DISCARD = 9
 
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What the opening of a socket fails with where this VM or process has too many."""
+
 
 def source_for(peer: Address) -> Address | None:
-    """This VM's address that a packet to a peer would have; None where no route leads there."""
-    with socket.socket(_family(peer), socket.SOCK_DGRAM) as channel:
-        try:
+    """This VM's address that a packet to a peer would have; None where no route leads there.
+
+    Raises:
+        KernelError: there is no descriptor left for a socket.
+    """
+    try:
+        with socket.socket(_family(peer), socket.SOCK_DGRAM) as channel:
             # Nothing is sent by this.
             channel.connect((str(peer), DISCARD))
-        except OSError:
+            return ip_address(channel.getsockname()[0])
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
             return None
-        return ip_address(channel.getsockname()[0])
+        raise _refused(f"cannot find the route to {peer}", error) from error
 
 
 def _family(peer: Address) -> socket.AddressFamily:
     return socket.AF_INET if peer.version == IP4 else socket.AF_INET6
+
+
+def _refused(doing: str, error: OSError) -> KernelError:
+    return KernelError(
+        f"{doing}: {error.strerror or error}",
+        code=error.errno or 0,
+        hint="raise the limit of open files: LimitNOFILE= in the agent's unit, or `ulimit -n`"
+        if error.errno in EXHAUSTED
+        else "run as root",
+    )
+
+
+def _opened(own: Address, peer: Address) -> socket.socket:
+    four = peer.version == IP4
+    protocol = socket.IPPROTO_ICMP if four else socket.IPPROTO_ICMPV6
+    opened = socket.socket(_family(peer), socket.SOCK_RAW, protocol)
+    try:
+        opened.setblocking(False)
+        if four:
+            opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+        else:
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_DO)
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+        opened.bind((str(own), 0))
+        opened.connect((str(peer), 0))
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 class Echo:
@@ -56,34 +94,16 @@ class Echo:
         """Open it.
 
         Raises:
-            KernelError: not root.
+            KernelError: not root, or there is no descriptor left for a socket.
         """
         self.answers: dict[int, float] = {}
         self.sent: dict[int, float] = {}
         self.refused: list[str] = []
         self._version, self._id = peer.version, int.from_bytes(os.urandom(2))
-        four = peer.version == IP4
         try:
-            self._socket = socket.socket(
-                _family(peer),
-                socket.SOCK_RAW,
-                socket.IPPROTO_ICMP if four else socket.IPPROTO_ICMPV6,
-            )
-            self._socket.setblocking(False)
-            if four:
-                self._socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-            else:
-                six = socket.IPPROTO_IPV6
-                self._socket.setsockopt(six, IPV6_MTU_DISCOVER, IP_PMTUDISC_DO)
-                self._socket.setsockopt(six, IPV6_DONTFRAG, 1)
-            self._socket.bind((str(own), 0))
-            self._socket.connect((str(peer), 0))
+            self._socket = _opened(own, peer)
         except OSError as error:
-            raise KernelError(
-                f"cannot send echo requests to {peer}: {error.strerror or error}",
-                code=error.errno or 0,
-                hint="run as root",
-            ) from error
+            raise _refused(f"cannot send echo requests to {peer}", error) from error
 
     def __enter__(self) -> Self:
         return self

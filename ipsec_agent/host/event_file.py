@@ -8,7 +8,7 @@ import msgspec
 
 from ipsec_agent.core.events import LONGEST, MOST, Event
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.files import open_regular, write_whole
+from ipsec_agent.host.files import as_json, open_regular, write_whole
 from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 LARGEST = 1 << 20
@@ -51,7 +51,7 @@ class EventFile:
         if events == self._written or (now - self._at < EACH and not at_once):
             return
         self._at = now
-        text = msgspec.json.encode(events).decode()
+        text = as_json(events)
         # A full disk must not stop IPsec. It is tried again.
         with contextlib.suppress(AgentError):
             write_whole(self._path, text + "\n", mode=0o600)

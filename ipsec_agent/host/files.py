@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import io
+import json
 import os
 import select
 import stat
@@ -12,8 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.terse import Terse
+from ipsec_agent.core.words import encodable
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.writers import (
     readers,
@@ -210,6 +214,19 @@ def write_whole(path: Path, text: str, *, mode: int) -> None:
     write_together((NewFile(path, text, mode),), hint="run as root, or change agent.run_dir")
 
 
+def as_json(records: object) -> str:
+    """Records as JSON in one line, for a file; what UTF-8 does not have is written as `\\xff`."""
+    return json.dumps(_encodable(msgspec.to_builtins(records)))
+
+
+def _encodable(value: object) -> object:
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(one) for one in value]
+    return encodable(value) if isinstance(value, str) else value
+
+
 def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
     """Write files, each whole; none takes its place before all are written.
 
@@ -253,7 +270,7 @@ def _write_new(new: NewFile) -> None:
         new.temporary.unlink()
     # Another user's file, which he has open, must not get a key.
     descriptor = os.open(new.temporary, NEW_FLAGS, new.mode)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         os.fchmod(descriptor, new.mode)
         file.write(new.text)
         file.flush()

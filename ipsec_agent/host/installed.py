@@ -43,7 +43,7 @@ def packages(*names: str) -> dict[str, str]:
 def debian_release(path: Path = RELEASE) -> int:
     """The number of Debian's release, 0 on another system."""
     try:
-        found = re.match(r"(\d+)(\.|$)", path.read_text())
+        found = re.match(r"(\d+)(\.|$)", path.read_text(errors="replace"))
     except OSError:
         return 0
     return int(found[1]) if found else 0

@@ -91,6 +91,12 @@ def _ip(*arguments: str) -> list[Any]:
             code=errno.ETIMEDOUT,
             hint="the machine is overloaded; try again",
         ) from error
+    except OSError as error:
+        raise KernelError(
+            f"cannot start {program}: {error.strerror}",
+            code=error.errno or 0,
+            hint="check the program, and the numbers of processes and open files",
+        ) from error
     if done.returncode != 0:
         # Without IPv6 in the kernel there is nothing of it to list.
         if "-6" in arguments:

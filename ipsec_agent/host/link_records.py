@@ -211,7 +211,7 @@ def _name_of(path: Path) -> str:
     if path.parts[:2] != ("/", "proc"):
         return path.name
     pid = path.parts[2]
-    return f"{Path('/proc', pid, 'comm').read_text().strip()}, pid {pid}"
+    return f"{Path('/proc', pid, 'comm').read_text(errors='replace').strip()}, pid {pid}"
 
 
 def _text(raw: bytes) -> str:

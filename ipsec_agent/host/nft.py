@@ -5,7 +5,6 @@ that is not known yet; what the kernel made of it is put back, and read, in its 
 """
 
 import asyncio
-import collections
 import contextlib
 import errno
 import json
@@ -25,7 +24,7 @@ from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
-from ipsec_agent.host.nft_events import Transactions, open_events
+from ipsec_agent.host.nft_events import Authors, Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_image import MOST, Image
 from ipsec_agent.host.nft_refusals import refusal
@@ -86,7 +85,7 @@ class Nft:
         self._last: Tables | None = None
         self._most = MOST
         self._readings = 0
-        self._own: collections.deque[int] = collections.deque(maxlen=64)
+        self._own = Authors()
         # nft may have done its work before we learn its process id.
         self._starting = asyncio.Lock()
 
@@ -139,20 +138,20 @@ class Nft:
     async def _alone(self, events: socket.socket, generation: int) -> bool:
         """Whether up to a generation the table was changed once only, which nft has just done.
 
-        The number of its process says nothing: in a namespace of processes the kernel names
-        another one.
+        nft has succeeded, so one of the changes is its own. The number of its process says nothing:
+        in a namespace of processes the kernel names another one.
         """
         loop = asyncio.get_running_loop()
-        transactions, authors = Transactions(GUARD_TABLE), list[int]()
+        transactions, changes = Transactions(GUARD_TABLE), 0
         try:
             async with own_time.timeout(self._deadline):
                 while not transactions.reached(generation):
-                    authors += transactions.feed(await loop.sock_recv(events, DATAGRAM))
+                    datagram = await loop.sock_recv(events, DATAGRAM)
+                    changes += sum(1 for _ in transactions.feed(datagram))
         except (OSError, TimeoutError):
             # Some were lost; the next pass loads the table again.
             return False
-        self._own += authors[:1]
-        return len(authors) == 1
+        return changes == 1
 
     def exempt(self, links: Iterable[LinkId], ports: Iterable[int] | None = None) -> None:
         """Set the exempt links, and the ports where only IPsec passes (`set_exempt`).
@@ -165,7 +164,7 @@ class Nft:
         wanted = tuple(links)
         self._expect(len(wanted))
         # The kernel names who made a transaction by its thread.
-        self._own.append(threading.get_native_id())
+        self._own.expect(threading.get_native_id())
         set_exempt(wanted, ports)
 
     def _expect(self, elements: int) -> None:
@@ -289,7 +288,7 @@ class Nft:
             datagram = await loop.sock_recv(events, DATAGRAM)
             for author in transactions.feed(datagram):
                 async with self._starting:
-                    ours = author in self._own
+                    ours = self._own.made(author)
                 if not ours:
                     wake()
 
@@ -312,7 +311,8 @@ class Nft:
         async with self._starting:
             with _startable(program):
                 process = await start_program(program, *arguments, keep=keep)
-            self._own.append(process.pid)
+            if "-c" not in arguments:
+                self._own.expect(process.pid)
         with _in_time(self._deadline):
             status, _, complaint = await outcome(process, self._deadline)
         return _Outcome(status, complaint)
@@ -360,10 +360,25 @@ def _in_time(deadline: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_file(text: str) -> Iterator[int]:
-    """A descriptor to name to nft."""
-    with os.fdopen(os.memfd_create("guard"), "w+") as file:
-        file.write(text)
-        file.flush()
+    """A descriptor to name to nft.
+
+    Raises:
+        KernelError: there is none left, or no memory.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            descriptor = os.memfd_create("guard")
+            file = opened.enter_context(
+                os.fdopen(descriptor, "w+", encoding="utf-8", errors="replace")
+            )
+            file.write(text)
+            file.flush()
+        except OSError as error:
+            raise KernelError(
+                f"cannot write a text for nft: {error.strerror}",
+                code=error.errno or 0,
+                hint="check the limit of open files and the memory; the agent tries again",
+            ) from error
         yield file.fileno()
 
 

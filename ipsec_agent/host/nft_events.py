@@ -4,8 +4,12 @@ Packets that
 add elements to a set cause no message; a transaction ends with one that names who made it.
 """
 
+import collections
+import contextlib
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -29,6 +33,12 @@ _FLOWTABLES = frozenset({22, 24})
 _TABLE_NAME = 1  # the same number in every message about a part of a table
 _GEN_ID, _GEN_PID = 1, 2
 _RCVBUFFORCE = 33
+
+INITIAL = "pid:[4026531836]"
+"""The first namespace of processes, which has this number on every kernel (PROC_PID_INIT_INO)."""
+
+HEARD_WITHIN = 30.0
+"""Seconds after which an author is not waited for any more: another process may have its number."""
 
 
 def open_events(*, room: int = 0) -> socket.socket:
@@ -54,6 +64,37 @@ def open_events(*, room: int = 0) -> socket.socket:
         events.close()
         raise _refused(error) from error
     return events
+
+
+class Authors:
+    """Who of this agent's makes transactions: its threads, and the programs that it starts.
+
+    Each number is for one transaction, so that who gets it later is a stranger. The kernel names
+    everybody by his number in the first namespace of processes. In another one nobody is known by
+    his number there, and a stranger may have the same: all are strangers then.
+
+    Args:
+        namespace: the link that names this process's.
+    """
+
+    def __init__(self, namespace: Path = Path("/proc/self/ns/pid")) -> None:
+        self._expected: collections.deque[tuple[int, float]] = collections.deque(maxlen=64)
+        self._known = False
+        with contextlib.suppress(OSError):
+            self._known = str(namespace.readlink()) == INITIAL
+
+    def expect(self, number: int) -> None:
+        """Of a thread or process that is about to make a transaction."""
+        self._expected.append((number, time.monotonic() + HEARD_WITHIN))
+
+    def made(self, number: int) -> bool:
+        """Whether a transaction of this author is one that was expected; it is no longer."""
+        now = time.monotonic()
+        for one in self._expected:
+            if one[0] == number and now < one[1]:
+                self._expected.remove(one)
+                return self._known
+        return False
 
 
 class Transactions(Struct):

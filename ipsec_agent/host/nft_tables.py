@@ -7,7 +7,6 @@ import asyncio
 import errno
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,6 +16,7 @@ from msgspec import Struct
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.nft_events import Authors
 from ipsec_agent.host.nft_exempt import exemptions
 from ipsec_agent.host.nft_image import FIXED, MOST, Image, read_image
 from ipsec_agent.host.nft_refusals import NO_NF_TABLES, NOT_ROOT, has_nf_tables
@@ -99,7 +99,7 @@ async def read_flow_rules() -> str | None:
 
 
 async def put_back(
-    image: Image, links: Sequence[LinkId], ports: Sequence[int], authors: deque[int], most: int
+    image: Image, links: Sequence[LinkId], ports: Sequence[int], authors: Authors, most: int
 ) -> bool:
     """Replace the guard by what an image was read of; whether it is that again.
 
@@ -111,7 +111,7 @@ async def put_back(
     """
 
     def put(channel: Channel) -> Image | None:
-        authors.append(threading.get_native_id())
+        authors.expect(threading.get_native_id())
         more = exemptions(links, ports) if links or ports else ()
         channel.perform([*image.replacement(), *more])
         return guard_image(channel, most)

@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ipsec_agent.core.metrics import PREFIX, Family, Kind
+from ipsec_agent.core.words import encodable
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -27,7 +28,8 @@ class _Families(Collector):
         for family in self._families:
             metric = Metric(family.name, family.text, family.kind.value, family.unit)
             for labels, value in family.samples:
-                metric.add_sample(family.name + SUFFIXES[family.kind], dict(labels), value)
+                said = {name: encodable(label) for name, label in labels}
+                metric.add_sample(family.name + SUFFIXES[family.kind], said, value)
             yield metric
 
 

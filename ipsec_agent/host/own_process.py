@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from ipsec_agent.core.words import printable
 from ipsec_agent.errors import StartError
 
 FILES, FEWEST_FILES = 4096, 256
@@ -80,17 +81,34 @@ def read_by_journal() -> bool:
 ERROR, WARNING = 3, 4
 """Priorities of the journal (syslog(3))."""
 
+CLEAR_LINE, CLEAR_SCREEN = "\r\x1b[K", "\x1b[H\x1b[J"
+"""What may be written to a terminal before a text."""
 
-def complain(text: str, priority: int = ERROR) -> None:
+
+def say(text: str, *, before: str = "") -> None:
+    """Write to standard output. Whoever gave the text, no terminal obeys what is in it.
+
+    Args:
+        before: what a terminal is to do first.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    sys.stdout.write(before + printable(text))
+
+
+def complain(text: str, priority: int = ERROR, *, before: str = "") -> None:
     """Write to standard error; what cannot be written there is lost, and changes no exit code.
 
     Args:
         priority: of each line, where the journal reads it.
+        before: what a terminal is to do first.
     """
+    text = printable(text)
     if read_by_journal():
         text = "".join(f"<{priority}>{line}" for line in text.splitlines(keepends=True))
     try:
-        sys.stderr.write(text)
+        sys.stderr.write(before + text)
         sys.stderr.flush()
     except OSError:
         discard(sys.stderr)

@@ -59,9 +59,10 @@ class PeerMemory:
         for peer in peers:
             self._poked[peer] = time.time()
             family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
+            # There may be no descriptor left for a socket, too.
             with (
-                socket.socket(family, socket.SOCK_DGRAM) as channel,
                 contextlib.suppress(OSError),
+                socket.socket(family, socket.SOCK_DGRAM) as channel,
             ):
                 channel.setblocking(False)
                 channel.sendto(b"", (str(peer), DISCARD))
@@ -76,7 +77,7 @@ def probe(peers: Iterable[Address]) -> None:
     for peer in peers:
         family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            with socket.socket(family, kind) as channel, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), socket.socket(family, kind) as channel:
                 channel.setblocking(False)
                 channel.connect((str(peer), DISCARD))
                 if kind is socket.SOCK_DGRAM:

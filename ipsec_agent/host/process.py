@@ -13,10 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, StartError
+from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, KernelError, StartError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.writers import peer_of, trusted
+
+DESCRIPTOR_AGAIN = 1.0
+"""Seconds until a descriptor of a process is asked for again, where none is left."""
 
 KILL_DEADLINE = 5.0
 """Seconds that the kernel may take to end a process after SIGKILL."""
@@ -53,8 +56,13 @@ def _listener(path: Path) -> tuple[int | None, int]:
 
     Raises:
         BlockingIOError: its backlog is full. A stopped charon's is after four connections.
+        KernelError: there is no descriptor left for a socket.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+    try:
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _exhausted(f"cannot look who listens on {path}", error) from error
+    with opened as channel:
         channel.setblocking(False)
         try:
             channel.connect(str(path))
@@ -139,7 +147,7 @@ async def watch_death(pid: int, wake: Callable[[], None]) -> int | None:
         our child.
     """
     try:
-        descriptor = os.pidfd_open(pid)
+        descriptor = await _pidfd(pid)
     except ProcessLookupError:
         wake()
         return None
@@ -149,6 +157,29 @@ async def watch_death(pid: int, wake: Callable[[], None]) -> int | None:
         return status
     finally:
         os.close(descriptor)
+
+
+async def _pidfd(pid: int) -> int:
+    """A descriptor of a process, as soon as there is one left.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    while True:
+        try:
+            return os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise
+        except OSError:
+            await asyncio.sleep(DESCRIPTOR_AGAIN)
+
+
+def _exhausted(doing: str, error: OSError) -> KernelError:
+    return KernelError(
+        f"{doing}: {error.strerror}",
+        code=error.errno or 0,
+        hint="raise the limit of open files: LimitNOFILE= in the agent's unit, or `ulimit -n`",
+    )
 
 
 async def _end_of(descriptor: int) -> int | None:
@@ -267,6 +298,8 @@ def _pinned(process: CharonProcess) -> Iterator[int | None]:
             ours = psutil.Process(process.pid).create_time() == process.started
         except (ProcessLookupError, psutil.NoSuchProcess):
             pass
+        except OSError as error:
+            raise _exhausted(f"cannot end charon (pid {process.pid})", error) from error
         with contextlib.suppress(ProcessLookupError):
             yield descriptor if ours else None
 

@@ -59,6 +59,6 @@ class SwitchesReader:
 
 def _is_set(path: Path) -> bool:
     try:
-        return path.read_text().strip() not in {"", "0"}
+        return path.read_text(errors="replace").strip() not in {"", "0"}
     except OSError:
         return False

@@ -3,6 +3,7 @@
 Without systemd nothing is told, and charon has no unit.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ipsec_agent.core.words import printable
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
 from ipsec_agent.host.program import find_program, outcome, start_program
 from ipsec_agent.host.understood import understood
@@ -37,21 +39,25 @@ class UnitState(Struct, frozen=True):
 
 
 def notify(*assignments: str) -> None:
-    """Send assignments such as `READY=1` in one datagram; harmless without a listener."""
+    """Send assignments such as `READY=1` in one datagram; harmless without a listener.
+
+    What follows a line's end within one of them would be another one.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    told = "\n".join(printable(one, kept="") for one in assignments).encode()
+    # A manager that has gone away must not take IPsec with it, nor a limit of open files.
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+    ):
         # A manager that takes nothing must not keep the loop waiting.
         channel.setblocking(False)
-        try:
-            channel.connect(address)
-            channel.send("\n".join(assignments).encode())
-        except OSError:
-            # A manager that has gone away must not take IPsec with it.
-            return
+        channel.connect(address)
+        channel.send(told)
 
 
 def notify_reloading() -> None:
@@ -76,7 +82,7 @@ def charon_unit() -> str | None:
 def is_of_unit(pid: int, unit: str) -> bool:
     """Whether systemd runs a process as part of a service (cgroups(7))."""
     try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        groups = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
     except OSError:
         return False
     return any(group.endswith(f"/{unit}") for group in groups)

@@ -45,7 +45,7 @@ IFLA_MTU, IFLA_LINK, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_LINK_NETNSID = 4, 5, 18
 
 def may_enter() -> bool:
     """Whether this process has the capability that entering a namespace needs."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(errors="replace")
     effective = int(status.partition("\nCapEff:\t")[2].partition("\n")[0], 16)
     return bool(effective >> CAP_SYS_ADMIN & 1)
 

@@ -24,6 +24,7 @@ from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.evidence import Outcome, said, tail, write_archive
 from ipsec_agent.host.files import read_config
+from ipsec_agent.host.own_process import say
 from ipsec_agent.verbs import status_events, status_peers
 from ipsec_agent.verbs.status_text import text as status_text
 
@@ -80,7 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
     write_archive(place, folder, texts, now)
     missing = sum(": missing: " in line for line in texts[-1][1].splitlines())
     lacking = f"{several(missing, 'part')} missing, see parts.txt in it"
-    sys.stdout.write(f"{place}: {several(len(texts), 'file')}; {lacking}\n")
+    say(f"{place}: {several(len(texts), 'file')}; {lacking}\n")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +27,7 @@ from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.files import NewFile, make_private, pem_files, read_pem, write_together
 from ipsec_agent.host.keys import new_key, new_mark, new_serial
-from ipsec_agent.host.own_process import WARNING, complain
+from ipsec_agent.host.own_process import WARNING, complain, say
 from ipsec_agent.host.writers import readers
 
 CERTIFICATE_MODE, KEY_MODE = 0o644, 0o600
@@ -44,9 +43,9 @@ def _show(arguments: argparse.Namespace, now: datetime) -> int:
     material = _material(arguments.files)
     _report(material.complaints)
     if arguments.json:
-        sys.stdout.write(json.dumps(document(material, now)) + "\n")
+        say(json.dumps(document(material, now)) + "\n")
     else:
-        sys.stdout.write(text(material, now))
+        say(text(material, now))
     return 1 if _errors(material.complaints) else 0
 
 
@@ -62,7 +61,7 @@ def _verify(arguments: argparse.Namespace, now: datetime) -> int:
         raise AgentError("there is no certificate", hint="give the files that have one")
     number = several(len({one.certificate for one in material.certificates}), "certificate")
     keys = several(len(material.keys), "key")
-    sys.stdout.write(f"{number} and {keys} are good\n")
+    say(f"{number} and {keys} are good\n")
     return 0
 
 
@@ -117,9 +116,9 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
     make_private(place)
     write_together(files, hint="choose another directory with --dir")
     ends = min(leaf.not_valid_after_utc for leaf in leaves)
-    sys.stdout.write(_told(source[0] if source else None, files, ca, ends))
+    say(_told(source[0] if source else None, files, ca, ends))
     if ca.certificate.not_valid_after_utc < now + timedelta(days=arguments.days):
-        sys.stdout.write(f"they end with their CA, before the {arguments.days} days of --days\n")
+        say(f"they end with their CA, before the {arguments.days} days of --days\n")
     return 0
 
 
@@ -175,6 +174,7 @@ def _refuse_paths(paths: Sequence[Path], source: tuple[Path, Path] | None, *, fo
     for path, place in zip(paths, resolved, strict=True):
         reasons = (
             (path.is_dir(), "is a directory"),
+            (path.exists() and not path.is_file(), "is no file, but a device or a pipe"),
             (place in needed, "is of the CA that signs"),
             (resolved.count(place) > 1, "would be two files"),
         )

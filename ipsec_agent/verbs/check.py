@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ipsec_agent.config_file import load_config
 from ipsec_agent.core.config import Baseline, Config
 from ipsec_agent.core.words import OPTIONAL, several
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.own_process import WARNING, complain
+from ipsec_agent.host.own_process import WARNING, complain, say
 
 BASELINES = {
     Baseline.DEFAULT: "",
@@ -34,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     config = load_config(
         Path(arguments.file), warn=lambda text: complain(f"{text}\n", WARNING), baseline=baseline
     )
-    sys.stdout.write(f"{arguments.file} is valid\n{_summary(config)}{BASELINES[baseline]}")
+    say(f"{arguments.file} is valid\n{_summary(config)}{BASELINES[baseline]}")
     return _machine(config) if arguments.machine else 0
 
 
@@ -47,7 +46,7 @@ def _machine(config: Config) -> int:
     if bad:
         complain(f"ipsec-agent: this VM is not ready: {several(len(bad), 'error')}\n")
         return 1
-    sys.stdout.write("this VM is ready\n" + "".join(f"  {text}\n" for text in good))
+    say("this VM is ready\n" + "".join(f"  {text}\n" for text in good))
     return 0
 
 

@@ -61,7 +61,8 @@ def report_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--html",
         metavar="FILE",
-        help="also write the report as one HTML page, with a matrix of the VMs",
+        help="also write the report as one HTML page, with a matrix of the VMs; - prints the page"
+        " instead of the text",
     )
 
 

@@ -14,6 +14,7 @@ from ipsec_agent.core.doctor.report import document, examined, text
 from ipsec_agent.core.verify import judge
 from ipsec_agent.errors import AgentError
 from ipsec_agent.examination import examine
+from ipsec_agent.host.own_process import say
 from ipsec_agent.verbs.verify import seen_of
 
 PATIENCE = 10.0
@@ -33,18 +34,18 @@ def main(arguments: argparse.Namespace) -> int:
         )
     results = examined(examine(path, arguments.socket, root=os.geteuid() == 0))
     shown = document(results)
-    sys.stdout.write(json.dumps(shown) + "\n" if arguments.json else text(results))
+    say(json.dumps(shown) + "\n" if arguments.json else text(results))
     return 0 if shown["well"] else 1
 
 
 def _firewall(arguments: argparse.Namespace, config: Config) -> int:
     """Print the rules, and with a peer whether packets of their kinds pass; 1 where some do not."""
     lines = rules(Platform(arguments.firewall), config)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    say("".join(f"{line}\n" for line in lines))
     if arguments.probe is None:
         return 0
     sys.stdout.flush()
     seen = seen_of(arguments.probe, arguments.socket, PATIENCE)
     results = probed(seen, judge(seen), encapsulated=config.force_udp_encapsulation)
-    sys.stdout.write("".join(f"{line}\n" for line in told(results)))
+    say("".join(f"{line}\n" for line in told(results)))
     return 0 if all(one.passage is Passage.PASSES for one in results) else 1

@@ -16,7 +16,7 @@ from ipsec_agent.drain import Drainer, Order
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.jobs import Jobs, Places
-from ipsec_agent.host.own_process import read_by_journal
+from ipsec_agent.host.own_process import CLEAR_LINE, read_by_journal, say
 from ipsec_agent.log import set_up
 
 AGAIN = 10.0
@@ -24,8 +24,6 @@ AGAIN = 10.0
 
 STOP_TIMEOUT = 30.0
 """Seconds to wait where the config cannot be read; the default of the property."""
-
-CLEAR_LINE = "\r\x1b[K"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -45,9 +43,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _show(jobs: tuple[Job, ...]) -> int:
     for job in jobs:
-        sys.stdout.write(f"{names([job])}\n")
+        say(f"{names([job])}\n")
     if not jobs:
-        sys.stdout.write("no other job runs\n")
+        say("no other job runs\n")
     return 0
 
 
@@ -78,19 +76,19 @@ class Terminal:
     def waits(self, jobs: tuple[Job, ...], left: float) -> None:
         """Show for whom it waits, and for how long."""
         width = shutil.get_terminal_size().columns
-        self._write(f"{CLEAR_LINE}{waiting(jobs, left)[: width - 1]}")
+        self._write(f"{waiting(jobs, left)[: width - 1]}")
 
     def says(self, event: str, jobs: tuple[Job, ...] = ()) -> None:
         """Show what happened, in a line that stays."""
         without = f"; not waited for: {names(jobs)}" if jobs else ""
-        self._write(f"{CLEAR_LINE}{event}{without}\n")
+        self._write(f"{event}{without}\n")
 
     def warns(self, error: AgentError) -> None:
         """Show what failed."""
-        self._write(f"{CLEAR_LINE}warning: {error}\n")
+        self._write(f"warning: {error}\n")
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
+        say(text, before=CLEAR_LINE)
         sys.stdout.flush()
 
 

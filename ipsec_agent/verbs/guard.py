@@ -6,7 +6,6 @@ A running agent is asked to do it, since it would undo changes by others.
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import FORMS, Nft
-from ipsec_agent.host.own_process import WARNING, complain
+from ipsec_agent.host.own_process import WARNING, complain, say
 from ipsec_agent.host.saved_guard import NAME, save_guard
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_text import guard_lines
@@ -210,4 +209,4 @@ def _default_socket(agent: AgentConfig) -> str:
 
 
 def _say(arguments: argparse.Namespace, shown: dict[str, Any], text: str) -> None:
-    sys.stdout.write((json.dumps(shown) if arguments.json else text) + "\n")
+    say((json.dumps(shown) if arguments.json else text) + "\n")

@@ -1,11 +1,12 @@
 """`ipsec-agent metrics`: print the metrics, or write them where node_exporter finds them."""
 
 import argparse
-import sys
 from importlib import import_module
 from pathlib import Path
 
 from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
+from ipsec_agent.host.own_process import say
 from ipsec_agent.verbs.no_agent import tell_absence
 
 MODE = 0o644
@@ -15,7 +16,14 @@ STOPPED = {"state": "stopped", "healthy": False, "problems": []}
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Ask the agent; 3 where none answers, and the file then says so."""
+    """Ask the agent; 3 where none answers, and the file then says so.
+
+    Raises:
+        AgentError: the file cannot be written, or the agent refuses.
+    """
+    path = None
+    if arguments.textfile and arguments.textfile not in STANDARD_OUTPUT:
+        path = output_file(arguments.textfile, "--textfile")
     form = "text" if arguments.textfile else "openmetrics"
     code = 0
     try:
@@ -25,10 +33,10 @@ def main(arguments: argparse.Namespace) -> int:
         if not arguments.textfile:
             return code
         answer = _of_none()
-    if arguments.textfile:
-        _write(Path(arguments.textfile), answer)
+    if path is not None:
+        _write(path, answer)
     else:
-        sys.stdout.write(answer)
+        say(answer)
     return code
 
 

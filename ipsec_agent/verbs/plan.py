@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.words import OPTIONAL
 from ipsec_agent.errors import AgentError
+from ipsec_agent.host.own_process import say
 
 SCHEMA = 1
 
@@ -41,9 +41,9 @@ def main(arguments: argparse.Namespace) -> int:
         )
     shown = document(config, address, target)
     if arguments.json:
-        sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+        say(json.dumps(shown, indent=2) + "\n")
     else:
-        sys.stdout.write(_text(shown))
+        say(_text(shown))
     return 0
 
 

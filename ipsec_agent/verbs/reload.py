@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ipsec_agent.host.control_client import ask
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import complain, say
 
 SAYS = {
     "accepted": "accepts it",
@@ -29,17 +29,17 @@ def main(arguments: argparse.Namespace) -> int:
     )
     # An agent of an earlier version tells of none.
     complain("".join(f"{text}\n" for text in answer.get("warnings", [])))
-    sys.stdout.write("reloaded\n")
+    say("reloaded\n")
     return 0
 
 
 def _rehearse(socket: str) -> int:
     answer = ask(socket, "rehearse", deadline=60)
     if answer["same"]:
-        sys.stdout.write("the config has the certificate and the CAs that are in force\n")
+        say("the config has the certificate and the CAs that are in force\n")
     for one in answer["peers"]:
         reason = f" ({one['reason']})" if one["reason"] else ""
-        sys.stdout.write(f"{one['address']}: {SAYS.get(one['answer'], one['answer'])}{reason}\n")
+        say(f"{one['address']}: {SAYS.get(one['answer'], one['answer'])}{reason}\n")
     if not answer["peers"]:
-        sys.stdout.write("the config is good; there is no peer with an SA that could be asked\n")
+        say("the config is good; there is no peer with an SA that could be asked\n")
     return 1 if answer["refused"] else 0

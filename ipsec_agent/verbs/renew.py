@@ -1,10 +1,10 @@
 """`ipsec-agent renew`: move peers to the certificate in force, without an interruption."""
 
 import argparse
-import sys
 
 from ipsec_agent.core.words import several
 from ipsec_agent.host.control_client import ask
+from ipsec_agent.host.own_process import say
 
 SILENT = "it has not answered yet; `ipsec-agent status` says what becomes of it"
 
@@ -14,10 +14,10 @@ def main(arguments: argparse.Namespace) -> int:
     answer = ask(arguments.socket, "renew", deadline=30, peers=arguments.peers)
     moved, left = answer["moved"], answer["left"]
     for peer in moved:
-        sys.stdout.write(f"{peer}: moved to the certificate in force\n")
+        say(f"{peer}: moved to the certificate in force\n")
     for one in left:
-        sys.stdout.write(f"{one['address']}: not moved: {one['reason'] or SILENT}\n")
+        say(f"{one['address']}: not moved: {one['reason'] or SILENT}\n")
     others = answer["peers"] - len(moved) - len(left)
     if others:
-        sys.stdout.write(f"{several(others, 'peer')}: on the certificate in force already\n")
+        say(f"{several(others, 'peer')}: on the certificate in force already\n")
     return 1 if left else 0

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 from ipsec_agent.core.report.examined import Report, document, examined
 from ipsec_agent.core.report.findings import plain
@@ -12,21 +10,35 @@ from ipsec_agent.core.report.reading import Flaw, Read, read
 from ipsec_agent.core.report.text import text
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import NewFile, write_together
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
+from ipsec_agent.host.own_process import complain, say
 from ipsec_agent.host.status_files import content, files_of
 
 BAD_INPUT = 2
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the report; 0 all is well, 1 something is found, 2 something could not be read."""
-    report = examined(_read(arguments.files))
-    if arguments.html:
-        path = Path(arguments.html)
-        write_together(
-            (NewFile(path, page(report), 0o644),), hint="give --html a file in a directory of yours"
+    """Print the report; 0 all is well, 1 something is found, 2 something could not be read.
+
+    Raises:
+        AgentError: the page cannot be written.
+    """
+    if arguments.json and arguments.html in STANDARD_OUTPUT:
+        raise AgentError(
+            f"--json and --html {arguments.html} would both write to standard output",
+            hint="give --html a file's path",
         )
-    sys.stdout.write(_shown(report, arguments))
+    path = None
+    if arguments.html and arguments.html not in STANDARD_OUTPUT:
+        path = output_file(arguments.html, "--html")
+    report = examined(_read(arguments.files))
+    if arguments.html in STANDARD_OUTPUT:
+        say(page(report))
+    else:
+        if path is not None:
+            hint = "give --html a file in a directory of yours"
+            write_together((NewFile(path, page(report), 0o644),), hint=hint)
+        say(_shown(report, arguments))
     for flaw in report.flaws:
         complain(f"ipsec-agent: {flaw}\n")
     if report.flaws:

@@ -10,13 +10,11 @@ from typing import Any
 from ipsec_agent.core.status_view import BY_ESP
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import CLEAR_SCREEN, complain, say
 from ipsec_agent.verbs import status_events, status_peer, status_peers, status_wait, terminal
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_absent import tell_failure
 from ipsec_agent.verbs.status_text import text
-
-CLEAR_SCREEN = "\x1b[H\x1b[J"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -55,15 +53,14 @@ def _once(arguments: argparse.Namespace) -> int:
             raise
         return tell_failure(error, Path(arguments.socket).parent, as_json=arguments.json)
     if arguments.watch and not arguments.json and sys.stdout.isatty():
-        sys.stdout.write(CLEAR_SCREEN)
-    said, well = _said(status, arguments)
-    sys.stdout.write(said)
+        say("", before=CLEAR_SCREEN)
+    well = _tell(status, arguments)
     sys.stdout.flush()
     return 0 if well else 1
 
 
-def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, bool]:
-    """What was asked for, as JSON or for a person; whether that is well."""
+def _tell(status: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Print what was asked for, as JSON or for a person; whether that is well."""
     well, fit, found = bool(status["healthy"]), terminal.fitted, status
     if "charon" not in status and not arguments.json:
         # The agent has not looked yet.
@@ -81,8 +78,10 @@ def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, b
     else:
         said = "" if arguments.json else text(status)
     if arguments.json:
-        return json.dumps(found) + "\n", well
-    return fit(completed(said, status, arguments), terminal.screen()), well
+        say(json.dumps(found) + "\n")
+    else:
+        terminal.show(completed(said, status, arguments), fit)
+    return well
 
 
 def completed(said: str, status: dict[str, Any], arguments: argparse.Namespace) -> str:

@@ -1,14 +1,13 @@
 """What `status` says where no agent answers, and whether a drain has ended it."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import complain, say
 from ipsec_agent.verbs.no_agent import NOT_RUNNING
 
 DRAIN_FILE = "drain.json"
@@ -21,7 +20,7 @@ def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:
     drained = _drained(run_dir) if ended else None
     if ended and as_json:
         stopped = {"schema": 1, "state": "stopped", "healthy": False, "problems": []}
-        sys.stdout.write(json.dumps(stopped | (drained[1] if drained else {})) + "\n")
+        say(json.dumps(stopped | (drained[1] if drained else {})) + "\n")
     said = f"{drained[0]}\n  note: " if drained else ""
     complain(f"ipsec-agent: {said}{error.message}\n  hint: {error.hint}\n")
     return NOT_RUNNING if ended else 1

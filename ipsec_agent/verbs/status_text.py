@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ipsec_agent.core.status_view import BY_ESP, PeerView, peers, summary
-from ipsec_agent.core.words import lasting, several, size, span
+from ipsec_agent.core.words import day, lasting, printable, several, size, span
 
 DAY, HOUR = 86400, 3600
 """Seconds."""
@@ -173,16 +173,12 @@ def certificate(one: dict[str, Any]) -> str:
     """A certificate of this VM's as a person tells it from another one of the same name."""
     if not one["certificate"]:
         return "a certificate that is not known"
-    day = time.strftime("%Y-%m-%d", time.gmtime(one["certificate_ends"]))
-    return f"{one['certificate']} (ends {day})"
+    return f"{one['certificate']} (ends {day(one['certificate_ends'])})"
 
 
 def shown(lines: list[str]) -> str:
     """As one text; a program may call itself what a terminal would obey, or break a line."""
-    return "".join(
-        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line) + "\n"
-        for line in lines
-    )
+    return "".join(f"{printable(line, kept='')}\n" for line in lines)
 
 
 def _charon(charon: dict[str, Any] | None, now: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, ask
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import CLEAR_LINE, complain, say
 from ipsec_agent.verbs import terminal
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_absent import tell_failure
@@ -24,8 +24,6 @@ ANSWER, SHORTEST = 10.0, 0.5
 """Seconds that an answer may take: as long as is left, within these bounds."""
 
 ENFORCED = frozenset({"running", "degraded"})
-
-CLEAR_LINE = "\r\x1b[K"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -78,9 +76,9 @@ def _ended(found: dict[str, Any] | ControlError, arguments: argparse.Namespace) 
     about = argparse.Namespace(config=found.get("config"), socket=arguments.socket)
     said = repeatable(shown(lines[:1] if well else lines), about, DEFAULT_SOCKET)
     if arguments.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        say(json.dumps(found) + "\n")
     else:
-        sys.stdout.write(terminal.fitted(said, terminal.screen()))
+        terminal.show(said)
     if not well:
         complain(late)
     return 0 if well else 1
@@ -95,12 +93,12 @@ class _Progress:
     def __call__(self, text: str) -> None:
         if self._on:
             columns = terminal.columns()
-            complain(CLEAR_LINE + terminal.cut(shown([text]).rstrip("\n"), columns - 1))
+            complain(terminal.cut(shown([text]).rstrip("\n"), columns - 1), before=CLEAR_LINE)
 
     def clear(self) -> None:
         """Leave nothing of it."""
         if self._on:
-            complain(CLEAR_LINE)
+            complain("", before=CLEAR_LINE)
 
 
 @contextmanager

@@ -5,8 +5,11 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 
 from msgspec import Struct
+
+from ipsec_agent.core.words import printable
 
 RED, GREEN, YELLOW, BOLD, PLAIN = (f"\x1b[{code}m" for code in (31, 32, 33, 1, 0))
 
@@ -51,6 +54,11 @@ def screen() -> Screen:
 def columns() -> int:
     """How wide the terminal is."""
     return shutil.get_terminal_size().columns
+
+
+def show(text: str, fit: "Callable[[str, Screen], str] | None" = None) -> None:
+    """Write a text to standard output, by default each line wrapped at the terminal's width."""
+    sys.stdout.write((fit or fitted)(printable(text), screen()))
 
 
 def fitted(text: str, on: Screen) -> str:

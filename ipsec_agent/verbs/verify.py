@@ -15,12 +15,10 @@ from ipsec_agent.core.verify_status import document, entry, known_peers
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
-from ipsec_agent.host.own_process import complain
+from ipsec_agent.host.own_process import CLEAR_LINE, complain, say
 from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.no_agent import tell_absence
 from ipsec_agent.verification import verify
-
-ERASE = "\r\x1b[K"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -91,17 +89,17 @@ async def _verify(
         found = judge(seen)
         results.append((seen, found))
         if shows:
-            complain(ERASE)
+            complain("", before=CLEAR_LINE)
         if not arguments.json:
-            sys.stdout.write(repeatable(text(seen, found), about, DEFAULT_SOCKET))
+            say(repeatable(text(seen, found), about, DEFAULT_SOCKET))
             sys.stdout.flush()
         _progress(peers, len(results), shows=shows)
     shown = document(entry(seen, found) for seen, found in results)
     if arguments.json:
-        sys.stdout.write(json.dumps(shown) + "\n")
+        say(json.dumps(shown) + "\n")
     elif len(results) > 1:
         proven = sum(found.verdict is Verdict.PROVEN for _, found in results)
-        sys.stdout.write(f"{proven} of {several(len(results), 'peer')} proven\n")
+        say(f"{proven} of {several(len(results), 'peer')} proven\n")
     return 0 if shown["proven"] else 1
 
 

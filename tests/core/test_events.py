@@ -199,6 +199,31 @@ def test_the_commonest_gives_way() -> None:
     assert abs(counted[EventKind.UP] - counted[EventKind.LOST]) <= 1
 
 
+def test_many_at_once() -> None:
+    """Each event that goes and each that comes is looked at once, however many codes there are."""
+
+    class Counted(str):
+        """A subject that counts how often it is compared."""
+
+        compared = 0
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+    many = {
+        (f"code-{number}", Counted(number)): problem(f"code-{number}", Counted(number))
+        for number in range(3000)
+    }
+    found = history(LOOK, replace(LOOK, problems=many)).events
+
+    assert len(found) == MOST
+    assert [one.subject for one in found[-2:]] == ["code-2998 2998", "code-2999 2999"]
+    assert Counted.compared < 10 * len(many)
+
+
 LOOKS = st.builds(
     Seen,
     st.sampled_from((CONFIG, OTHERS)),

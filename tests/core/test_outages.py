@@ -171,3 +171,25 @@ def test_doctor() -> None:
     many = tuple(replace(known[0], begin=NOW - 9000 - one) for one in range(25))
     *_, rest = outages(Facts("/x", outages=many))
     assert rest.message == "15 earlier outages of peers"
+
+
+def test_a_clock_at_the_epoch() -> None:
+    """Whatever it says, and however far it is set back, what is told is understood again."""
+    for now in (0.0, 0.25, 5.0, 1000.0):
+        memory = turned((Outage(PEER, NOW - 60, 0.0, SILENT, "none"),), now, now - NOW)
+        memory += turned((Outage(PEER, NOW - 60, NOW - 9, SILENT, "none"),), now, now - NOW)
+        memory += followed((), {OTHER: Cut(now - 100, SILENT, "none")}, now)
+        told = [entry(one) for one in memory]
+
+        assert len(list(read(told))) == 3
+        assert len(list(outages(Facts("/x", status={"outages": told})))) == 3
+
+
+def test_doctor_and_what_is_no_outage() -> None:
+    """An agent of another version may tell of some that this one does not understand."""
+    good = entry(Outage(PEER, NOW - 60, 0.0, SILENT, "none"))
+    odd = [{**good, "begin": -5.0}, {**good, "begin": 1e300}, {**good, "peer": "x"}, {}, None]
+
+    (only,) = outages(Facts("/x", status={"outages": [*odd, good]}))
+
+    assert only.message.startswith("10.0.0.9 was cut off")

@@ -148,3 +148,13 @@ def test_too_many(path: Path) -> None:
     EventFile(path).keep(EVENTS[:1] * MOST + EVENTS[1:])
 
     assert EventFile(path).read() == EVENTS[:1] * (MOST - 1) + EVENTS[1:]
+
+
+def test_a_path_that_is_no_utf_8(path: Path) -> None:
+    """It is written as an operator can read it, and nothing raises: the agent would end."""
+    odd = Event(EventKind.REFUSED, "there is no config at /etc/\udcff", "\ud800", NOW, NOW)
+
+    EventFile(path).keep((odd,))
+
+    (kept,) = EventFile(path).read()
+    assert (kept.text, kept.subject) == ("there is no config at /etc/\\xff", "\\ud800")

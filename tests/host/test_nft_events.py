@@ -1,11 +1,14 @@
 """Kernel messages about nftables are put together to transactions of one table."""
 
 import struct
+import time
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipsec_agent.host.nft_events import Transactions
+from ipsec_agent.host.nft_events import HEARD_WITHIN, INITIAL, Authors, Transactions
 
 NEWRULE, NEWGEN = 6, 15
 
@@ -80,3 +83,37 @@ def test_garbled_messages_end_quietly(garbage: bytes, cut: int) -> None:
 
     list(Transactions("ipsec_agent").feed(garbage))
     list(Transactions("ipsec_agent").feed(whole[:cut] + garbage))
+
+
+def authors(tmp_path: Path, namespace: str) -> Authors:
+    """Those of an agent in a namespace of processes."""
+    path = tmp_path / "pid"
+    path.symlink_to(namespace)
+    return Authors(path)
+
+
+def test_an_author_is_ours_once(tmp_path: Path) -> None:
+    """Whoever has the number of an nft that has ended is a stranger."""
+    known = authors(tmp_path, INITIAL)
+    known.expect(42)
+
+    assert [known.made(number) for number in (43, 42, 42)] == [False, True, False]
+
+
+def test_an_author_is_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has changed nothing after all leaves its number to others."""
+    known = authors(tmp_path, INITIAL)
+    known.expect(42)
+    later = time.monotonic() + HEARD_WITHIN
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+
+    assert not known.made(42)
+
+
+def test_numbers_of_another_namespace(tmp_path: Path) -> None:
+    """There the kernel means another process by our own number."""
+    known = authors(tmp_path, "pid:[4026532999]")
+    known.expect(42)
+
+    assert not known.made(42)
+    assert not Authors(tmp_path / "none").made(42)

@@ -65,6 +65,15 @@ def test_assignments_come_in_one_datagram(manager: socket.socket) -> None:
     assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
 
 
+def test_a_status_of_anybody(manager: socket.socket) -> None:
+    """A path that is no UTF-8 raises nothing, and no line in it is an assignment of its own."""
+    notify("STATUS=cannot read /etc/\udcff\nMAINPID=1", "WATCHDOG=1")
+
+    said = manager.recv(4096).decode().split("\n")
+
+    assert said == ["STATUS=cannot read /etc/\\xff\N{REPLACEMENT CHARACTER}MAINPID=1", "WATCHDOG=1"]
+
+
 def test_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """A leading @ stands for a NUL byte."""
     name = f"ipsec-agent-test-{os.getpid()}"

@@ -26,6 +26,7 @@ from ipsec_agent.core.promise import Promise
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.nft_events import open_events
+from ipsec_agent.host.nft_exempt import exemptions
 from ipsec_agent.host.nft_image import NEW_TABLE, TABLE
 from ipsec_agent.host.nft_wire import CREATE, Channel, attribute
 from ipsec_agent.host.nft_wire import text as attribute_text
@@ -309,6 +310,34 @@ async def test_a_table_that_another_program_loaded_is_learnt(tmp_path: Path) -> 
     assert not await intact(nft)
 
 
+async def test_a_stranger_during_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changes the table while nft loads it is not taken for nft: his next change is noticed."""
+    nft = Nft()
+    await nft.load(ruleset(Guard(Promise((), ()))))
+    take = nft._take
+
+    def meddle() -> None:
+        with Channel() as channel:
+            channel.perform(exemptions([LinkId(4711, "gone")], None))
+
+    with ThreadPoolExecutor(1) as stranger:
+
+        async def taken(text: str, *options: str) -> object:
+            stranger.submit(meddle).result(5)
+            return await take(text, *options)
+
+        monkeypatch.setattr(nft, "_take", taken)
+        async with watched(nft) as rung:
+            await nft.load(TEXT)
+            await asyncio.sleep(0.1 * SCALE)
+            assert rung.is_set()
+            rung.clear()
+            stranger.submit(meddle).result(5)
+            async with asyncio.timeout(0.5 * SCALE):
+                await rung.wait()
+    assert nft.form_of(TEXT) == ""
+
+
 IN_A_CONTAINER = """
 import asyncio, sys
 from pathlib import Path
@@ -317,10 +346,17 @@ from ipsec_agent.host.nft import Nft
 
 async def run():
     text, nft = Path(sys.argv[1]).read_text(), Nft()
+    rung = []
+    task = asyncio.create_task(nft.watch(lambda: rung.append(None)))
+    await asyncio.sleep(0.2)
     for _ in range(2):
         await nft.load(text)
+        await asyncio.sleep(0.2)
         table = await nft.read()
         print(table.mark == mark(text))
+    # Once as it listens, and for each load.
+    print(len(rung) <= 3)
+    task.cancel()
 
 asyncio.run(run())
 """
@@ -336,7 +372,7 @@ def test_in_a_namespace_of_processes(tmp_path: Path) -> None:
         (*words, str(path)), check=True, capture_output=True, text=True, timeout=60
     )
 
-    assert done.stdout.split() == ["True", "True"]
+    assert done.stdout.split() == ["True", "True", "True"]
 
 
 async def test_what_does_not_load_cannot_be_learnt() -> None:

@@ -80,11 +80,16 @@ def problems(facts: Facts) -> Iterator[Finding]:
     for one in (facts.status or {}).get("problems", ()):
         yield Finding(
             one["code"],
-            Severity(one["severity"]),
+            _severity(one["severity"]),
             one["message"],
             command_of(one["hint"]),
             one["hint"],
         )
+
+
+def _severity(told: str) -> Severity:
+    """One that a later version has is loud."""
+    return Severity(told) if told in set(Severity) else Severity.ERROR
 
 
 def by_oneself(facts: Facts) -> Iterator[Finding]:

@@ -1,12 +1,12 @@
 """Which peers were cut off, from when to when: the guide's split brains of a cluster begin so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.outages import Outage, read
-from ipsec_agent.core.problems.peer_faults import moment
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import several, to_the_second
 
 NAMED = ((86_400, "days"), (3600, "h"), (60, "min"))
 """Seconds of each unit, the longest first."""
@@ -19,7 +19,7 @@ def outages(facts: Facts) -> Iterator[Finding]:
     """Something to know: what fails now is a problem of its own."""
     known = facts.outages
     if facts.status is not None:
-        known = tuple(read(facts.status.get("outages", ())))
+        known = tuple(_of_status(facts.status.get("outages", ())))
     newest = sorted(known, key=lambda one: one.begin, reverse=True)
     for one in newest[:SHOWN]:
         lasts = facts.status is not None and not one.end
@@ -34,18 +34,31 @@ def outages(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _of_status(documents: Iterable[Any]) -> Iterator[Outage]:
+    """Those that are understood: an agent of another version may run, or one whose clock is odd."""
+    for one in documents:
+        try:
+            yield from read((one,))
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            continue
+
+
 def _log(one: Outage) -> str:
-    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{moment(one.begin)}'"
+    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{to_the_second(one.begin)}'"
 
 
 def said(one: Outage) -> str:
     """One outage in words."""
-    until = f"until {moment(one.end)} ({_span(one.end - one.begin)})" if one.end else "and still is"
-    return f"{one.peer} was cut off from {moment(one.begin)} {until}: {one.reason}"
+    until = (
+        f"until {to_the_second(one.end)} ({_span(one.end - one.begin)})"
+        if one.end
+        else "and still is"
+    )
+    return f"{one.peer} was cut off from {to_the_second(one.begin)} {until}: {one.reason}"
 
 
 def _span(seconds: float) -> str:
     for each, name in NAMED:
         if seconds >= 2 * each:
             return f"{seconds // each:.0f} {name}"
-    return f"{seconds:.0f} s"
+    return f"{max(seconds, 0):.0f} s"

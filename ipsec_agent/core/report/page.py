@@ -1,7 +1,6 @@
 """The report as one HTML page that needs nothing else: no script, no image, no address."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.report.examined import Report
@@ -10,6 +9,7 @@ from ipsec_agent.core.report.markup import Markup, element, style, together
 from ipsec_agent.core.report.markup import page as whole
 from ipsec_agent.core.report.matrix import DENSE, Mark, Matrix, matrix
 from ipsec_agent.core.report.page_style import RULES
+from ipsec_agent.core.words import to_the_second
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What a browser may load for the page: nothing. Were a text not escaped, it could not run."""
@@ -29,11 +29,10 @@ def page(report: Report) -> str:
         element("title", f"ipsec-agent report: {report.verdict}"),
         style(RULES),
     )
-    time = datetime.fromtimestamp(report.fleet.now, UTC)
     body = (
         element("h1", "ipsec-agent report"),
         element("p", report.verdict, class_="well" if report.well else "verdict"),
-        element("p", f"State of {time:%Y-%m-%d %H:%M:%S} UTC, the middle of the files' times.")
+        element("p", f"State of {to_the_second(report.fleet.now)}, the middle of the files' times.")
         if report.fleet.now
         else Markup(""),
         *_unreadable(report),
