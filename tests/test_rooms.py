@@ -74,9 +74,9 @@ WITHIN_HOST = {
 FOR_EVERY_HOST = {"understood"}
 
 LEVELS: tuple[set[str], ...] = (
-    {"__init__", "errors", "log"},
+    {"__init__", "errors"},
     {"core"},
-    {"host"},
+    {"host", "log"},
     {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"drain", "examination", "machine", "reconcile"},

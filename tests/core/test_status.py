@@ -249,6 +249,15 @@ def test_ports() -> None:
     assert ", listens on IPv4 UDP 500 and 4500, IPv6 UDP 4500\n" in text(found)
 
 
+def test_hints_of_another_agent() -> None:
+    """Their commands are about the config and the socket of the agent, for programs, too."""
+    found = document(snapshot(VM, lowered=True), 0.0, "/a.yml", "/s")
+
+    assert "`ipsec-agent guard up`" in shown(VM, lowered=True)["problems"][0]["hint"]
+    hint = found["problems"][0]["hint"]
+    assert "`ipsec-agent guard up --config /a.yml --socket /s`" in hint
+
+
 def test_peer_twice() -> None:
     """Two CHILD_SAs with a peer, as when both began at once, are one peer with a duplicate."""
     (peer,) = shown(with_sa(with_sa(VM), age=30))["peers"]
