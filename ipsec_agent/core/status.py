@@ -16,7 +16,7 @@ from ipsec_agent.core.events import Event
 from ipsec_agent.core.fingerprint import fingerprint
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
-from ipsec_agent.core.observed import Link, Observed
+from ipsec_agent.core.observed import IkePorts, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.outages import Outage
 from ipsec_agent.core.outages import entry as outage_entry
@@ -199,8 +199,8 @@ def _charon(observed: Observed) -> dict[str, Any] | None:
         "version": charon.version,
         "responsive": charon.responsive,
         "ports": [
-            {"version": version, "port": port}
-            for version, port in sorted(observed.ike_ports.owned if observed.ike_ports else ())
+            {"version": version, "port": port, "address": str(address)}
+            for version, port, address in (observed.ike_ports or IkePorts()).addresses
         ],
     }
 

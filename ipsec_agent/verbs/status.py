@@ -45,7 +45,7 @@ def _once(arguments: argparse.Namespace) -> int:
 
 def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, bool]:
     """What was asked for, as JSON or for a person; whether that is well."""
-    well, fit, found = bool(status["healthy"]), terminal.fitted, status
+    well, found, screen = bool(status["healthy"]), status, terminal.screen()
     if "charon" not in status and not arguments.json:
         # The agent has not looked yet.
         said = text(status)
@@ -55,15 +55,14 @@ def _said(status: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, b
         found, said = status_peer.as_json(status, view), status_peer.text(status, view)
     elif arguments.peers or arguments.filter:
         views = status_peers.chosen(status, arguments.filter)
-        found, said = status_peers.as_json(status, views), status_peers.table(views)
-        fit = terminal.table
+        found, said = status_peers.as_json(status, views), status_peers.table(views, screen.fits)
     elif arguments.events:
         found, said = status_events.as_json(status), status_events.text(status)
     else:
         said = "" if arguments.json else text(status)
     if arguments.json:
         return json.dumps(found) + "\n", well
-    return fit(completed(said, status, arguments), terminal.screen()), well
+    return terminal.fitted(completed(said, status, arguments), screen), well
 
 
 def completed(said: str, status: dict[str, Any], arguments: argparse.Namespace) -> str:
