@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from ipsec_agent import admission
 from ipsec_agent.answers import Answers
@@ -37,6 +38,7 @@ from ipsec_agent.host.program import find_program
 from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
+from ipsec_agent.log import ABOUT
 from ipsec_agent.machine import Machine, open_machine
 from ipsec_agent.reconcile import Look, Reconciler
 from ipsec_agent.rehearsal import refuse_refused
@@ -323,6 +325,7 @@ async def open_agent(
     loaded = warned(read())
     config = loaded.config
     run_dir = Path(config.agent.run_dir)
+    ABOUT.set(replace(ABOUT.get(), socket=f"{run_dir}/control.sock"))
     make_directory(run_dir)
     make_directory(Path(config.agent.state_dir), mode=0o700)
     if config.agent.vici_socket:

@@ -37,6 +37,8 @@ class Answers:
     ) -> None:
         self._loop = loop
         self._path = path
+        # A reload does not move it.
+        self._socket = f"{loop.config.agent.run_dir}/control.sock"
         self._complete = complete
         self._kept: tuple[Snapshot | None, dict[tuple[bool, bool], tuple[str, str]]] = None, {}
 
@@ -104,7 +106,7 @@ class Answers:
     def _document(self, snapshot: Snapshot | None, age: float) -> dict[str, Any]:
         if snapshot is None:
             return dict(STARTING)
-        return document(self._complete(snapshot), age, str(self._path.absolute()))
+        return document(self._complete(snapshot), age, str(self._path.absolute()), self._socket)
 
 
 def _rendered(found: tuple[Family, ...], *, openmetrics: bool) -> tuple[str, str]:

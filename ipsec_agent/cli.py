@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ipsec_agent import __version__
-from ipsec_agent.errors import AgentError, ConfigError
-from ipsec_agent.host.control_client import DEFAULT_SOCKET
+from ipsec_agent.core.commands import DEFAULT_CONFIG, DEFAULT_SOCKET
+from ipsec_agent.errors import AgentError
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs import status_arguments
-from ipsec_agent.verbs.commands import DEFAULT_CONFIG, repeatable
+from ipsec_agent.verbs.argument_types import address, given, whole
+from ipsec_agent.verbs.combinations import refuse_passed_over
 from ipsec_agent.verbs.diagnosis import doctor_arguments, report_arguments, verify_arguments
+from ipsec_agent.verbs.failure import tell
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -125,7 +127,11 @@ def parser() -> argparse.ArgumentParser:
     _certs_arguments(made["certs"])
     _reload_arguments(made["reload"])
     made["renew"].add_argument(
-        "peers", nargs="*", metavar="PEER", help="address of a peer; default: all peers"
+        "peers",
+        nargs="*",
+        type=address,
+        metavar="PEER",
+        help="address of a peer; default: all peers",
     )
     status_arguments.add_to(made["status"])
     _reading_arguments(made["metrics"], made["bundle"])
@@ -182,8 +188,12 @@ def _reading_arguments(metrics: argparse.ArgumentParser, bundle: argparse.Argume
 
 def _plan_arguments(verb: argparse.ArgumentParser) -> None:
     _file_argument(verb)
-    verb.add_argument("--address", metavar="IP", help="address of the VM; default: agent.address")
-    verb.add_argument("--to", metavar="IP", help="show how packets to this address would travel")
+    verb.add_argument(
+        "--address", type=address, metavar="IP", help="address of the VM; default: agent.address"
+    )
+    verb.add_argument(
+        "--to", type=address, metavar="IP", help="show how packets to this address would travel"
+    )
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
 
 
@@ -191,7 +201,7 @@ def _drain_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help=_default())
     verb.add_argument(
         "--timeout",
-        type=_seconds,
+        type=whole(0, 3600),
         metavar="SECONDS",
         help="wait no longer; default: stop_timeout of the config",
     )
@@ -279,7 +289,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
         ("--name", "NAME", "common name of the certificate that all VMs share"),
         ("--out-manifest", "FILE", "also write the fields of a config, ready to be pasted"),
     ):
-        action.add_argument(option, metavar=metavar, type=_given, help=text)
+        action.add_argument(option, metavar=metavar, type=given, help=text)
     action.add_argument(
         "--dir", default="certs", metavar="DIR", help=_default("directory to write to")
     )
@@ -303,7 +313,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
 def _issuing_arguments(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--days",
-        type=_days,
+        type=whole(1, 9999),
         default=365,
         metavar="N",
         help=_default("days until the certificate ends"),
@@ -316,29 +326,6 @@ def _issuing_arguments(action: argparse.ArgumentParser) -> None:
         help=_default("bits of the RSA keys of VMs"),
     )
     action.add_argument("--force", action="store_true", help="overwrite files that are there")
-
-
-def _given(text: str) -> str:
-    """A text; a variable of a shell that is not set gives none."""
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
-
-
-def _seconds(text: str) -> float:
-    """Seconds that a drain may take, as of the property stop_timeout."""
-    number = int(text) if text.isdecimal() and len(text) <= len("3600") else -1
-    if not 0 <= number <= 3600:  # noqa: PLR2004 - as the parser of the config has it
-        raise argparse.ArgumentTypeError("must be a whole number from 0 to 3600")
-    return number
-
-
-def _days(text: str) -> int:
-    """Days until a certificate ends; 9,999 are more than any CA has."""
-    number = int(text) if text.isdecimal() and len(text) <= len("9999") else 0
-    if not number:
-        raise argparse.ArgumentTypeError("must be a whole number from 1 to 9999")
-    return number
 
 
 def _default(what: str = "config file") -> str:
@@ -364,14 +351,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verb(chosen: argparse.Namespace) -> int:
     try:
+        refuse_passed_over(chosen)
         return int(import_module(f"ipsec_agent.verbs.{chosen.verb}").main(chosen))
     except AgentError as error:
-        if isinstance(error, ConfigError):
-            complain("".join(f"{complaint}\n" for complaint in error.complaints))
-        complain(f"ipsec-agent: {error.message}\n")
-        if error.hint:
-            complain(f"  hint: {repeatable(error.hint, chosen, DEFAULT_SOCKET)}\n")
-        return 1
+        return tell(error, chosen)
 
 
 OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE}

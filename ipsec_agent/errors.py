@@ -10,7 +10,8 @@ AgentError                  what went wrong, and what to do about it (`hint`)
 │   └── ForeignCharonError  the charon on the socket is not ours to command
 ├── KernelError             the kernel refused, or lacks what we need
 ├── ControlError            the control socket: no agent, not allowed, malformed, too large
-└── StartError              this machine, or this moment, does not let the agent start
+├── StartError              this machine, or this moment, does not let the agent start
+└── UsageError              what was typed cannot be, whatever the machine is like
 """
 
 from collections.abc import Sequence
@@ -87,3 +88,7 @@ class ControlError(AgentError):
 
 class StartError(AgentError):
     """The agent cannot start on this machine, or not now."""
+
+
+class UsageError(AgentError):
+    """What was typed cannot be, whatever the machine is like: an argument would do nothing."""

@@ -64,7 +64,8 @@ class History:
             snapshot.traffic,
             snapshot.suspects,
             snapshot.problems,
-            self.prover.proofs.peers,
+            proofs=self.prover.proofs.peers,
+            before=self._outages,
         )
 
     def _follow_clock(self, now: float) -> None:

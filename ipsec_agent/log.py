@@ -6,10 +6,12 @@ Where the journal reads stderr, each line begins with its priority (sd-daemon(3)
 import contextlib
 import os
 import sys
+from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
 import structlog
 
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.words import printable
 
 
@@ -30,6 +32,12 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """syslog(3)'s, by the names of structlog's levels."""
 
 
+ABOUT: ContextVar[About] = ContextVar("about", default=About())  # noqa: B039 - it is frozen
+"""The agent of this process, whose config and socket commands in the log carry."""
+
+WITH_COMMANDS = ("message", "hint")
+
+
 def set_up(*, journal: bool = False) -> None:
     """Configure structlog for the process.
 
@@ -44,6 +52,7 @@ def set_up(*, journal: bool = False) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _repeatable,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _prioritized(renderer) if journal else renderer,
@@ -63,6 +72,15 @@ def _shown_by(renderer: structlog.typing.Processor) -> structlog.typing.Processo
         return renderer(logger, name, event)
 
     return render
+
+
+def _repeatable(
+    _logger: object, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Commands work for the agent that logs."""
+    about = ABOUT.get()
+    event.update({key: about.text(event[key]) for key in WITH_COMMANDS if event.get(key)})
+    return event
 
 
 def _prioritized(renderer: structlog.typing.Processor) -> structlog.typing.Processor:

@@ -107,7 +107,8 @@ def _lockouts(config: Config) -> Findings:
     bad = [finding for finding in findings if finding.refused]
     if bad:
         return (), tuple(
-            StartError(one.message, hint=f"{one.hint}; or use `run --force`") for one in bad
+            StartError(one.message, hint=f"{one.hint}; or use `ipsec-agent run --force`")
+            for one in bad
         )
     good = "lock-out: the config cuts off nothing that this VM needs"
     doubts = (

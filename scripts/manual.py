@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ipsec_agent.cli import parser  # noqa: E402 - see above
-from ipsec_agent.verbs.commands import DEFAULT_CONFIG  # noqa: E402 - see above
+from ipsec_agent.core.commands import DEFAULT_CONFIG  # noqa: E402 - see above
 
 PROGRAM = "ipsec-agent"
 MADE = "Made by scripts/manual.py of the help texts"
@@ -119,8 +119,17 @@ def manual(top: Verb) -> str:
         lines += [".PP", "Example:", f".B {_roff(verb.example)}"]
     lines += [
         ".SH EXIT STATUS",
-        "0 done, 1 refused or failed, 2 an argument is not understood, 3 not running,",
-        "130 interrupted. docs/status.md has those of each verb.",
+        "0 done, and all is well; 1 refused, failed, or not well; 2 the command line cannot be,",
+        "whatever the machine is like: an argument is unknown, has a wrong form, is missing, or",
+        "would be passed over beside, or without, another one; 3 not running (of",
+        ".BR status ,",
+        ".BR verify ,",
+        ".B metrics",
+        "and",
+        '.BR "guard status" );',
+        "130 interrupted. Of",
+        ".B report",
+        "2 also says that something could not be read. docs/status.md has those of each verb.",
         ".SH FILES",
         *(".TP", f".I {_roff(DEFAULT_CONFIG)}", "the config; it holds a private key: mode 0600"),
         *(".TP", ".I /run/ipsec\\-agent/control.sock", "the control socket of the running agent"),

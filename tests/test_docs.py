@@ -296,3 +296,21 @@ def test_parts() -> None:
     told = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) s[^|]*\|$", text, re.MULTILINE)
     assert [part for part, _ in told] == parts.split()
     assert {part: limit.replace(",", "") for part, limit in told if part != "esp"} == limits
+
+
+def changes() -> Iterator[tuple[str, str]]:
+    """The entries of CHANGELOG.md, each with the heading that it is below."""
+    heading = ""
+    for part in re.split(r"(?m)(?=^(?:- |#))", (ROOT / "CHANGELOG.md").read_text()):
+        if part.startswith("#"):
+            heading = heading + part if part.startswith("###") else part
+        elif part.startswith("- "):
+            yield heading, " ".join(part.split())[:60]
+
+
+def test_changes_are_told_once() -> None:
+    """No two entries of a section begin alike: a merge may bring one in twice."""
+    found = list(changes())
+
+    assert len(found) > 100
+    assert [one for one in set(found) if found.count(one) > 1] == []

@@ -23,6 +23,10 @@ LINES = re.compile(r"^ {4,}(ipsec-agent [a-z].*?)(?: {2,}#.*| \|.*)?$", re.MULTI
 """Indented lines of the docs."""
 
 
+FILLED_IN = re.compile(r"\bPEER\b…?|(?<=--address )(?:A|IP)\b|(?<=--to )(?:B|IP)\b")
+"""What stands for an address."""
+
+
 def texts(path: Path) -> Iterator[str]:
     """The strings of a module, without docstrings; what is filled in is `1.2.3.4`."""
     tree = ast.parse(path.read_text())
@@ -64,6 +68,7 @@ def refusal(command: str) -> str:
     said = io.StringIO()
     # B stands for one of several words, which the command line knows.
     written = re.sub(r"[][]", "", command).replace("--baseline B", "--baseline cnsa2")
+    written = FILLED_IN.sub("10.0.1.9", written).replace("--timeout 1.2.3.4", "--timeout 9")
     for part in written.split("&&"):
         words = shlex.split(part, comments=True)
         if words[0] in {"ipsec-agent", *VERBS}:
@@ -83,6 +88,6 @@ def test_enough_are_found() -> None:
     """The walk finds those of hints, and would refuse what is not there."""
     found = {command for place, command in NAMED if place.startswith("ipsec_agent/")}
 
-    assert {"ipsec-agent guard up", "ipsec-agent status", "run --force"} <= found
+    assert {"ipsec-agent guard up", "ipsec-agent status", "ipsec-agent run --force"} <= found
     assert "unrecognized arguments: --forced" in refusal("ipsec-agent run --forced")
     assert "invalid choice: 'docter'" in refusal("ipsec-agent check && ipsec-agent docter")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -24,6 +25,20 @@ for level in ("info", "warning", "error", "critical"):
     getattr(log, level)("said")
 complain("refused\\n  hint: two\\n")
 complain("mind\\n", WARNING)
+"""
+
+ABOUT_ANOTHER = """
+import structlog
+from ipsec_agent.core.commands import About
+from ipsec_agent.log import ABOUT, set_up
+set_up()
+ABOUT.set(About("/a.yml", "/s"))
+structlog.get_logger("x").info(
+    "said",
+    message="`ipsec-agent guard up` is due",
+    hint="run `ipsec-agent reload`",
+    what="`ipsec-agent reload`",
+)
 """
 
 
@@ -109,3 +124,13 @@ async def test_problems() -> None:
 def expiring(days: int) -> Config:
     """A config whose certificate ends so soon."""
     return config(facts=replace(FACTS, not_after=datetime.now(UTC) + timedelta(days=days)))
+
+
+def test_commands(capfd: pytest.CaptureFixture[str]) -> None:
+    """Those in the log are about the config and the socket of the agent that logs."""
+    subprocess.run([sys.executable, "-c", ABOUT_ANOTHER], check=True, timeout=60)
+
+    said = json.loads(capfd.readouterr().err)
+    assert said["hint"] == "run `ipsec-agent reload --socket /s`"
+    assert said["message"] == "`ipsec-agent guard up --config /a.yml --socket /s` is due"
+    assert said["what"] == "`ipsec-agent reload`"

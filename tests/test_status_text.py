@@ -16,10 +16,9 @@ from ipsec_agent.verbs.status_arguments import STATES
 from ipsec_agent.verbs.status_events import as_json as events_json
 from ipsec_agent.verbs.status_events import of_peer
 from ipsec_agent.verbs.status_events import text as events_text
-from ipsec_agent.verbs.status_peers import as_json, chosen, table
+from ipsec_agent.verbs.status_peers import COLUMNS, as_json, chosen, table
 from ipsec_agent.verbs.status_text import MOST_COUNTED, text
 from ipsec_agent.verbs.terminal import GREEN, PLAIN, RED, Screen, fitted, screen
-from ipsec_agent.verbs.terminal import table as cut
 from tests.core.test_status import snapshot, states
 from tests.vm import NOW, PEER, Vm, healthy_vm, with_sa
 
@@ -158,8 +157,6 @@ def test_fits_a_terminal() -> None:
         "    `ipsec-agent status --peers` seven eight",
         "    nine",
     ]
-    assert cut("x" * 60, Screen(width=44)) == f"{'x' * 43}…\n"
-    assert cut("x" * 60, Screen()) == f"{'x' * 60}\n"
 
 
 def test_colours() -> None:
@@ -171,7 +168,7 @@ def test_colours() -> None:
     parts = fitted(f"  ERROR code: {'word ' * 20}\n", on).splitlines()
     assert len(parts) > 1
     assert all(part.startswith(RED) and part.endswith(PLAIN) for part in parts)
-    assert cut("10.0.0.9  clear  -\n", on).startswith(RED)
+    assert fitted("10.0.0.9  clear  -\n", on).startswith(RED)
     assert "\x1b" not in fitted("ipsec-agent 0: running, healthy\n", Screen(width=44))
 
 
@@ -297,14 +294,51 @@ def test_events() -> None:
     assert "events" not in text(document(snapshot(VM)))
 
 
+@pytest.mark.parametrize("width", [*range(40, 130, 11), 200])
+@pytest.mark.parametrize("peer", [str(PEER), "2001:db8:1111:2222:3333:4444:5555:6666"])
+def test_a_narrow_table(width: int, peer: str) -> None:
+    """Nothing is lost without a word: notes go below their line, columns are left out by name."""
+    status = document(snapshot(with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40))))
+    status["peers"][0] |= {"address": peer, "one_way": "in", "certificate_state": "old"}
+    whole = table(peers(status))
+    said = fitted(table(peers(status), width), Screen(width))
+
+    words = said.split()
+    told = " ".join(said.partition("left out for want of width: ")[2].partition(";")[0].split())
+    head = set(re.split("  +", table(peers(status), width).splitlines()[0]))
+    assert head | set(told.split(", ")) >= set(COLUMNS[:-1])
+    assert not head & set(told.split(", "))
+    for note in ("ONE WAY (in only)", "on the old certificate"):
+        assert note in " ".join(words)
+    assert {peer, "up"} <= set(words)
+    assert all(
+        len(line) <= max(width, len(peer) + 2) for line in said.splitlines() if "`" not in line
+    )
+    assert (said == whole) is (width > max(map(len, whole.splitlines())) - 1)
+
+
+def test_what_is_left_out_first() -> None:
+    """In a stated order; the last packet that came is the last to go."""
+    status = document(snapshot(with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40))))
+    lines = table(peers(status), 40).splitlines()
+
+    assert lines[0].split("  ")[0] == "PEER"
+    assert "LAST IN" in lines[0]
+    assert lines[-1].startswith("left out for want of width: REKEY IN, AGE, OUT")
+    assert table(peers(status), 0) == table(peers(status))
+
+
 def test_older_agent() -> None:
     """A status without what this version added is shown all the same."""
     status = document(snapshot(with_sa(VM)))
     for key in ("guard", "counters", "events"):
         del status[key]
-    del status["charon"]["ports"]
+    status["charon"]["ports"] = [{"version": 4, "port": 500}]
     for key in ("idle_in", "idle_out", "one_way"):
         del status["peers"][0][key]
 
     assert "1 by ESP" in text(status)
+    assert "listens on IPv4 UDP 500\n" in text(status)
+    del status["charon"]["ports"]
+    assert "listens" not in text(status)
     assert "10.0.0.9" in table(peers(status))

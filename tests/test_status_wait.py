@@ -147,13 +147,17 @@ def test_before_the_first_look(
 def test_what_cannot_be_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Options of which one would be passed over are refused."""
     nowhere = ["--socket", str(tmp_path / "none")]
-    for words in (
-        ["--wait", "healthy", "--watch"],
-        ["10.0.0.9", "--peers"],
-        ["10.0.0.9", "--filter", "up"],
+    for words, says in (
+        (["--wait", "healthy", "--watch"], "--wait and --watch cannot be together"),
+        (["10.0.0.9", "--peers"], "cannot be together"),
+        (["10.0.0.9", "--filter", "up"], "cannot be together"),
+        (["--timeout", "9"], "write `ipsec-agent status --wait healthy --timeout 9 --socket /"),
+        (["--json", "--timeout", "0"], "--timeout bounds --wait, which is missing"),
     ):
         assert main(["status", *words, *nowhere]) == 2
-        assert "cannot be together" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert says in said.err
+        assert said.out == ""
     for seconds in ("-1", "3601", "1.5", ""):
         with pytest.raises(SystemExit):
             main(["status", "--wait", "healthy", "--timeout", seconds])

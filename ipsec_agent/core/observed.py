@@ -176,12 +176,14 @@ class IkePorts(Struct, frozen=True):
         others: those of other programs.
         versions: families that this kernel speaks.
         contested: another process had one since charon's start, or that is not known.
+        addresses: that of each of charon's sockets, with its family and port.
     """
 
     owned: frozenset[tuple[int, int]] = frozenset()
     others: tuple[PortHolder, ...] = ()
     versions: tuple[int, ...] = ()
     contested: bool = True
+    addresses: tuple[tuple[int, int, Address], ...] = ()
 
     @property
     def well(self) -> bool:

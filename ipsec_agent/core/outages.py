@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.charon import MEANINGS
-from ipsec_agent.core.problems.peer_faults import Suspect
+from ipsec_agent.core.problems.peer_faults import Suspect, never_seen
 from ipsec_agent.core.problems.problem import Problem
 from ipsec_agent.core.proof import Verdict
 from ipsec_agent.core.proving import Proof
@@ -74,15 +74,23 @@ def cut_off(
     traffic: Iterable[Peer],
     suspects: Iterable[Suspect],
     problems: Iterable[Problem],
+    *,
     proofs: Iterable[Proof] = (),
+    before: Memory = (),
 ) -> dict[Address, Cut]:
-    """The peers that are cut off now."""
+    """The peers that are cut off now; an address at which nobody was ever seen is none.
+
+    Args:
+        before: the outages that are known.
+    """
     now, found = drift.observed.time, {}
     peers = {peer.address: peer for peer in traffic}
+    once = peers.keys() | {one.peer for one in before}
     linked = _with_sas(drift) | {peer.address for peer in peers.values() if peer.there == now}
     for one in suspects:
         address = ip_address(one.peer)
-        if one.shown and not one.gone and address not in linked:
+        nobody = address not in once and never_seen(one, drift.observed)
+        if one.shown and not one.gone and not nobody and address not in linked:
             first = min(fault.first for fault in one.shown)
             there = peers[address].there if address in peers else 0.0
             found[address] = Cut(

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
@@ -145,14 +146,14 @@ def summary(proofs: Proofs) -> dict[str, Any] | None:
     }
 
 
-def entries(proofs: Proofs) -> Mapping[str, dict[str, Any]]:
+def entries(proofs: Proofs, about: About) -> Mapping[str, dict[str, Any]]:
     """For each peer's entry in the status, by its address."""
     return {
         str(one.address): {
             "proven": one.proven,
             "verdict": one.verdict.value,
             "message": one.message,
-            "hint": one.hint,
+            "hint": about.text(one.hint),
             "time": one.time,
             "failures": one.failures,
         }

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, field, to_builtins
 
 from ipsec_agent.core import status_rotation
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
@@ -15,7 +16,7 @@ from ipsec_agent.core.events import Event
 from ipsec_agent.core.fingerprint import fingerprint
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
-from ipsec_agent.core.observed import Link, Observed
+from ipsec_agent.core.observed import IkePorts, Link, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.outages import Outage
 from ipsec_agent.core.outages import entry as outage_entry
@@ -100,14 +101,18 @@ class Snapshot(Struct, frozen=True):
         return guard_state(self.config, self.desired, self.observed, lowered=self.guard_lowered)
 
 
-def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str, Any]:
+def document(
+    snapshot: Snapshot, age: float = 0.0, config: str = "", socket: str = ""
+) -> dict[str, Any]:
     """The snapshot as JSON's types.
 
     Args:
         age: seconds from the look to the question, 0 where it was taken after it.
         config: path of the agent's config.
+        socket: path of its control socket.
     """
     desired, observed = snapshot.desired, snapshot.observed
+    about = About(config, socket)
     return {
         "schema": SCHEMA,
         "version": snapshot.version,
@@ -120,7 +125,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "passes": snapshot.passes,
         "state": snapshot.state.value,
         "healthy": snapshot.healthy,
-        "problems": [_problem(problem) for problem in snapshot.problems],
+        "problems": [_problem(problem, about) for problem in snapshot.problems],
         "drain": drain_entry(observed.drain, observed.time) if observed.drain else None,
         "address": str(desired.addresses[0]) if desired.addresses else None,
         "addresses": [str(address) for address in desired.addresses],
@@ -128,7 +133,7 @@ def document(snapshot: Snapshot, age: float = 0.0, config: str = "") -> dict[str
         "notes": [*desired.notes, *_absent_links(snapshot)],
         "charon": _charon(observed),
         "connections": _connections(snapshot),
-        "peers": _peers(snapshot),
+        "peers": _peers(snapshot, about),
         "rotation": status_rotation.summary(snapshot.drift),
         "optional": _optional(snapshot),
         "policies": _policies(snapshot),
@@ -173,12 +178,12 @@ def _certificates(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def _problem(problem: Problem) -> dict[str, Any]:
+def _problem(problem: Problem, about: About) -> dict[str, Any]:
     return {
         "code": problem.code,
         "severity": problem.severity.value,
         "message": problem.message,
-        "hint": problem.hint,
+        "hint": about.text(problem.hint),
         "since": problem.since,
     }
 
@@ -194,16 +199,16 @@ def _charon(observed: Observed) -> dict[str, Any] | None:
         "version": charon.version,
         "responsive": charon.responsive,
         "ports": [
-            {"version": version, "port": port}
-            for version, port in sorted(observed.ike_ports.owned if observed.ike_ports else ())
+            {"version": version, "port": port, "address": str(address)}
+            for version, port, address in (observed.ike_ports or IkePorts()).addresses
         ],
     }
 
 
-def _peers(snapshot: Snapshot) -> list[dict[str, Any]]:
+def _peers(snapshot: Snapshot, about: About) -> list[dict[str, Any]]:
     used = {str(peer): one for peer, one in status_rotation.of_peers(snapshot.drift).items()}
     entries = peer_entries(snapshot.desired, snapshot.observed, snapshot.traffic, snapshot.suspects)
-    proofs = proof_entries(snapshot.proofs)
+    proofs = proof_entries(snapshot.proofs, about)
     return [
         {
             **entry,

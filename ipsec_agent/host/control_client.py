@@ -6,7 +6,6 @@ from typing import Any
 
 from ipsec_agent.errors import ControlError
 
-DEFAULT_SOCKET = "/run/ipsec-agent/control.sock"
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of the longest answer; the status of 1,000 peers is about 0.3 MB."""
 

@@ -97,8 +97,11 @@ class IkePortsReader:
         strange = [one for one in bound if one.inode not in self._inodes]
         self._name(one.inode for one in strange)
         self._contested = self._contested or bool(strange)
+        own = sorted(
+            {(one.version, one.port, one.address) for one in bound if one.inode in self._inodes}
+        )
         return IkePorts(
-            owned=frozenset((one.version, one.port) for one in bound if one.inode in self._inodes),
+            owned=frozenset((version, port) for version, port, _ in own),
             others=tuple(
                 PortHolder(
                     one.version, one.port, one.address, *self._owners[one.inode], user=one.user
@@ -107,6 +110,7 @@ class IkePortsReader:
             ),
             versions=tuple(version for version, table in TABLES if (self._proc / table).exists()),
             contested=self._contested,
+            addresses=tuple(own),
         )
 
     def _bound(self) -> Iterator[Bound]:

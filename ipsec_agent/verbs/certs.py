@@ -125,8 +125,6 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
 def _subjects(arguments: argparse.Namespace) -> tuple[Subject, ...]:
     if not arguments.per_vm:
         return (order.shared(arguments.name or order.SHARED_NAME, arguments.san),)
-    if arguments.name or arguments.san:
-        raise AgentError("--per-vm gives each VM its own name", hint="leave out --name and --san")
     return order.per_vm(arguments.per_vm)
 
 
@@ -145,11 +143,7 @@ def _source(arguments: argparse.Namespace) -> tuple[Path, Path] | None:
         AgentError: the certificate cannot be read, or its key is not found.
     """
     if arguments.ca is None:
-        if arguments.ca_key:
-            raise AgentError("--ca-key is the key of --ca", hint="give the CA's certificate, too")
         return None
-    if arguments.ca_name:
-        raise AgentError("--ca-name is for a new CA", hint="leave it out, or leave out --ca")
     path = Path(arguments.ca)
     if path.is_dir():
         path /= order.files(order.CA_FILE)[0]

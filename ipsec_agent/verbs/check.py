@@ -10,6 +10,7 @@ from ipsec_agent.core.config import Baseline, Config
 from ipsec_agent.core.words import OPTIONAL, several
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.own_process import WARNING, complain, say
+from ipsec_agent.verbs.commands import repeatable
 
 BASELINES = {
     Baseline.DEFAULT: "",
@@ -31,18 +32,20 @@ def main(arguments: argparse.Namespace) -> int:
         raise StartError("check --machine needs root to add a test SA", hint="run it with sudo")
     baseline = Baseline(arguments.baseline)
     config = load_config(
-        Path(arguments.file), warn=lambda text: complain(f"{text}\n", WARNING), baseline=baseline
+        Path(arguments.file),
+        warn=lambda text: complain(f"{repeatable(text, arguments)}\n", WARNING),
+        baseline=baseline,
     )
     say(f"{arguments.file} is valid\n{_summary(config)}{BASELINES[baseline]}")
-    return _machine(config) if arguments.machine else 0
+    return _machine(config, arguments) if arguments.machine else 0
 
 
-def _machine(config: Config) -> int:
+def _machine(config: Config, arguments: argparse.Namespace) -> int:
     """Print what this VM can do and cannot; 0 if it can do all that the config asks for."""
     # Its imports take longer than judging a config.
     good, bad = import_module("ipsec_agent.machine_check").check_machine(config)
     for error in bad:
-        complain(f"error: {error.message}\n  hint: {error.hint}\n")
+        complain(f"error: {error.message}\n  hint: {repeatable(error.hint, arguments)}\n")
     if bad:
         complain(f"ipsec-agent: this VM is not ready: {several(len(bad), 'error')}\n")
         return 1

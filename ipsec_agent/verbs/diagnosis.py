@@ -2,8 +2,8 @@
 
 import argparse
 
-from ipsec_agent.host.control_client import DEFAULT_SOCKET
-from ipsec_agent.verbs.commands import DEFAULT_CONFIG
+from ipsec_agent.core.commands import DEFAULT_CONFIG, DEFAULT_SOCKET
+from ipsec_agent.verbs.argument_types import address, seconds
 
 PLATFORMS = ("aws", "gcp", "azure", "vsphere", "openstack", "ibm")
 
@@ -13,13 +13,15 @@ LONGEST = 600.0
 def verify_arguments(verb: argparse.ArgumentParser) -> None:
     """What `verify` takes."""
     either = verb.add_mutually_exclusive_group(required=True)
-    either.add_argument("peers", nargs="*", default=[], metavar="PEER", help="address of a peer")
+    either.add_argument(
+        "peers", nargs="*", default=[], type=address, metavar="PEER", help="address of a peer"
+    )
     either.add_argument(
         "--all", action="store_true", help="every peer that the status knows, but those gone"
     )
     verb.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds(LONGEST),
         default=10.0,
         metavar="S",
         help="seconds to wait for an SA with each peer; default: %(default)g",
@@ -42,6 +44,7 @@ def doctor_arguments(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--probe",
+        type=address,
         metavar="PEER",
         help="with --firewall: send to this peer, too, and tell which rule lets packets pass",
     )
@@ -74,13 +77,3 @@ def _common(verb: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="control socket; default: %(default)s",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= LONGEST:
-        raise argparse.ArgumentTypeError(f"must be seconds, up to {LONGEST:g}")
-    return seconds

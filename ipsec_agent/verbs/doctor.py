@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from ipsec_agent.config_file import accepted, load_config
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.doctor.firewall import Platform, rules
 from ipsec_agent.core.doctor.firewall_probe import Passage, probed, told
-from ipsec_agent.core.doctor.report import document, examined, text
+from ipsec_agent.core.doctor.report import document, examined, repeated, text
 from ipsec_agent.core.verify import judge
-from ipsec_agent.errors import AgentError
 from ipsec_agent.examination import examine
 from ipsec_agent.host.own_process import say
 from ipsec_agent.verbs.verify import seen_of
@@ -26,13 +26,8 @@ def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.config)
     if arguments.firewall:
         return _firewall(arguments, load_config(path, outdated=accepted))
-    if arguments.probe is not None:
-        raise AgentError(
-            "--probe tells which rule of a firewall holds packets back, so it needs --firewall",
-            hint=f"write `ipsec-agent doctor --firewall aws --probe {arguments.probe}`, or another"
-            " platform",
-        )
-    results = examined(examine(path, arguments.socket, root=os.geteuid() == 0))
+    facts = examine(path, arguments.socket, root=os.geteuid() == 0)
+    results = repeated(examined(facts), About(facts.path, arguments.socket))
     shown = document(results)
     say(json.dumps(shown) + "\n" if arguments.json else text(results))
     return 0 if shown["well"] else 1

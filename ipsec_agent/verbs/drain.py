@@ -17,7 +17,8 @@ from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.jobs import Jobs, Places
 from ipsec_agent.host.own_process import CLEAR_LINE, read_by_journal, say
-from ipsec_agent.log import set_up
+from ipsec_agent.log import ABOUT, set_up
+from ipsec_agent.verbs.commands import about
 
 AGAIN = 10.0
 """Seconds after which the log says again for whom it waits."""
@@ -35,6 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise StartError("ipsec-agent drain needs root to end charon", hint="run it with sudo")
     set_up(journal=read_by_journal())
     teller = Terminal() if sys.stdout.isatty() else Log()
+    ABOUT.set(about(arguments))
     order = _order(arguments, places, teller)
     make_directory(order.run_dir)
     asyncio.run(Drainer(order, teller).run())
@@ -85,7 +87,7 @@ class Terminal:
 
     def warns(self, error: AgentError) -> None:
         """Show what failed."""
-        self._write(f"warning: {error}\n")
+        self._write(f"warning: {ABOUT.get().text(str(error))}\n")
 
     def _write(self, text: str) -> None:
         say(text, before=CLEAR_LINE)

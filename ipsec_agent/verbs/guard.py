@@ -12,6 +12,7 @@ from typing import Any
 
 from ipsec_agent.config_file import accepted, load_config
 from ipsec_agent.core.closed_table import closed_table
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.essential_addresses import EssentialAddresses
@@ -19,13 +20,13 @@ from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.errors import ConfigError, StartError
 from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status
-from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
+from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.own_process import WARNING, complain, say
 from ipsec_agent.host.saved_guard import NAME, save_guard
-from ipsec_agent.verbs.commands import repeatable
+from ipsec_agent.verbs.commands import about, repeatable
 from ipsec_agent.verbs.status_text import guard_lines
 
 AGENT_DEADLINE = 30.0
@@ -51,7 +52,7 @@ def _up(arguments: argparse.Namespace) -> int:
     refused = [finding for finding in findings if finding.refused]
     for finding in findings:
         louder = "REFUSED" if finding.refused and not arguments.force else "warning"
-        complain(f"{louder}: {finding.message}\n  {finding.hint}\n")
+        complain(f"{louder}: {finding.message}\n  {repeatable(finding.hint, arguments)}\n")
     for name in unresolved:
         complain(f"warning: {unknown_lockout(name)}\n  {unknown_lockout_hint(name)}\n", WARNING)
     if refused and not arguments.force:
@@ -156,12 +157,13 @@ def _status(arguments: argparse.Namespace) -> int:
     shown = document(found, saved)
     if refusal is not None:
         shown["notes"].append(f"{refusal.message}; the table cannot be compared with it")
+    said = about(arguments, _default_socket(agent))
+    shown["notes"] = [said.text(note) for note in shown["notes"]]
     lines = guard_lines(shown)
     lines.append(f"saved      {saved}: {shown['saved']['state']}")
     lines += [f"  not guarded: {one['name']} ({one['reason']})" for one in shown["inside"]]
     lines += [f"  note: {note}" for note in shown["notes"]]
-    said = repeatable("\n".join(lines), arguments, _default_socket(agent))
-    _say(arguments, shown, said)
+    _say(arguments, shown, said.text("\n".join(lines)))
     return EXIT[found.state] or int(found.current is False)
 
 
@@ -200,8 +202,7 @@ def _socket(arguments: argparse.Namespace, agent: AgentConfig) -> str:
 
 
 def _see_status(socket: str) -> str:
-    given = argparse.Namespace(socket=socket)
-    return repeatable("see `ipsec-agent status`", given, DEFAULT_SOCKET)
+    return About(socket=socket).text("see `ipsec-agent status`")
 
 
 def _default_socket(agent: AgentConfig) -> str:

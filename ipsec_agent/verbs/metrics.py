@@ -7,7 +7,7 @@ from pathlib import Path
 from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
 from ipsec_agent.host.own_process import say
-from ipsec_agent.verbs.no_agent import tell_absence
+from ipsec_agent.verbs.failure import NOT_RUNNING, tell
 
 MODE = 0o644
 """Of the file: node_exporter runs as a user of its own, and nothing in it is secret."""
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         answer = ask(arguments.socket, "metrics", format=form, peers=arguments.peers)["metrics"]
     except NotRunningError as error:
-        code = tell_absence(error)
+        code = tell(error, arguments, NOT_RUNNING)
         if not arguments.textfile:
             return code
         answer = _of_none()

@@ -15,7 +15,7 @@ from ipsec_agent.core.model import Action, Address
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.words import OPTIONAL
-from ipsec_agent.errors import AgentError
+from ipsec_agent.errors import AgentError, UsageError
 from ipsec_agent.host.own_process import say
 
 SCHEMA = 1
@@ -27,14 +27,16 @@ OPTIONALLY = ", and IPsec is optional (optional: true)"
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     config = load_config(Path(arguments.file), outdated=accepted)
-    address = _address(arguments.address, "--address") or config.agent.address
+    address = _address(arguments.address) or config.agent.address
     if address is None:
         raise AgentError(
             "the VM's address is missing", hint="add --address IP, or write agent.address"
         )
-    target = _address(arguments.to, "--to")
+    target = _address(arguments.to)
     if target is not None and target.version != address.version:
-        raise AgentError(
+        # Where the config has the other one, the command alone cannot tell.
+        refused = UsageError if arguments.address else AgentError
+        raise refused(
             f"--to: {target} is IPv{target.version}, and the VM's {address} is"
             f" IPv{address.version}",
             hint=f"give an IPv{target.version} address of the VM with --address",
@@ -84,15 +86,8 @@ def _guard(config: Config) -> list[str]:
     return list(explain(guard_of(config)))
 
 
-def _address(text: str | None, option: str) -> Address | None:
-    if text is None:
-        return None
-    try:
-        return ip_address(text)
-    except ValueError as error:
-        raise AgentError(
-            f"{option}: {text} is not an IP address", hint=f"write, for example, {option} 10.0.1.7"
-        ) from error
+def _address(text: str | None) -> Address | None:
+    return None if text is None else ip_address(text)
 
 
 def _text(shown: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import sys
 
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import complain, say
+from ipsec_agent.verbs.commands import repeatable
 
 SAYS = {
     "accepted": "accepts it",
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
         asks=sys.stdin.isatty() and sys.stdout.isatty() and not arguments.force,
     )
     # An agent of an earlier version tells of none.
-    complain("".join(f"{text}\n" for text in answer.get("warnings", [])))
+    complain("".join(f"{repeatable(text, arguments)}\n" for text in answer.get("warnings", [])))
     say("reloaded\n")
     return 0
 

@@ -5,6 +5,7 @@ import argparse
 from ipsec_agent.core.words import several
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import say
+from ipsec_agent.verbs.commands import repeatable
 
 SILENT = "it has not answered yet; `ipsec-agent status` says what becomes of it"
 
@@ -16,7 +17,8 @@ def main(arguments: argparse.Namespace) -> int:
     for peer in moved:
         say(f"{peer}: moved to the certificate in force\n")
     for one in left:
-        say(f"{one['address']}: not moved: {one['reason'] or SILENT}\n")
+        reason = repeatable(one["reason"] or SILENT, arguments)
+        say(f"{one['address']}: not moved: {reason}\n")
     others = answer["peers"] - len(moved) - len(left)
     if others:
         say(f"{several(others, 'peer')}: on the certificate in force already\n")

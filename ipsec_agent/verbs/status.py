@@ -4,24 +4,20 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.status_view import BY_ESP
 from ipsec_agent.errors import ControlError
-from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
-from ipsec_agent.host.own_process import CLEAR_SCREEN, complain, say
+from ipsec_agent.host.control_client import NotRunningError, ask
+from ipsec_agent.host.own_process import CLEAR_SCREEN, say
 from ipsec_agent.verbs import status_events, status_peer, status_peers, status_wait, terminal
-from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_absent import tell_failure
 from ipsec_agent.verbs.status_text import text
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the status once, or each second; 0 healthy (a peer: by ESP), 1 not, 3 not running."""
-    if clash := _clash(arguments):
-        complain(f"ipsec-agent status: {clash}\n")
-        return 2
     if arguments.wait:
         return status_wait.main(arguments)
     while True:
@@ -31,27 +27,13 @@ def main(arguments: argparse.Namespace) -> int:
         time.sleep(1)
 
 
-def _clash(arguments: argparse.Namespace) -> str:
-    """What of the options cannot be together, "" where they can."""
-    given = {
-        "PEER": arguments.peer,
-        "--wait": arguments.wait,
-        "--peers or --filter": arguments.peers or arguments.filter,
-        "--events": arguments.events,
-    }
-    kinds = [name for name, value in given.items() if value]
-    if arguments.wait and arguments.watch:
-        kinds.append("--watch")
-    return f"{' and '.join(kinds)} cannot be together" if len(kinds) > 1 else ""
-
-
 def _once(arguments: argparse.Namespace) -> int:
     try:
         status = ask(arguments.socket, "status")["status"]
     except ControlError as error:
         if not isinstance(error, NotRunningError) and not arguments.watch:
             raise
-        return tell_failure(error, Path(arguments.socket).parent, as_json=arguments.json)
+        return tell_failure(error, arguments)
     if arguments.watch and not arguments.json and sys.stdout.isatty():
         say("", before=CLEAR_SCREEN)
     well = _tell(status, arguments)
@@ -61,7 +43,7 @@ def _once(arguments: argparse.Namespace) -> int:
 
 def _tell(status: dict[str, Any], arguments: argparse.Namespace) -> bool:
     """Print what was asked for, as JSON or for a person; whether that is well."""
-    well, fit, found = bool(status["healthy"]), terminal.fitted, status
+    well, found = bool(status["healthy"]), status
     if "charon" not in status and not arguments.json:
         # The agent has not looked yet.
         said = text(status)
@@ -71,8 +53,8 @@ def _tell(status: dict[str, Any], arguments: argparse.Namespace) -> bool:
         found, said = status_peer.as_json(status, view), status_peer.text(status, view)
     elif arguments.peers or arguments.filter:
         views = status_peers.chosen(status, arguments.filter)
-        found, said = status_peers.as_json(status, views), status_peers.table(views)
-        fit = terminal.table
+        found = status_peers.as_json(status, views)
+        said = status_peers.table(views, terminal.screen().fits)
     elif arguments.events:
         found, said = status_events.as_json(status), status_events.text(status)
     else:
@@ -80,11 +62,10 @@ def _tell(status: dict[str, Any], arguments: argparse.Namespace) -> bool:
     if arguments.json:
         say(json.dumps(found) + "\n")
     else:
-        terminal.show(completed(said, status, arguments), fit)
+        terminal.show(completed(said, status, arguments))
     return well
 
 
 def completed(said: str, status: dict[str, Any], arguments: argparse.Namespace) -> str:
     """A text whose commands work for this agent."""
-    about = argparse.Namespace(config=status.get("config"), socket=arguments.socket)
-    return repeatable(said, about, DEFAULT_SOCKET)
+    return About(status.get("config", ""), arguments.socket).text(said)

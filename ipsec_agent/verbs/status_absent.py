@@ -1,5 +1,6 @@
 """What `status` says where no agent answers, and whether a drain has ended it."""
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -8,22 +9,23 @@ from typing import Any
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
 from ipsec_agent.host.own_process import complain, say
-from ipsec_agent.verbs.no_agent import NOT_RUNNING
+from ipsec_agent.verbs.failure import NOT_RUNNING, tell
 
 DRAIN_FILE = "drain.json"
 """In the run directory, while a drain says something (host/drain_file.py)."""
 
 
-def tell_failure(error: ControlError, run_dir: Path, *, as_json: bool) -> int:
+def tell_failure(error: ControlError, arguments: argparse.Namespace) -> int:
     """Say that no agent answers, and what a drain says; the exit code."""
-    ended = isinstance(error, NotRunningError)
-    drained = _drained(run_dir) if ended else None
-    if ended and as_json:
+    if not isinstance(error, NotRunningError):
+        return tell(error, arguments)
+    drained = _drained(Path(arguments.socket).parent)
+    if arguments.json:
         stopped = {"schema": 1, "state": "stopped", "healthy": False, "problems": []}
         say(json.dumps(stopped | (drained[1] if drained else {})) + "\n")
     said = f"{drained[0]}\n  note: " if drained else ""
     complain(f"ipsec-agent: {said}{error.message}\n  hint: {error.hint}\n")
-    return NOT_RUNNING if ended else 1
+    return NOT_RUNNING
 
 
 def _drained(run_dir: Path) -> tuple[str, dict[str, Any]] | None:

@@ -2,10 +2,12 @@
 
 import argparse
 
+from ipsec_agent.verbs.argument_types import address, whole
+
 GOALS = ("healthy", "running")
 
-LONGEST = 3600
-"""Seconds that a wait may take."""
+LONGEST, PATIENCE = 3600, 60
+"""Seconds that a wait may take, and that it takes where nothing else is said."""
 
 STATES = {
     "clear": "sends clear packets, or is sent some",
@@ -23,7 +25,11 @@ STATES = {
 def add_to(verb: argparse.ArgumentParser) -> None:
     """What `status` takes beside the socket."""
     verb.add_argument(
-        "peer", nargs="?", metavar="PEER", help="address of a peer: show all that is known of it"
+        "peer",
+        nargs="?",
+        type=address,
+        metavar="PEER",
+        help="address of a peer: show all that is known of it",
     )
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
     verb.add_argument("--watch", action="store_true", help="repeat every second")
@@ -46,15 +52,7 @@ def add_to(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--timeout",
-        type=_seconds,
-        default=60,
+        type=whole(0, LONGEST),
         metavar="S",
-        help="seconds that --wait takes at the most; default: %(default)s",
+        help=f"seconds that --wait takes at the most; default: {PATIENCE}",
     )
-
-
-def _seconds(text: str) -> int:
-    number = int(text) if text.isdecimal() and len(text) <= len(str(LONGEST)) else -1
-    if not 0 <= number <= LONGEST:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {LONGEST}")
-    return number

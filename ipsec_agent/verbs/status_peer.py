@@ -22,12 +22,9 @@ def the_peer(status: dict[str, Any], text: str) -> PeerView:
     """The peer with an address.
 
     Raises:
-        ControlError: it is no address, or that of no peer; it says why.
+        ControlError: it is that of no peer; it says why.
     """
-    try:
-        address = str(ip_address(text))
-    except ValueError:
-        raise ControlError(f"{text!r} is not an IP address", hint=SEE_PEERS) from None
+    address = str(ip_address(text))
     if "charon" not in status:
         raise ControlError(
             "the agent has not looked at its peers yet",

@@ -10,6 +10,9 @@ from ipsec_agent.verbs.status_text import shown
 
 COLUMNS = ("PEER", "STATE", "AGE", "IN", "LAST IN", "OUT", "LAST OUT", "REKEY IN", "NOTES")
 
+LEFT_OUT = ("REKEY IN", "AGE", "OUT", "IN", "LAST OUT", "LAST IN")
+"""Which columns are left out on a narrow screen, the first first."""
+
 OTHER_CERTIFICATE = {
     "old": "on the old certificate",
     "removed-ca": "of a CA that was removed",
@@ -21,15 +24,39 @@ def chosen(status: dict[str, Any], condition: str | None) -> tuple[PeerView, ...
     return tuple(one for one in peers(status) if condition in {None, one.condition})
 
 
-def table(views: Sequence[PeerView]) -> str:
-    """The peers as a table, and how many they are."""
+def table(views: Sequence[PeerView], width: int = 0) -> str:
+    """The peers as a table.
+
+    Args:
+        width: columns of the screen, 0 where nothing has to fit. Notes that do not fit go below
+            their line; columns that do not are left out, and named.
+    """
+    if not views:
+        return shown(["no peer"])
     rows = [COLUMNS, *map(_row, views)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return shown(lines if views else ["no peer"])
+    left_out: list[str] = []
+    kept = list(range(len(COLUMNS) - 1))
+    while width and len(left_out) < len(LEFT_OUT) and _length(widths, kept) > width:
+        left_out.append(LEFT_OUT[len(left_out)])
+        kept.remove(COLUMNS.index(left_out[-1]))
+    lines = []
+    for row in rows:
+        front = "  ".join(row[one].ljust(widths[one]) for one in kept)
+        whole = f"{front}  {row[-1]}".rstrip()
+        fits = not width or len(whole) <= width
+        lines += [whole] if fits else [front.rstrip(), f"    {row[-1]}"]
+    if left_out:
+        lines.append(
+            f"left out for want of width: {', '.join(left_out)}; `ipsec-agent status PEER` has all"
+            " of one peer, and --json of each"
+        )
+    return shown(lines)
+
+
+def _length(widths: Sequence[int], kept: Sequence[int]) -> int:
+    """Of a line with some columns, two blanks between two of them."""
+    return sum(widths[one] + 2 for one in kept) - 2
 
 
 def as_json(status: dict[str, Any], views: Iterable[PeerView]) -> dict[str, Any]:

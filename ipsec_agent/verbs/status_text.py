@@ -192,11 +192,13 @@ def _charon(charon: dict[str, Any] | None, now: float) -> str:
 
 
 def _listens(ports: Sequence[dict[str, Any]]) -> str:
-    """On which ports charon has sockets, by family; it listens on all addresses of the VM."""
-    said = []
-    for family in sorted({one["version"] for one in ports}):
-        numbers = sorted(one["port"] for one in ports if one["version"] == family)
-        said.append(f"IPv{family} UDP {' and '.join(map(str, numbers))}")
+    """On which addresses and ports charon has sockets."""
+    numbers: dict[str, list[int]] = {}
+    for one in ports:
+        # An agent of an earlier version tells no address.
+        place = f"IPv{one['version']} {one.get('address', '')}".rstrip()
+        numbers.setdefault(place, []).append(one["port"])
+    said = [f"{place} UDP {' and '.join(map(str, sorted(of)))}" for place, of in numbers.items()]
     return f", listens on {', '.join(said)}" if said else ""
 
 

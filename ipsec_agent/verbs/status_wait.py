@@ -6,15 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from ipsec_agent.core.commands import About
 from ipsec_agent.errors import ControlError
-from ipsec_agent.host.control_client import DEFAULT_SOCKET, ask
+from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import CLEAR_LINE, complain, say
 from ipsec_agent.verbs import terminal
-from ipsec_agent.verbs.commands import repeatable
 from ipsec_agent.verbs.status_absent import tell_failure
+from ipsec_agent.verbs.status_arguments import PATIENCE
 from ipsec_agent.verbs.status_text import shown, verdict
 
 EACH = 1.0
@@ -29,20 +29,26 @@ ENFORCED = frozenset({"running", "degraded"})
 def main(arguments: argparse.Namespace) -> int:
     """Wait; 0 it is so, 1 it is not in time, 3 no agent runs."""
     began = time.monotonic()
+    patience = _patience(arguments)
     with _progress() as tell:
         while True:
-            rest = arguments.timeout - (time.monotonic() - began)
+            rest = patience - (time.monotonic() - began)
             found = _asked(arguments.socket, min(max(rest, SHORTEST), ANSWER))
             if isinstance(found, dict) and reached(found, arguments.wait):
                 break
             # Answering took some of it.
-            rest = arguments.timeout - (time.monotonic() - began)
+            rest = patience - (time.monotonic() - began)
             if rest <= 0:
                 break
             waited = time.monotonic() - began
             tell(f"waiting for {arguments.wait}, {waited:.0f} s: {_brief(found)}")
             time.sleep(min(EACH, rest))
     return _ended(found, arguments)
+
+
+def _patience(arguments: argparse.Namespace) -> int:
+    given = arguments.timeout
+    return PATIENCE if given is None else int(given)
 
 
 def reached(status: dict[str, Any], goal: str) -> bool:
@@ -67,14 +73,14 @@ def _brief(found: dict[str, Any] | ControlError) -> str:
 
 def _ended(found: dict[str, Any] | ControlError, arguments: argparse.Namespace) -> int:
     """Say how it ended; the exit code."""
-    late = f"ipsec-agent: not {arguments.wait} within {arguments.timeout} s\n"
+    late = f"ipsec-agent: not {arguments.wait} within {_patience(arguments)} s\n"
     if isinstance(found, ControlError):
         complain(late)
-        return tell_failure(found, Path(arguments.socket).parent, as_json=arguments.json)
+        return tell_failure(found, arguments)
     well = reached(found, arguments.wait)
     lines = verdict(found)
-    about = argparse.Namespace(config=found.get("config"), socket=arguments.socket)
-    said = repeatable(shown(lines[:1] if well else lines), about, DEFAULT_SOCKET)
+    about = About(found.get("config", ""), arguments.socket)
+    said = about.text(shown(lines[:1] if well else lines))
     if arguments.json:
         say(json.dumps(found) + "\n")
     else:

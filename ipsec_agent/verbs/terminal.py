@@ -5,7 +5,6 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -42,6 +41,11 @@ class Screen(Struct, frozen=True):
     width: int = 0
     colour: bool = False
 
+    @property
+    def fits(self) -> int:
+        """Columns within which a text is made to fit, 0 where it is not."""
+        return self.width if self.width >= NARROWEST else 0
+
 
 def screen() -> Screen:
     """What standard output is (no-color.org has NO_COLOR)."""
@@ -56,9 +60,9 @@ def columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def show(text: str, fit: "Callable[[str, Screen], str] | None" = None) -> None:
-    """Write a text to standard output, by default each line wrapped at the terminal's width."""
-    sys.stdout.write((fit or fitted)(printable(text), screen()))
+def show(text: str) -> None:
+    """Write a text to standard output, each line wrapped at the terminal's width."""
+    sys.stdout.write(fitted(printable(text), screen()))
 
 
 def fitted(text: str, on: Screen) -> str:
@@ -70,19 +74,13 @@ def fitted(text: str, on: Screen) -> str:
     )
 
 
-def table(text: str, on: Screen) -> str:
-    """Rows, each cut at the screen's width, and coloured."""
-    width = on.width if on.width >= NARROWEST else 0
-    return "".join(f"{_coloured(cut(line, width), line, on)}\n" for line in text.splitlines())
-
-
 def cut(line: str, width: int) -> str:
-    """A line of so many columns at the most; 0 for any number."""
-    return line if not width or len(line) <= width else f"{line[: width - 1]}…"
+    """A line of so many columns at the most."""
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _wrapped(line: str, on: Screen) -> list[str]:
-    if on.width < NARROWEST or len(line) <= on.width:
+    if not on.fits or len(line) <= on.width:
         return [line]
     held = COMMAND.sub(lambda found: found[0].replace(" ", BLANK), line)
     indent = " " * (len(line) - len(line.lstrip()) + 2)

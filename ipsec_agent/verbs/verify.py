@@ -8,23 +8,25 @@ import sys
 from ipaddress import ip_address
 from typing import Any
 
+from msgspec.structs import replace
+
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.proof import Finding, Observation, Verdict
 from ipsec_agent.core.verify import judge
 from ipsec_agent.core.verify_status import document, entry, known_peers
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, StartError
-from ipsec_agent.host.control_client import DEFAULT_SOCKET, NotRunningError, ask
+from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.own_process import CLEAR_LINE, complain, say
-from ipsec_agent.verbs.commands import repeatable
-from ipsec_agent.verbs.no_agent import tell_absence
+from ipsec_agent.verbs.failure import NOT_RUNNING, tell
 from ipsec_agent.verification import verify
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print a verdict for each peer; 0 where all are proven, 1 where not, 3 without an agent."""
     _as_root("verify")
-    given = tuple(map(_address, arguments.peers))
+    given = tuple(map(ip_address, arguments.peers))
     try:
         status = _status(arguments.socket)
         peers = given or known_peers(status)
@@ -34,17 +36,17 @@ def main(arguments: argparse.Namespace) -> int:
             )
         return asyncio.run(_verify(arguments, tuple(dict.fromkeys(peers)), status))
     except NotRunningError as error:
-        return tell_absence(error)
+        return tell(error, arguments, NOT_RUNNING)
 
 
 def seen_of(peer: str, socket: str, patience: float) -> Observation:
     """What is seen of one peer.
 
     Raises:
-        AgentError: it is no address, no agent answers, or this process is not root.
+        AgentError: no agent answers, or this process is not root.
     """
     _as_root("--probe")
-    address = _address(peer)
+    address = ip_address(peer)
 
     async def seen() -> Observation:
         return await anext(verify((address,), lambda: _status(socket), patience))
@@ -60,15 +62,6 @@ def _as_root(what: str) -> None:
         )
 
 
-def _address(text: str) -> Address:
-    try:
-        return ip_address(text)
-    except ValueError as error:
-        raise AgentError(
-            f"{text} is not an IP address", hint="write, for example, `ipsec-agent verify 10.0.1.9`"
-        ) from error
-
-
 def _status(socket: str) -> dict[str, Any]:
     found: dict[str, Any] = ask(socket, "status")["status"]
     if "connections" not in found:
@@ -81,17 +74,18 @@ def _status(socket: str) -> dict[str, Any]:
 async def _verify(
     arguments: argparse.Namespace, peers: tuple[Address, ...], status: dict[str, Any]
 ) -> int:
-    about = argparse.Namespace(config=status.get("config"), socket=arguments.socket)
+    about = About(status.get("config", ""), arguments.socket)
     shows = sys.stderr.isatty()
     results: list[tuple[Observation, Finding]] = []
     _progress(peers, 0, shows=shows)
     async for seen in verify(peers, lambda: _status(arguments.socket), arguments.timeout):
         found = judge(seen)
+        found = replace(found, hint=about.text(found.hint))
         results.append((seen, found))
         if shows:
             complain("", before=CLEAR_LINE)
         if not arguments.json:
-            say(repeatable(text(seen, found), about, DEFAULT_SOCKET))
+            say(text(seen, found))
             sys.stdout.flush()
         _progress(peers, len(results), shows=shows)
     shown = document(entry(seen, found) for seen, found in results)

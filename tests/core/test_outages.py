@@ -10,6 +10,7 @@ from ipsec_agent.core.doctor.facts import Facts
 from ipsec_agent.core.doctor.outages import outages
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address
+from ipsec_agent.core.observed import RememberedPeer
 from ipsec_agent.core.outages import (
     AGAIN,
     KEPT,
@@ -37,7 +38,8 @@ from tests.vm import NOW, OTHER, PEER, Vm, healthy_vm, with_sa
 
 VM = healthy_vm()
 SILENCE = LogLine(SILENT, "giving up", str(PEER), "see UDP 500", NOW - 30)
-SUSPECT = Suspect(str(PEER), (Fault(SILENCE, NOW - 100),))
+HEARD = Hearing(answered=NOW - 500)
+SUSPECT = Suspect(str(PEER), (Fault(SILENCE, NOW - 100),), HEARD)
 CUT = {PEER: Cut(NOW - 100, SILENT, "10.0.0.9 does not answer IKE")}
 
 
@@ -56,6 +58,20 @@ def test_a_peer_that_fails_without_an_sa() -> None:
     gone = replace(SUSPECT, heard=Hearing(farewell=NOW - 20))
     assert cut(VM, gone) == {}
     assert cut(VM) == {}
+
+
+def test_nobody_was_ever_there() -> None:
+    """Who asks for an address where nobody lives cuts nobody off; one sign of life is enough."""
+    nobody = replace(SUSPECT, heard=Hearing(tried=NOW - 100))
+    refuses = LogLine("peer-refuses-us", "it refuses", str(PEER), "", NOW - 30)
+    assert cut(VM, nobody) == {}
+    assert cut(VM, replace(nobody, seen=NOW - 500)) == CUT
+    assert cut(VM, replace(nobody, heard=Hearing(succeeded=NOW - 500))) == CUT
+    assert cut(VM, replace(nobody, faults=(Fault(refuses, NOW - 100),))).keys() == {PEER}
+    # By what is remembered: an SA of before, a minute ago or a boot ago, or another outage.
+    assert cut(VM, nobody, traffic=(Peer(PEER, NOW - 40),)).keys() == {PEER}
+    assert cut(VM.but(remembered=(RememberedPeer(PEER, NOW - 9e4),)), nobody) == CUT
+    assert cut(VM, nobody, before=(Outage(PEER, 1.0, 2.0, SILENT, "x"),)) == CUT
 
 
 def test_a_peer_that_has_an_sa_and_nothing_comes_back() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from ipaddress import ip_address
 from typing import Any
 
 from msgspec.structs import replace
@@ -236,17 +237,28 @@ def test_peers_without_an_sa() -> None:
 
 
 def test_ports() -> None:
-    """Where charon listens, by family."""
-    ports = IkePorts(frozenset({(6, 4500), (4, 500), (4, 4500)}), (), (4, 6))
+    """Where charon listens: on which addresses, in both families."""
+    everywhere = ((4, 500, ip_address("0.0.0.0")), (6, 4500, ip_address("::")))
+    ports = IkePorts(addresses=(*everywhere, (4, 4500, ip_address("10.0.0.5"))))
 
     assert shown(VM)["charon"]["ports"] == []
     found = shown(VM.but(ike_ports=ports))
     assert found["charon"]["ports"] == [
-        {"version": 4, "port": 500},
-        {"version": 4, "port": 4500},
-        {"version": 6, "port": 4500},
+        {"version": 4, "port": 500, "address": "0.0.0.0"},
+        {"version": 6, "port": 4500, "address": "::"},
+        {"version": 4, "port": 4500, "address": "10.0.0.5"},
     ]
-    assert ", listens on IPv4 UDP 500 and 4500, IPv6 UDP 4500\n" in text(found)
+    says = "IPv4 0.0.0.0 UDP 500, IPv6 :: UDP 4500, IPv4 10.0.0.5 UDP 4500"
+    assert f", listens on {says}\n" in text(found)
+
+
+def test_hints_of_another_agent() -> None:
+    """Their commands are about the config and the socket of the agent, for programs, too."""
+    found = document(snapshot(VM, lowered=True), 0.0, "/a.yml", "/s")
+
+    assert "`ipsec-agent guard up`" in shown(VM, lowered=True)["problems"][0]["hint"]
+    hint = found["problems"][0]["hint"]
+    assert "`ipsec-agent guard up --config /a.yml --socket /s`" in hint
 
 
 def test_peer_twice() -> None:

@@ -52,6 +52,8 @@ def test_all_is_well(tmp_path: Path) -> None:
     found = reader.get(CHARON)
     assert found.owned == {(4, 500), (4, 4500)}
     assert (found.others, found.versions) == ((), (4,))
+    anywhere = ip_address("0.0.0.0")
+    assert found.addresses == ((4, 500, anywhere), (4, 4500, anywhere))
     assert found.well
     (tmp_path / "thread-self/net/udp").write_text(HEAD)
     assert reader.get(CHARON) is found

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.doctor import agent, machine
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.doctor.holes import PACKAGES, strongswan
@@ -65,6 +67,23 @@ def examined(facts: Facts) -> tuple[Result, ...]:
             _unmade(name, facts),
         )
         for name, (_, checks) in CHECKS.items()
+    )
+
+
+def repeated(results: Iterable[Result], about: About) -> tuple[Result, ...]:
+    """The same, with commands that work for the agent that they are about."""
+    return tuple(
+        replace(one, findings=tuple(_repeated(finding, about) for finding in one.findings))
+        for one in results
+    )
+
+
+def _repeated(one: Finding, about: About) -> Finding:
+    return replace(
+        one,
+        message=about.text(one.message),
+        command=about.command(one.command),
+        hint=about.text(one.hint),
     )
 
 

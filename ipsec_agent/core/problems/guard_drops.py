@@ -145,7 +145,7 @@ def problems(memory: Memory) -> tuple[Problem, ...]:
 def _said(memory: Memory) -> Iterable[Problem]:
     hint = (
         "many senders, or forged ones, have filled the guard's list: watch with"
-        " `tcpdump -ni any not esp`; `ipsec-agent guard down` and `guard up` empty it"
+        " `tcpdump -ni any not esp`; `ipsec-agent guard down` and `ipsec-agent guard up` empty it"
     )
     if memory.received.packets:
         yield Problem(

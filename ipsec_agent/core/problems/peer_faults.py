@@ -120,6 +120,12 @@ class Suspect(Struct, frozen=True):
     watched: float = 0.0
 
     @property
+    def known(self) -> bool:
+        """Whether anybody was ever there: it answered IKE or neighbour discovery."""
+        told = self.heard
+        return any((told.answered, told.farewell, told.succeeded, told.proved, self.seen))
+
+    @property
     def gone(self) -> float:
         """Since when it is gone, 0 where it is not."""
         if self.heard.farewell and self.heard.answered <= self.heard.farewell + FAREWELL:
@@ -262,8 +268,15 @@ def problems(memory: Memory, drift: Drift) -> tuple[Problem, ...]:
         if one.gone:
             found.append(_gone(one))
         else:
-            found += [_fault(fault, one.heard.tried, now, others=others) for fault in one.shown]
+            never = never_seen(one, drift.observed)
+            found += [_fault(fault, one, now, others=others, never=never) for fault in one.shown]
     return tuple(found)
+
+
+def never_seen(one: Suspect, observed: Observed) -> bool:
+    """Whether nobody may live at an address: it never answered, and never had an SA."""
+    had = {str(peer.address) for peer in observed.remembered}
+    return one.code == SILENT and not one.known and one.peer not in had
 
 
 def _gone(one: Suspect) -> Problem:
@@ -281,12 +294,13 @@ def _gone(one: Suspect) -> Problem:
     )
 
 
-def _fault(fault: Fault, tried: float, now: float, *, others: bool) -> Problem:
+def _fault(fault: Fault, one: Suspect, now: float, *, others: bool, never: bool) -> Problem:
     line = fault.line
-    since = ""
+    since = "; nobody was ever seen there" if never else ""
     if now - line.time > UNTRIED:
-        untried = "" if tried > line.time else ", and no attempt since"
-        since = f"; last seen at {to_the_second(line.time)}{untried}"
+        untried = "" if one.heard.tried > line.time else ", and no attempt since"
+        asked = ", last asked" if never else "; last seen"
+        since += f"{asked} at {to_the_second(line.time)}{untried}"
     return Problem(
         line.code,
         # Where others answer, it is not this VM.

@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from ipsec_agent.cli import parser
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.config import AgentConfig, CharonConfig
 from ipsec_agent.core.doctor.facts import Complaint, Cpu, Facts, GuardFacts, Mount, Unit
-from ipsec_agent.core.doctor.report import CHECKS, Result, document, examined, text
+from ipsec_agent.core.doctor.report import CHECKS, Result, document, examined, repeated, text
 from ipsec_agent.core.model import Direction
 from ipsec_agent.core.observed import IkePorts, PortHolder
 from ipsec_agent.core.outages import Outage
@@ -398,3 +399,17 @@ def test_documented() -> None:
     assert all(f"`{key}`" in told for key in keys)
     assert all(f"`{state}`" in told for state in ("ok", "found", "not checked"))
     assert Result("x", ()).state == "ok"
+
+
+def test_commands_of_another_agent() -> None:
+    """What is to be typed is about the config and the socket that were asked about."""
+    facts = replace(ALONE, guard=GuardFacts("missing", "good"), root=False)
+    facts = replace(facts, status=problem("x", "error", "run `ipsec-agent guard up`, then wait"))
+    results = repeated(examined(facts), About("/a.yml", "/s"))
+
+    commands = {one.command for result in results for one in result.findings}
+    assert "ipsec-agent guard up --config /a.yml --socket /s" in commands
+    assert "sudo ipsec-agent doctor --config /a.yml --socket /s" in commands
+    said = text(results)
+    assert "hint: run `ipsec-agent guard up --config /a.yml --socket /s`, then wait" in said
+    assert len(said.splitlines()) == len(text(examined(facts)).splitlines())

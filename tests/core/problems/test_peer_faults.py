@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.health import Memory
-from ipsec_agent.core.observed import IkeSa, Neighbour, SecurityAssociation
+from ipsec_agent.core.observed import IkeSa, Neighbour, RememberedPeer, SecurityAssociation
 from ipsec_agent.core.problems.peer_faults import (
     FORGOTTEN_AFTER,
     GONE_AFTER,
@@ -91,6 +91,25 @@ def test_a_refusal_lasts_though_nobody_tries_again() -> None:
         )
 
 
+def test_nobody_was_ever_seen_there() -> None:
+    """Of an address that never answered it is said, until it does; not of one that had an SA."""
+    watch = Watch()
+    watch.at(1, line(SILENT, 0))
+    watch.at(40)
+    nobody = "; nobody was ever seen there"
+    assert watch.problems[0].message.endswith(nobody)
+    watch.at(200)
+    assert watch.problems[0].message.endswith(
+        f"{nobody}, last asked at 2027-01-15 08:00:00 UTC, and no attempt since"
+    )
+    had = VM.but(remembered=(RememberedPeer(PEER, NOW - DAY),))
+    watch.at(201, vm=had)
+    assert nobody not in watch.problems[0].message
+    watch.tell(answered=202)
+    watch.at(203)
+    assert nobody not in watch.problems[0].message
+
+
 def test_a_handshake_ends_it() -> None:
     """By the SA that is there, or by the log where it was there between two passes only."""
     by_sa, by_log = Watch(), Watch()
@@ -150,6 +169,7 @@ def test_an_ike_sa_says_nothing_of_proposals() -> None:
 def test_an_attempt_that_nothing_came_of(by: str) -> None:
     """It is not said that nobody has tried since."""
     watch = Watch()
+    watch.tell(answered=-500)
     watch.at(1, line(SILENT, 0))
     watch.at(200)
     assert ", and no attempt since" in watch.problems[0].message
