@@ -111,7 +111,10 @@ def install() -> None:
         target = Path("/", place)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
-    shutil.copy(ROOT / ".venv/bin/ipsec-agent", "/usr/bin/ipsec-agent")
+    # The agent of this project, whatever project its virtual environment was made for.
+    program = Path("/usr/bin/ipsec-agent")
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ipsec_agent "$@"\n')
+    program.chmod(0o755)
     for target, name in ((CONFIG, "vm.yml"), (SAVED_GUARD, "guard.nft")):
         target.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(RESULTS / name, target)
