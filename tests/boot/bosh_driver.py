@@ -63,6 +63,11 @@ def policies() -> int:
     return run("ip", "xfrm", "policy").stdout.count("dir out priority")
 
 
+def active() -> str:
+    """Units of IPsec's that systemd takes for active."""
+    return run("systemctl", "list-units", "--plain", "--no-legend", "ipsec-agent*").stdout
+
+
 def farewell() -> dict[str, Any]:
     """What the job that needs its network has said at its end."""
     said: dict[str, Any] = json.loads(FAREWELL.read_text())
@@ -137,8 +142,8 @@ def removed(life: Life) -> None:
         bosh_agent.take_away()
         soon(lambda: not STATE.exists(), "the remover has ended")
         soon(lambda: not bosh_agent.left_of_ipsec(), f"{bosh_agent.left_of_ipsec()} are gone")
+        soon(lambda: not active(), f"{active()} have ended")
         found["policies"] = policies()
-        found["units"] = run("systemctl", "list-units", "--all", "--plain", "ipsec*").stdout
         bosh_agent.start()
     with life.phase("re-added"):
         bosh_agent.stop(CHANGED)

@@ -90,6 +90,8 @@ WantedBy=multi-user.target
 DRIVER = """\
 [Unit]
 Description=What happens to the VM in its life
+# systemd forgets how a unit ended that nothing names.
+After=ipsec-agent-charon.service ipsec-agent-drain.service
 [Service]
 Type=exec
 WorkingDirectory={root}
