@@ -22,6 +22,10 @@ mount -t tmpfs tmpfs {place}
 mkdir {place}/upper {place}/work {place}/root
 mount -t overlay -o lowerdir=/,upperdir={place}/upper,workdir={place}/work overlay {place}/root
 root={place}/root
+# dpkg renames and removes here all the time; the overlay of Linux 6.18 then shows stale files.
+mkdir {place}/dpkg
+cp -a /var/lib/dpkg/. {place}/dpkg
+mount --bind {place}/dpkg $root/var/lib/dpkg
 mkdir -p $root/results
 mount --bind {results} $root/results
 mount -t proc proc $root/proc

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
 from tests.boot.place import BARE, CONFIG, CONTROL, LAB, RESULTS, RUN_DIR, VCAP, VM, VM_NS
+from tests.boot.stage import FAREWELL
 from tests.boot.story import CHARON_KILLED, LIMITS
 from tests.charon.nodes import CHARON as CHARON_PROGRAM
 from tests.charon.nodes import OTHER_CHARON, Node
@@ -49,6 +51,11 @@ def pids() -> tuple[str, str]:
         "systemctl", "show", "--value", "--property=MainPID", CHARON, AGENT
     ).stdout.split()
     return charon, agent
+
+
+def exited(unit: str) -> float:
+    """When its main process ended last, in seconds of the guest's monotonic time."""
+    return int(shown(unit, "ExecMainExitTimestampMonotonic")) / 1e6
 
 
 def status(control: str = CONTROL) -> dict[str, Any]:
@@ -227,13 +234,17 @@ def drained(life: Life) -> None:
         soon(enforcing, "the agent enforces")
         found["healed"] = time.monotonic()
     shutil.rmtree(VCAP)
-    with life.phase("drained") as found, subprocess.Popen(["sleep", "600"]) as job:
+    said = RESULTS / "farewell-drained.json"
+    command = [sys.executable, "-I", "-S", str(FAREWELL), str(said)]
+    with life.phase("drained") as found, subprocess.Popen(command) as job:
         told_to_drain(str(job.pid), "nfs")
         found["before"] = pids()[0]
-        job.kill()
-        job.wait()
+        job.terminate()
+        job.wait(PATIENCE)
+        found["farewell"] = json.loads(said.read_text())
         soon(lambda: shown(DRAIN, "ActiveState") == "inactive", "the drain has ended")
         found["result"] = shown(DRAIN, "Result"), shown(CHARON, "Result")
+        found["charon_ended"] = exited(CHARON)
         found["policies"] = run("ip", "xfrm", "policy").stdout.count("dir out priority")
         found["status"] = run("ipsec-agent", "status", check=False).stderr
         soon(lambda: not peer_knows_us(), "the peer was told")

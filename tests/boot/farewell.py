@@ -1,7 +1,12 @@
-"""What the job does as it is stopped: it asks its peer ASKED times, and needs every answer."""
+"""A job that needs its network until its own end, as an NFS client does.
+
+Called with a FILE. Told to end by SIGTERM, it asks its peer ASKED times, needs every answer, and
+writes into the file how many came.
+"""
 
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -9,14 +14,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.boot.place import PEER, PORT, RESULTS
+from tests.boot.place import PEER, PORT
 
 ASKED = 100
 PAUSE = 0.02
 
 
-def main() -> None:
-    """Ask, and say how many answers came; /results is still there, and soon is not."""
+def main(file: Path) -> None:
+    """Wait for the end, ask, and say how many answers came; the file's place soon is no more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.sigwait({signal.SIGTERM})
     began = time.monotonic()
     answered = 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
@@ -29,11 +36,11 @@ def main() -> None:
                 continue
             time.sleep(PAUSE)
     said = {"asked": ASKED, "answered": answered, "began": began, "ended": time.monotonic()}
-    with (RESULTS / "farewell.json").open("w") as file:
-        json.dump(said, file)
-        file.flush()
-        os.fsync(file.fileno())
+    with file.open("w") as out:
+        json.dump(said, out)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

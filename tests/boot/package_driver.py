@@ -15,7 +15,6 @@ from tests.boot.place import CONFIG, RESULTS, SAVED_GUARD, VM
 
 GUARD = "ipsec-agent-guard.service"
 STRONGSWAN = "strongswan.service"
-TABLE = "table inet ipsec_agent { chain out { type filter hook postrouting priority 300; }; }\n"
 SANDBOX = (
     *("PrivateDevices", "PrivateTmp", "ProtectControlGroups", "ProtectHome", "ProtectHostname"),
     *("ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectSystem"),
@@ -122,12 +121,10 @@ def replaced(life: Life) -> None:
 
 
 def removed(life: Life) -> None:
-    """IPsec ends; then all of it goes, and so does a guard that is there."""
+    """IPsec ends; then all of it goes, the guard, too."""
     with life.phase("removed") as found:
         found["said"] = dpkg("--remove", "ipsec-agent")
         found.update(seen())
-    SAVED_GUARD.write_text(TABLE)
-    run("nft", "-f", str(SAVED_GUARD))
     with life.phase("purged") as found:
         found["said"] = dpkg("--purge", "ipsec-agent")
         found.update(seen())

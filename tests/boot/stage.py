@@ -1,4 +1,7 @@
-"""Makes the guest a VM with the agent installed, and the world around it, before systemd starts.
+"""Makes the guest a VM, and the world around it, before systemd starts.
+
+Called with the name of the life. `boot` has the agent installed; `bosh` has nothing of it, and the
+job where BOSH puts it; `rebooted` has the root disk that a life with BOSH has left.
 
 The VM under test is the guest itself: its link eth0 is there, but neither up nor addressed. Its
 peers are namespaces beside it, up and flooding. What shall outlive the VM's own end has a name
@@ -16,6 +19,7 @@ from tests.boot.apparmor import load_profiles
 from tests.boot.place import (
     BARE,
     BARE_NS,
+    BOOT,
     CONFIG,
     HUB,
     LAB,
@@ -23,7 +27,9 @@ from tests.boot.place import (
     PEER,
     PEER_NS,
     PORT,
+    REBOOTED,
     RESULTS,
+    ROOT_DISK,
     SAVED_GUARD,
     VM,
     VM_NS,
@@ -33,6 +39,7 @@ from tests.data_files import ROOT, installed
 from tests.lab.namespaces import inside
 
 FLOW = Path(__file__).with_name("flow_program.py")
+FAREWELL = Path(__file__).with_name("farewell.py")
 RECORDER = Path(__file__).with_name("recorder.py")
 UNITS = Path("/etc/systemd/system")
 RATE = 30
@@ -75,9 +82,7 @@ Description=A job that needs its network until its own end
 After=network.target
 [Service]
 Type=exec
-WorkingDirectory={root}
-ExecStart=sleep infinity
-ExecStop={python} -I -S {program}
+ExecStart={python} -I -S {program} {results}/farewell.json
 [Install]
 WantedBy=multi-user.target
 """
@@ -85,15 +90,27 @@ WantedBy=multi-user.target
 DRIVER = """\
 [Unit]
 Description=What happens to the VM in its life
+# systemd forgets how a unit ended that nothing names.
+After=ipsec-agent-charon.service ipsec-agent-drain.service
 [Service]
 Type=exec
 WorkingDirectory={root}
 Environment=LAB_TIME_SCALE=6
-ExecStart={python} -m tests.boot.driver
+ExecStart={python} -m {driver} {life}
 StandardOutput=append:/results/driver.log
 StandardError=append:/results/driver.log
 [Install]
 WantedBy=multi-user.target
+"""
+
+MONIT = """\
+[Unit]
+Description=monit, as a stemcell has it; the BOSH agent starts it once it has mounted /var/vcap
+After=network.target
+[Service]
+ExecStart=/usr/bin/monit -I -c /var/vcap/monit/monitrc
+Restart=always
+RestartSec=1
 """
 
 WATCHDOG = "WatchdogSec=15s\n"
@@ -105,41 +122,54 @@ BindReadOnlyPaths={base} {root}
 """
 
 
+def sandboxes(more: str = "") -> None:
+    """Have the agent's units see the interpreter and this project, wherever they are."""
+    for unit, own in (("ipsec-agent", more), ("ipsec-agent-drain", "")):
+        drop_in = UNITS / f"{unit}.service.d" / "lab.conf"
+        drop_in.parent.mkdir(parents=True, exist_ok=True)
+        drop_in.write_text(LAB_ONLY.format(base=sys.base_prefix, root=ROOT) + own)
+
+
 def install() -> None:
     """The agent, as `pip install --prefix=/usr` does it, its config, and the guard it saved."""
     for place, source in installed().items():
         target = Path("/", place)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
-    shutil.copy(ROOT / ".venv/bin/ipsec-agent", "/usr/bin/ipsec-agent")
+    # The agent of this project, whatever project its virtual environment was made for.
+    program = Path("/usr/bin/ipsec-agent")
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ipsec_agent "$@"\n')
+    program.chmod(0o755)
     for target, name in ((CONFIG, "vm.yml"), (SAVED_GUARD, "guard.nft")):
         target.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(RESULTS / name, target)
-    for unit, more in (("ipsec-agent", WATCHDOG), ("ipsec-agent-drain", "")):
-        drop_in = UNITS / f"{unit}.service.d" / "lab.conf"
-        drop_in.parent.mkdir(parents=True)
-        drop_in.write_text(LAB_ONLY.format(base=sys.base_prefix, root=ROOT) + more)
+    sandboxes(WATCHDOG)
 
 
-def units() -> None:
-    """Nothing starts but systemd's own, the agent and the lab."""
+def enable(*names: str) -> None:
+    """Have units start at the boot."""
+    subprocess.run(["systemctl", "enable", *names], check=True, timeout=60)
+
+
+def units(life: str) -> None:
+    """Nothing starts but systemd's own, the lab, and what the life enables."""
     for wants in UNITS.glob("*.wants"):
         shutil.rmtree(wants)
     for name in SUPERFLUOUS:
         (UNITS / name).unlink(missing_ok=True)
         (UNITS / name).symlink_to("/dev/null")
-    values = {"root": ROOT, "python": sys.executable, "program": FLOW.with_name("farewell.py")}
+    values = {
+        "root": ROOT,
+        "python": sys.executable,
+        "program": FAREWELL,
+        "results": RESULTS,
+        "driver": "tests.boot.driver" if life == BOOT else "tests.boot.bosh_driver",
+        "life": life,
+    }
     (UNITS / "networking.service").write_text(NETWORKING)
     (UNITS / "lab-job.service").write_text(JOB.format(**values))
     (UNITS / "lab-driver.service").write_text(DRIVER.format(**values))
-    subprocess.run(
-        [
-            *("systemctl", "enable", "ipsec-agent.target", "nftables.service"),
-            *("networking.service", "lab-job.service", "lab-driver.service"),
-        ],
-        check=True,
-        timeout=60,
-    )
+    enable("networking.service", "nftables.service", "lab-driver.service")
 
 
 def links() -> None:
@@ -176,12 +206,24 @@ def outliving(netns: str, program: Path, *arguments: str) -> None:
         )
 
 
-def main() -> None:
+def disk(life: str) -> None:
+    """What of IPsec is on the VM's disk as its power comes on."""
+    if life == BOOT:
+        load_profiles(RESULTS)
+        install()
+        enable("ipsec-agent.target", "lab-job.service")
+        return
+    (UNITS / "monit.service").unlink()
+    (UNITS / "monit.service").write_text(MONIT)
+    if life == REBOOTED:
+        subprocess.run(["tar", "-xf", ROOT_DISK, "-C", "/"], check=True, timeout=60)
+
+
+def main(life: str) -> None:
     """Set all of it up; systemd starts once the peer has IPsec."""
     LAB.mkdir()
-    load_profiles(RESULTS)
-    install()
-    units()
+    units(life)
+    disk(life)
     links()
     peer = Node(PEER_NS, LAB)
     shutil.copy(RESULTS / "peer.yml", peer.config)
@@ -201,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -1,5 +1,6 @@
 """What is known of the VM's life: what the recorder saw, what the driver wrote down."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ LIMITS = {
     "upgraded": FACTOR * AGENT_START,
 }
 """Seconds within which each must be healed here."""
+
+TOLD = FACTOR * 1.0
+"""Seconds after charon's end in which a peer may still send ESP into the void."""
 
 NOTHING: dict[str, Any] = {
     "at": 0.0, "counts": [], "flows": {}, "planted": 0, "found": 0, "dropped": 0
@@ -103,6 +107,18 @@ class Story:
             return next(answered, float("inf")) - float(phase["harmed"])
         return float(phase["healed"]) - float(phase["harmed"])
 
+    def told(self, name: str) -> float:
+        """Seconds from charon's end in a phase to the last ESP from the peer in it; 0 for none."""
+        phase = self.phases[name]
+        ended = float(phase["charon_ended"])
+        lines = [line for line in self.lines if ended <= line["at"] <= phase["ended"]]
+        later = [
+            line["at"] - ended
+            for before, line in itertools.pairwise(lines)
+            if Span(before, line).frames(PEER, VM, Kind.ESP)
+        ]
+        return max(later, default=0.0)
+
     def between(self, began: float, ended: float) -> Span:
         """A span of the guest's monotonic time, widened to the line before it."""
         whole = [line for line in self.lines if None not in line["flows"].values()]
@@ -138,5 +154,17 @@ def figures(story: Story) -> Iterator[str]:
         seconds = span.last["at"] - span.first["at"]
         yield (
             f"{name:14} {seconds:4.0f} {tried:6} {tried - sent:7} {answered:8} {esp:6} {clear:5}"
-            + (f" {story.healed(name):6.1f} {LIMITS[name]:5.1f}" if name in LIMITS else "")
+            + (f" {story.healed(name):6.1f} {LIMITS[name]:5.1f}" if name in LIMITS else " " * 13)
+            + "".join(_endings(story, name))
         )
+
+
+def _endings(story: Story, name: str) -> Iterator[str]:
+    """What of a phase is told behind its figures."""
+    phase = story.phases[name]
+    if phase["charon_before"] == phase.get("charon_after") != "0":
+        yield f" {story.lost(name, 'vm') + story.lost(name, 'peer')} lost;"
+    if farewell := phase.get("farewell"):
+        yield f" the job had {farewell['answered']} of {farewell['asked']} answers until its end;"
+    if "charon_ended" in phase:
+        yield f" {story.told(name):.1f} s until the peer was silent"

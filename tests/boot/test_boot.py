@@ -3,12 +3,7 @@
 The guest lives through all of it once, and writes down what it saw; the tests read that.
 """
 
-import json
-import sys
-import time
 from ipaddress import ip_network
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,36 +11,15 @@ from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.promise import Promise
 from tests.boot.apparmor import compile_profiles
-from tests.boot.place import BARE, PEER, VM
-from tests.boot.story import CHARON_KILLED, LIMITS, Span, Story, figures
+from tests.boot.lives import PEERS, SUBNET, config, judge, judge_poweroff, lived
+from tests.boot.place import BOOT
+from tests.boot.story import CHARON_KILLED, LIMITS, TOLD, Story
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import CHARON, OTHER_CHARON
-from tests.lab.frames import Kind
-from tests.lab.guest import Boot, in_guest
-from tests.manifests import manifest
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(650)]
 
 DEADLINE = 560.0
-SUBNET = "10.9.0.0/24"
-OPTIONS = (
-    "systemd.unit=multi-user.target systemd.show_status=no systemd.log_target=console"
-    " apparmor=1 security=apparmor"
-)
-
-
-def judge(span: Span, *, attempts: int = 50) -> None:
-    """Nothing in clear between the VM and its peers, where the capture could know."""
-    assert span.grown("dropped") == 0, "the capture lost frames: it is no judge"
-    assert span.grown("found") >= 1, "the capture missed what was planted: it is no judge"
-    assert span.last["planted"] - span.last["found"] <= 1, "it missed something planted"
-    for flow in ("vm", "vm-bare", "peer", "bare"):
-        assert span.attempts(flow) >= attempts, f"{flow}: no judgement"
-    clear = {
-        f"{one} > {other}": span.frames(one, other, Kind.CLEAR)
-        for one, other in ((VM, PEER), (PEER, VM), (VM, BARE))
-    }
-    assert not any(clear.values()), f"{clear}: {span.last['examples']}"
 
 
 @pytest.fixture(scope="module")
@@ -54,46 +28,12 @@ def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     results = tmp_path_factory.mktemp("boot")
     ca = make_ca()
     leaf = make_leaf(ca, key=ec_key())
-    sections: dict[str, dict[str, Any]] = {
-        "vm": {"interval": 3, "charon": {"program": CHARON}},
-        "peer": {
-            "run_dir": "/run/lab/run",
-            "state_dir": "/run/lab/state",
-            "charon": {"log": "/run/lab/charon.log"},
-        },
-    }
-    for name, agent in sections.items():
-        text = manifest([SUBNET], leaf=leaf, cas=[ca], agent=agent, prestart_timeout=100)
-        (results / f"{name}.yml").write_text(text)
+    own = {"interval": 3, "charon": {"program": CHARON}}
+    for name, agent in (("vm", own), ("peer", PEERS)):
+        (results / f"{name}.yml").write_text(config(leaf, ca, agent))
     (results / "guard.nft").write_text(ruleset(Guard(Promise((ip_network(SUBNET),), ()))))
     compile_profiles(results)
-    wire = results / "wire.jsonl"
-
-    began = time.monotonic()
-    code = in_guest(
-        [".venv/bin/python", "-m", "tests.boot.stage"],
-        results,
-        DEADLINE,
-        boot=Boot(OPTIONS, wire),
-    )
-
-    said = f"{_read(results / 'driver.log')}{_read(results / 'phases.json')}"
-    assert code == 0, said
-    assert time.monotonic() - began < DEADLINE, f"the VM's power did not go: {said}"
-    lived = Story(
-        [json.loads(line) for line in wire.read_text().splitlines() if line.endswith("}")],
-        json.loads((results / "phases.json").read_text()),
-        results,
-    )
-    capture = request.config.pluginmanager.get_plugin("capturemanager")
-    assert capture is not None
-    with capture.global_and_fixture_disabled():
-        sys.stdout.write("\n".join(("", *figures(lived), "")))
-    return lived
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.exists() else f"no {path.name}; "
+    return lived(BOOT, results, DEADLINE, request, "apparmor=1 security=apparmor")
 
 
 PHASES = (
@@ -174,9 +114,14 @@ def test_a_drain_in_its_unit(story: Story) -> None:
 
 
 def test_ipsec_leaves_after_the_last_job(story: Story) -> None:
-    """Then charon's unit has ended in order, the peer is told, and the guard alone holds."""
+    """It has had its network until its own end. Then charon's unit ends in order, the peer is told
+    at once, and the guard alone holds."""
     phase, span = story.phases["drained"], story.span("drained")
+    farewell = phase["farewell"]
 
+    assert farewell["answered"] == farewell["asked"] > 0
+    assert farewell["ended"] < phase["charon_ended"]
+    assert story.told("drained") <= TOLD
     assert phase["before"] == phase["charon_before"] != "0" == phase["charon_after"]
     assert phase["result"] == ["success", "success"]
     assert phase["policies"] == 0
@@ -205,14 +150,4 @@ def test_charon_upgraded_under_apparmor(story: Story) -> None:
 
 def test_poweroff(story: Story) -> None:
     """A job has its network until its own end; IPsec leaves after it, before the network."""
-    farewell = json.loads((story.results / "farewell.json").read_text())
-    networking = story.lines[-1]["flows"]["networking"][0]
-    goodbye = story.between(farewell["ended"], networking)
-    last = story.between(networking, float("inf"))
-
-    assert farewell["answered"] == farewell["asked"] > 0
-    assert goodbye.frames(VM, PEER, Kind.IKE) > 0
-    assert goodbye.grown("flows", "vm", "answered") > 0
-    assert last.frames(VM, PEER, Kind.IKE) == 0
-    assert last.grown("flows", "vm", "sent") == 0
-    assert last.grown("flows", "vm", "refused", "EPERM") > 10
+    judge_poweroff(story)

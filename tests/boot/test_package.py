@@ -15,7 +15,7 @@ import pytest
 
 from ipsec_agent import __version__
 from tests.boot.container import in_container
-from tests.boot.place import VM
+from tests.boot.place import CONFIG, SAVED_GUARD, VM
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.data_files import ROOT, installed
 from tests.manifests import manifest
@@ -155,13 +155,14 @@ def test_another_version(phases: Phases, name: str) -> None:
 
 
 def test_removed(phases: Phases) -> None:
-    """IPsec ended cleanly; the config is there."""
+    """IPsec ended cleanly; config and guard stay, so that nothing travels in clear yet."""
     found = phases["removed"]
 
     assert set(found["states"].values()) == {"inactive"}
     assert (found["agent"], found["charon_after"]) == ("0", "0")
     assert found["policies"] == ""
-    assert found["there"] == ["/etc/ipsec-agent/ipsec.yml"]
+    assert found["there"] == [str(CONFIG), str(SAVED_GUARD)]
+    assert "hook postrouting" in found["guard"]
 
 
 def test_purged(phases: Phases) -> None:

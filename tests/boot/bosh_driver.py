@@ -1,0 +1,228 @@
+"""What happens to a VM of a BOSH deployment, and what each phase found; the test judges.
+
+Called with the name of the life: with BOSH, or the one after the power was off.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ipsec_agent.host.control_client import ask
+from tests.boot import bosh_agent
+from tests.boot.bosh_agent import CHANGED, RECREATE, SHUTDOWN
+from tests.boot.driver import (
+    AGENT,
+    CHARON,
+    DRAIN,
+    Life,
+    enforcing,
+    exited,
+    journal,
+    peer_knows_us,
+    run,
+    shown,
+    soon,
+    status,
+)
+from tests.boot.place import BOSH, DATA_DISK, LAB, RESULTS, ROOT_DISK
+from tests.boot.stage import sandboxes
+
+FAREWELL = RESULTS / "farewell.json"
+STATE = Path("/var/lib/ipsec-agent")
+ON_ROOT_DISK = (
+    *("etc/systemd/system", "etc/ipsec-agent", "var/lib/ipsec-agent"),
+    *("usr/local/bin/ipsec-agent", "usr/local/share/ipsec-agent"),
+)
+
+
+def mount_data() -> None:
+    """/var/vcap is there, as once the BOSH agent has mounted the data disk."""
+    run("tar", "-xf", str(DATA_DISK), "-C", "/")
+
+
+def enforced() -> None:
+    """Wait until both VMs have IPsec."""
+    soon(enforcing, "the agent enforces")
+    soon(peer_knows_us, "the peer has an SA")
+
+
+def peer_is(name: str) -> None:
+    """Have the peer reload this config."""
+    shutil.copy(RESULTS / f"peer-{name}.yml", LAB / "ipsec.yml")
+    ask(str(LAB / "run/control.sock"), "reload", deadline=90, force=False, asks=False)
+
+
+def policies() -> int:
+    """Outgoing policies with a template, of nobody's socket."""
+    return run("ip", "xfrm", "policy").stdout.count("dir out priority")
+
+
+def active() -> str:
+    """Units of IPsec's that systemd takes for active."""
+    return run("systemctl", "list-units", "--plain", "--no-legend", "ipsec-agent*").stdout
+
+
+def farewell() -> dict[str, Any]:
+    """What the job that needs its network has said at its end."""
+    said: dict[str, Any] = json.loads(FAREWELL.read_text())
+    FAREWELL.unlink()
+    return said
+
+
+def deployed(life: Life) -> None:
+    """For the first time."""
+    mount_data()
+    with life.phase("deployed") as found:
+        bosh_agent.apply()
+        bosh_agent.render(RESULTS / "enforced.yml")
+        sandboxes()
+        bosh_agent.start()
+        enforced()
+        found["summary"] = bosh_agent.summary()
+        shim = run("/var/vcap/packages/strongswan/sbin/ipsec", "statusall", check=False)
+        found["statusall"] = shim.stdout
+
+
+def updated(life: Life) -> None:
+    """The same once more."""
+    with life.phase("updated") as found:
+        bosh_agent.stop(CHANGED)
+        found["stopped"] = {unit: shown(unit, "ActiveState") for unit in (AGENT, DRAIN, CHARON)}
+        found["farewell"] = farewell()
+        bosh_agent.apply()
+        bosh_agent.start()
+        enforced()
+
+
+def ends(found: dict[str, Any]) -> None:
+    """What there is to say of IPsec's end."""
+    found["farewell"] = farewell()
+    found["results"] = [shown(unit, "Result") for unit in (DRAIN, CHARON)]
+    found["charon_ended"] = exited(CHARON)
+    found["policies"] = policies()
+    soon(lambda: not peer_knows_us(), "the peer was told")
+
+
+def stopped(life: Life, name: str, order: Sequence[str], *, skip_drain: bool = False) -> None:
+    """The VM goes, and monit stops in this order."""
+    with life.phase(name) as found:
+        if skip_drain:
+            bosh_agent.monit_stop(order)
+            bosh_agent.hooks("post-stop")
+        else:
+            bosh_agent.stop(SHUTDOWN, RECREATE, order)
+        found["states"] = {unit: shown(unit, "ActiveState") for unit in (AGENT, DRAIN, CHARON)}
+        ends(found)
+
+
+def started(life: Life) -> None:
+    """By monit alone."""
+    with life.phase("started"):
+        bosh_agent.start(with_hooks=False)
+        enforced()
+
+
+def removed(life: Life) -> None:
+    """The documented way: optional everywhere, then without the job; and back."""
+    with life.phase("optional"):
+        peer_is("optional")
+        bosh_agent.render(RESULTS / "optional.yml")
+        bosh_agent.start()
+        soon(lambda: status().get("state") in ("running", "degraded"), "the agent runs")
+        soon(peer_knows_us, "the peer has an SA")
+    with life.phase("removed") as found:
+        bosh_agent.stop(CHANGED)
+        found["farewell"] = farewell()
+        bosh_agent.take_away()
+        soon(lambda: not STATE.exists(), "the remover has ended")
+        soon(lambda: not bosh_agent.left_of_ipsec(), f"{bosh_agent.left_of_ipsec()} are gone")
+        soon(lambda: not active(), f"{active()} have ended")
+        found["policies"] = policies()
+        bosh_agent.start()
+    with life.phase("re-added"):
+        bosh_agent.stop(CHANGED)
+        bosh_agent.bring_back()
+        bosh_agent.render(RESULTS / "enforced.yml")
+        sandboxes()
+        bosh_agent.start()
+        peer_is("enforced")
+        enforced()
+    with life.phase("enforced"):
+        time.sleep(2)
+
+
+def draining(life: Life) -> None:
+    """A drain waits for a job as the power goes; what is on the root disk is kept before."""
+    with life.phase("draining") as found:
+        run("tar", "-cf", str(ROOT_DISK), "-C", "/", *ON_ROOT_DISK)
+        FAREWELL.unlink(missing_ok=True)
+        bosh_agent.tell_drains(SHUTDOWN, RECREATE)
+        bosh_agent.monit_stop(["ipsec"])
+        found["states"] = {unit: shown(unit, "ActiveState") for unit in (AGENT, DRAIN, CHARON)}
+
+
+def rebooted(life: Life) -> None:
+    """Nothing but the root disk is there, until the BOSH agent has mounted the other one."""
+    with life.phase("rebooted") as found:
+        found["began"] = 0.0
+        found["agent_at_boot"] = shown(AGENT, "ActiveState")
+        found["order"] = {
+            unit: int(shown(unit, "ActiveEnterTimestampMonotonic"))
+            for unit in ("ipsec-agent-guard.service", "network-pre.target", "networking.service")
+        }
+        mount_data()
+        bosh_agent.apply()
+        bosh_agent.start(with_hooks=False)
+        enforced()
+
+
+def with_bosh(life: Life) -> None:
+    """From the first deployment on."""
+    for act in (
+        deployed,
+        updated,
+        lambda life: stopped(life, "ipsec-first", ("ipsec", "nfs", "web")),
+        started,
+        lambda life: stopped(life, "skip-drain", ("web", "nfs", "ipsec"), skip_drain=True),
+        removed,
+        draining,
+    ):
+        act(life)
+        if failed(life):
+            return
+
+
+def failed(life: Life) -> bool:
+    """Whether a phase could not go on."""
+    return any("failed" in found for found in life.phases.values())
+
+
+def main(name: str) -> None:
+    """Live."""
+    life = Life()
+    try:
+        (with_bosh if name == BOSH else rebooted)(life)
+        if failed(life):
+            journal()
+            logs = subprocess.run(
+                "tail -n 40 /var/vcap/sys/log/ipsec/* /var/vcap/monit/monit.log",
+                shell=True,
+                check=False,
+                capture_output=True,
+            )
+            (RESULTS / "logs").write_bytes(logs.stdout)
+    finally:
+        life.phases["poweroff"] = {"began": time.monotonic()}
+        with contextlib.suppress(OSError):
+            life.save()
+        run("systemctl", "poweroff", "--no-block")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
