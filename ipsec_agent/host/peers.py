@@ -4,7 +4,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -67,17 +67,23 @@ class PeerMemory:
                 channel.sendto(b"", (str(peer), DISCARD))
 
 
-def probe(peers: Iterable[Address]) -> None:
+def probe(peers: Iterable[Address], allowed: Callable[[socket.socket], None] | None = None) -> None:
     """Send each peer what a VM answers even where nobody listens, over the SA that is there.
 
     That is a datagram (ICMP says that the port is closed), and the beginning of a TCP connection
     (which is refused).
+
+    Args:
+        allowed: is called with each socket before it is used; what it raises is passed on, but for
+            an OSError.
     """
     for peer in peers:
         family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             with socket.socket(family, kind) as channel, contextlib.suppress(OSError):
                 channel.setblocking(False)
+                if allowed is not None:
+                    allowed(channel)
                 channel.connect((str(peer), DISCARD))
                 if kind is socket.SOCK_DGRAM:
                     channel.send(b"")
