@@ -25,7 +25,7 @@ from ipsec_agent.host.echo import LARGEST, Echo, source_for
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.neighbours import Neighbours
 from ipsec_agent.host.peer_sas import PeerSas
-from ipsec_agent.host.peers import probe
+from ipsec_agent.host.peers import Knock
 from ipsec_agent.host.socket_policy import require_esp
 
 AT_ONCE = 16
@@ -39,6 +39,9 @@ ECHOES, GAP = 5, 0.05
 
 ANSWERED_WITHIN = 3.0
 """Seconds for the answers to them."""
+
+KNOCKED_WITHIN = 0.9
+"""Seconds for the answer to something else: less than TCP waits before it sends again."""
 
 DISCOVERY = 5.0
 """Seconds until neighbour discovery has given up: 3 questions, one a second (arp(7))."""
@@ -222,10 +225,8 @@ async def _prove(seen: Observation, capture: Capture, echo: Echo, sas: PeerSas) 
         await asyncio.sleep(GAP)
     patience = ANSWERED_WITHIN if seen.sas else GAP
     await _soon(lambda: len(echo.answers) == ECHOES, patience)
-    if not echo.answers:
-        # A firewall may drop echoes; a kernel answers these, too.
-        probe((echo.peer,), echo.allowed)
-        await asyncio.sleep(min(1.0, patience))
+    # A firewall may drop echoes; a kernel answers these, too.
+    knocked = not echo.answers and await _knocks(echo, min(KNOCKED_WITHIN, patience))
     after = sas.between(echo.own, echo.peer)
     return replace(
         seen,
@@ -234,6 +235,7 @@ async def _prove(seen: Observation, capture: Capture, echo: Echo, sas: PeerSas) 
         counted_in=_rise(base.inward, after.inward),
         counted_out=_rise(base.outward, after.outward),
         echoes=Echoes(len(echo.sent), tuple(echo.refused), echo.times),
+        knocked=knocked,
         decrypted=decrypts_early(),
     )
 
@@ -253,6 +255,12 @@ async def _soon(done: Callable[[], bool], seconds: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         await asyncio.sleep(TICK)
+
+
+async def _knocks(echo: Echo, seconds: float) -> bool:
+    """Whether the peer's kernel answers something else within so many seconds."""
+    with Knock(echo.peer, echo.allowed) as knock:
+        return await _soon(lambda: knock.answered, seconds)
 
 
 async def _path_mtu(echo: Echo, slowest: float) -> PathMtu:

@@ -67,7 +67,7 @@ class Wire:
             await asyncio.sleep(3600)
         await self.gate.wait()
         seen = Observation(pair, sas=True, counted_out=5, proof=Window(esp_out=5))
-        return replace(seen, counted_in=5, proof=PROVEN) if answers else seen
+        return replace(seen, counted_in=5, proof=PROVEN, knocked=True) if answers else seen
 
 
 @pytest.fixture

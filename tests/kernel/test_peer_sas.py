@@ -17,6 +17,7 @@ from ipsec_agent.core.proof import Pair, Window
 from ipsec_agent.host import peer_sas
 from ipsec_agent.host.capture import Capture
 from ipsec_agent.host.peer_sas import PeerSas, Ways
+from ipsec_agent.host.peers import Knock
 from ipsec_agent.host.socket_policy import require_esp
 from ipsec_agent.verification import Shared, prove
 from tests.charon.nodes import Node, network
@@ -105,14 +106,16 @@ def test_a_socket_that_requires_esp(vms: tuple[list[Node], Ends]) -> None:
                 with pytest.raises(OSError, match=r"unavailable") as raised:
                     channel.connect((str(peer), 9))
                 assert raised.value.errno == errno.EAGAIN
-        with socket.socket(family, socket.SOCK_DGRAM) as free:
-            free.sendto(b"x", (str(peer), 9))
-        time.sleep(0.5)
-        window = capture.take()
+        with Knock(peer, lambda channel: require_esp(channel, 9)) as knock:
+            time.sleep(0.5)
+            held = knock.answered, capture.take()
+        with Knock(peer) as knock:
+            time.sleep(0.5)
+            passed = knock.answered, capture.take()
 
-    assert window.clear_in == 1
-    # That the port is closed.
-    assert window.clear_out == 1
+    assert (held[0], held[1].clear_in, held[1].clear_out) == (False, 0, 0)
+    # A datagram, a connection, and an answer to each.
+    assert (passed[0], passed[1].clear_in, passed[1].clear_out) == (True, 2, 2)
 
 
 class Ending:
