@@ -67,15 +67,22 @@ def test_a_reading_began_after_it_was_asked_for() -> None:
     """Who comes while one is under way gets the next one."""
     readings = iter(range(9))
 
-    async def read() -> int:
-        await asyncio.sleep(0.02)
-        return next(readings)
-
     async def late() -> list[int]:
+        under_way, gate = asyncio.Event(), asyncio.Event()
+
+        async def read() -> int:
+            under_way.set()
+            await gate.wait()
+            return next(readings)
+
         shared = Shared(read)
         first = asyncio.create_task(shared.get())
-        await asyncio.sleep(0.01)
-        return [*(await asyncio.gather(shared.get(), shared.get())), await first]
+        await under_way.wait()
+        later = [asyncio.create_task(shared.get()) for _ in range(2)]
+        # Each has asked before the first reading ends.
+        await asyncio.sleep(0)
+        gate.set()
+        return [*(await asyncio.gather(*later)), await first]
 
     assert asyncio.run(late()) == [1, 1, 0]
 
