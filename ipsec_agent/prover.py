@@ -27,9 +27,9 @@ from ipsec_agent.core.proving import (
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.core.verify import judge
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.xfrm import open_xfrm
+from ipsec_agent.host.peer_sas import PeerSas
 from ipsec_agent.reconcile import Reconciler
-from ipsec_agent.verification import Counters, Shared, observe
+from ipsec_agent.verification import Shared, prove
 
 DEADLINE = 30.0
 """Seconds for a batch; peers that are not judged by then have their next turn."""
@@ -107,24 +107,26 @@ class Prover:
         self._tell(proof_problems(self._proofs.values()))
         random.shuffle(pairs)
         size, gap = pace(config.agent.proof, len(pairs))
-        async with open_xfrm() as xfrm:
-            counters = Counters(xfrm)
+        with PeerSas() as sas:
+            await asyncio.to_thread(sas.list)
             for first in range(0, len(pairs), size):
                 until = time.monotonic() + gap * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
-                await self._batch(pairs[first : first + size], counters)
+                await self._batch(pairs[first : first + size], sas)
                 while (left := until - time.monotonic()) > 0:
                     await asyncio.sleep(min(left, config.agent.interval))
                     if self._loop.config is not config:
                         return False
         return bool(pairs)
 
-    async def _batch(self, pairs: Sequence[Pair], counters: Counters) -> None:
+    async def _batch(self, pairs: Sequence[Pair], sas: PeerSas) -> None:
         """Prove some peers at the same time, and note what came of it."""
         seen, holds = self._ready(), self._holds
         if seen is None:
             return
         said = Shared(lambda: asyncio.to_thread(_status, self._loop.snapshot))
-        tasks = [asyncio.create_task(_observed(pair, counters, said)) for pair in pairs]
+        tasks = [
+            asyncio.create_task(prove(pair, pair.own, sas, said)) for pair in pairs if pair.own
+        ]
         try:
             await asyncio.wait(tasks, timeout=DEADLINE)
         finally:
@@ -162,12 +164,3 @@ def _unable(error: AgentError | OSError) -> Problem:
 
 def _status(seen: Snapshot | None) -> dict[str, Any]:
     return document(seen) if seen is not None else {}
-
-
-async def _observed(
-    pair: Pair, counters: Counters, said: Shared[dict[str, Any]]
-) -> Observation | None:
-    """What is seen of a peer; None where there is no SA any more, so that nothing was sent."""
-    if pair.own is None or not all(await counters.of(pair)):
-        return None
-    return await observe(pair, pair.own, counters, said, 0.0)

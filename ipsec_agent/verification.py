@@ -6,8 +6,9 @@ second window, in which both the counters and the capture began before the first
 
 import asyncio
 import contextlib
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -17,15 +18,15 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.path_mtu import SMALLEST, PathMtu, begun, found
 from ipsec_agent.core.proof import Echoes, Observation, Pair
-from ipsec_agent.core.traffic import by_peer
 from ipsec_agent.core.verify_status import Lists, faults
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import LARGEST, Echo, source_for
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.neighbours import Neighbours
-from ipsec_agent.host.peers import probe
-from ipsec_agent.host.xfrm import Xfrm, open_xfrm
+from ipsec_agent.host.peer_sas import PeerSas
+from ipsec_agent.host.peers import Knock
+from ipsec_agent.host.socket_policy import require_esp
 
 AT_ONCE = 16
 """Peers that are proved at the same time."""
@@ -38,6 +39,9 @@ ECHOES, GAP = 5, 0.05
 
 ANSWERED_WITHIN = 3.0
 """Seconds for the answers to them."""
+
+KNOCKED_WITHIN = 0.9
+"""Seconds for the answer to something else: less than TCP waits before it sends again."""
 
 DISCOVERY = 5.0
 """Seconds until neighbour discovery has given up: 3 questions, one a second (arp(7))."""
@@ -73,25 +77,32 @@ class Shared(Generic[T]):
             return self._found[1]
 
 
-class Counters:
-    """The kernel's SAs; many peers cost no more than one."""
+class SaEndedError(Exception):
+    """The SA of a proof has ended: nothing more is sent, and nothing is said of the peer."""
 
-    def __init__(self, xfrm: Xfrm) -> None:
-        async def read() -> Mapping[Address, list[SecurityAssociation]]:
-            found: dict[Address, list[SecurityAssociation]] = {}
-            for sa in await xfrm.states():
-                for end in (sa.source, sa.destination):
-                    found.setdefault(end, []).append(sa)
-            return found
 
-        self._by_end = Shared(read)
+class BySa:
+    """Lets a socket send to a peer only while there is an SA to it.
 
-    async def of(self, pair: Pair) -> tuple[dict[int, int], dict[int, int]]:
-        """Packets that came in and went out, by SPI."""
-        states = (await self._by_end.get()).get(pair.peer, [])
-        own = (pair.own,) if pair.own else ()
-        inward, outward = by_peer(states, own).get(pair.peer, ([], []))
-        return {sa.spi: sa.packets for sa in inward}, {sa.spi: sa.packets for sa in outward}
+    It is asked before each packet, since without an SA a packet would have charon make one. Where
+    IPsec is optional it would leave in clear besides, so the kernel is told to refuse that, too.
+    """
+
+    def __init__(self, pair: Pair, own: Address, sas: PeerSas) -> None:
+        self._pair, self._own, self._sas = pair, own, sas
+
+    def __call__(self, channel: socket.socket) -> None:
+        """Return where there is one.
+
+        Raises:
+            SaEndedError: there is none.
+            KernelError: the kernel does not tell it.
+        """
+        outward = self._sas.between(self._own, self._pair.peer).outward
+        if not outward:
+            raise SaEndedError
+        if self._pair.optional:
+            require_esp(channel, outward[-1].reqid)
 
 
 async def verify(
@@ -111,14 +122,15 @@ async def verify(
     lists = Lists.of(await said.get())
     pairs = [lists.pair(peer, source_for(peer)) for peer in peers]
     places = asyncio.Semaphore(AT_ONCE)
-    async with open_xfrm() as xfrm:
-        counters = Counters(xfrm)
+    with PeerSas() as sas:
+        await asyncio.to_thread(sas.list)
 
         async def one(pair: Pair) -> Observation:
             if not pair.encrypted or pair.own is None:
                 return Observation(pair)
             async with places:
-                return await observe(pair, pair.own, counters, said, patience)
+                with Echo(pair.own, pair.peer) as echo:
+                    return await _observed(pair, echo, sas, said, patience)
 
         tasks = [asyncio.create_task(one(pair), name=f"verify {pair.peer}") for pair in pairs]
         try:
@@ -130,29 +142,48 @@ async def verify(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def observe(
-    pair: Pair, own: Address, counters: Counters, said: Shared[dict[str, Any]], patience: float
-) -> Observation:
-    """What is seen of one peer to which packets are sent.
+async def prove(
+    pair: Pair, own: Address, sas: PeerSas, said: Shared[dict[str, Any]]
+) -> Observation | None:
+    """What is seen of one peer with which there is an SA; None where it has ended meanwhile.
 
     Args:
         own: this VM's address that is used for it.
         said: what the agent says now; it is asked where the peer is not proven.
-        patience: seconds to wait for an SA.
 
     Raises:
         KernelError: not root, or the kernel has no XFRM.
     """
-    with Capture(own, pair.peer) as capture, Echo(own, pair.peer) as echo:
+    if not sas.between(own, pair.peer).both:
+        return None
+    with (
+        contextlib.suppress(SaEndedError),
+        Echo(own, pair.peer, BySa(pair, own, sas)) as echo,
+    ):
+        seen = await _observed(pair, echo, sas, said, 0.0)
+        if seen.esp_both_ways or sas.between(own, pair.peer).both:
+            return seen
+    return None
+
+
+async def _observed(
+    pair: Pair, echo: Echo, sas: PeerSas, said: Shared[dict[str, Any]], patience: float
+) -> Observation:
+    """What is seen of one peer to which packets are sent.
+
+    Args:
+        patience: seconds to wait for an SA.
+    """
+    with Capture(echo.own, echo.peer) as capture:
         loop = asyncio.get_running_loop()
         capture.watched(loop.add_reader)
         echo.watched(loop.add_reader)
         try:
             began = time.monotonic()
-            sas = await _wait_for_sas(pair, echo, counters, patience)
-            seen = Observation(pair, sas=sas, waited=time.monotonic() - began)
+            there = await _wait_for_sas(echo, sas, patience)
+            seen = Observation(pair, sas=there, waited=time.monotonic() - began)
             refused = tuple(echo.refused)
-            seen = await _prove(seen, capture, echo, counters)
+            seen = await _prove(seen, capture, echo, sas)
             if not seen.echoes.times:
                 seen = replace(
                     seen, echoes=replace(seen.echoes, refused=(*seen.echoes.refused, *refused))
@@ -170,26 +201,23 @@ async def observe(
     return seen
 
 
-async def _wait_for_sas(pair: Pair, echo: Echo, counters: Counters, patience: float) -> bool:
+async def _wait_for_sas(echo: Echo, sas: PeerSas, patience: float) -> bool:
     """Send until there is an SA each way; whether there is."""
     deadline = time.monotonic() + patience
     while True:
         echo.send()
-        if all(await counters.of(pair)):
+        if sas.between(echo.own, echo.peer).both:
             return True
         if time.monotonic() >= deadline:
             return False
         await asyncio.sleep(EVERY)
 
 
-async def _prove(
-    seen: Observation, capture: Capture, echo: Echo, counters: Counters
-) -> Observation:
+async def _prove(seen: Observation, capture: Capture, echo: Echo, sas: PeerSas) -> Observation:
     """Send echoes within a window of its own."""
-    pair = seen.pair
     # What was under way belongs to the window before.
     await asyncio.sleep(GAP)
-    base_in, base_out = await counters.of(pair)
+    base = sas.between(echo.own, echo.peer)
     before = capture.take()
     echo.forget()
     for _ in range(ECHOES):
@@ -197,25 +225,25 @@ async def _prove(
         await asyncio.sleep(GAP)
     patience = ANSWERED_WITHIN if seen.sas else GAP
     await _soon(lambda: len(echo.answers) == ECHOES, patience)
-    if not echo.answers:
-        # A firewall may drop echoes; a kernel answers these, too.
-        probe((pair.peer,))
-        await asyncio.sleep(min(1.0, patience))
-    counted_in, counted_out = await counters.of(pair)
+    # A firewall may drop echoes; a kernel answers these, too.
+    knocked = not echo.answers and await _knocks(echo, min(KNOCKED_WITHIN, patience))
+    after = sas.between(echo.own, echo.peer)
     return replace(
         seen,
         before=before,
         proof=capture.take(),
-        counted_in=_rise(base_in, counted_in),
-        counted_out=_rise(base_out, counted_out),
+        counted_in=_rise(base.inward, after.inward),
+        counted_out=_rise(base.outward, after.outward),
         echoes=Echoes(len(echo.sent), tuple(echo.refused), echo.times),
+        knocked=knocked,
         decrypted=decrypts_early(),
     )
 
 
-def _rise(before: dict[int, int], after: dict[int, int]) -> int:
+def _rise(before: Iterable[SecurityAssociation], after: Iterable[SecurityAssociation]) -> int:
     """Packets that were counted meanwhile; an SA that is new began at 0."""
-    return sum(max(count - before.get(spi, 0), 0) for spi, count in after.items())
+    base = {sa.spi: sa.packets for sa in before}
+    return sum(max(sa.packets - base.get(sa.spi, 0), 0) for sa in after)
 
 
 async def _soon(done: Callable[[], bool], seconds: float) -> bool:
@@ -227,6 +255,12 @@ async def _soon(done: Callable[[], bool], seconds: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         await asyncio.sleep(TICK)
+
+
+async def _knocks(echo: Echo, seconds: float) -> bool:
+    """Whether the peer's kernel answers something else within so many seconds."""
+    with Knock(echo.peer, echo.allowed) as knock:
+        return await _soon(lambda: knock.answered, seconds)
 
 
 async def _path_mtu(echo: Echo, slowest: float) -> PathMtu:

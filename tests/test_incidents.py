@@ -25,7 +25,7 @@ from ipsec_agent.core.observed import IkePorts, Policy, PortHolder
 from ipsec_agent.core.observed_guard import ClearPeer
 from ipsec_agent.core.path_mtu import PathMtu
 from ipsec_agent.core.problems.kept_faults import Kept, resumed
-from ipsec_agent.core.proof import Observation, Pair, Window
+from ipsec_agent.core.proof import Echoes, Observation, Pair, Window
 from ipsec_agent.core.proving import judged, proof_problems
 from ipsec_agent.core.status import document
 from ipsec_agent.core.verify import judge
@@ -236,7 +236,13 @@ def test_path_mtu_of_1300(night: Night) -> None:
     pair = Pair(PEER, OWN, encrypted=True, because="")
     window = Window(esp_out=5, esp_in=5, links=("eth0",))
     seen = Observation(
-        pair, proof=window, sas=True, counted_out=5, counted_in=5, path=PathMtu(1264, 1466)
+        pair,
+        proof=window,
+        sas=True,
+        counted_out=5,
+        counted_in=5,
+        echoes=Echoes(5, (), (0.001,)),
+        path=PathMtu(1264, 1466),
     )
     proof = None
     for number in range(2):

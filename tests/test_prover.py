@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -44,39 +44,40 @@ class Wire:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator["Wire"]:
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Wire"]:
         """The kernel's SAs."""
         if self.closed:
             raise self.closed
         yield self
 
-    async def states(self) -> Any:
-        """The SAs of now."""
+    def list(self) -> None:
+        """Learn of the SAs."""
+
+    async def prove(
+        self, pair: Pair, own: Address, sas: object, _said: object
+    ) -> Observation | None:
+        """What is seen of a peer."""
+        assert (own, sas) == (OWN, self)
         if self.error:
             raise self.error
-        return states(1, 1) if self.sas else ()
-
-    async def observe(
-        self, pair: Pair, own: Address, _counters: object, _said: object, patience: float
-    ) -> Observation:
-        """What is seen of a peer."""
-        assert (own, patience) == (OWN, 0)
+        if not self.sas:
+            return None
         self.sent.append(pair.peer)
         answers = self.answers
         if self.hangs:
             await asyncio.sleep(3600)
         await self.gate.wait()
         seen = Observation(pair, sas=True, counted_out=5, proof=Window(esp_out=5))
-        return replace(seen, counted_in=5, proof=PROVEN) if answers else seen
+        return replace(seen, counted_in=5, proof=PROVEN, knocked=True) if answers else seen
 
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     """The kernel and the network are records; each gap is short."""
     made = Wire()
-    monkeypatch.setattr(prover, "open_xfrm", made.open)
-    monkeypatch.setattr(prover, "observe", made.observe)
+    monkeypatch.setattr(prover, "PeerSas", made.open)
+    monkeypatch.setattr(prover, "prove", made.prove)
     monkeypatch.setattr(prover, "pace", lambda _seconds, _peers: (16, 0.02))
     return made
 
@@ -134,7 +135,7 @@ async def test_a_peer_is_proved(wire: Wire) -> None:
 
 
 async def test_without_an_sa_nothing_is_sent(wire: Wire) -> None:
-    """Neither where the look has none, nor where it has ended since: no proof makes an SA."""
+    """Neither where the look has none, nor where it has ended since, of which nothing is said."""
     async with running(snapshot(VM.but(states=()))):
         await asyncio.sleep(0.1)
     assert wire.sent == []

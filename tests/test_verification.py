@@ -1,85 +1,88 @@
 """What many peers that are proved at once cost: readings are shared."""
 
 import asyncio
+import contextlib
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import cast
+from typing import Self
 
 import pytest
 
 from ipsec_agent import verification
 from ipsec_agent.cli import main
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import SecurityAssociation
-from ipsec_agent.core.proof import Pair
-from ipsec_agent.core.traffic import by_peer
-from ipsec_agent.host.xfrm import Xfrm
-from ipsec_agent.verification import Counters, Shared
+from ipsec_agent.core.proof import Observation, Pair
+from ipsec_agent.core.status import document
+from ipsec_agent.verification import Shared, verify
 from tests.certificates import make_ca, make_leaf
+from tests.core.test_status import snapshot
 from tests.manifests import manifest
-from tests.vm import OWN
+from tests.vm import OWN, healthy_vm, with_sa
 
 GIVEN = ["doctor", "--firewall", "aws", "--probe"]
 PEERS = tuple(IPv4Address("10.0.1.0") + number for number in range(40))
-STATES = tuple(
-    SecurityAssociation(source, destination, spi, 1, packets=int(peer) % 256 + 100 * way)
-    for number, peer in enumerate(PEERS)
-    for way, (source, destination, spi) in enumerate(
-        ((peer, OWN, 1000 + number), (OWN, peer, 2000 + number))
-    )
-)
 
 
 class Kernel:
-    """One that has these SAs, and counts how often it is asked."""
+    """One that counts how often all of its SAs are listed."""
 
-    asked = 0
+    listed = 0
 
-    async def states(self) -> tuple[SecurityAssociation, ...]:
-        """All of them."""
-        self.asked += 1
-        await asyncio.sleep(0.01)
-        return STATES
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def list(self) -> None:
+        """Learn of the SAs."""
+        self.listed += 1
 
 
-def test_many_peers_share_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each is told its own counters, without a look at the SAs of all others."""
-    kernel, looked = Kernel(), []
+def test_all_sas_are_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many peers there are; what is read for each is told by its own SAs."""
+    kernel, places = Kernel(), []
 
-    def counted(states: tuple[SecurityAssociation, ...], own: tuple[Address, ...]) -> object:
-        looked.append(len(tuple(states)))
-        return by_peer(states, own)
+    async def observed(pair: Pair, _echo: object, sas: object, *_: object) -> Observation:
+        assert sas is kernel
+        places.append(pair.peer)
+        await asyncio.sleep(0)
+        return Observation(pair)
 
-    monkeypatch.setattr(verification, "by_peer", counted)
+    monkeypatch.setattr(verification, "PeerSas", lambda: kernel)
+    monkeypatch.setattr(verification, "Echo", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(verification, "_observed", observed)
+    monkeypatch.setattr(verification, "source_for", lambda _: OWN)
+    status = document(snapshot(with_sa(healthy_vm())))
 
-    async def all_of_them() -> list[tuple[dict[int, int], dict[int, int]]]:
-        counters = Counters(cast("Xfrm", kernel))
-        pairs = [Pair(peer, OWN, encrypted=True, because="") for peer in PEERS]
-        pairs.append(Pair(IPv4Address("192.0.2.1"), OWN, encrypted=True, because=""))
-        return list(await asyncio.gather(*map(counters.of, pairs)))
+    async def all_of_them() -> list[Address]:
+        return [seen.pair.peer async for seen in verify(PEERS, lambda: status, 1.0)]
 
-    *found, none = asyncio.run(all_of_them())
-
-    assert found == [({1000 + n: n}, {2000 + n: 100 + n}) for n in range(len(PEERS))]
-    assert none == ({}, {})
-    # The one that the first asked for, and one for all who came while it was under way.
-    assert kernel.asked == 2
-    assert looked == [2] * len(PEERS) + [0]
+    assert asyncio.run(all_of_them()) == list(PEERS)
+    assert places == list(PEERS)
+    assert kernel.listed == 1
 
 
 def test_a_reading_began_after_it_was_asked_for() -> None:
     """Who comes while one is under way gets the next one."""
     readings = iter(range(9))
 
-    async def read() -> int:
-        await asyncio.sleep(0.02)
-        return next(readings)
-
     async def late() -> list[int]:
+        under_way, gate = asyncio.Event(), asyncio.Event()
+
+        async def read() -> int:
+            under_way.set()
+            await gate.wait()
+            return next(readings)
+
         shared = Shared(read)
         first = asyncio.create_task(shared.get())
-        await asyncio.sleep(0.01)
-        return [*(await asyncio.gather(shared.get(), shared.get())), await first]
+        await under_way.wait()
+        later = [asyncio.create_task(shared.get()) for _ in range(2)]
+        # Each has asked before the first reading ends.
+        await asyncio.sleep(0)
+        gate.set()
+        return [*(await asyncio.gather(*later)), await first]
 
     assert asyncio.run(late()) == [1, 1, 0]
 

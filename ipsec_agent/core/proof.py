@@ -97,6 +97,7 @@ class Observation(Struct, frozen=True):
         proof: the window after it.
         sas: there was an SA each way.
         counted_out, counted_in: packets by the kernel's SAs, within the window of the proof.
+        knocked: no echo was answered, but a datagram or a connection was.
         absent: the peer's address is on a link of this VM, and no machine answers there.
         decrypted: this kernel may show what arrived as ESP in clear (esp4_offload).
         path: None where no echo was answered.
@@ -111,6 +112,7 @@ class Observation(Struct, frozen=True):
     counted_in: int = 0
     echoes: Echoes = Echoes()
     waited: float = 0.0
+    knocked: bool = False
     absent: bool = False
     decrypted: bool = False
     path: PathMtu | None = None
@@ -139,9 +141,18 @@ class Observation(Struct, frozen=True):
 
     @property
     def esp_both_ways(self) -> bool:
-        """By the counters and by the capture."""
+        """By the counters, by the capture, and by an answer.
+
+        Without one, what came may be a job's, and tells nothing of what went.
+        """
         wire = self.proof.esp_in or (self.decrypted and self.proof.clear_in)
-        return bool(self.counted_out and self.counted_in and self.proof.esp_out and wire)
+        counted = self.counted_out and self.counted_in
+        return bool(counted and self.proof.esp_out and wire and self.answered)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the peer answered anything that was sent to prove it."""
+        return bool(self.echoes.times or self.knocked)
 
 
 class Finding(Struct, frozen=True):

@@ -137,6 +137,15 @@ def _without_esp(seen: Observation) -> Finding:
             "see the kernel's counters in `ipsec-agent status`, such as XfrmInNoStates; a rule of"
             " this VM's own firewall may drop protocol 50, too: `nft list ruleset`",
         )
+    if window.esp_out and not seen.answered:
+        return Finding(
+            Verdict.NO_ESP,
+            f"IKE works with {peer}, and {several(window.esp_out, 'packet')} of ESP went there; ESP"
+            " comes from it, but nothing answers what was sent: ESP is lost on its way there",
+            f"let protocol 50 (UDP 4500, where encapsulated) pass to {peer}: {FIREWALLS}. It looks"
+            " the same where a firewall of that VM drops echo requests and all to port 9: let echo"
+            " requests pass there",
+        )
     return _timed_out(seen, "an SA is there, but nothing was sent by it")
 
 

@@ -85,17 +85,25 @@ class Echo:
     """Echo requests to a peer, and their answers.
 
     Attributes:
+        own, peer, allowed: as given.
         answers: when the answer to each number came, by time.monotonic.
         sent: when each was sent.
         refused: names of the errors with which this VM did not send.
     """
 
-    def __init__(self, own: Address, peer: Address) -> None:
+    def __init__(
+        self, own: Address, peer: Address, allowed: Callable[[socket.socket], None] | None = None
+    ) -> None:
         """Open it.
+
+        Args:
+            allowed: is called with the socket before each request; it raises where none may be
+                sent, whatever it likes.
 
         Raises:
             KernelError: not root, or there is no descriptor left for a socket.
         """
+        self.own, self.peer, self.allowed = own, peer, allowed
         self.answers: dict[int, float] = {}
         self.sent: dict[int, float] = {}
         self.refused: list[str] = []
@@ -134,12 +142,14 @@ class Echo:
     def send(self, size: int = SMALLEST) -> int | None:
         """Send a request whose IP packet has so many bytes; its number, None where it is refused.
 
-        A packet that does not fit is refused as EMSGSIZE.
+        A packet that does not fit is refused as EMSGSIZE. What `allowed` raises is passed on.
         """
         number, failed = len(self.sent) + 1, 0
         payload = bytes(max(size - HEADERS[self._version], 0))
         # An error of an earlier packet is told to the next call, and only once.
         for _ in range(2):
+            if self.allowed is not None:
+                self.allowed(self._socket)
             try:
                 self._socket.send(self._message(number, payload))
             except OSError as error:

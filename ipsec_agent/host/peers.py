@@ -1,12 +1,15 @@
 """The peers that had an SA with this VM, in a file, and packets that wake one up, or test it."""
 
 import contextlib
+import errno
 import json
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
@@ -69,19 +72,73 @@ class PeerMemory:
 
 
 def probe(peers: Iterable[Address]) -> None:
-    """Send each peer what a VM answers even where nobody listens, over the SA that is there.
+    """Send each peer what a VM answers even where nobody listens, over the SA that is there."""
+    for peer in peers:
+        Knock(peer).close()
+
+
+class Knock:
+    """What a VM answers even where nobody listens.
 
     That is a datagram (ICMP says that the port is closed), and the beginning of a TCP connection
     (which is refused).
     """
-    for peer in peers:
+
+    def __init__(
+        self, peer: Address, allowed: Callable[[socket.socket], None] | None = None
+    ) -> None:
+        """Send both; what cannot be sent is lost.
+
+        Args:
+            allowed: is called with each socket before it is used; what it raises is passed on.
+        """
         family = socket.AF_INET if peer.version == 4 else socket.AF_INET6  # noqa: PLR2004
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            with contextlib.suppress(OSError), socket.socket(family, kind) as channel:
+        self._sockets: list[socket.socket] = []
+        try:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                try:
+                    channel = socket.socket(family, kind)
+                except OSError:
+                    # There may be no descriptor left for it.
+                    continue
+                self._sockets.append(channel)
                 channel.setblocking(False)
-                channel.connect((str(peer), DISCARD))
-                if kind is socket.SOCK_DGRAM:
-                    channel.send(b"")
+                if allowed is not None:
+                    allowed(channel)
+                with contextlib.suppress(OSError):
+                    channel.connect((str(peer), DISCARD))
+                    if kind is socket.SOCK_DGRAM:
+                        channel.send(b"")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets; answers that come later are heard by nobody."""
+        for channel in self._sockets:
+            channel.close()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the peer's kernel has said that a port is closed, or let us in."""
+        return any(_answered(channel) for channel in self._sockets)
+
+
+def _answered(channel: socket.socket) -> bool:
+    if channel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
+        return True
+    # A datagram's socket has a peer from the beginning.
+    with contextlib.suppress(OSError):
+        return channel.type == socket.SOCK_STREAM and bool(channel.getpeername())
+    return False
 
 
 def _read(path: Path) -> tuple[RememberedPeer, ...]:

@@ -32,7 +32,7 @@ from ipsec_agent.host.xfrm_records import (
     state_of,
 )
 
-_LACKING = "this kernel has no XFRM: run `modprobe xfrm_user`"
+LACKING = "this kernel has no XFRM: run `modprobe xfrm_user`"
 _GROUPS = (Group.EXPIRE, Group.SA, Group.POLICY)
 
 
@@ -139,7 +139,7 @@ class Xfrm:
             _GROUPS,
             wake,
             matters=matters,
-            lacking=_LACKING,
+            lacking=LACKING,
         )
 
 
@@ -149,7 +149,7 @@ async def open_xfrm(*, deadline: float = DEADLINE) -> AsyncIterator[Xfrm]:
 
     The socket is opened by the first request, which tells whether the kernel has XFRM.
     """
-    wire = NetlinkWire(_open_socket, deadline=deadline, lacking=_LACKING)
+    wire = NetlinkWire(_open_socket, deadline=deadline, lacking=LACKING)
     try:
         yield Xfrm(wire)
     finally:

@@ -55,10 +55,16 @@ def proof(seen: Observation, **changes: Any) -> Observation:
 
 CASES = {
     "proven": (PROVEN, Verdict.PROVEN, "5 out, 5 in, none in clear; 1.0 ms; packets of 1466 bytes"),
-    "no echo answered, but ESP came": (
-        but(PROVEN, echoes=Echoes(5), path=None),
+    "no echo answered, but a datagram was": (
+        but(PROVEN, echoes=Echoes(5), path=None, knocked=True),
         Verdict.PROVEN,
         "none in clear",
+    ),
+    "ESP of jobs comes, and no answer": (
+        but(PROVEN, echoes=Echoes(5), path=None),
+        Verdict.NO_ESP,
+        "5 packets of ESP went there; ESP comes from it, but nothing answers what was sent: ESP is"
+        " lost on its way there",
     ),
     "a black hole": (
         but(PROVEN, path=PathMtu(1200, 1466)),

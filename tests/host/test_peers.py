@@ -1,13 +1,15 @@
 """The file of peers."""
 
 import socket
+import time
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
-from ipsec_agent.host.peers import PeerMemory, probe
+from ipsec_agent.host.peers import Knock, PeerMemory, probe
 
 CHARON = CharonProcess(pid=1, started=10.0, memory=0, ours=True)
 PEERS = (
@@ -79,3 +81,35 @@ def test_a_probe(
         assert datagrams.recv(1) == b""
         connections.accept()[0].close()
     probe([ip_address(address), ip_address("192.0.2.1")])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_knock_is_answered(
+    address: str, monkeypatch: pytest.MonkeyPatch, *, listens: bool
+) -> None:
+    """By the kernel that a port is closed, or by who listens; nobody need listen for datagrams."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as datagrams,
+        socket.socket(family, socket.SOCK_STREAM) as connections,
+    ):
+        datagrams.bind((address, 0))
+        port = datagrams.getsockname()[1]
+        connections.bind((address, port))
+        if listens:
+            connections.listen()
+        monkeypatch.setattr("ipsec_agent.host.peers.DISCARD", port)
+        with Knock(ip_address(address)) as knock:
+            assert until(lambda: knock.answered)
+    with Knock(ip_address(address)) as knock:
+        assert until(lambda: knock.answered)
+
+
+def until(true: Callable[[], bool]) -> bool:
+    """Whether it is true within some seconds."""
+    for _ in range(500):
+        if true():
+            return True
+        time.sleep(0.01)
+    return False

@@ -1,12 +1,8 @@
 """`verify` against real ESP: what it says of a good peer, and of each link that is broken."""
 
-import contextlib
 import functools
-import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,31 +10,14 @@ from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import AGENT, Node, network, until
 from tests.lab.bed import enforces
 from tests.lab.deployment import A, B, C, configure, start
+from tests.lab.firewall import rules
 from tests.lab.traffic import first_answer
+from tests.lab.verbs import in_status, verify
 from tests.manifests import manifest
 
 pytestmark = [pytest.mark.timeout(400)]
 
-NOBODY = "10.9.0.77"
-
-
-def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
-    """What the verb says of peers."""
-    socket = str(node.run_dir / "control.sock")
-    done = subprocess.run(
-        node.command(
-            *(*AGENT, "verify", "--socket", socket, "--json", "--timeout", str(seconds), *peers)
-        ),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.stdout, done.stderr
-    found = json.loads(done.stdout)
-    proven = all(one["verdict"] == "proven" for one in found["peers"])
-    assert (done.returncode, found["proven"]) == (0 if proven else 1, proven)
-    return list(found["peers"])
+D, NOBODY = "10.9.0.4", "10.9.0.77"
 
 
 def probe(node: Node, peer: str) -> list[str]:
@@ -53,33 +32,6 @@ def probe(node: Node, peer: str) -> list[str]:
     )
     assert done.returncode == 1, done.stderr
     return done.stdout.splitlines()
-
-
-@contextlib.contextmanager
-def rules(netns: str, *lines: str) -> Iterator[None]:
-    """A firewall of somebody else's on a VM."""
-
-    def nft(text: str) -> None:
-        subprocess.run(
-            ["ip", "netns", "exec", netns, "nft", "-f", "-"],
-            input=text,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-
-    chains = (
-        "chain before { type filter hook prerouting priority -450; }\n"
-        "chain after { type filter hook postrouting priority 450; }\n"
-    )
-    nft(
-        f"table ip firewall {{ {chains} }}\n"
-        + "\n".join(f"add rule ip firewall {it}" for it in lines)
-    )
-    try:
-        yield
-    finally:
-        nft("delete table ip firewall")
 
 
 @pytest.mark.long
@@ -128,12 +80,13 @@ def test_black_hole(three: list[Node]) -> None:
 
 def other_ca(node: Node) -> None:
     """Give a VM the certificate of another CA, and its trust in that only."""
-    ca = make_ca("Other CA", key=ec_key())
+    ca = make_ca("Other CA", key=ec_key(1))
     node.config.write_text(
         manifest(
             ["10.9.0.0/24"],
             [],
-            leaf=make_leaf(ca, key=ec_key()),
+            # With the key of all others, VM A would trust it for its own certificate's sake.
+            leaf=make_leaf(ca, key=ec_key(2)),
             cas=[ca],
             agent=node.agent_section(),
             prestart_timeout=100,
@@ -143,7 +96,7 @@ def other_ca(node: Node) -> None:
 
 @pytest.mark.long
 def test_negotiation(tmp_path: Path) -> None:
-    """What the two configs disagree about is named, as charon told it."""
+    """What the two configs disagree about is named, as charon told it; status and log have it."""
     with network(tmp_path, 4, "vn") as nodes:
         a, b, c, d = nodes
         configure([a], [])
@@ -152,7 +105,13 @@ def test_negotiation(tmp_path: Path) -> None:
         configure([d], [], ["10.9.0.4/32", "10.9.0.128/25"])
         start(nodes)
 
-        found = verify(a, B, C, "10.9.0.4", seconds=15)
+        found = verify(a, B, C, D, seconds=15)
+        refused = (f"{B} refuses this VM's certificate or signature", "certificate")
+        in_status(a, "peer-refuses-us", *refused)
+        in_status(b, "peer-not-trusted", f"this VM does not trust the certificate of {A}", "CN=VM")
+        in_status(a, "proposals-differ", f"{C} and this VM have no proposal in common")
+        lists = (f"{D} and this VM do not agree on what to encrypt", "compare ipsec_subnets")
+        in_status(a, "selectors-differ", *lists)
 
     verdicts = [one["verdict"] for one in found]
     assert verdicts == ["certificate-refused", "proposals-differ", "selectors-differ"], found

@@ -19,7 +19,7 @@ PASSES, HELD, UNTRIED = Passage.PASSES, Passage.HELD_BACK, Passage.NOT_TRIED
     ("seen", "wanted"),
     [
         (
-            Observation(PAIR, IKE, ESP, sas=True, counted_out=5, counted_in=5),
+            Observation(PAIR, IKE, ESP, sas=True, counted_out=5, counted_in=5, knocked=True),
             (PASSES, PASSES),
         ),
         # The rule for ESP is missing at one end.

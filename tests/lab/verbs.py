@@ -1,0 +1,54 @@
+"""What the verbs say of a VM: `verify` within it, and the words of status and log."""
+
+import json
+import subprocess
+from typing import Any
+
+from tests.charon.nodes import AGENT, SCALE, Node, until
+
+
+def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
+    """What `verify` says of peers; `--all` is one, too."""
+    socket = str(node.run_dir / "control.sock")
+    done = subprocess.run(
+        node.command(
+            *(*AGENT, "verify", "--socket", socket, "--json", "--timeout", str(seconds), *peers)
+        ),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    proven = all(one["verdict"] == "proven" for one in found["peers"])
+    assert (done.returncode, found["proven"]) == (0 if proven else 1, proven)
+    return list(found["peers"])
+
+
+TOLD_WITHIN = 40 + 10 * SCALE
+"""Seconds until a problem is told: most of it is for `agent.proof: 10`, as docs/verify.md says."""
+
+
+def in_status(node: Node, code: str, *words: str) -> dict[str, Any]:
+    """The problem once the status has it with all these words; the log has them in one line."""
+
+    def found(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+        return next((one for one in entries if one["code"] == code and _has(one, words)), None)
+
+    problem: dict[str, Any] = until(
+        lambda: found(node.status()["problems"]),
+        lambda: f"{code} {words}: {node.status()['problems']}",
+        TOLD_WITHIN,
+    )
+    lines = [json.loads(one) for one in node.log.splitlines() if f'"{code}"' in one]
+    assert found(lines), lines
+    shown = " ".join(node.ask("status").stdout.split())
+    assert f" {code}: " in shown
+    assert [word for word in words if word not in shown] == []
+    return problem
+
+
+def _has(problem: dict[str, Any], words: tuple[str, ...]) -> bool:
+    text = f"{problem['message']} {problem['hint']}"
+    return all(word in text for word in words)
