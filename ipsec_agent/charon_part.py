@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -34,7 +34,6 @@ from ipsec_agent.core.steps import (
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import (
     CharonGoneError,
-    CharonRefusedError,
     CharonTimeoutError,
     KernelError,
 )
@@ -42,6 +41,7 @@ from ipsec_agent.host import own_time
 from ipsec_agent.host.charon import CharonClient, open_charon
 from ipsec_agent.host.charon_end import end_charon
 from ipsec_agent.host.charon_events import CharonEvents
+from ipsec_agent.host.charon_session import CharonSession
 from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
 from ipsec_agent.host.deaths import Deaths
 from ipsec_agent.host.drain_file import DrainFile
@@ -116,7 +116,7 @@ class CharonPart:
         self._able: tuple[object, tuple[str, frozenset[str]]] = (None, ("", frozenset()))
         self.renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
         self.rehearsals = Rehearsals(self._vici, VICI_DEADLINE)
-        self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
+        self._session = CharonSession(self._vici, VICI_DEADLINE)
         self._wake: Callable[[], None] = lambda: None
 
     def adopt(self, config: Config) -> None:
@@ -211,7 +211,7 @@ class CharonPart:
         """Drop what concerns a charon that is gone: the question, the session, the renewals."""
         question, self._question = self._question, None
         self._silence = Silence()
-        await self._end_session()
+        await self._session.end()
         await self.renewals.end()
         if question is not None:
             question.cancel()
@@ -284,7 +284,7 @@ class CharonPart:
                 await self._tell(step)
 
     async def _tell(self, step: ViciStep) -> None:  # noqa: C901 - one case a step
-        async with self._client() as client:
+        async with self._session.client(self._process) as client:
             match step:
                 case LoadAuthority(authority):
                     await client.load_authority(authority)
@@ -350,29 +350,6 @@ class CharonPart:
     async def stop(self) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         await end_charon(self._vici, self._conf)
-
-    @contextlib.asynccontextmanager
-    async def _client(self) -> AsyncIterator[CharonClient]:
-        """The session in which one step after the other is done with one charon."""
-        started = self._process.started if self._process else None
-        if self._session is None or self._session[0] != started:
-            await self._end_session()
-            async with contextlib.AsyncExitStack() as stack:
-                client = await stack.enter_async_context(open_charon(self._vici, VICI_DEADLINE))
-                self._session = (started, client, stack.pop_all())
-        try:
-            yield self._session[1]
-        except CharonRefusedError:
-            raise
-        except BaseException:
-            # Answers bear no number: whose the next one is would not be known.
-            await self._end_session()
-            raise
-
-    async def _end_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session[2].aclose()
 
     async def watch(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
         """Wake at every event of charon's, at its death, and when it is unwell, until cancelled."""
