@@ -10,7 +10,6 @@ from typing import assert_never
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.inherited import Inherited
-from ipsec_agent.core.model import Action
 from ipsec_agent.core.observed import Charon, CharonProcess, LoadedConnection
 from ipsec_agent.core.steps import (
     CharonStep,
@@ -297,11 +296,7 @@ class CharonPart:
                     await client.load_connection(connection)
                     self._remember(connection.name, fingerprint)
                 case ReinstallPolicies(connection_name, child, action):
-                    # Whether charon believes them there or not: a trap is replaced as a whole, a
-                    # shunt is refused while it is (trap_manager.c, shunt_manager.c: install).
-                    if action is Action.PASS:
-                        await client.uninstall(child, connection_name)
-                    await client.install(child, connection_name)
+                    await client.reinstall(child, connection_name, action)
                 case UnloadConnection(name):
                     self._forget(name)
                     await client.unload_connection(name)

@@ -136,7 +136,7 @@ KINDS: dict[type[Step], Kind] = {
 
 
 PROTECTS = {Kind.TRAP, Kind.REINSTALL}
-TOGETHER, TOGETHER_MOST = PROTECTS | {Kind.SHUNT}, 32
+TOGETHER, TOGETHER_MOST = PROTECTS | {Kind.SHUNT}, 64
 """Kinds of steps that may be under way together, and how many: charon performs them in their order,
 one after the other, but need not wait for the agent between two of them."""
 OPENS = {Kind.UNTRAP} | LAST

@@ -1,5 +1,6 @@
 """What we ask of charon, in model types: connections, credentials, SAs."""
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipsec_agent.core.charon_log import Said
-from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
+from ipsec_agent.core.model import Action, Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails
 from ipsec_agent.core.swanctl import connection_message, renewal_message
@@ -169,12 +170,17 @@ class CharonClient:
         """Remove a private key."""
         await self._vici.request("unload-key", {"id": key_id})
 
-    async def install(self, child: str, connection: str) -> None:
-        """Install a child's trap or shunt."""
-        await self._vici.request("install", {"child": child, "ike": connection})
+    async def reinstall(self, child: str, connection: str, action: Action) -> None:
+        """Install a child's trap or shunt, whether charon believes it there or not."""
+        install = self._vici.request("install", {"child": child, "ike": connection})
+        if action is Action.PASS:
+            # A trap is replaced as a whole, a shunt is refused while charon has it (trap_manager.c,
+            # shunt_manager.c: install). Both are sent at once, and charon keeps their order.
+            await asyncio.gather(self._uninstall(child, connection), install)
+        else:
+            await install
 
-    async def uninstall(self, child: str, connection: str) -> None:
-        """Uninstall a child's trap or shunt."""
+    async def _uninstall(self, child: str, connection: str) -> None:
         # Refused as not found where somebody had that done by hand.
         with contextlib.suppress(CharonRefusedError):
             await self._vici.request("uninstall", {"child": child, "ike": connection})

@@ -51,6 +51,7 @@ class ViciConnection:
         self._writer = writer
         self._deadline = deadline
         self._registered: set[str] = set()
+        self._unsent: list[bytes] = []
         self._turn = asyncio.Lock()
         self._failure: CharonError | None = None
 
@@ -142,11 +143,19 @@ class ViciConnection:
                 self._writer.close()
 
     def _send(self, packet: bytes) -> None:
-        """Send as soon as there is room; one that has failed takes no more."""
+        """Send with what else is to be sent now; a connection that has failed takes no more."""
         if self._failure is None:
-            self._writer.write(struct.pack("!I", len(packet)) + packet)
+            if not self._unsent:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._unsent.append(struct.pack("!I", len(packet)) + packet)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._failure is None:
+            self._writer.writelines(unsent)
 
     async def _sent(self) -> None:
+        self._flush()
         try:
             await self._writer.drain()
         except OSError as error:
