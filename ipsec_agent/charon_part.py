@@ -37,7 +37,7 @@ from ipsec_agent.errors import (
     KernelError,
 )
 from ipsec_agent.host import own_time
-from ipsec_agent.host.charon import CharonClient, open_charon
+from ipsec_agent.host.charon import CharonClient, loaded_connections, open_charon
 from ipsec_agent.host.charon_end import end_charon
 from ipsec_agent.host.charon_events import CharonEvents
 from ipsec_agent.host.charon_session import CharonSession
@@ -108,6 +108,7 @@ class CharonPart:
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._listed = ListedCertificates()
+        self._connections = loaded_connections()
         self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
         self._asked = 0.0
         self._silence = Silence()
@@ -223,19 +224,25 @@ class CharonPart:
         ):
             remembered = self._loaded.fingerprints(process)
             renewing = self.renewals.under_way | self.rehearsals.names
+            # Sent at once, and answered in this order.
+            listed, sas, authorities, keys = await asyncio.gather(
+                client.connections(self._connections),
+                client.sas(),
+                client.authorities(),
+                client.keys(),
+            )
             connections = tuple(
                 LoadedConnection(item.name, remembered.get(item.name, ""), item.children)
-                for item in await client.connections()
+                for item in listed
                 if item.name not in renewing
             )
-            sas = await client.sas()
             version, exchanges = await self._abilities(process, client)
             return Charon(
                 process=process,
                 version=version,
                 connections=connections,
-                authorities=await client.authorities(),
-                keys=self.rehearsals.without(await client.keys()),
+                authorities=authorities,
+                keys=self.rehearsals.without(keys),
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=self._made_with.see(process, sas, connections),
                 renewing=renewing,
@@ -282,7 +289,7 @@ class CharonPart:
             case _:
                 await self._tell(step)
 
-    async def _tell(self, step: ViciStep) -> None:  # noqa: C901 - one case a step
+    async def _tell(self, step: ViciStep) -> None:
         async with self._session.client(self._process) as client:
             match step:
                 case LoadAuthority(authority):

@@ -15,7 +15,7 @@ FORBIDDEN_IN_CORE = {
     "structlog", "subprocess", "time", "vici",
 }  # fmt: skip
 WITHIN_HOST = {
-    "charon": {"vici_wire"},
+    "charon": {"decoded", "vici_message", "vici_wire"},
     "charon_end": {"process", "systemd"},
     "charon_events": {"charon", "own_time", "vici_wire"},
     "charon_session": {"charon"},
@@ -67,10 +67,13 @@ WITHIN_HOST = {
     "systemd": {"program"},
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time", "vici_message", "writers"},
-    "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_level", "xfrm_messages", "xfrm_records"},
+    "xfrm": {
+        *("decoded", "netlink_wire", "pyroute2_parts"),
+        *("xfrm_level", "xfrm_messages", "xfrm_records"),
+    },
     "xfrm_level": {"xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
-    "xfrm_records": {"rtnetlink", "xfrm_messages"},
+    "xfrm_records": {"decoded", "rtnetlink", "xfrm_messages"},
 }
 FOR_EVERY_HOST = {"understood"}
 

@@ -77,6 +77,18 @@ class ViciConnection:
         Raises:
             CharonError: as `request`.
         """
+        found = await self.frames(command, event, message)
+        with _understood():
+            return [decoded(one) for one in found]
+
+    async def frames(
+        self, command: str, event: str, message: Mapping[str, Any] | None = None
+    ) -> list[bytes]:
+        """What the events say, as it comes.
+
+        Raises:
+            CharonError: as `request`.
+        """
         frames: list[bytes] = []
         if new := event not in self._registered:
             # It stays so until the connection ends: charon raises it for who asked alone
@@ -89,7 +101,7 @@ class ViciConnection:
                 await self._confirm(event)
             await self._answer(command, frames)
         with _understood():
-            return [decoded(frame, _end_of_name(frame)) for frame in frames]
+            return [frame[_end_of_name(frame) :] for frame in frames]
 
     async def listen(
         self, events: tuple[str, ...], ready: Callable[[], None] = lambda: None
@@ -152,7 +164,7 @@ class ViciConnection:
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
         if unsent and self._failure is None:
-            self._writer.writelines(unsent)
+            self._writer.write(b"".join(unsent))
 
     async def _sent(self) -> None:
         self._flush()
