@@ -116,6 +116,7 @@ class ViciConnection:
         """
         for event in events:
             self._send(Packet.register_event(event))
+        for event in events:
             async with self._exchange(event):
                 await self._confirm(event, unknown_is_fine=True)
         ready()
