@@ -2,7 +2,8 @@
 
 `python -m bench.agent [SUBNETS...]`, as root: in a network namespace of its own. Each line is a
 figure, in seconds if it says nothing else: the median of all times that it was measured. The anchor
-is a program that does the same and no more, measured in the same run.
+is a program that does the same and no more, measured in the same run. `cpu` are seconds of CPU time
+of agent and charon together, in which other load on the machine counts little.
 """
 
 import contextlib
@@ -86,6 +87,7 @@ class Bench:
     def __init__(self, node: Node, kernel: Kernel, count: int) -> None:
         self._node, self._kernel, self._count = node, kernel, count
         self._wanted: frozenset[Entry] = frozenset()
+        self._used: list[float] = []
         encrypted, exempt = lists(count)
         configure([node], exempt, encrypted)
 
@@ -103,7 +105,9 @@ class Bench:
         self._end()
 
     def _tell(self, figure: str, times: list[float], anchor: list[float] | None = None) -> None:
-        tell(f"{figure}, {self._count} subnets", times, anchor)
+        used, self._used = self._used, []
+        more = {"cpu": round(statistics.median(used), 4)} if used else {}
+        tell(f"{figure}, {self._count} subnets", times, anchor, **more)
 
     def _enforced(self) -> bool:
         status = self._node.status()
@@ -114,10 +118,22 @@ class Bench:
         return len(self._kernel.traps()) >= len(self._wanted)
 
     def _timed(self, act: Callable[[], object], whole: Callable[[], bool]) -> float:
-        began = time.monotonic()
+        before, began = self._cpu_times(), time.monotonic()
         act()
         until(whole, "all is whole", DEADLINE, every=EVERY)
-        return time.monotonic() - began
+        took, after = time.monotonic() - began, self._cpu_times()
+        self._used.append(sum(used - before.get(pid, 0.0) for pid, used in after.items()))
+        return took
+
+    def _cpu_times(self) -> dict[int, float]:
+        """Seconds of CPU time of the agent and of charon, by pid; of those that are there."""
+        found = {}
+        for name in ("agent.pid", "charon.pid"):
+            with contextlib.suppress(OSError, ValueError, psutil.Error):
+                pid = int((self._node.run_dir / name).read_text())
+                times = psutil.Process(pid).cpu_times()
+                found[pid] = times.user + times.system
+        return found
 
     def _end(self) -> None:
         ask(str(self._node.run_dir / "control.sock"), "stop", deadline=DEADLINE)

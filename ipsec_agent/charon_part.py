@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import assert_never
 
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.inherited import Inherited
-from ipsec_agent.core.model import Action
 from ipsec_agent.core.observed import Charon, CharonProcess, LoadedConnection
 from ipsec_agent.core.steps import (
     CharonStep,
@@ -34,14 +33,14 @@ from ipsec_agent.core.steps import (
 from ipsec_agent.core.swanctl import credentials_mark
 from ipsec_agent.errors import (
     CharonGoneError,
-    CharonRefusedError,
     CharonTimeoutError,
     KernelError,
 )
 from ipsec_agent.host import own_time
-from ipsec_agent.host.charon import CharonClient, open_charon
+from ipsec_agent.host.charon import CharonClient, loaded_connections, open_charon
 from ipsec_agent.host.charon_end import end_charon
 from ipsec_agent.host.charon_events import CharonEvents
+from ipsec_agent.host.charon_session import CharonSession
 from ipsec_agent.host.charon_start import start_charon, start_charon_unit, write_conf
 from ipsec_agent.host.deaths import Deaths
 from ipsec_agent.host.drain_file import DrainFile
@@ -109,6 +108,7 @@ class CharonPart:
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._listed = ListedCertificates()
+        self._connections = loaded_connections()
         self._ports = IkePortsReader(lambda: self._config.agent.interval / 2)
         self._asked = 0.0
         self._silence = Silence()
@@ -116,7 +116,7 @@ class CharonPart:
         self._able: tuple[object, tuple[str, frozenset[str]]] = (None, ("", frozenset()))
         self.renewals = Renewals(self._vici, VICI_DEADLINE, lambda: self._wake())  # noqa: PLW0108 - set later
         self.rehearsals = Rehearsals(self._vici, VICI_DEADLINE)
-        self._session: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
+        self._session = CharonSession(self._vici, VICI_DEADLINE)
         self._wake: Callable[[], None] = lambda: None
 
     def adopt(self, config: Config) -> None:
@@ -211,7 +211,7 @@ class CharonPart:
         """Drop what concerns a charon that is gone: the question, the session, the renewals."""
         question, self._question = self._question, None
         self._silence = Silence()
-        await self._end_session()
+        await self._session.end()
         await self.renewals.end()
         if question is not None:
             question.cancel()
@@ -224,19 +224,25 @@ class CharonPart:
         ):
             remembered = self._loaded.fingerprints(process)
             renewing = self.renewals.under_way | self.rehearsals.names
+            # Sent at once, and answered in this order.
+            listed, sas, authorities, keys = await asyncio.gather(
+                client.connections(self._connections),
+                client.sas(),
+                client.authorities(),
+                client.keys(),
+            )
             connections = tuple(
                 LoadedConnection(item.name, remembered.get(item.name, ""), item.children)
-                for item in await client.connections()
+                for item in listed
                 if item.name not in renewing
             )
-            sas = await client.sas()
             version, exchanges = await self._abilities(process, client)
             return Charon(
                 process=process,
                 version=version,
                 connections=connections,
-                authorities=await client.authorities(),
-                keys=self.rehearsals.without(await client.keys()),
+                authorities=authorities,
+                keys=self.rehearsals.without(keys),
                 credentials=remembered.get(CREDENTIALS, ""),
                 sas=self._made_with.see(process, sas, connections),
                 renewing=renewing,
@@ -283,8 +289,8 @@ class CharonPart:
             case _:
                 await self._tell(step)
 
-    async def _tell(self, step: ViciStep) -> None:  # noqa: C901 - one case a step
-        async with self._client() as client:
+    async def _tell(self, step: ViciStep) -> None:
+        async with self._session.client(self._process) as client:
             match step:
                 case LoadAuthority(authority):
                     await client.load_authority(authority)
@@ -297,11 +303,7 @@ class CharonPart:
                     await client.load_connection(connection)
                     self._remember(connection.name, fingerprint)
                 case ReinstallPolicies(connection_name, child, action):
-                    # Whether charon believes them there or not: a trap is replaced as a whole, a
-                    # shunt is refused while it is (trap_manager.c, shunt_manager.c: install).
-                    if action is Action.PASS:
-                        await client.uninstall(child, connection_name)
-                    await client.install(child, connection_name)
+                    await client.reinstall(child, connection_name, action)
                 case UnloadConnection(name):
                     self._forget(name)
                     await client.unload_connection(name)
@@ -350,29 +352,6 @@ class CharonPart:
     async def stop(self) -> None:
         """End charon cleanly: it sends DELETE to its peers and takes its policies away."""
         await end_charon(self._vici, self._conf)
-
-    @contextlib.asynccontextmanager
-    async def _client(self) -> AsyncIterator[CharonClient]:
-        """The session in which one step after the other is done with one charon."""
-        started = self._process.started if self._process else None
-        if self._session is None or self._session[0] != started:
-            await self._end_session()
-            async with contextlib.AsyncExitStack() as stack:
-                client = await stack.enter_async_context(open_charon(self._vici, VICI_DEADLINE))
-                self._session = (started, client, stack.pop_all())
-        try:
-            yield self._session[1]
-        except CharonRefusedError:
-            raise
-        except BaseException:
-            # Answers bear no number: whose the next one is would not be known.
-            await self._end_session()
-            raise
-
-    async def _end_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session[2].aclose()
 
     async def watch(self, wake: Callable[[], None], heard: Callable[[Said], None]) -> None:
         """Wake at every event of charon's, at its death, and when it is unwell, until cancelled."""

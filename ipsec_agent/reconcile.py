@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from msgspec import Struct
 
+from ipsec_agent.act import NO_CHARON, act
 from ipsec_agent.core.budget import Budget
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired_guard import judging_all, unplaced
@@ -17,20 +18,14 @@ from ipsec_agent.core.liars import Lie, lies
 from ipsec_agent.core.model import Address, DesiredGuard
 from ipsec_agent.core.observed import NetworkFacts, Observed
 from ipsec_agent.core.offers import Offers, offered, offers_of
-from ipsec_agent.core.order import Unsafe, check_order, lacks, opens, protects
+from ipsec_agent.core.order import Unsafe, check_order, lacks, opens, protects, together
 from ipsec_agent.core.placement import Placement, place, steady
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import Snapshot
 from ipsec_agent.core.steps import KernelStep, LoadGuard, Step
 from ipsec_agent.core.wish import wish
-from ipsec_agent.errors import (
-    AgentError,
-    CharonGoneError,
-    CharonStartError,
-    CharonTimeoutError,
-    ConfigError,
-)
+from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.reporter import Pass, Reporter
 
 BURST, BURST_MOST = 0.05, 0.2
@@ -330,18 +325,20 @@ class Reconciler:
         makes sense: not without a charon that answers. `open_`: what is to be protected is not.
         """
         before = len(done)
-        for step in steps:
-            if open_ and opens(step):
+        for run in together(steps):
+            if open_ and opens(run[0]):
                 continue
-            try:
-                work = self._host.perform(step)
-                await (work if isinstance(step, KernelStep) else self._guarding(work, done))
-                done.append(str(step))
-            except AgentError as error:
+            work = act(self._host.perform, run)
+            kernel = isinstance(run[0], KernelStep)
+            outcomes = await (work if kernel else self._guarding(work, done))
+            for step, error in zip(run, outcomes, strict=True):
+                if error is None:
+                    done.append(str(step))
+                    continue
                 self._failures[str(step)] = error
                 open_ = open_ or protects(step)
                 self._log.warning("step failed", step=str(step), error=str(error))
-                if isinstance(error, CharonGoneError | CharonTimeoutError | CharonStartError):
+                if isinstance(error, NO_CHARON):
                     return False
         return len(done) > before
 

@@ -15,9 +15,10 @@ FORBIDDEN_IN_CORE = {
     "structlog", "subprocess", "time", "vici",
 }  # fmt: skip
 WITHIN_HOST = {
-    "charon": {"vici_wire"},
+    "charon": {"decoded", "vici_message", "vici_wire"},
     "charon_end": {"process", "systemd"},
     "charon_events": {"charon", "own_time", "vici_wire"},
+    "charon_session": {"charon"},
     "charon_start": {"charon", "files", "own_time", "process", "systemd"},
     "clock": {"files"},
     "deaths": {"process", "systemd"},
@@ -76,10 +77,13 @@ WITHIN_HOST = {
     "systemd": {"program"},
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time", "vici_message", "writers"},
-    "xfrm": {"netlink_wire", "pyroute2_parts", "xfrm_level", "xfrm_messages", "xfrm_records"},
+    "xfrm": {
+        *("decoded", "netlink_wire", "pyroute2_parts"),
+        *("xfrm_level", "xfrm_messages", "xfrm_records"),
+    },
     "xfrm_level": {"xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
-    "xfrm_records": {"rtnetlink", "xfrm_messages"},
+    "xfrm_records": {"decoded", "rtnetlink", "xfrm_messages"},
 }
 FOR_EVERY_HOST = {"understood"}
 
@@ -87,7 +91,16 @@ LEVELS: tuple[set[str], ...] = (
     {"__init__", "errors"},
     {"core"},
     {"host", "log"},
-    {"admission", "cached", "config_file", "esp_reading", "exemptions", "guard_status", "observe"},
+    {
+        "act",
+        "admission",
+        "cached",
+        "config_file",
+        "esp_reading",
+        "exemptions",
+        "guard_status",
+        "observe",
+    },
     {"charon_part", "config_watch", "kernel_part", "machine_check", "reporter", "verification"},
     {"drain", "examination", "machine", "reconcile"},
     {"answers", "candidate", "prover", "rehearsal", "renew"},

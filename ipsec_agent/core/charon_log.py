@@ -79,6 +79,10 @@ PATTERNS = (
     ),
 )
 
+EXPLAINS = re.compile("|".join(pattern for pattern, _, _ in PATTERNS))
+"""Any of them: hundreds of lines come at once when charon loads its connections, and few explain
+anything."""
+
 HINTS = {code: hint for _, code, hint in PATTERNS}
 """What to do, by the code."""
 
@@ -101,7 +105,7 @@ SIDES = re.compile(r"===|\.\.\.")
 
 def explain(said: Said) -> Explanation | None:
     """What a line explains, None for the others."""
-    if said.level > 1 or said.group in {"ENC", "NET"}:
+    if said.level > 1 or said.group in {"ENC", "NET"} or not EXPLAINS.search(said.text):
         return None
     for pattern, code, hint in PATTERNS:
         if re.search(pattern, said.text):

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from msgspec import Struct, field
 
-from ipsec_agent.core.derived import derived
+from ipsec_agent.core.derived import derived, derived_beside
 from ipsec_agent.core.model import (
     Action,
     Address,
@@ -215,22 +215,28 @@ class Drift(Struct, frozen=True, dict=True):
 
     @cached_property
     def _parted(self) -> _Parted:
-        wanted = _wanted(self.desired)
-        parted = _Parted()
-        for policy in self.observed.policies:
-            if policy.narrowed:
-                parted.narrowed.append(policy)
-                continue
-            selector = policy.selector
-            pair = pair_of(selector.source, selector.destination)
-            if policy.esp:
-                parted.secured[selector.direction].add(pair)
-            key = (pair, *_rest(selector))
-            if key in wanted:
-                parted.installed[key] = policy
-            else:
-                parted.others.append((pair, policy))
-        return parted
+        return _parted_by(self.desired, self.observed.policies)
+
+
+@derived_beside
+def _parted_by(desired: Desired, policies: tuple[Policy, ...]) -> _Parted:
+    """The policies beside those that are wanted; they seldom change from one pass to the next."""
+    wanted = _wanted(desired)
+    parted = _Parted()
+    for policy in policies:
+        if policy.narrowed:
+            parted.narrowed.append(policy)
+            continue
+        selector = policy.selector
+        pair = pair_of(selector.source, selector.destination)
+        if policy.esp:
+            parted.secured[selector.direction].add(pair)
+        key = (pair, *_rest(selector))
+        if key in wanted:
+            parted.installed[key] = policy
+        else:
+            parted.others.append((pair, policy))
+    return parted
 
 
 @derived

@@ -11,6 +11,7 @@ where a trap could not be loaded, what would open is held back (`protects`, `ope
 
 import enum
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from msgspec import Struct
 
@@ -135,6 +136,9 @@ KINDS: dict[type[Step], Kind] = {
 
 
 PROTECTS = {Kind.TRAP, Kind.REINSTALL}
+TOGETHER, TOGETHER_MOST = PROTECTS | {Kind.SHUNT}, 64
+"""Kinds of steps that may be under way together, and how many: charon performs them in their order,
+one after the other, but need not wait for the agent between two of them."""
 OPENS = {Kind.UNTRAP} | LAST
 
 
@@ -207,6 +211,14 @@ def lacks(planned: Sequence[Step], chosen: Sequence[Step]) -> bool:
         return False
     kept = set(map(id, chosen))
     return any(protects(step) for step in planned if id(step) not in kept)
+
+
+def together(steps: Sequence[Step]) -> Iterator[tuple[Step, ...]]:
+    """The steps in their order; those in one tuple, all of a kind, may be under way together."""
+    for kind, run in groupby(steps, kind_of):
+        alike = tuple(run)
+        size = TOGETHER_MOST if kind in TOGETHER else 1
+        yield from (alike[at : at + size] for at in range(0, len(alike), size))
 
 
 def _unwanted(step: Step, desired: Desired) -> str:

@@ -1,20 +1,24 @@
 """What we ask of charon, in model types: connections, credentials, SAs."""
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from ipaddress import ip_address, ip_network, summarize_address_range
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ipsec_agent.core.charon_log import Said
-from ipsec_agent.core.model import Address, Authority, Connection, Credentials, Network
+from ipsec_agent.core.model import Action, Address, Authority, Connection, Credentials, Network
 from ipsec_agent.core.observed import ChildSa, IkeSa, LoadedConnection
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails
 from ipsec_agent.core.swanctl import connection_message, renewal_message
 from ipsec_agent.errors import CharonGoneError, CharonRefusedError
+from ipsec_agent.host.decoded import Decoded
 from ipsec_agent.host.understood import understood
+from ipsec_agent.host.vici_message import decoded
 from ipsec_agent.host.vici_wire import DEADLINE, ViciConnection, open_vici
 
 KEPT = 4096
@@ -50,15 +54,18 @@ class CharonClient:
         with _understood("stats"):
             return _texts(answer, "plugins")
 
-    async def connections(self) -> tuple[LoadedConnection, ...]:
-        """The loaded connections, without what only a fingerprint can tell."""
-        found = await self._vici.stream("list-conns", "list-conn")
+    async def connections(
+        self, known: Decoded[tuple[LoadedConnection, ...]] | None = None
+    ) -> tuple[LoadedConnection, ...]:
+        """The loaded connections, without what only a fingerprint can tell.
+
+        Args:
+            known: keeps what charon listed the last time.
+        """
+        found = await self._vici.frames("list-conns", "list-conn")
         with _understood("list-conns"):
-            return tuple(
-                LoadedConnection(name, "", tuple(sorted(body.get("children", {}).keys())))
-                for entry in found
-                for name, body in entry.items()
-            )
+            entries = (known or loaded_connections()).all(found)
+        return tuple(chain.from_iterable(entries))
 
     async def authorities(self) -> tuple[str, ...]:
         """The names of the CAs that charon trusts through load-authority."""
@@ -169,12 +176,17 @@ class CharonClient:
         """Remove a private key."""
         await self._vici.request("unload-key", {"id": key_id})
 
-    async def install(self, child: str, connection: str) -> None:
-        """Install a child's trap or shunt."""
-        await self._vici.request("install", {"child": child, "ike": connection})
+    async def reinstall(self, child: str, connection: str, action: Action) -> None:
+        """Install a child's trap or shunt, whether charon believes it there or not."""
+        install = self._vici.request("install", {"child": child, "ike": connection})
+        if action is Action.PASS:
+            # A trap is replaced as a whole, a shunt is refused while charon has it (trap_manager.c,
+            # shunt_manager.c: install). Both are sent at once, and charon keeps their order.
+            await asyncio.gather(self._uninstall(child, connection), install)
+        else:
+            await install
 
-    async def uninstall(self, child: str, connection: str) -> None:
-        """Uninstall a child's trap or shunt."""
+    async def _uninstall(self, child: str, connection: str) -> None:
         # Refused as not found where somebody had that done by hand.
         with contextlib.suppress(CharonRefusedError):
             await self._vici.request("uninstall", {"child": child, "ike": connection})
@@ -200,6 +212,18 @@ class CharonClient:
             await self._vici.request(
                 "terminate", {kind: str(unique_id), "timeout": "-1", **(more or {})}
             )
+
+
+def loaded_connections() -> Decoded[tuple[LoadedConnection, ...]]:
+    """What list-conns has listed; most of hundreds of connections stay as they are."""
+    return Decoded(_loaded)
+
+
+def _loaded(entry: bytes) -> tuple[LoadedConnection, ...]:
+    return tuple(
+        LoadedConnection(name, "", tuple(sorted(body.get("children", {}).keys())))
+        for name, body in decoded(entry).items()
+    )
 
 
 @contextlib.asynccontextmanager

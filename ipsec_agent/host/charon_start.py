@@ -39,8 +39,9 @@ prefix."""
 
 PLUGIN_PREFIX = "libstrongswan-"
 
-POLL = 0.05
-"""Seconds between looks at a charon that starts or ends."""
+POLL = 0.01
+"""Seconds between looks at a charon that starts: it takes few of them, and until it listens a look
+does not reach it."""
 
 ANSWERS_WITHIN = 2.0
 """Seconds for the first answer of one that listens; the classic charon listens before it looks at

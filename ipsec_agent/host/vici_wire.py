@@ -16,6 +16,7 @@ from typing import Any
 from vici.protocol import Message, Packet
 
 from ipsec_agent.errors import (
+    CharonError,
     CharonGoneError,
     CharonRefusedError,
     CharonTimeoutError,
@@ -37,7 +38,11 @@ BACKLOG_PAUSE = 0.05
 
 
 class ViciConnection:
-    """A connection that is thrown away after the first failure, since answers bear no id."""
+    """A connection that is thrown away after the first failure, since answers bear no id.
+
+    Requests may be under way together: each is sent at once, and charon answers one after the other
+    in the order in which they came (vici_socket.c: process_queue).
+    """
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: float
@@ -46,6 +51,9 @@ class ViciConnection:
         self._writer = writer
         self._deadline = deadline
         self._registered: set[str] = set()
+        self._unsent: list[bytes] = []
+        self._turn = asyncio.Lock()
+        self._failure: CharonError | None = None
 
     async def request(
         self, command: str, message: Mapping[str, Any] | None = None
@@ -57,8 +65,8 @@ class ViciConnection:
             CharonTimeoutError: it did not answer in time.
             CharonGoneError: it closed the connection, or sent what is no VICI.
         """
-        async with self._limited(command):
-            await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
+        self._send(_request(command, message))
+        async with self._exchange(command):
             return await self._answer(command)
 
     async def stream(
@@ -69,18 +77,31 @@ class ViciConnection:
         Raises:
             CharonError: as `request`.
         """
+        found = await self.frames(command, event, message)
+        with _understood():
+            return [decoded(one) for one in found]
+
+    async def frames(
+        self, command: str, event: str, message: Mapping[str, Any] | None = None
+    ) -> list[bytes]:
+        """What the events say, as it comes.
+
+        Raises:
+            CharonError: as `request`.
+        """
         frames: list[bytes] = []
-        async with self._limited(command):
-            if event not in self._registered:
-                # It stays so until the connection ends: charon raises it for who asked alone
-                # (vici_query.c), and would send it twice to who registers twice.
-                await self._send(Packet.register_event(event))
+        if new := event not in self._registered:
+            # It stays so until the connection ends: charon raises it for who asked alone
+            # (vici_query.c), and would send it twice to who registers twice.
+            self._registered.add(event)
+            self._send(Packet.register_event(event))
+        self._send(_request(command, message))
+        async with self._exchange(command):
+            if new:
                 await self._confirm(event)
-                self._registered.add(event)
-            await self._send(Packet.request(command, Message.serialize(dict(message or {}))))
             await self._answer(command, frames)
         with _understood():
-            return [decoded(frame, _end_of_name(frame)) for frame in frames]
+            return [frame[_end_of_name(frame) :] for frame in frames]
 
     async def listen(
         self, events: tuple[str, ...], ready: Callable[[], None] = lambda: None
@@ -94,8 +115,9 @@ class ViciConnection:
             CharonGoneError: the connection ended.
         """
         for event in events:
-            async with self._limited(event):
-                await self._send(Packet.register_event(event))
+            self._send(Packet.register_event(event))
+        for event in events:
+            async with self._exchange(event):
                 await self._confirm(event, unknown_is_fine=True)
         ready()
         while True:
@@ -104,24 +126,50 @@ class ViciConnection:
                 yield _event(frame)
 
     @contextlib.asynccontextmanager
-    async def _limited(self, what: str) -> AsyncIterator[None]:
-        """A deadline over an exchange; whatever cuts it also ends the connection."""
+    async def _exchange(self, what: str) -> AsyncIterator[None]:
+        """The turn of what was sent to be answered, and the deadline from then on.
+
+        Whatever cuts it also ends the connection: what waits behind it would take the rest of its
+        answer for its own.
+        """
         try:
-            async with own_time.timeout(self._deadline):
-                yield
+            async with self._turn:
+                if self._failure is not None:
+                    raise type(self._failure)(self._failure.message, hint=self._failure.hint)
+                async with own_time.timeout(self._deadline):
+                    await self._sent()
+                    yield
         except TimeoutError as error:
-            self._writer.close()
-            raise CharonTimeoutError(
+            self._failure = CharonTimeoutError(
                 f"charon did not answer {what} within {self._deadline:g} s",
                 hint="it hangs or is stopped by a signal; see `ipsec-agent status`",
-            ) from error
-        except asyncio.CancelledError:
-            self._writer.close()
+            )
+            raise self._failure from error
+        except CharonGoneError as error:
+            self._failure = error
             raise
+        except asyncio.CancelledError:
+            self._failure = self._failure or _gone("was not waited for")
+            raise
+        finally:
+            if self._failure is not None:
+                self._writer.close()
 
-    async def _send(self, packet: bytes) -> None:
+    def _send(self, packet: bytes) -> None:
+        """Send with what else is to be sent now; a connection that has failed takes no more."""
+        if self._failure is None:
+            if not self._unsent:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._unsent.append(struct.pack("!I", len(packet)) + packet)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._failure is None:
+            self._writer.write(b"".join(unsent))
+
+    async def _sent(self) -> None:
+        self._flush()
         try:
-            self._writer.write(struct.pack("!I", len(packet)) + packet)
             await self._writer.drain()
         except OSError as error:
             raise _gone() from error
@@ -145,7 +193,8 @@ class ViciConnection:
         if frame[0] != Packet.EVENT_UNKNOWN:
             raise _gone(f"answered out of step (type {frame[0]})")
         if not unknown_is_fine:
-            raise CharonRefusedError(f"charon does not know the event {event}")
+            self._failure = CharonRefusedError(f"charon does not know the event {event}")
+            raise self._failure
 
     async def _answer(self, command: str, events: list[bytes] | None = None) -> dict[str, Any]:
         """The answer; the frames of events before it are collected, or of no interest."""
@@ -167,6 +216,10 @@ class ViciConnection:
             answer = decoded(frame, 1)
         _refuse_failure(command, answer)
         return answer
+
+
+def _request(command: str, message: Mapping[str, Any] | None) -> bytes:
+    return bytes(Packet.request(command, Message.serialize(dict(message or {}))))
 
 
 def _event(frame: bytes) -> tuple[str, dict[str, Any]]:

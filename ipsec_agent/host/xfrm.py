@@ -12,6 +12,7 @@ from typing import Any
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.decoded import Decoded
 from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
 from ipsec_agent.host.pyroute2_parts import NLM_F_REQUEST, AsyncNetlinkSocket, nlmsg
 from ipsec_agent.host.xfrm_level import policy_replacement
@@ -23,11 +24,12 @@ from ipsec_agent.host.xfrm_messages import (
     XfrmMarshal,
 )
 from ipsec_agent.host.xfrm_records import (
-    Decoded,
+    POLICY_USED,
     default_blocks,
     matters,
     policy_deletion,
     policy_of,
+    records,
     state_deletion,
     state_of,
 )
@@ -45,7 +47,7 @@ class Xfrm:
 
     def __init__(self, wire: NetlinkWire) -> None:
         self._wire = wire
-        self._policies = Decoded(policy_of)
+        self._policies = Decoded(policy_of, passed_over=POLICY_USED)
         self._states = Decoded(state_of)
 
     async def policies(self) -> tuple[Policy, ...]:
@@ -56,7 +58,7 @@ class Xfrm:
         """
         # A body would be read as attributes: dump requests are bare.
         found = await self._wire.dump("reading the kernel's policies", nlmsg, Kind.GET_POLICY)
-        return self._policies.all(found)
+        return records(self._policies, found)
 
     async def states(self) -> tuple[SecurityAssociation, ...]:
         """The ESP SAs, larval ones (SPI 0) included. No key is decoded.
@@ -67,7 +69,7 @@ class Xfrm:
             KernelError: refused, too late, or the kernel has no XFRM.
         """
         found = await self._wire.dump("reading the kernel's SAs", nlmsg, Kind.GET_SA)
-        return self._states.all(found)
+        return records(self._states, found)
 
     async def default_blocks(self) -> tuple[Direction, ...]:
         """Where the kernel blocks packets that no policy selects; nowhere before Linux 5.15.

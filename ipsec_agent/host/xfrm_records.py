@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ipsec_agent.core.esp import Algorithm, DummySa, Use
 from ipsec_agent.core.model import Address, Direction, Narrowing, Network, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.core.sa_details import Sequence
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.decoded import Decoded
 from ipsec_agent.host.rtnetlink import attributes
 from ipsec_agent.host.understood import understood
 from ipsec_agent.host.xfrm_messages import (
@@ -52,6 +53,9 @@ IN_UDP, IKE_PORT = 2, 4500
 
 _SELECTOR = "16s16s4HHBBBxxxiI"
 _POLICY = struct.Struct(f"={_SELECTOR}64x4QIIBB6x")
+POLICY_USED = slice(*(struct.calcsize(f"={_SELECTOR}64x{counters}Q") for counters in (3, 4)))
+"""Where a policy has the time of its last packet, which no record has: it changes with traffic."""
+
 _SA = struct.Struct(f"={_SELECTOR}16sIBxxx16s64x4Q16xIHBxB7x")
 
 
@@ -118,32 +122,14 @@ ENCAP, TEMPLATES, REPLAY, LAST_USED, MARK, REPLAY_ESN, IF_ID = 4, 5, 10, 15, 21,
 T = TypeVar("T")
 
 
-class Decoded(Generic[T]):
-    """What a dump's messages say; one with the same bytes as in the last dump is not read again.
+def records(known: Decoded[T], messages: Iterable[Message]) -> tuple[T, ...]:
+    """The records of a whole dump.
 
-    Args:
-        decode: makes a record of a body, None where it is none of ours.
+    Raises:
+        KernelError: a message is none of this kernel's kind.
     """
-
-    def __init__(self, decode: Callable[[bytes], T | None]) -> None:
-        self._decode = decode
-        self._known: dict[bytes, T | None] = {}
-
-    def all(self, messages: Iterable[Message]) -> tuple[T, ...]:
-        """The records of a whole dump.
-
-        Raises:
-            KernelError: a message is none of this kernel's kind.
-        """
-        before, now, found = self._known, {}, []
-        with _understood():
-            for message in messages:
-                body = message["body"]
-                record = now[body] = before[body] if body in before else self._decode(body)
-                if record is not None:
-                    found.append(record)
-        self._known = now
-        return tuple(found)
+    with _understood():
+        return known.all(message["body"] for message in messages)
 
 
 def _understood() -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ipsec_agent.core.derived import derived
+from ipsec_agent.core.derived import derived, derived_beside
 
 
 class Number(Struct, frozen=True, dict=True):
@@ -34,3 +34,21 @@ def test_once_for_each_record() -> None:
     assert calls == [3, 4]
     assert three == Number(3)
     assert repr(three) == "Number(value=3)"
+
+
+def test_once_for_each_beside() -> None:
+    """What is beside the record counts as the same while it is the very same object."""
+    calls = []
+
+    @derived_beside
+    def total(number: Number, others: tuple[int, ...]) -> int:
+        calls.append((number.value, others))
+        return number.value + sum(others)
+
+    three, five, some = Number(3), Number(5), tuple(range(1, 3))
+
+    assert [total(three, some), total(three, some), total(five, some)] == [6, 6, 8]
+    assert calls == [(3, (1, 2)), (5, (1, 2))]
+    assert total(three, tuple(range(1, 3))) == 6
+    assert total(three, (7,)) == 10
+    assert len(calls) == 4

@@ -12,7 +12,7 @@ from ipsec_agent.core.desired import desired
 from ipsec_agent.core.desired_guard import desired_guard
 from ipsec_agent.core.model import Action, Direction, LinkId, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
-from ipsec_agent.core.order import check_order
+from ipsec_agent.core.order import TOGETHER_MOST, check_order, kind_of, opens, together
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.steps import (
     DeletePolicy,
@@ -163,6 +163,22 @@ def test_every_order(steps: list[Step]) -> None:
     assert check_order(left, WISH) == ()
     # What the guard's own table and the saved one are.
     assert GUARD not in refused
+
+
+@given(st.lists(st.sampled_from(PLAN), max_size=40), st.integers(0, 200))
+def test_what_is_done_together(steps: list[Step], traps: int) -> None:
+    """The order is kept, and only loads of a kind, or policies that are put back, go together: no
+    step is under way beside one that it waits for, and none that opens beside another."""
+    steps += [TRAP] * traps
+    runs = list(together(steps))
+
+    assert [step for run in runs for step in run] == steps
+    for run in runs:
+        assert len(run) <= TOGETHER_MOST
+        assert len({kind_of(step) for step in run}) == 1
+        assert len(run) == 1 or not any(map(opens, run))
+    if traps > TOGETHER_MOST:
+        assert max(map(len, runs)) == TOGETHER_MOST
 
 
 def test_what_is_wanted_stays() -> None:

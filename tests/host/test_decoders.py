@@ -23,6 +23,7 @@ from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonError, CharonStartError, KernelError
 from ipsec_agent.host import link_events, nft_wire, peers, rtnetlink
 from ipsec_agent.host.charon import CharonClient, said_by
+from ipsec_agent.host.decoded import Decoded
 from ipsec_agent.host.essential_addresses import read_essential_addresses
 from ipsec_agent.host.ike_ports import IkePortsReader
 from ipsec_agent.host.ip_listing import facts_of
@@ -37,7 +38,7 @@ from ipsec_agent.host.nft_tables import GET_FLOWTABLES, _tables, _told
 from ipsec_agent.host.systemd import UnitState, state_of
 from ipsec_agent.host.vici_wire import ViciConnection
 from ipsec_agent.host.xfrm_messages import Kind, raw_message
-from ipsec_agent.host.xfrm_records import Decoded, default_blocks, matters, policy_of
+from ipsec_agent.host.xfrm_records import default_blocks, matters, policy_of, records
 from ipsec_agent.host.xfrm_records import state_of as sa_of
 from ipsec_agent.host.xfrm_stat import stats
 from tests.host import xfrm_dumps
@@ -183,9 +184,9 @@ DUMPS = tuple(
 def test_xfrm(body: bytes, kind: int) -> None:
     """Policies, SAs, the default and events."""
     message: Any = {"header": {"type": kind}, "body": body}
-    for read in (Decoded[Any](policy_of).all, Decoded[Any](sa_of).all):
+    for decode in (policy_of, sa_of):
         with contextlib.suppress(KernelError):
-            assert isinstance(read([message]), tuple)
+            assert isinstance(records(Decoded[Any](decode), [message]), tuple)
     with contextlib.suppress(KernelError):
         default_blocks(body)
     with contextlib.suppress(KernelError):

@@ -388,3 +388,75 @@ async def test_backlog_full(path: Path) -> None:
         with pytest.raises(CharonTimeoutError, match="did not accept"):
             async with open_vici(path, SHORT) as vici:
                 await vici.request("version")
+
+
+async def test_requests_together(path: Path) -> None:
+    """Requests are sent at once, and each has its own answer, in the order of sending; a list of
+    events among them, too."""
+
+    async def script(caller: Caller) -> None:
+        for _ in range(4):
+            await caller.hear()
+        caller.say(Packet.CMD_RESPONSE, {"number": "1"})
+        caller.say(Packet.EVENT_CONFIRM)
+        caller.say(Packet.EVENT, {"one": {"uniqueid": "7"}}, event="list-sa")
+        caller.say(Packet.CMD_RESPONSE)
+        caller.say(Packet.CMD_RESPONSE, {"success": "no", "errmsg": "not this"})
+
+    async with charon(path, script) as callers, open_vici(path) as vici:
+        first, listed, refused = await asyncio.gather(
+            vici.request("first"),
+            vici.stream("list-sas", "list-sa"),
+            vici.request("third"),
+            return_exceptions=True,
+        )
+
+    assert (first, listed) == ({"number": b"1"}, [{"one": {"uniqueid": b"7"}}])
+    assert isinstance(refused, CharonRefusedError)
+    assert [name for _, name, _ in callers[0].heard] == ["first", "list-sa", "list-sas", "third"]
+
+
+async def test_each_of_some_requests_has_the_whole_deadline(path: Path) -> None:
+    """A request that waits for those before it is not late by that; one without answer is, and
+    takes with it what was sent behind it."""
+
+    async def script(caller: Caller) -> None:
+        for _ in range(5):
+            await caller.hear()
+        for _ in range(3):
+            await asyncio.sleep(SHORT * 2 / 3)
+            caller.say(Packet.CMD_RESPONSE)
+        await caller.gone()
+
+    names = ("a", "b", "c", "d", "e")
+    async with charon(path, script), open_vici(path, SHORT) as vici:
+        outcomes = await asyncio.gather(*map(vici.request, names), return_exceptions=True)
+        with pytest.raises(CharonTimeoutError, match="did not answer d"):
+            await vici.request("later")
+
+    assert outcomes[:3] == [{}, {}, {}]
+    for late in outcomes[3:]:
+        assert isinstance(late, CharonTimeoutError)
+        assert "did not answer d" in late.message
+
+
+async def test_what_nobody_waits_for(path: Path) -> None:
+    """A request that is cancelled while it waits ends the connection: what comes next may be the
+    answer to it, and is nobody else's."""
+
+    async def script(caller: Caller) -> None:
+        for _ in range(3):
+            await caller.hear()
+        caller.say(Packet.CMD_RESPONSE, {"of": "first"})
+        caller.say(Packet.CMD_RESPONSE, {"of": "second"})
+        caller.say(Packet.CMD_RESPONSE, {"of": "third"})
+        await caller.gone()
+
+    async with charon(path, script), open_vici(path) as vici:
+        tasks = [asyncio.create_task(vici.request(name)) for name in ("first", "second", "third")]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert isinstance(outcomes[1], asyncio.CancelledError)
+    assert isinstance(outcomes[2], CharonGoneError)

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from ipsec_agent.core.model import Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.core.sa_details import Sequence
-from ipsec_agent.host.xfrm_messages import Message, PolicyId, SaId, Template
+from ipsec_agent.host.xfrm_messages import PolicyId, SaId, Template
 from ipsec_agent.host.xfrm_records import (
-    Decoded,
+    POLICY_USED,
     default_blocks,
     matters,
     policy_deletion,
@@ -334,21 +334,11 @@ def test_default_blocks() -> None:
     assert default_blocks(bytes((1, 2, 1))) == (Direction.IN, Direction.OUT)
 
 
-def test_what_is_the_same_is_read_once() -> None:
-    """Of the messages of a dump only those are decoded that the last dump did not have."""
-    decoded: list[bytes] = []
+def test_a_packet_makes_no_other_policy() -> None:
+    """Of a policy's times only that of its last packet is passed over."""
+    body = sent(PolicyInfo(), 0x13)["body"]
+    used = sent(PolicyInfo({"use_time": 2**64 - 1}), 0x13)["body"]
 
-    def decode(body: bytes) -> str | None:
-        decoded.append(body)
-        return body.decode() if body != b"none" else None
-
-    def message(text: str) -> Message:
-        return {"header": {}, "body": text.encode()}
-
-    reading = Decoded(decode)
-
-    assert reading.all(map(message, ("one", "none", "two"))) == ("one", "two")
-    assert reading.all(map(message, ("none", "two", "three", "two"))) == ("two", "three", "two")
-    assert decoded == [b"one", b"none", b"two", b"three"]
-    assert reading.all(map(message, ("one",))) == ("one",)
-    assert decoded[-1] == b"one"
+    assert [at for at, (one, other) in enumerate(zip(body, used, strict=True)) if one != other] == [
+        *range(POLICY_USED.start, POLICY_USED.stop)
+    ]
