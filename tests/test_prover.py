@@ -254,23 +254,23 @@ async def test_no_descriptor_is_left(
         if where == "socket":
             wire.closed = full
         else:
-            patched.setattr(prover, "observe", failing(full))
+            patched.setattr(prover, "prove", failing(full))
         async with running() as (loop, made):
             await until(lambda: told(loop))
             (problem,) = told(loop)
             assert "no peer can be proved: Too many open files" in problem.message
             wire.closed = None
-            patched.setattr(prover, "observe", wire.observe)
+            patched.setattr(prover, "prove", wire.prove)
             await until(lambda: proved(made) and not told(loop))
 
 
 def failing(error: OSError) -> Any:
     """What sees nothing of a peer."""
 
-    async def observe(*_arguments: object) -> Observation:
+    async def prove(*_arguments: object) -> Observation:
         raise error
 
-    return observe
+    return prove
 
 
 async def test_a_peer_that_the_config_does_not_encrypt_any_more(wire: Wire) -> None:
