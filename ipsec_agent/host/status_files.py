@@ -59,13 +59,17 @@ def content(file: str) -> bytes:
 
 
 def _received(descriptor: int) -> bytes:
-    received = bytearray()
+    parts: list[bytes] = []
+    size = 0
+    # A file at once, so that it is in memory once.
+    room = min(max(os.fstat(descriptor).st_size + 1, 1 << 20), MOST + 1)
     end = time.monotonic() + PATIENCE
-    while len(received) <= MOST:
+    while size <= MOST:
         if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
             raise AgentError(f"did not end within {PATIENCE:g} s")
-        part = os.read(descriptor, 1 << 20)
+        part = os.read(descriptor, room)
         if not part:
-            return bytes(received)
-        received += part
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.append(part)
+        size += len(part)
     raise AgentError(f"is larger than {MOST >> 20} MiB")

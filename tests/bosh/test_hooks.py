@@ -114,6 +114,17 @@ def test_monit_stop_before_a_change(vm: Vm) -> None:
     assert vm.calls() == [STOP_AGENT]
 
 
+def test_monit_stop_without_a_place_for_logs(vm: Vm) -> None:
+    """What cannot be written down is done all the same."""
+    vm.write("var/vcap/sys/log", "a file where the directory should be\n")
+
+    done = vm.run("ctl", "stop")
+
+    assert done.returncode == 0
+    assert "cannot make " in done.stderr
+    assert vm.calls() == [START_DRAIN, STOP_AGENT]
+
+
 def test_monit_stop_without_a_drain(vm: Vm) -> None:
     """The agent is stopped all the same, and IPsec is not."""
     vm.answer(START_DRAIN, "exit 5\n")

@@ -217,4 +217,5 @@ def _end(end: datetime, now: datetime, what: str, names: list[str]) -> Finding:
         f"{what} {says} ({end:%Y-%m-%d}): {named(names)}",
         "docs/certificates.md says how to rotate it" if severity is not Severity.INFO else "",
         tuple(names),
+        tuple(names),
     )

@@ -80,6 +80,7 @@ def asymmetries(odd: tuple[Odd, ...]) -> Iterator[Finding]:
             f"{hub} and {named(others)}: only {who} that there is an SA{what}",
             f"`ipsec-agent verify {others[0]}` on {hub}, and collect both files again",
             (hub, *others),
+            tuple(says),
         )
     lost = ((one.vm, one.peer, one) for one in odd if one.lost)
     for hub, them in hubs(lost).items():
@@ -98,4 +99,5 @@ def _lost(hub: str, found: list[Odd]) -> Finding:
         f"`ipsec-agent verify {receivers[0]}` on {senders[0]}; a firewall between may drop protocol"
         " 50 or UDP 4500: `ipsec-agent doctor --firewall aws` (or another) has the rules",
         (hub, *by_name(one.peer if one.vm == hub else one.vm for one in found)),
+        tuple(senders),
     )

@@ -109,6 +109,7 @@ def _of_hub(hub: str, them: list[Clear], *, passes: bool) -> Finding:
         f"{hub} and {named(others)}: {named(sayers)} counted {packets} {become} ({last})",
         _verify(them[0]),
         (hub, *others),
+        tuple(sayers),
     )
 
 
@@ -176,6 +177,7 @@ def _cut(fleet: Fleet, hub: str, them: list[Clear]) -> Finding:
         if what
         else _verify(them[0]),
         (hub, *others),
+        tuple(by_name(one.vm for one in them)),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.report.findings import Finding, Kind, ago, by_name, named
+from ipsec_agent.core.report.findings import MOST_NAMED, Finding, Kind, ago, by_name, named
 from ipsec_agent.core.report.fleet import Fleet
 from ipsec_agent.core.report.reading import KEYS
 from ipsec_agent.core.words import several
@@ -34,18 +34,35 @@ def lacking(fleet: Fleet) -> Iterator[Finding]:
 def doubtful(fleet: Fleet) -> Iterator[Finding]:
     """Files that are old, that claim what others claim, or that lack something."""
     yield from _times(fleet)
-    for left, taken in fleet.twice:
-        yield Finding(
-            Kind.FILE,
-            Severity.WARNING,
-            f"{left.source} and {taken.source} both say that they are {taken.name};"
-            f" {taken.source} is taken",
-            f"name each file by its VM's address, such as {taken.name}.json: then no VM can claim"
-            " another's",
-            (taken.name,),
-        )
+    yield from _twice(fleet)
     yield from _claims(fleet)
     yield from _incomplete(fleet)
+
+
+def _twice(fleet: Fleet) -> Iterator[Finding]:
+    """Documents that contradict each other: one finding for each VM, however many they are."""
+    claims: dict[str, list[str]] = {}
+    for left, taken in fleet.twice:
+        claims.setdefault(taken.name, []).append(str(left.source))
+    for vm in fleet.vms:
+        others = claims.get(vm.name)
+        if others:
+            both = "both" if len(others) == 1 else "all"
+            yield Finding(
+                Kind.FILE,
+                Severity.WARNING,
+                f"{_sources([*others, str(vm.source)])} {both} say that they are {vm.name};"
+                f" {vm.source} is taken",
+                f"name each file by its VM's address, such as {vm.name}.json: then no VM can claim"
+                " another's",
+                (vm.name,),
+            )
+
+
+def _sources(names: list[str]) -> str:
+    *first, last = names if len(names) <= MOST_NAMED else names[:2] + names[-1:]
+    more = f", {len(names) - 3} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(first)}{more} and {last}"
 
 
 def _times(fleet: Fleet) -> Iterator[Finding]:
@@ -83,12 +100,26 @@ def _claims(fleet: Fleet) -> Iterator[Finding]:
                 f"{vm.name} says that it also has {named(taken)}, which {named(owners)} has",
                 f"`ip address` on {vm.name}",
                 (vm.name, *owners),
+                (vm.name,),
             )
     misnamed = tuple(
         vm.name
         for vm in fleet.vms
         if vm.source.named is not None and vm.source.named not in vm.addresses
     )
+    known = tuple(
+        vm.name for vm in fleet.vms if vm.name in misnamed and vm.source.named in fleet.strangers
+    )
+    if known:
+        yield Finding(
+            Kind.FILE,
+            Severity.WARNING,
+            f"in files that are named by the address of another VM, of which there is no file:"
+            f" {named(known)}",
+            "collect each of these files again from the VM that it is named by, and look at that VM"
+            " if it says the same",
+            known,
+        )
     if misnamed:
         yield Finding(
             Kind.FILE,

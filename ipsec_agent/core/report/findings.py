@@ -56,6 +56,7 @@ class Finding(Struct, frozen=True):
 
     Attributes:
         vms: all whom it is about, by their names.
+        by: the VMs by whose word alone it is known; none where the report itself found it.
     """
 
     kind: Kind
@@ -63,11 +64,26 @@ class Finding(Struct, frozen=True):
     message: str
     hint: str = ""
     vms: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """Whom it speaks against: of pairs the one that is in all of them."""
         return self.vms[:1] if self.kind in OF_PAIRS else self.vms
+
+
+def chosen(findings: Sequence[Finding], most: int) -> list[Finding]:
+    """As many as there is room for, in their order: no VM's word takes the room of the others'.
+
+    The first finding of each VM comes before the second one of any; so liars, whatever they make
+    up, do not push out what others say.
+    """
+    told: Counter[str] = Counter()
+    ranks = []
+    for number, one in enumerate(findings):
+        ranks.append((min((told[name] for name in one.by), default=0), number))
+        told.update(one.by)
+    return [findings[number] for number in sorted(number for _, number in sorted(ranks)[:most])]
 
 
 def plain(text: str, most: int = LONGEST) -> str:

@@ -40,12 +40,14 @@ def _of_state(state: str, names: tuple[str, ...]) -> Finding:
             f"no agent runs on {named(names)}",
             "`ipsec-agent doctor` on that VM",
             names,
+            names,
         )
     return Finding(
         Kind.UNHEALTHY,
         Severity.WARNING,
         f"{state}, and not healthy: {named(names)}",
         "collect the file again in a minute; then `ipsec-agent doctor` on that VM",
+        names,
         names,
     )
 
@@ -61,6 +63,7 @@ def _of_code(found_code: str, them: list[tuple[str, Problem]]) -> Finding:
         severity,
         f"{found_code}: {who} “{plain(problem.message)}”",
         f"`ipsec-agent doctor` on that VM; {found_code} in docs/problems.md",
+        names,
         names,
     )
 

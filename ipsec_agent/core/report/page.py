@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.report.examined import Report
-from ipsec_agent.core.report.findings import TITLES, Finding, Kind, code
+from ipsec_agent.core.report.findings import TITLES, Finding, Kind, chosen, code
 from ipsec_agent.core.report.markup import Markup, element, style, together
 from ipsec_agent.core.report.markup import page as whole
 from ipsec_agent.core.report.matrix import DENSE, Mark, Matrix, matrix
@@ -54,7 +54,7 @@ def _sections(report: Report) -> Iterator[Markup]:
         found = [one for one in report.findings if one.kind is kind]
         if found:
             yield element("h2", TITLES[kind])
-            yield element("ul", *map(_finding, found[:MOST_FINDINGS]))
+            yield element("ul", *map(_finding, chosen(found, MOST_FINDINGS)))
             if len(found) > MOST_FINDINGS:
                 yield element("p", f"and {len(found) - MOST_FINDINGS} more; --json has all")
 

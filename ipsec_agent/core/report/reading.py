@@ -1,13 +1,14 @@
 """From the bytes of a file to the VMs that it tells of, or to what is wrong with it."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import DecodeError, Raw, Struct, ValidationError
 from msgspec.json import Decoder
 
 from ipsec_agent.core.report.findings import plain
-from ipsec_agent.core.report.said import Said, Spelled, hook, spelled
+from ipsec_agent.core.report.said import MOST, Said, Spelled, hook, spelled
 
 KEYS = ("time", "peers", "guard", "certificates", "optional", "fingerprint")
 """Keys without which a part of the report is missing. Agents of before 0.2 lack some."""
@@ -18,7 +19,25 @@ WITHOUT_LOOK = frozenset({"stopped", "starting", "draining"})
 SIGNATURE = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
 
+LARGEST = 8 * 1024 * 1024
+"""Bytes of a document; that of a VM with 1,000 peers has less than one million."""
+
+MOST_DOCUMENTS, MOST_TOGETHER = 10_000, 1_000_000
+"""Documents of a file, and peers and the like of all of them."""
+
+TOO_MANY = (
+    f"and all that follows is not read: a file may have {MOST_DOCUMENTS:,} documents, and"
+    f" {MOST_TOGETHER:,} entries in all of them"
+)
+
+MOST_KEYS, SEPARATORS = 1000, 6
+"""Keys of a document, and what is written around each of them and its value."""
+
+_HIDDEN = 1 << 16
+"""Bytes between the values of an object; where there are more, a key is there twice."""
+
 _OBJECT = Decoder(dict[str, Raw])
+_LIST = Decoder(list[Raw])
 _SAID: Decoder[Said] = Decoder(Said, dec_hook=hook)
 _BYTE = re.compile(r"^JSON is malformed: (.*) \(byte (\d+)\)$")
 _PATH = re.compile(r"^(.*) - at `\$\.?(.*)`$")
@@ -90,20 +109,88 @@ class Read(Struct, frozen=True):
 def read(file: str, raw: bytes) -> Read:
     """The documents of a file: one, or one a line."""
     raw = raw.removeprefix(SIGNATURE)
-    lines = [
-        (number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line.strip()
-    ]
-    if not lines:
+    lines = _lines(raw)
+    first, second = next(lines, None), next(lines, None)
+    if first is None:
         what = "is empty; did `ipsec-agent status --json` run on that VM?"
         return Read(flaws=(Flaw(str(Source(file)), what),))
-    if len(lines) > 1 and _complete(lines[0][1]):
-        found = [_document(Source(file, number), line) for number, line in lines]
+    found: list[Vm | Flaw] = []
+    entries = 0
+    if second is not None and _complete(first[1]):
+        for number, line in _lines(raw):
+            if len(found) >= MOST_DOCUMENTS or entries > MOST_TOGETHER:
+                found.append(Flaw(str(Source(file, number)), TOO_MANY))
+                break
+            one = _document(Source(file, number), line)
+            entries += one.said.entries if isinstance(one, Vm) else 0
+            found.append(one)
     else:
-        found = [_document(Source(file), raw)]
+        found.append(_document(Source(file), raw))
     return Read(
         tuple(one for one in found if isinstance(one, Vm)),
         tuple(one for one in found if isinstance(one, Flaw)),
     )
+
+
+def _lines(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines in which there is something, and their numbers; one is held at a time."""
+    number, begin = 1, 0
+    while begin < len(raw):
+        end = raw.find(b"\n", begin)
+        end = len(raw) if end < 0 else end
+        line = raw[begin:end]
+        if not line.isspace() and line:
+            yield number, line
+        number, begin = number + 1, end + 1
+
+
+def _keys(raw: bytes) -> tuple[dict[str, Raw], str]:
+    """What a document has, and why that is too much, "" where it is not.
+
+    Raises:
+        DecodeError: as `_too_much`.
+    """
+    if len(raw) > LARGEST:
+        return {}, f"is larger than {LARGEST >> 20} MiB, the most that the status of a VM may have"
+    keys = _OBJECT.decode(raw)
+    return keys, _too_much(raw, keys)
+
+
+def _too_much(raw: bytes, keys: dict[str, Raw]) -> str:
+    """Why no honest VM has written a document, judged before records are made of it; "" if it may.
+
+    Raises:
+        DecodeError: a part is not what it should be, which reading it tells in words.
+    """
+    parts: dict[tuple[str, ...], Raw] = {(key,): value for key, value in keys.items()}
+    if len(keys) > MOST_KEYS:
+        return f"has more than {MOST_KEYS:,} keys, the most that are read"
+    if _hides(raw, keys):
+        return TWICE
+    for key in {path[0] for path in MOST if len(path) > 1}:
+        within = keys.get(key)
+        if within is not None and _begins(within, b"{"):
+            inner = _OBJECT.decode(within)
+            if _hides(within, inner):
+                return TWICE
+            parts |= {(key, name): value for name, value in inner.items()}
+    for path, most in MOST.items():
+        found = parts.get(path)
+        if found is not None and _begins(found, b"[") and len(_LIST.decode(found)) > most:
+            return f"{'.'.join(path)}: has more than {most:,} entries, the most that are read"
+    return ""
+
+
+TWICE = "has a key twice, or little but blanks"
+
+
+def _begins(raw: Raw, how: bytes) -> bool:
+    return bytes(memoryview(raw)[:1]) == how
+
+
+def _hides(raw: bytes | Raw, keys: dict[str, Raw]) -> bool:
+    told = sum(len(key) + len(memoryview(value)) + SEPARATORS for key, value in keys.items())
+    return len(memoryview(raw)) - told > _HIDDEN
 
 
 def _complete(line: bytes) -> bool:
@@ -120,7 +207,9 @@ _ANY: Decoder[Any] = Decoder(Raw)
 
 def _document(source: Source, raw: bytes) -> Vm | Flaw:
     try:
-        keys = _OBJECT.decode(raw)
+        keys, too_much = _keys(raw)
+        if too_much:
+            return Flaw(str(source), too_much)
         said = _SAID.decode(raw)
     except RecursionError:
         return Flaw(str(source), "is nested too deeply for a status")

@@ -19,6 +19,30 @@ Seconds = Annotated[float, Meta(ge=0, le=LATEST)]
 """A length of time, or a time since the epoch; 0 where it is not known."""
 
 
+MOST_LETTERS = 1 << 16
+"""Characters of a text."""
+
+Text = Annotated[str, Meta(max_length=MOST_LETTERS)]
+
+MOST_PEERS, MOST_PROBLEMS, MOST_FEW = 8192, 1024, 512
+"""Peers and all that there is of each, problems, and what an honest VM has a handful of. The guard
+counts 4,096 addresses each way."""
+
+MOST = {
+    ("peers",): MOST_PEERS,
+    ("certificates",): MOST_PEERS,
+    ("problems",): MOST_PROBLEMS,
+    ("addresses",): MOST_FEW,
+    ("optional", "would_cut_off"): MOST_PEERS,
+    ("optional", "never_heard"): MOST_PEERS,
+    ("optional", "unseen"): MOST_PEERS,
+    ("guard", "clear_in"): MOST_PEERS,
+    ("guard", "clear_out"): MOST_PEERS,
+    ("fingerprint", "authorities"): MOST_FEW,
+}
+"""Entries of each list that is read, by the keys that lead to it."""
+
+
 class Spelled(str):
     """An address in the one way in which ipaddress spells it."""
 
@@ -55,17 +79,17 @@ def spelled(text: str) -> Spelled:
 class Problem(Struct, frozen=True):
     """One of `problems`."""
 
-    code: str
-    severity: str = ""
-    message: str = ""
+    code: Text
+    severity: Text = ""
+    message: Text = ""
 
 
 class Peer(Struct, frozen=True):
     """One of `peers`."""
 
     address: Spelled
-    state: str = ""
-    problem: str = ""
+    state: Text = ""
+    problem: Text = ""
     age: Count = 0
     packets_in: Count = 0
     packets_out: Count = 0
@@ -83,7 +107,7 @@ class Talk(Struct, frozen=True):
 
     address: Spelled
     last: Seconds = 0
-    way: str = ""
+    way: Text = ""
     packets: Count = 0
 
 
@@ -107,8 +131,8 @@ class Counted(Struct, frozen=True):
 class Guard(Struct, frozen=True):
     """The part `guard`."""
 
-    mode: str = ""
-    state: str = ""
+    mode: Text = ""
+    state: Text = ""
     drops: bool | None = None
     clear_in: tuple[Counted, ...] = ()
     clear_out: tuple[Counted, ...] = ()
@@ -122,9 +146,9 @@ class Guard(Struct, frozen=True):
 class Certificate(Struct, frozen=True):
     """One of `certificates`."""
 
-    subject: str
+    subject: Text
     not_after: Annotated[datetime, Meta(tz=True)]
-    role: str = ""
+    role: Text = ""
 
 
 class Rotation(Struct, frozen=True):
@@ -137,33 +161,33 @@ class Rotation(Struct, frozen=True):
 class Charon(Struct, frozen=True):
     """The part `charon`."""
 
-    version: str = ""
+    version: Text = ""
 
 
 class Fingerprint(Struct, frozen=True):
     """The part `fingerprint` (core/fingerprint.py)."""
 
-    config: str
-    lists: str
-    proposals: str
+    config: Text
+    lists: Text
+    proposals: Text
     optional: bool
-    outside: str
+    outside: Text
     force_udp_encapsulation: bool
-    certificate: str
-    authorities: tuple[str, ...]
+    certificate: Text
+    authorities: tuple[Text, ...]
 
 
 class Said(Struct, frozen=True):
     """A document of `status --json`. Only `schema` and `state` are in each."""
 
     schema: Annotated[int, Meta(ge=1)]
-    state: str
+    state: Text
     healthy: bool = False
-    version: str = ""
+    version: Text = ""
     time: Seconds = 0
     address: Spelled | None = None
     addresses: tuple[Spelled, ...] = ()
-    role: str = ""
+    role: Text = ""
     problems: tuple[Problem, ...] = ()
     charon: Charon | None = None
     peers: tuple[Peer, ...] = ()
@@ -172,3 +196,17 @@ class Said(Struct, frozen=True):
     guard: Guard = field(default_factory=Guard)
     certificates: tuple[Certificate, ...] = ()
     fingerprint: Fingerprint | None = None
+
+    @property
+    def entries(self) -> int:
+        """How much there is of what there may be much of."""
+        loose = self.optional
+        return (
+            sum(map(len, (self.peers, self.problems, self.certificates)))
+            + sum(map(len, (self.guard.clear_in, self.guard.clear_out)))
+            + (
+                sum(map(len, (loose.would_cut_off, loose.never_heard, loose.unseen)))
+                if loose
+                else 0
+            )
+        )

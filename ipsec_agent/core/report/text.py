@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.report.examined import Report
-from ipsec_agent.core.report.findings import TITLES, Kind, code
+from ipsec_agent.core.report.findings import TITLES, Kind, chosen, code
 from ipsec_agent.core.report.reading import Vm
 from ipsec_agent.core.words import several
 
@@ -28,7 +28,7 @@ def _lines(report: Report) -> Iterator[str]:
             continue
         yield ""
         yield TITLES[kind]
-        for one in found[:MOST_LINES]:
+        for one in chosen(found, MOST_LINES):
             mark = "" if one.severity is Severity.INFO else f"{one.severity.value.upper()} "
             yield f"  {mark}{one.message}"
             if one.hint:

@@ -10,6 +10,7 @@ from typing import Any
 from ipsec_agent.core.problems.problem import Severity
 from ipsec_agent.core.report.examined import Report, document, examined
 from ipsec_agent.core.report.findings import Kind
+from ipsec_agent.core.report.page import page
 from ipsec_agent.core.report.reading import Read, read
 from ipsec_agent.core.report.text import text
 from tests.configs import config
@@ -435,3 +436,64 @@ def spent(count: int) -> float:
 def test_linear() -> None:
     """Four times as many entries take about four times as long."""
     assert spent(400) < 9 * spent(100)
+
+
+def test_many_claim_one_address() -> None:
+    """All of them are named in one finding, and the one that is taken."""
+    docs = [status("10.0.0.1", time=NOW + number) for number in range(12)]
+
+    (finding,) = of(report([*docs, status("10.0.0.2")]), Kind.FILE)
+
+    assert finding.severity is Severity.WARNING
+    assert finding.message == (
+        "vm-1.json, vm-2.json, 9 more and vm-12.json all say that they are 10.0.0.1;"
+        " vm-12.json is taken"
+    )
+
+
+def test_who_speaks_for_another() -> None:
+    """A file that is named by one VM and tells of another one, while the first has no other."""
+    liar = read("10.0.0.5.json", json.dumps(status("10.0.0.9")).encode())
+    honest = read("10.0.0.1.json", json.dumps(status("10.0.0.1", up=("10.0.0.5",))).encode())
+
+    loud_, *_ = of(examined(Read(honest.vms + liar.vms)), Kind.FILE)
+
+    assert loud_.severity is Severity.WARNING
+    assert "named by the address of another VM, of which there is no file: 10.0.0.9" in (
+        loud_.message
+    )
+
+
+def test_liars_fill_no_section() -> None:
+    """What others say is shown beside all that they make up, in the text and on the page."""
+    made_up = [
+        {"code": f"made-up-{number}", "severity": "critical", "message": "m"}
+        for number in range(200)
+    ]
+    one = {"code": "peer-silent", "severity": "warning", "message": "no answer"}
+    liars = [status(f"10.0.0.{number}", healthy=False, problems=made_up) for number in range(1, 5)]
+    alone = [
+        status(
+            f"10.0.1.{number}",
+            healthy=False,
+            problems=[{**each, "code": f"alone-{number}-{each['code']}"} for each in made_up],
+        )
+        for number in range(1, 5)
+    ]
+
+    made = report([*liars, *alone, status("10.0.2.1", healthy=False, problems=[one])])
+
+    for shown in (text(made), page(made)):
+        assert "peer-silent" in shown
+        assert all(f"alone-{number}-" in shown for number in range(1, 5))
+
+
+def test_one_vm_may_fill_what_is_free() -> None:
+    """Room that nobody else needs is used, in the order of loudness."""
+    problems = [
+        {"code": f"code-{number}", "severity": "error", "message": "m"} for number in range(30)
+    ]
+
+    shown = text(report([status("10.0.0.1", healthy=False, problems=problems)]))
+
+    assert shown.count("ERROR code-") == 20

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipsec_agent.core.report import reading
 from ipsec_agent.core.report.examined import document, examined
 from ipsec_agent.core.report.page import page
-from ipsec_agent.core.report.reading import KEYS, Read, read
+from ipsec_agent.core.report.reading import KEYS, LARGEST, TOO_MANY, Read, read
+from ipsec_agent.core.report.said import MOST
 from ipsec_agent.core.report.text import text
 from tests.fleet_documents import status
 
@@ -200,3 +202,78 @@ def test_the_first_and_the_last_day(end: str) -> None:
     found = {**GOOD, "certificates": [{"subject": "CN=a", "not_after": end}]}
 
     assert "CN=a" in text(examined(read("a", raw(found))))
+
+
+def with_many(path: tuple[str, ...], count: int) -> bytes:
+    """A document with so many entries of a list."""
+    entry: Any = {
+        "certificates": {"subject": "x", "not_after": "2027-01-01T00:00:00Z"},
+        "problems": {"code": "x"},
+        "addresses": "10.0.0.1",
+        "unseen": "10.0.0.1",
+        "authorities": "x",
+    }.get(path[-1], {"address": "10.0.0.1"})
+    found = status("10.0.0.1", clear=("10.0.0.2",))
+    within = found
+    for key in path[:-1]:
+        within = within[key]
+    within[path[-1]] = [entry] * count
+    return raw(found)
+
+
+@pytest.mark.parametrize("path", MOST, ids=".".join)
+def test_too_many_entries(path: tuple[str, ...]) -> None:
+    """The limit is named, with the file and the list; just so many are read."""
+    most = MOST[path]
+
+    assert flaws(with_many(path, most)) == []
+    (flaw,) = flaws(with_many(path, most + 1))
+    assert flaw == (
+        f"a.json: {'.'.join(path)}: has more than {most:,} entries, the most that are read"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"schema": 1, "state": "' + b"x" * LARGEST + b'"}', "is larger than 8 MiB"),
+        (raw({"schema": 1, "state": "x" * ((1 << 16) + 1)}), "state: expected str of length"),
+        (
+            b'{"schema": 1, "state": "x", "peers": ['
+            + b"0," * 50_000
+            + b'0], "peers": [], "state": "running"}',
+            "has a key twice",
+        ),
+        (
+            b'{"schema": 1, "state": "x", "guard": {"clear_in": ['
+            + b"0," * 50_000
+            + b'0], "clear_in": []}}',
+            "has a key twice",
+        ),
+        (raw({"schema": 1, "state": "x"} | {f"k{n}": 0 for n in range(1000)}), "1,000 keys"),
+        (b'{"schema": 1, "x": ' + b"[" * 10**6 + b"]" * 10**6 + b"}", "nested too deeply"),
+    ],
+    ids=["bytes", "letters", "a key twice", "a key twice within", "keys", "nesting"],
+)
+def test_too_large(content: bytes, says: str) -> None:
+    """Each bound is told, and nothing is made of what is beyond it."""
+    (flaw,) = flaws(content)
+
+    assert flaw.startswith("a.json: ")
+    assert says in flaw
+    assert len(flaw) < 300
+
+
+def test_too_many_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before is read, and what follows is told to be left out."""
+    line = raw(status("10.0.0.1", up=("10.0.0.2", "10.0.0.3")))
+    monkeypatch.setattr(reading, "MOST_DOCUMENTS", 3)
+
+    found = read("a.json", b"\n".join([line] * 9))
+
+    assert len(found.vms) == 3
+    assert [str(one) for one in found.flaws] == [f"a.json, line 4: {TOO_MANY}"]
+
+    monkeypatch.setattr(reading, "MOST_DOCUMENTS", 100)
+    monkeypatch.setattr(reading, "MOST_TOGETHER", found.vms[0].said.entries)
+    assert len(read("a.json", b"\n".join([line] * 9)).vms) == 2

@@ -19,7 +19,7 @@ note=$run_dir/after-stop
 note_age=600
 
 say() {
-  printf '%s ipsec: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >&2
+  printf '%s ipsec: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >&2 || true
 }
 
 boot() {
