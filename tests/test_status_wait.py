@@ -13,7 +13,7 @@ from ipsec_agent.core.status import document
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
 from ipsec_agent.verbs import status as status_verb
-from ipsec_agent.verbs import status_wait
+from ipsec_agent.verbs import status_wait, terminal
 from tests.core.test_status import snapshot
 from tests.vm import healthy_vm
 
@@ -131,8 +131,8 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setattr(agent, "sleep", interrupt)
     monkeypatch.setenv("COLUMNS", "60")
     assert agent.wait(monkeypatch, "healthy") == 130
-    line = f"{status_wait.CLEAR_LINE}waiting for healthy, 1 s: degraded, charon-down"
-    assert capsys.readouterr().err == line + status_wait.CLEAR_LINE
+    line = f"{terminal.CLEAR_LINE}waiting for healthy, 1 s: degraded, charon-down"
+    assert capsys.readouterr().err == line + terminal.CLEAR_LINE
 
 
 @pytest.mark.parametrize("words", ["--peers", "--events", "--filter up", "10.0.0.9", ""])

@@ -19,14 +19,13 @@ from ipsec_agent.host.jobs import Jobs, Places
 from ipsec_agent.host.own_process import read_by_journal
 from ipsec_agent.log import ABOUT, set_up
 from ipsec_agent.verbs.commands import about
+from ipsec_agent.verbs.terminal import CLEAR_LINE
 
 AGAIN = 10.0
 """Seconds after which the log says again for whom it waits."""
 
 STOP_TIMEOUT = 30.0
 """Seconds to wait where the config cannot be read; the default of the property."""
-
-CLEAR_LINE = "\r\x1b[K"
 
 
 def main(arguments: argparse.Namespace) -> int:

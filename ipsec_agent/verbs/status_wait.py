@@ -25,8 +25,6 @@ ANSWER, SHORTEST = 10.0, 0.5
 
 ENFORCED = frozenset({"running", "degraded"})
 
-CLEAR_LINE = "\r\x1b[K"
-
 
 def main(arguments: argparse.Namespace) -> int:
     """Wait; 0 it is so, 1 it is not in time, 3 no agent runs."""
@@ -101,12 +99,12 @@ class _Progress:
     def __call__(self, text: str) -> None:
         if self._on:
             columns = terminal.columns()
-            complain(CLEAR_LINE + terminal.cut(shown([text]).rstrip("\n"), columns - 1))
+            complain(terminal.CLEAR_LINE + terminal.cut(shown([text]).rstrip("\n"), columns - 1))
 
     def clear(self) -> None:
         """Leave nothing of it."""
         if self._on:
-            complain(CLEAR_LINE)
+            complain(terminal.CLEAR_LINE)
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from msgspec import Struct
 
 RED, GREEN, YELLOW, BOLD, PLAIN = (f"\x1b[{code}m" for code in (31, 32, 33, 1, 0))
 
+CLEAR_LINE = "\r\x1b[K"
+"""Leaves nothing of the line, which is written again."""
+
 NARROWEST = 40
 """Columns below which no text is made to fit."""
 

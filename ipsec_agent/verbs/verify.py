@@ -20,9 +20,8 @@ from ipsec_agent.errors import AgentError, StartError
 from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.own_process import complain
 from ipsec_agent.verbs.failure import NOT_RUNNING, tell
+from ipsec_agent.verbs.terminal import CLEAR_LINE
 from ipsec_agent.verification import verify
-
-ERASE = "\r\x1b[K"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -85,7 +84,7 @@ async def _verify(
         found = replace(found, hint=about.text(found.hint))
         results.append((seen, found))
         if shows:
-            complain(ERASE)
+            complain(CLEAR_LINE)
         if not arguments.json:
             sys.stdout.write(text(seen, found))
             sys.stdout.flush()
