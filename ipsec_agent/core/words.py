@@ -66,6 +66,11 @@ def moment(seconds: float) -> str:
     return _written(seconds, "%Y-%m-%d %H:%M UTC")
 
 
+def instant(seconds: float) -> str:
+    """The same to the second, and never later than it is: `2027-01-15 08:00:09 UTC`."""
+    return _written(math.floor(seconds), "%Y-%m-%d %H:%M:%S UTC")
+
+
 def dated(subject: str, ends: float | None) -> str:
     """A certificate as a person tells it from another one of the same name; "" is not known."""
     if not subject or ends is None:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.outages import Outage, read
-from ipsec_agent.core.problems.peer_faults import moment
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import instant, several
 
 NAMED = ((86_400, "days"), (3600, "h"), (60, "min"))
 """Seconds of each unit, the longest first."""
@@ -35,13 +34,15 @@ def outages(facts: Facts) -> Iterator[Finding]:
 
 
 def _log(one: Outage) -> str:
-    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{moment(one.begin)}'"
+    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{instant(one.begin)}'"
 
 
 def said(one: Outage) -> str:
     """One outage in words."""
-    until = f"until {moment(one.end)} ({_span(one.end - one.begin)})" if one.end else "and still is"
-    return f"{one.peer} was cut off from {moment(one.begin)} {until}: {one.reason}"
+    until = (
+        f"until {instant(one.end)} ({_span(one.end - one.begin)})" if one.end else "and still is"
+    )
+    return f"{one.peer} was cut off from {instant(one.begin)} {until}: {one.reason}"
 
 
 def _span(seconds: float) -> str:

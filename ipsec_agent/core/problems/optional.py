@@ -14,9 +14,10 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.guard_table import COUNTED_FOR
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
-from ipsec_agent.core.problems.peer_faults import OLDEST, Hearing, moment
+from ipsec_agent.core.problems.peer_faults import OLDEST, Hearing
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.traffic import by_peer
+from ipsec_agent.core.words import instant
 
 CODE = "optional-on"
 
@@ -228,9 +229,9 @@ def outlook(memory: Memory) -> str:
 
 
 def _said(one: ClearTalk) -> str:
-    return f"{one.address} (clear since {moment(one.since)}, {history(one)})"
+    return f"{one.address} (clear since {instant(one.since)}, {history(one)})"
 
 
 def history(one: ClearTalk) -> str:
     """Whether a peer ever had an SA."""
-    return f"its last SA was seen {moment(one.encrypted)}" if one.encrypted else "never had an SA"
+    return f"its last SA was seen {instant(one.encrypted)}" if one.encrypted else "never had an SA"

@@ -4,9 +4,7 @@ Nobody may have tried again since: that makes nothing good. A peer is gone once 
 or has answered nothing for a while though it was asked: so a VM that was deleted is no fault.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,6 +21,7 @@ from ipsec_agent.core.problems.charon import (
 )
 from ipsec_agent.core.problems.charon import over as line_over
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
+from ipsec_agent.core.words import instant
 
 GONE_AFTER = 600.0
 """Seconds for which a peer must answer neither IKE nor neighbour discovery."""
@@ -289,7 +288,7 @@ def _gone(one: Suspect) -> Problem:
     return Problem(
         GONE,
         Severity.INFO,
-        f"{one.peer} has been gone since {moment(one.gone)}: {how}",
+        f"{one.peer} has been gone since {instant(one.gone)}: {how}",
         "do nothing if its VM was stopped or deleted; otherwise run `ipsec-agent status` there",
         one.peer,
     )
@@ -300,7 +299,7 @@ def _fault(fault: Fault, one: Suspect, now: float, *, others: bool, never: bool)
     since = "; nobody was ever seen there" if never else ""
     if now - line.time > UNTRIED:
         untried = "" if one.heard.tried > line.time else ", and no attempt since"
-        since += f"{', last asked' if never else '; last seen'} at {moment(line.time)}{untried}"
+        since += f"{', last asked' if never else '; last seen'} at {instant(line.time)}{untried}"
     return Problem(
         line.code,
         # Where others answer, it is not this VM.
@@ -309,8 +308,3 @@ def _fault(fault: Fault, one: Suspect, now: float, *, others: bool, never: bool)
         line.hint,
         line.peer,
     )
-
-
-def moment(time: float) -> str:
-    """A time of the clock as people write it."""
-    return f"{datetime.fromtimestamp(math.floor(time), UTC):%Y-%m-%d %H:%M:%S} UTC"
