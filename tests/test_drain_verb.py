@@ -14,7 +14,8 @@ from ipsec_agent.core.drain import Job
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.jobs import Places
 from ipsec_agent.verbs import drain
-from ipsec_agent.verbs.drain import CLEAR_LINE, Log, Terminal
+from ipsec_agent.verbs.drain import Log, Terminal
+from ipsec_agent.verbs.terminal import CLEAR_LINE
 from tests.certificates import make_ca, make_leaf
 from tests.manifests import manifest
 

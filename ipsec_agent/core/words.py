@@ -31,13 +31,13 @@ def tenths(days: float) -> float:
     return math.floor(days * 10) / 10
 
 
-_SPANS = ((86400, "days"), (3600, "hours"), (60, "min"))
-"""Seconds, and what so many are called."""
+def duration(seconds: float, hours: str = "hours") -> str:
+    """Seconds as an operator says them: `40 s`, `5 min`, `3 hours`, `2 days`.
 
-
-def span(seconds: float) -> str:
-    """Seconds as an operator says them: `40 s`, `5 min`, `3 hours`, `2 days`."""
-    for length, unit in _SPANS:
+    Args:
+        hours: what several of them are called.
+    """
+    for length, unit in ((86400, "days"), (3600, hours), (60, "min")):
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"

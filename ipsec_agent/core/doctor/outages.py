@@ -5,10 +5,7 @@ from collections.abc import Iterator
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.outages import Outage, read
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.words import instant, several
-
-NAMED = ((86_400, "days"), (3600, "h"), (60, "min"))
-"""Seconds of each unit, the longest first."""
+from ipsec_agent.core.words import duration, instant, several
 
 SHOWN = 10
 """Outages that are told one by one."""
@@ -40,13 +37,8 @@ def _log(one: Outage) -> str:
 def said(one: Outage) -> str:
     """One outage in words."""
     until = (
-        f"until {instant(one.end)} ({_span(one.end - one.begin)})" if one.end else "and still is"
+        f"until {instant(one.end)} ({duration(one.end - one.begin, 'h')})"
+        if one.end
+        else "and still is"
     )
     return f"{one.peer} was cut off from {instant(one.begin)} {until}: {one.reason}"
-
-
-def _span(seconds: float) -> str:
-    for each, name in NAMED:
-        if seconds >= 2 * each:
-            return f"{seconds // each:.0f} {name}"
-    return f"{seconds:.0f} s"

@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.words import duration
 
 MOST_NAMED = 8
 """VMs that a sentence names; JSON has all."""
@@ -103,10 +104,7 @@ def _place(name: str) -> tuple[int, int, str]:
 
 def ago(seconds: float) -> str:
     """So long ago, in the largest whole unit."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{max(int(seconds), 0)} s ago"
+    return f"{duration(int(seconds), 'h')} ago"
 
 
 def hubs(
