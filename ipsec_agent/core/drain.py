@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ipsec_agent.core.words import several
+from ipsec_agent.core.words import printable, several
 
 QUIET = 5.0
 """Seconds without anybody after which the wait is over where BOSH runs jobs: their post-stop
@@ -166,9 +166,7 @@ def names(jobs: Iterable[Job]) -> str:
 
 def shown(name: str) -> str:
     """The name of a job as a terminal may show it: a file may be called anything."""
-    return "".join(
-        one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in name[:LONGEST_NAME]
-    )
+    return printable(name[:LONGEST_NAME])
 
 
 def waiting(jobs: tuple[Job, ...], left: float) -> str:

@@ -14,6 +14,11 @@ def several(number: int, thing: str, things: str = "") -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {things or thing + 's'}"
 
 
+def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
+    """A text on which no terminal acts: without line ends, colours and the like."""
+    return "".join(letter if letter.isprintable() else instead for letter in text)
+
+
 def remaining(days: float) -> str:
     """So many days, in words, and never more than there are: hours on the last day."""
     if days * 24 < 1:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ipsec_agent.core.status_view import BY_ESP, PeerView, peers, summary
-from ipsec_agent.core.words import duration, lasting, several, size
+from ipsec_agent.core.words import duration, lasting, printable, several, size
 
 DAY, HOUR = 86400, 3600
 """Seconds."""
@@ -179,10 +179,7 @@ def certificate(one: dict[str, Any]) -> str:
 
 def shown(lines: list[str]) -> str:
     """As one text; a program may call itself what a terminal would obey, or break a line."""
-    return "".join(
-        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line) + "\n"
-        for line in lines
-    )
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _charon(charon: dict[str, Any] | None, now: float) -> str:

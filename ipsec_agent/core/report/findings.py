@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.words import duration
+from ipsec_agent.core.words import duration, printable
 
 MOST_NAMED = 8
 """VMs that a sentence names; JSON has all."""
@@ -74,7 +74,7 @@ class Finding(Struct, frozen=True):
 def plain(text: str, most: int = LONGEST) -> str:
     """A text of a VM or a file's name, as one line that no terminal acts on."""
     words = " ".join(text[: 4 * most].split())
-    shown = "".join(letter if letter.isprintable() else "�" for letter in words)
+    shown = printable(words)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
