@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ipsec_agent.core.clock import LATEST
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.charon import MEANINGS
@@ -230,9 +231,6 @@ def read(documents: Iterable[Mapping[str, Any]]) -> Iterator[Outage]:
         f"{code}{reason}".encode()
         yield Outage(ip_address(one["peer"]), begin, end, code, reason)
 
-
-LATEST = 1e11
-"""Seconds since the epoch of the latest time that is taken for one: in 3,000 years."""
 
 LONGEST = 400
 """Characters of a reason."""
