@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ipsec_agent.core.status_view import BY_ESP, PeerView, peers, summary
-from ipsec_agent.core.words import duration, lasting, printable, several, size
+from ipsec_agent.core.words import dated, duration, lasting, printable, several, size
 
 DAY, HOUR = 86400, 3600
 """Seconds."""
@@ -171,10 +171,7 @@ def _rotation(rotation: dict[str, Any] | None) -> list[str]:
 
 def certificate(one: dict[str, Any]) -> str:
     """A certificate of this VM's as a person tells it from another one of the same name."""
-    if not one["certificate"]:
-        return "a certificate that is not known"
-    day = time.strftime("%Y-%m-%d", time.gmtime(one["certificate_ends"]))
-    return f"{one['certificate']} (ends {day})"
+    return dated(one["certificate"], one["certificate_ends"])
 
 
 def shown(lines: list[str]) -> str:
