@@ -4,7 +4,7 @@ Nobody may have tried again since: that makes nothing good. A peer is gone once 
 or has answered nothing for a while though it was asked: so a VM that was deleted is no fault.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -263,19 +263,28 @@ def problems(memory: Memory, drift: Drift) -> tuple[Problem, ...]:
         for sa in (charon.sas if charon else ())
         for child in sa.children
     )
+    had = had_sas(drift.observed) if memory else frozenset()
     found: list[Problem] = []
     for one in memory:
         if one.gone:
             found.append(_gone(one))
         else:
-            never = never_seen(one, drift.observed)
+            never = never_seen(one, had)
             found += [_fault(fault, one, now, others=others, never=never) for fault in one.shown]
     return tuple(found)
 
 
-def never_seen(one: Suspect, observed: Observed) -> bool:
-    """Whether nobody may live at an address: it never answered, and never had an SA."""
-    had = {str(peer.address) for peer in observed.remembered}
+def had_sas(observed: Observed) -> frozenset[str]:
+    """The peers that had an SA with this VM at any time that is remembered."""
+    return frozenset(str(peer.address) for peer in observed.remembered)
+
+
+def never_seen(one: Suspect, had: Container[str]) -> bool:
+    """Whether nobody may live at an address: it never answered, and never had an SA.
+
+    Args:
+        had: the peers that had one.
+    """
     return one.code == SILENT and not one.known and one.peer not in had
 
 
