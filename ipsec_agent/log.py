@@ -12,7 +12,7 @@ from typing import Any, TextIO, cast
 import structlog
 
 from ipsec_agent.core.commands import About
-from ipsec_agent.core.words import printable
+from ipsec_agent.core.words import LINES, printable
 
 
 class _Lossy:
@@ -68,7 +68,7 @@ def _shown_by(renderer: structlog.typing.Processor) -> structlog.typing.Processo
     def render(logger: Any, name: str, event: structlog.typing.EventDict) -> Any:
         for key, value in event.items():
             if isinstance(value, str):
-                event[key] = printable(value)
+                event[key] = printable(value, kept=LINES)
         return renderer(logger, name, event)
 
     return render

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from ipsec_agent.cli import main
+from ipsec_agent.core.status import document
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError
 from ipsec_agent.host.own_process import CLEAR_LINE
 from ipsec_agent.verbs import status as status_verb
 from ipsec_agent.verbs import status_wait
+from tests.core.test_status import snapshot
+from tests.vm import healthy_vm
 
 ILL = {"code": "charon-down", "severity": "critical", "message": "m", "hint": "h", "since": 5}
 STARTING = {"schema": 1, "state": "starting", "healthy": False, "problems": []}
@@ -142,6 +145,21 @@ def test_before_the_first_look(
 
     assert main(["status", "--socket", SOCKET, *words.split()]) == 1
     assert capsys.readouterr().out == "ipsec-agent : starting, NOT HEALTHY\n"
+
+
+def test_no_peer_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a program, too, it is said why an address is no peer: 1, and one document."""
+    monkeypatch.setattr(status_verb, "ask", Agent(document(snapshot(healthy_vm()))).answer)
+
+    assert main(["status", "--socket", SOCKET, "10.0.0.5", "--json"]) == 1
+
+    said = capsys.readouterr()
+    shown = json.loads(said.out)
+    assert shown["error"] == "10.0.0.5 is no peer: it is this VM's own address"
+    assert f"`ipsec-agent status --peers --socket {SOCKET}`" in shown["hint"]
+    assert said.err == f"ipsec-agent: {shown['error']}\n  hint: {shown['hint']}\n"
 
 
 def test_what_cannot_be_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,9 @@ from ipsec_agent.core.words import moment
 DAY = 86_400.0
 """Seconds. Also how often the time is saved."""
 
+LATEST = 1e11
+"""Seconds since the epoch of the latest time that is taken for one: in 3,000 years."""
+
 RTC_MAY_DIFFER = 26 * 3600.0
 """Seconds by which the hardware clock may differ: it may be on local time."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from ipsec_agent.core.config import CertificateFacts, ListedCertificate
+from ipsec_agent.core.words import printable
 
 LONG_FORM = 0x80
 VERSION = 0xA0
@@ -103,7 +104,7 @@ def _written(name: tuple[Attribute, ...]) -> str:
     """A name as operators write it, the last attribute first; one line, printable."""
     parts = (f"{TYPES.get(kind, _dotted(kind))}={_text(tag, value)}" for kind, tag, value in name)
     text = ",".join(reversed(tuple(parts))) or "without a name"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(text, "?")
 
 
 def _text(tag: int, value: bytes) -> str:

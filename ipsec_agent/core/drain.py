@@ -166,7 +166,7 @@ def names(jobs: Iterable[Job]) -> str:
 
 def shown(name: str) -> str:
     """The name of a job as a terminal may show it: a file may be called anything."""
-    return printable(name[:LONGEST_NAME], kept="")
+    return printable(name[:LONGEST_NAME])
 
 
 def waiting(jobs: tuple[Job, ...], left: float) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ipsec_agent.core.clock import LATEST
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.charon import MEANINGS
-from ipsec_agent.core.problems.peer_faults import Suspect, never_seen
+from ipsec_agent.core.problems.peer_faults import Suspect, had_sas, never_seen
 from ipsec_agent.core.problems.problem import Problem
 from ipsec_agent.core.proof import Verdict
 from ipsec_agent.core.proving import Proof
@@ -83,27 +84,29 @@ def cut_off(
     Args:
         before: the outages that are known.
     """
-    now, found = drift.observed.time, {}
-    peers = {peer.address: peer for peer in traffic}
-    once = peers.keys() | {one.peer for one in before}
+    failing = [one for one in suspects if one.shown and not one.gone]
+    unproved = [one for one in proofs if one.fails and one.verdict not in WORKS]
+    lost = {ip_address(one.subject) for one in problems if one.code == LOST}
+    if not (failing or unproved or lost):
+        return {}
+    peers, found = {peer.address: peer for peer in traffic}, {}
+    once = {str(address) for address in (*peers, *(one.peer for one in before))}
+    had = had_sas(drift.observed) | once
+    now = drift.observed.time
     linked = _with_sas(drift) | {peer.address for peer in peers.values() if peer.there == now}
-    for one in suspects:
+    for one in failing:
         address = ip_address(one.peer)
-        nobody = address not in once and never_seen(one, drift.observed)
-        if one.shown and not one.gone and not nobody and address not in linked:
+        if address not in linked and not never_seen(one, had):
             first = min(fault.first for fault in one.shown)
             there = peers[address].there if address in peers else 0.0
             found[address] = Cut(
                 max(first, there), one.code, MEANINGS[one.code].format(peer=address)
             )
-    for proof in proofs:
-        if proof.fails and proof.verdict not in WORKS:
-            found[proof.address] = Cut(proof.first, "proof-failed", proof.message)
-    lost = {one.subject: one for one in problems if one.code == LOST}
-    for address in peers.keys() & {ip_address(subject) for subject in lost}:
-        since = peers[address].outward.alone
+    for proof in unproved:
+        found[proof.address] = Cut(proof.first, "proof-failed", proof.message)
+    for address in peers.keys() & lost:
         reason = f"{address} answers IKE, but no ESP comes back from it"
-        found[address] = Cut(since, LOST, reason)
+        found[address] = Cut(peers[address].outward.alone, LOST, reason)
     return found
 
 
@@ -235,9 +238,6 @@ def read(documents: Iterable[Mapping[str, Any]]) -> Iterator[Outage]:
 FIRST = 1.0
 """Seconds since the epoch of the first time that is told: 0 means none, and a clock may begin
 there."""
-
-LATEST = 1e11
-"""Seconds since the epoch of the latest time that is taken for one: in 3,000 years."""
 
 LONGEST = 400
 """Characters of a reason."""

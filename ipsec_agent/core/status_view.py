@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from ipsec_agent.core.model import address_order
-from ipsec_agent.core.words import span
+from ipsec_agent.core.words import duration
 
 FRESH = 600.0
 """Seconds for which a clear packet says how a peer is, unless an SA was made since."""
@@ -62,7 +62,7 @@ class Clear(Struct, frozen=True):
     def says(self) -> str:
         """What the peer does, or what happens to it."""
         does = "is sent clear packets" if self.way == "out" else "sends clear"
-        return f"{does} ({span(self.idle)} ago)"
+        return f"{does} ({duration(self.idle)} ago)"
 
 
 class PeerView(Struct, frozen=True):

@@ -52,10 +52,6 @@ TOKEN = re.compile(
     r"(?<![A-Za-z0-9_-])(?=[a-z0-9_-]*[A-Z])(?=[A-Z0-9_-]*[a-z])(?=[A-Za-z_-]*[0-9])"
     r"[A-Za-z0-9_-]{32,}={0,2}"
 )
-
-URL = re.compile(
-    r"(?<![A-Za-z0-9_-])(?=[^A-Z\s]*[A-Z])(?=[^a-z\s]*[a-z])(?=[^0-9\s]*[0-9])[A-Za-z0-9_-]{32,}={0,2}"
-)
 """Tokens. A name of an algorithm has no small letter."""
 
 URL = re.compile(r"""\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/'"<>]*@""")

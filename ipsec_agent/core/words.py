@@ -31,13 +31,13 @@ def tenths(days: float) -> float:
     return math.floor(days * 10) / 10
 
 
-_SPANS = ((86400, "days"), (3600, "hours"), (60, "min"))
-"""Seconds, and what so many are called."""
+def duration(seconds: float, hours: str = "hours") -> str:
+    """Seconds as an operator says them: `40 s`, `5 min`, `3 hours`, `2 days`.
 
-
-def span(seconds: float) -> str:
-    """Seconds as an operator says them: `40 s`, `5 min`, `3 hours`, `2 days`."""
-    for length, unit in _SPANS:
+    Args:
+        hours: what several of them are called.
+    """
+    for length, unit in ((86400, "days"), (3600, hours), (60, "min")):
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
@@ -66,8 +66,8 @@ def moment(seconds: float) -> str:
     return _written(seconds, "%Y-%m-%d %H:%M UTC")
 
 
-def to_the_second(seconds: float) -> str:
-    """The same to the second: `2027-01-15 08:00:00 UTC`."""
+def instant(seconds: float) -> str:
+    """The same to the second, and never later than it is: `2027-01-15 08:00:09 UTC`."""
     return _written(seconds, "%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -110,15 +110,17 @@ def _encodable(letter: str) -> str:
     return f"\\u{number:04x}" if 0xD800 <= number < 0xE000 else letter  # noqa: PLR2004 - surrogates
 
 
-def printable(text: str, *, kept: str = "\n\t") -> str:
-    """The same without what a terminal obeys, whoever gave the text.
+LINES = "\n\t"
+"""What stays of a text of several lines."""
+
+
+def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}", *, kept: str = "") -> str:
+    """A text on which no terminal acts, whoever gave it: without line ends, colours and the like.
 
     Args:
         kept: characters that stay though they are not printable.
     """
     text = encodable(text)
-    if text.translate(str.maketrans("", "", kept)).isprintable():
+    if text.isprintable():
         return text
-    return "".join(
-        one if one.isprintable() or one in kept else "\N{REPLACEMENT CHARACTER}" for one in text
-    )
+    return "".join(one if one.isprintable() or one in kept else instead for one in text)

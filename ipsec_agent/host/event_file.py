@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from ipsec_agent.core.clock import LATEST
 from ipsec_agent.core.events import LONGEST, MOST, Event
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import as_json, open_regular, write_whole
@@ -16,9 +17,6 @@ LARGEST = 1 << 20
 
 EACH = 10.0
 """Seconds between two writings."""
-
-LATEST = 1e11
-"""Seconds since the epoch of the latest time that is taken for one: in 3,000 years."""
 
 
 class EventFile:

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ipsec_agent.core.charon_log import HINTS
+from ipsec_agent.core.clock import LATEST
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.charon import PEER_CODES, SILENT
 from ipsec_agent.core.problems.kept_faults import KEPT, Kept, Written, gist, is_due, resumed
@@ -26,9 +27,6 @@ LARGEST = 1 << 24
 
 LONGEST = 300
 """Characters of a line of charon's log that are written."""
-
-LATEST = 1e11
-"""Seconds since the epoch of the latest time that is taken for one: in 3,000 years."""
 
 
 class FaultFile:

@@ -6,7 +6,8 @@ import math
 import time
 from pathlib import Path
 
-from ipsec_agent.core.outages import KEPT, LATEST, Memory, entry, read
+from ipsec_agent.core.clock import LATEST
+from ipsec_agent.core.outages import KEPT, Memory, entry, read
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import open_regular, write_whole
 from ipsec_agent.host.understood import NOT_UNDERSTOOD

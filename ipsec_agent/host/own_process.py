@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from ipsec_agent.core.words import printable
+from ipsec_agent.core.words import LINES, printable
 from ipsec_agent.errors import StartError
 
 FILES, FEWEST_FILES = 4096, 256
@@ -94,7 +94,7 @@ def say(text: str, *, before: str = "") -> None:
     Raises:
         OSError: it cannot be written.
     """
-    sys.stdout.write(before + printable(text))
+    sys.stdout.write(before + printable(text, kept=LINES))
 
 
 def complain(text: str, priority: int = ERROR, *, before: str = "") -> None:
@@ -104,7 +104,7 @@ def complain(text: str, priority: int = ERROR, *, before: str = "") -> None:
         priority: of each line, where the journal reads it.
         before: what a terminal is to do first.
     """
-    text = printable(text)
+    text = printable(text, kept=LINES)
     if read_by_journal():
         text = "".join(f"<{priority}>{line}" for line in text.splitlines(keepends=True))
     try:

@@ -48,7 +48,7 @@ def notify(*assignments: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    told = "\n".join(printable(one, kept="") for one in assignments).encode()
+    told = "\n".join(printable(one) for one in assignments).encode()
     # A manager that has gone away must not take IPsec with it, nor a limit of open files.
     with (
         contextlib.suppress(OSError),

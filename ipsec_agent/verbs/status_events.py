@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ipsec_agent.core.status_view import mentions
-from ipsec_agent.core.words import to_the_second
+from ipsec_agent.core.words import instant
 from ipsec_agent.verbs.status_text import shown
 
 OF_PEER = 5
@@ -19,8 +19,7 @@ def text(status: dict[str, Any]) -> str:
 def lines(events: Iterable[dict[str, Any]]) -> list[str]:
     """One line for each event: when, of which kind, what, and how often."""
     return [
-        f"{to_the_second(one['time'])}  {one['kind']:14}  {one['text']}{_times(one)}"
-        for one in events
+        f"{instant(one['time'])}  {one['kind']:14}  {one['text']}{_times(one)}" for one in events
     ]
 
 
@@ -45,4 +44,4 @@ def as_json(status: dict[str, Any]) -> dict[str, Any]:
 def _times(one: dict[str, Any]) -> str:
     if one["count"] == 1:
         return ""
-    return f" ({one['count']} times since {to_the_second(one['since'])})"
+    return f" ({one['count']} times since {instant(one['since'])})"

@@ -6,7 +6,7 @@ from typing import Any
 
 from ipsec_agent.core.sa_details import EXTENDED_SEQUENCES, SEQUENCES, key_exchanges
 from ipsec_agent.core.status_view import BY_ESP, PeerView, mentions, peers
-from ipsec_agent.core.words import lasting, moment, several, size, span
+from ipsec_agent.core.words import duration, lasting, moment, several, size
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs import status_events
 from ipsec_agent.verbs.status_peers import OTHER_CERTIFICATE, ago
@@ -118,7 +118,7 @@ def _proof(found: dict[str, Any] | None, now: float) -> str:
     """What `agent.proof` saw last."""
     if found is None:
         return ""
-    before = f"{span(now - found['time'])} ago"
+    before = f"{duration(now - found['time'])} ago"
     return f"{before}, {found['verdict']}{'' if found['proven'] else ': ' + found['message']}"
 
 
@@ -158,7 +158,7 @@ def _certificate(peer: dict[str, Any]) -> str:
         return ""
     state = OTHER_CERTIFICATE.get(peer["certificate_state"], "")
     ends = peer.get("ends_in")
-    more = (state, f"the agent ends the SA in {span(ends)}" if ends is not None else "")
+    more = (state, f"the agent ends the SA in {duration(ends)}" if ends is not None else "")
     return ", ".join((certificate(peer), *filter(None, more)))
 
 
@@ -173,12 +173,12 @@ def _sas(peer: dict[str, Any]) -> str:
 def _times(peer: dict[str, Any]) -> str:
     said = []
     if peer.get("handshake") is not None:
-        said.append(f"last {span(peer['handshake'])} ago")
+        said.append(f"last {duration(peer['handshake'])} ago")
     if peer["child_sas"]:
-        said.append(f"the ESP SA is {span(peer['age'])} old")
+        said.append(f"the ESP SA is {duration(peer['age'])} old")
     for key, what in (("rekey_in", "next ESP SA"), ("ike_rekey_in", "next IKE_SA")):
         if peer.get(key) is not None:
-            said.append(f"{what} in {span(peer[key])}")
+            said.append(f"{what} in {duration(peer[key])}")
     return ", ".join(said)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ipsec_agent.core.sa_details import key_exchanges
 from ipsec_agent.core.status_view import Condition, PeerView, peers
-from ipsec_agent.core.words import several, size, span
+from ipsec_agent.core.words import duration, several, size
 from ipsec_agent.verbs.status_text import shown
 
 COLUMNS = ("PEER", "STATE", "AGE", "IN", "LAST IN", "OUT", "LAST OUT", "REKEY IN", "NOTES")
@@ -73,12 +73,12 @@ def _row(view: PeerView) -> tuple[str, ...]:
     return (
         view.address,
         view.condition.value,
-        span(peer["age"]),
+        duration(peer["age"]),
         size(peer["bytes_in"]),
         ago(peer.get("idle_in")),
         size(peer["bytes_out"]),
         ago(peer.get("idle_out")),
-        "-" if peer.get("rekey_in") is None else span(peer["rekey_in"]),
+        "-" if peer.get("rekey_in") is None else duration(peer["rekey_in"]),
         notes,
     )
 
@@ -102,9 +102,9 @@ def _notes(view: PeerView) -> Iterable[str]:
     if says := OTHER_CERTIFICATE.get(peer.get("certificate_state", "")):
         yield says
     if peer.get("ends_in") is not None:
-        yield f"ends in {span(peer['ends_in'])}"
+        yield f"ends in {duration(peer['ends_in'])}"
 
 
 def ago(seconds: float | None) -> str:
     """When the last packet passed."""
-    return "-" if seconds is None else f"{span(seconds)} ago"
+    return "-" if seconds is None else f"{duration(seconds)} ago"

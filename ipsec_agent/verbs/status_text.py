@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ipsec_agent.core.status_view import BY_ESP, PeerView, peers, summary
-from ipsec_agent.core.words import day, lasting, printable, several, size, span
+from ipsec_agent.core.words import dated, duration, lasting, printable, several, size
 
 DAY, HOUR = 86400, 3600
 """Seconds."""
@@ -85,7 +85,7 @@ def verdict(status: dict[str, Any]) -> list[str]:
     """How the VM is, in one line, and its problems, the worst first."""
     health = "healthy" if status["healthy"] else "NOT HEALTHY"
     age = status.get("age", 0)
-    then = f", as of {span(max(age, 1))} ago" if age else ""
+    then = f", as of {duration(max(age, 1))} ago" if age else ""
     lines = [f"ipsec-agent {status.get('version', '')}: {status['state']}, {health}{then}"]
     if drain := status.get("drain"):
         lines.append(f"  {drain['says']}")
@@ -103,7 +103,7 @@ def _rank(problem: dict[str, Any]) -> int:
 
 def problem_lines(problem: dict[str, Any], now: float | None) -> list[str]:
     """A problem, for how long it has lasted, and what to do."""
-    lasts = span((now or problem["since"]) - problem["since"])
+    lasts = duration((now or problem["since"]) - problem["since"])
     return [
         f"  {problem['severity'].upper()} {problem['code']}: {problem['message']}",
         f"    for {lasts}. {problem['hint']}",
@@ -171,14 +171,12 @@ def _rotation(rotation: dict[str, Any] | None) -> list[str]:
 
 def certificate(one: dict[str, Any]) -> str:
     """A certificate of this VM's as a person tells it from another one of the same name."""
-    if not one["certificate"]:
-        return "a certificate that is not known"
-    return f"{one['certificate']} (ends {day(one['certificate_ends'])})"
+    return dated(one["certificate"], one["certificate_ends"])
 
 
 def shown(lines: list[str]) -> str:
     """As one text; a program may call itself what a terminal would obey, or break a line."""
-    return "".join(f"{printable(line, kept='')}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _charon(charon: dict[str, Any] | None, now: float) -> str:
@@ -186,7 +184,7 @@ def _charon(charon: dict[str, Any] | None, now: float) -> str:
         return "not running"
     answers = "" if charon["responsive"] else ", not answering"
     return (
-        f"{charon['version']}, pid {charon['pid']}, up {span(now - charon['started'])},"
+        f"{charon['version']}, pid {charon['pid']}, up {duration(now - charon['started'])},"
         f" {size(charon['memory'])}{answers}{_listens(charon.get('ports', ()))}"
     )
 
@@ -218,7 +216,7 @@ def guard_lines(guard: dict[str, Any] | None) -> list[str]:
         counted = guard.get(key, [])  # An agent of an earlier version may run.
         lines += [
             f"  {says} {seen.get('address') or seen['link']}: {several(seen['packets'], 'packet')},"
-            f" last {span(seen['idle'])} ago"
+            f" last {duration(seen['idle'])} ago"
             for seen in sorted(counted, key=lambda seen: seen["idle"])[:MOST_COUNTED]
         ]
         if len(counted) > MOST_COUNTED:
@@ -235,8 +233,8 @@ def _optional(found: dict[str, Any] | None, now: float) -> list[str]:
     peers, unseen = found["would_cut_off"], found["unseen"]
     lines = [f"optional   on; enforcing now would cut off: {'' if peers else 'none seen'}".rstrip()]
     lines += [
-        f"  {one['address']:24} clear {WAYS[one['way']]} for {span(now - one['since'])},"
-        f" last {span(now - one['last'])} ago,"
+        f"  {one['address']:24} clear {WAYS[one['way']]} for {duration(now - one['since'])},"
+        f" last {duration(now - one['last'])} ago,"
         f" {'had an SA before' if one['encrypted'] else 'never had an SA'}"
         for one in peers[:MOST_COUNTED]
     ]

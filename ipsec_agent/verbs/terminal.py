@@ -8,7 +8,7 @@ import textwrap
 
 from msgspec import Struct
 
-from ipsec_agent.core.words import printable
+from ipsec_agent.core.words import LINES, printable
 
 RED, GREEN, YELLOW, BOLD, PLAIN = (f"\x1b[{code}m" for code in (31, 32, 33, 1, 0))
 
@@ -62,7 +62,7 @@ def columns() -> int:
 
 def show(text: str) -> None:
     """Write a text to standard output, each line wrapped at the terminal's width."""
-    sys.stdout.write(fitted(printable(text), screen()))
+    sys.stdout.write(fitted(printable(text, kept=LINES), screen()))
 
 
 def fitted(text: str, on: Screen) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipsec_agent.core.words import day, encodable, moment, printable, to_the_second
+from ipsec_agent.core.words import day, encodable, instant, moment, printable
 
 
 def test_encodable() -> None:
@@ -25,12 +25,12 @@ def test_printable() -> None:
 @pytest.mark.parametrize("time", [-1e18, -1.0, 0.0, 1.5, 1e11, 1e18, float("inf"), float("nan")])
 def test_any_time_is_told(time: float) -> None:
     """A clock may say anything, and so may a file."""
-    for say in (moment, to_the_second, day):
+    for say in (moment, instant, day):
         assert say(time)
 
 
 def test_times() -> None:
     """In UTC, and no later than it is."""
-    assert to_the_second(0.9) == "1970-01-01 00:00:00 UTC"
-    assert to_the_second(-0.5) == "1969-12-31 23:59:59 UTC"
+    assert instant(0.9) == "1970-01-01 00:00:00 UTC"
+    assert instant(-0.5) == "1969-12-31 23:59:59 UTC"
     assert day(86_400.0) == "1970-01-02"

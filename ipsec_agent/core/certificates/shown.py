@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from ipsec_agent.core.certificates.material import Held, Material
 from ipsec_agent.core.manifest.certificates import facts, name
 from ipsec_agent.core.manifest.public_keys import described, hash_of
-from ipsec_agent.core.words import lasting, moment, tenths
+from ipsec_agent.core.words import lasting, moment, printable, tenths
 
 SCHEMA = 1
 
@@ -75,7 +75,7 @@ def _alternative(name: x509.GeneralName) -> str:
     }
     kind = kinds.get(type(name), type(name).__name__)
     value = name.value.rfc4514_string() if isinstance(name, x509.DirectoryName) else name.value
-    return "".join(one if one.isprintable() else "?" for one in f"{kind}:{value}")
+    return printable(f"{kind}:{value}", "?")
 
 
 def text(material: Material, now: datetime) -> str:

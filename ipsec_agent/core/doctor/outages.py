@@ -6,10 +6,7 @@ from typing import Any
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.outages import Outage, read
 from ipsec_agent.core.problems.problem import Severity
-from ipsec_agent.core.words import several, to_the_second
-
-NAMED = ((86_400, "days"), (3600, "h"), (60, "min"))
-"""Seconds of each unit, the longest first."""
+from ipsec_agent.core.words import duration, instant, several
 
 SHOWN = 10
 """Outages that are told one by one."""
@@ -44,21 +41,14 @@ def _of_status(documents: Iterable[Any]) -> Iterator[Outage]:
 
 
 def _log(one: Outage) -> str:
-    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{to_the_second(one.begin)}'"
+    return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{instant(one.begin)}'"
 
 
 def said(one: Outage) -> str:
     """One outage in words."""
     until = (
-        f"until {to_the_second(one.end)} ({_span(one.end - one.begin)})"
+        f"until {instant(one.end)} ({duration(one.end - one.begin, 'h')})"
         if one.end
         else "and still is"
     )
-    return f"{one.peer} was cut off from {to_the_second(one.begin)} {until}: {one.reason}"
-
-
-def _span(seconds: float) -> str:
-    for each, name in NAMED:
-        if seconds >= 2 * each:
-            return f"{seconds // each:.0f} {name}"
-    return f"{max(seconds, 0):.0f} s"
+    return f"{one.peer} was cut off from {instant(one.begin)} {until}: {one.reason}"

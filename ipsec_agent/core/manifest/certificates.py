@@ -17,6 +17,7 @@ from ipsec_agent.core.config import CertificateFacts
 from ipsec_agent.core.manifest import pem
 from ipsec_agent.core.manifest.loadable import called, obstacles
 from ipsec_agent.core.model import Authority, Credentials, Secret
+from ipsec_agent.core.words import printable
 
 RSA_WANTED, RSA_LEAST = 3072, 2048
 """Bits of an RSA key: below the first a warning (the guide's 3072), below the second refused."""
@@ -235,7 +236,7 @@ def _fit_for_ike(key: object) -> tuple[Key | None, tuple[Finding, ...]]:
 def name(subject: x509.Name) -> str:
     """A name as strongSwan and operators write it, such as CN=VM; one line, printable."""
     text = subject.rfc4514_string() or "without a name"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(text, "?")
 
 
 @contextlib.contextmanager

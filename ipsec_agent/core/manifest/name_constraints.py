@@ -17,6 +17,7 @@ from ipsec_agent.core.der import attributes, elements
 from ipsec_agent.core.manifest.certificates import name
 from ipsec_agent.core.manifest.issuers import is_ca
 from ipsec_agent.core.manifest.loadable import kind, own_reader
+from ipsec_agent.core.words import printable
 
 Verb = Literal["permit", "exclude"]
 Path = Sequence[x509.Certificate]
@@ -173,7 +174,7 @@ def shown(general: x509.GeneralName) -> str:
     """A name as an operator writes it."""
     value = general.value
     text = name(value) if isinstance(value, x509.Name) else str(value)
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(text, "?")
 
 
 def within(of: x509.GeneralName, constraint: x509.GeneralName) -> bool:

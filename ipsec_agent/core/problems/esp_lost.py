@@ -17,7 +17,7 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.problems.peer_faults import Hearing
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.traffic import Peer
-from ipsec_agent.core.words import several, to_the_second
+from ipsec_agent.core.words import instant, several
 
 ENOUGH = 6
 """Probes of which none was answered."""
@@ -115,7 +115,7 @@ def problems(peers: Iterable[Peer], memory: Memory, gone: frozenset[Address]) ->
                 "peer-esp-lost",
                 Severity.ERROR,
                 f"{peer.address} answers IKE, but no ESP has come back from it since"
-                f" {to_the_second(peer.outward.alone)}, not even an answer to"
+                f" {instant(peer.outward.alone)}, not even an answer to"
                 f" {several(trials[peer.address].sent, 'probe')}",
                 "have protocol 50 (UDP 4500, where encapsulated) pass between the two VMs, both"
                 " ways: security groups, firewalls; or set force_udp_encapsulation on every VM",

@@ -17,7 +17,7 @@ from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.problems.peer_faults import OLDEST, Hearing
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.traffic import by_peer
-from ipsec_agent.core.words import to_the_second
+from ipsec_agent.core.words import instant
 
 CODE = "optional-on"
 
@@ -229,13 +229,9 @@ def outlook(memory: Memory) -> str:
 
 
 def _said(one: ClearTalk) -> str:
-    return f"{one.address} (clear since {to_the_second(one.since)}, {history(one)})"
+    return f"{one.address} (clear since {instant(one.since)}, {history(one)})"
 
 
 def history(one: ClearTalk) -> str:
     """Whether a peer ever had an SA."""
-    return (
-        f"its last SA was seen {to_the_second(one.encrypted)}"
-        if one.encrypted
-        else "never had an SA"
-    )
+    return f"its last SA was seen {instant(one.encrypted)}" if one.encrypted else "never had an SA"

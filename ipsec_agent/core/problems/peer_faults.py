@@ -4,7 +4,7 @@ Nobody may have tried again since: that makes nothing good. A peer is gone once 
 or has answered nothing for a while though it was asked: so a VM that was deleted is no fault.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from ipsec_agent.core.problems.charon import (
 )
 from ipsec_agent.core.problems.charon import over as line_over
 from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
-from ipsec_agent.core.words import to_the_second
+from ipsec_agent.core.words import instant
 
 GONE_AFTER = 600.0
 """Seconds for which a peer must answer neither IKE nor neighbour discovery."""
@@ -263,19 +263,28 @@ def problems(memory: Memory, drift: Drift) -> tuple[Problem, ...]:
         for sa in (charon.sas if charon else ())
         for child in sa.children
     )
+    had = had_sas(drift.observed) if memory else frozenset()
     found: list[Problem] = []
     for one in memory:
         if one.gone:
             found.append(_gone(one))
         else:
-            never = never_seen(one, drift.observed)
+            never = never_seen(one, had)
             found += [_fault(fault, one, now, others=others, never=never) for fault in one.shown]
     return tuple(found)
 
 
-def never_seen(one: Suspect, observed: Observed) -> bool:
-    """Whether nobody may live at an address: it never answered, and never had an SA."""
-    had = {str(peer.address) for peer in observed.remembered}
+def had_sas(observed: Observed) -> frozenset[str]:
+    """The peers that had an SA with this VM at any time that is remembered."""
+    return frozenset(str(peer.address) for peer in observed.remembered)
+
+
+def never_seen(one: Suspect, had: Container[str]) -> bool:
+    """Whether nobody may live at an address: it never answered, and never had an SA.
+
+    Args:
+        had: the peers that had one.
+    """
     return one.code == SILENT and not one.known and one.peer not in had
 
 
@@ -288,7 +297,7 @@ def _gone(one: Suspect) -> Problem:
     return Problem(
         GONE,
         Severity.INFO,
-        f"{one.peer} has been gone since {to_the_second(one.gone)}: {how}",
+        f"{one.peer} has been gone since {instant(one.gone)}: {how}",
         "do nothing if its VM was stopped or deleted; otherwise run `ipsec-agent status` there",
         one.peer,
     )
@@ -299,8 +308,7 @@ def _fault(fault: Fault, one: Suspect, now: float, *, others: bool, never: bool)
     since = "; nobody was ever seen there" if never else ""
     if now - line.time > UNTRIED:
         untried = "" if one.heard.tried > line.time else ", and no attempt since"
-        asked = ", last asked" if never else "; last seen"
-        since += f"{asked} at {to_the_second(line.time)}{untried}"
+        since += f"{', last asked' if never else '; last seen'} at {instant(line.time)}{untried}"
     return Problem(
         line.code,
         # Where others answer, it is not this VM.

@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from ipsec_agent.core.problems.problem import Severity
+from ipsec_agent.core.words import duration, printable
 
 MOST_NAMED = 8
 """VMs that a sentence names; JSON has all."""
@@ -89,7 +90,7 @@ def chosen(findings: Sequence[Finding], most: int) -> list[Finding]:
 def plain(text: str, most: int = LONGEST) -> str:
     """A text of a VM or a file's name, as one line that no terminal acts on."""
     words = " ".join(text[: 4 * most].split())
-    shown = "".join(letter if letter.isprintable() else "�" for letter in words)
+    shown = printable(words)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
@@ -119,10 +120,7 @@ def _place(name: str) -> tuple[int, int, str]:
 
 def ago(seconds: float) -> str:
     """So long ago, in the largest whole unit."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{max(int(seconds), 0)} s ago"
+    return f"{duration(int(seconds), 'h')} ago"
 
 
 def hubs(

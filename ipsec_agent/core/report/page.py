@@ -9,7 +9,7 @@ from ipsec_agent.core.report.markup import Markup, element, style, together
 from ipsec_agent.core.report.markup import page as whole
 from ipsec_agent.core.report.matrix import DENSE, Mark, Matrix, matrix
 from ipsec_agent.core.report.page_style import RULES
-from ipsec_agent.core.words import to_the_second
+from ipsec_agent.core.words import instant
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What a browser may load for the page: nothing. Were a text not escaped, it could not run."""
@@ -32,7 +32,7 @@ def page(report: Report) -> str:
     body = (
         element("h1", "ipsec-agent report"),
         element("p", report.verdict, class_="well" if report.well else "verdict"),
-        element("p", f"State of {to_the_second(report.fleet.now)}, the middle of the files' times.")
+        element("p", f"State of {instant(report.fleet.now)}, the middle of the files' times.")
         if report.fleet.now
         else Markup(""),
         *_unreadable(report),
