@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import CharonRefusedError
+from ipsec_agent.errors import CharonError, CharonRefusedError
 from ipsec_agent.host.charon import CharonClient, open_charon
+
+_Open = tuple[object, CharonClient, contextlib.AsyncExitStack]
+"""Of which charon it is, what asks it, and what closes it."""
 
 
 class CharonSession:
@@ -21,7 +25,9 @@ class CharonSession:
         self._vici = vici
         self._deadline = deadline
         self._opening = asyncio.Lock()
-        self._open: tuple[object, CharonClient, contextlib.AsyncExitStack] | None = None
+        self._opened = 0
+        self._failure: CharonError | None = None
+        self._open: _Open | None = None
 
     @contextlib.asynccontextmanager
     async def client(self, process: CharonProcess | None) -> AsyncIterator[CharonClient]:
@@ -30,16 +36,7 @@ class CharonSession:
         Raises:
             CharonError: charon does not accept.
         """
-        started = process.started if process else None
-        async with self._opening:
-            found = self._open
-            if found is None or found[0] != started:
-                await self.end()
-                async with contextlib.AsyncExitStack() as stack:
-                    client = await stack.enter_async_context(
-                        open_charon(self._vici, self._deadline)
-                    )
-                    found = self._open = (started, client, stack.pop_all())
+        found = await self._opened_for(process)
         try:
             yield found[1]
         except CharonRefusedError:
@@ -50,6 +47,34 @@ class CharonSession:
             if self._open is found:
                 await self.end()
             raise
+
+    async def _opened_for(self, process: CharonProcess | None) -> _Open:
+        """The connection to this charon; who waits while another step opens it shares its failure,
+        too: each for itself, they would wait for a charon that hangs one deadline after the other.
+
+        Raises:
+            CharonError: charon does not accept.
+        """
+        started, opened = process.started if process else None, self._opened
+        async with self._opening:
+            if self._open is not None and self._open[0] == started:
+                return self._open
+            if self._failure is not None and self._opened != opened:
+                raise copy.copy(self._failure)
+            await self.end()
+            self._failure = None
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    client = await stack.enter_async_context(
+                        open_charon(self._vici, self._deadline)
+                    )
+                    self._open = (started, client, stack.pop_all())
+                    return self._open
+            except CharonError as error:
+                self._failure = error
+                raise
+            finally:
+                self._opened += 1
 
     async def end(self) -> None:
         """Close the connection, where there is one."""

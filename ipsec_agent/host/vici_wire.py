@@ -6,6 +6,7 @@ what is sent; vici_message.py decodes what comes, since it is faster.
 
 import asyncio
 import contextlib
+import copy
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -135,7 +136,7 @@ class ViciConnection:
         try:
             async with self._turn:
                 if self._failure is not None:
-                    raise type(self._failure)(self._failure.message, hint=self._failure.hint)
+                    raise copy.copy(self._failure)
                 async with own_time.timeout(self._deadline):
                     await self._sent()
                     yield

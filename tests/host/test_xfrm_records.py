@@ -336,8 +336,14 @@ def test_default_blocks() -> None:
 
 def test_a_packet_makes_no_other_policy() -> None:
     """Of a policy's times only that of its last packet is passed over."""
-    body = sent(PolicyInfo(), 0x13)["body"]
-    used = sent(PolicyInfo({"use_time": 2**64 - 1}), 0x13)["body"]
+
+    def body_of(last_packet: int) -> bytes:
+        message = PolicyInfo()
+        message["use_time"] = last_packet
+        body: bytes = sent(message, 0x13)["body"]
+        return body
+
+    body, used = body_of(0), body_of(2**64 - 1)
 
     assert [at for at, (one, other) in enumerate(zip(body, used, strict=True)) if one != other] == [
         *range(POLICY_USED.start, POLICY_USED.stop)
