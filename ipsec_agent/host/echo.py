@@ -14,6 +14,7 @@ from typing import Self
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.path_mtu import SMALLEST
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.socket_policy import forget_route
 
 IP4 = 4
 HEADERS = {4: 28, 6: 48}
@@ -92,6 +93,8 @@ class Echo:
                 code=error.errno or 0,
                 hint="run as root",
             ) from error
+        if allowed is not None:
+            forget_route(self._socket)
 
     def __enter__(self) -> Self:
         return self
