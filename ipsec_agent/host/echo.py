@@ -14,6 +14,7 @@ from typing import Self
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.path_mtu import SMALLEST
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.socket_policy import forget_route
 
 IP4 = 4
 HEADERS = {4: 28, 6: 48}
@@ -112,6 +113,8 @@ class Echo:
             self._socket = _opened(own, peer)
         except OSError as error:
             raise _refused(f"cannot send echo requests to {peer}", error) from error
+        if allowed is not None:
+            forget_route(self._socket)
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import open_regular, write_whole
+from ipsec_agent.host.socket_policy import forget_route
 from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 DISCARD = 9
@@ -109,6 +110,8 @@ class Knock:
                     channel.connect((str(peer), DISCARD))
                     if kind is socket.SOCK_DGRAM:
                         channel.send(b"")
+                if allowed is not None and kind is socket.SOCK_DGRAM:
+                    forget_route(channel)
         except BaseException:
             self.close()
             raise

@@ -16,11 +16,13 @@ import pytest
 from ipsec_agent.core.proof import Pair, Window
 from ipsec_agent.host import peer_sas
 from ipsec_agent.host.capture import Capture
+from ipsec_agent.host.echo import Echo
 from ipsec_agent.host.peer_sas import PeerSas, Ways
 from ipsec_agent.host.peers import Knock
 from ipsec_agent.host.socket_policy import require_esp
+from ipsec_agent.host.xfrm_messages import NETLINK_XFRM
 from ipsec_agent.verification import Shared, prove
-from tests.charon.nodes import Node, network
+from tests.charon.nodes import Node, ip, network
 from tests.core.test_status import states
 from tests.kernel.conftest import Run
 from tests.lab.namespaces import inside
@@ -116,6 +118,26 @@ def test_a_socket_that_requires_esp(vms: tuple[list[Node], Ends]) -> None:
     assert (held[0], held[1].clear_in, held[1].clear_out) == (False, 0, 0)
     # A datagram, a connection, and an answer to each.
     assert (passed[0], passed[1].clear_in, passed[1].clear_out) == (True, 2, 2)
+
+
+POLICY = "xfrm policy add src {}/{} dst {}/{} dir out tmpl proto esp reqid 9 mode transport"
+ACQUIRES = 1
+"""The group to which the kernel tells that an SA is wanted: where nobody hears it, it asks none."""
+
+
+@pytest.mark.parametrize("kind", ["echo", "knock"])
+def test_a_socket_that_is_closed(vms: tuple[list[Node], Ends], kind: str) -> None:
+    """Its route is no longer good, and it asks for no SA with the next one."""
+    (node, _), (own, peer) = vms
+    length = own.max_prefixlen
+    with inside(node.name):
+        listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
+        used = Echo(own, peer, lambda _: None) if kind == "echo" else Knock(peer, lambda _: None)
+    with listener, used:
+        listener.bind((0, ACQUIRES))
+        ip(*POLICY.format(own, length, peer, length).split(), netns=node.name)
+    left = ip("xfrm", "state", netns=node.name)
+    assert left == ""
 
 
 class Ending:

@@ -183,7 +183,7 @@ def test_path_mtu_of_1300(proven: list[Node]) -> None:
     until(lambda: not told(a), "it is over", TOLD_WITHIN)
 
 
-CUTS = 4
+CUTS = 3
 
 
 @pytest.fixture
