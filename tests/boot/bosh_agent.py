@@ -130,6 +130,13 @@ def stop(comes: str, environment: Mapping[str, str] = KEEP, order: Sequence[str]
     hooks("post-stop")
 
 
+def other_charon(program: str) -> None:
+    """The job's package has another charon from now on."""
+    link = VCAP / "packages/strongswan/libexec/ipsec/charon"
+    link.unlink()
+    link.symlink_to(program)
+
+
 def take_away() -> None:
     """The job ipsec is not on this VM any more: its link and packages go."""
     (VCAP / "jobs/ipsec").unlink()

@@ -13,6 +13,7 @@ from typing import Any
 from tests.boot.place import DATA_DISK, RESULTS
 from tests.boot.stage import FAREWELL
 from tests.bosh.job import BOSH, render
+from tests.charon.nodes import OTHER_CHARON
 from tests.data_files import ROOT, installed
 
 JOBS = {
@@ -109,7 +110,7 @@ def _packages(place: Path) -> None:
     _write(place / "strongswan/sbin/ipsec", shim, 0o755)
     charon = place / "strongswan/libexec/ipsec/charon"
     charon.parent.mkdir(parents=True)
-    charon.symlink_to("/usr/lib/ipsec/charon")
+    charon.symlink_to(OTHER_CHARON)
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

@@ -32,6 +32,7 @@ from tests.boot.driver import (
 )
 from tests.boot.place import BOSH, DATA_DISK, LAB, RESULTS, ROOT_DISK
 from tests.boot.stage import sandboxes
+from tests.charon.nodes import CHARON as OTHER_CHARON
 
 FAREWELL = RESULTS / "farewell.json"
 STATE = Path("/var/lib/ipsec-agent")
@@ -78,7 +79,7 @@ def farewell() -> dict[str, Any]:
 def deployed(life: Life) -> None:
     """For the first time."""
     mount_data()
-    with life.phase("deployed") as found:
+    with life.phase("deploy") as found:
         bosh_agent.apply()
         bosh_agent.render(RESULTS / "enforced.yml")
         sandboxes()
@@ -91,13 +92,26 @@ def deployed(life: Life) -> None:
 
 def updated(life: Life) -> None:
     """The same once more."""
-    with life.phase("updated") as found:
+    with life.phase("update") as found:
+        found["loses_nothing"] = True
         bosh_agent.stop(CHANGED)
         found["stopped"] = {unit: shown(unit, "ActiveState") for unit in (AGENT, DRAIN, CHARON)}
         found["farewell"] = farewell()
         bosh_agent.apply()
         bosh_agent.start()
         enforced()
+
+
+def upgraded(life: Life) -> None:
+    """The next release's package has another charon; the agent is another process anyway."""
+    with life.phase("upgrade of charon") as found:
+        bosh_agent.stop(CHANGED)
+        found["farewell"] = farewell()
+        bosh_agent.other_charon(OTHER_CHARON)
+        bosh_agent.apply()
+        bosh_agent.start()
+        enforced()
+        found["program"] = run("readlink", f"/proc/{shown(CHARON, 'MainPID')}/exe").stdout.strip()
 
 
 def ends(found: dict[str, Any]) -> None:
@@ -123,7 +137,7 @@ def stopped(life: Life, name: str, order: Sequence[str], *, skip_drain: bool = F
 
 def started(life: Life) -> None:
     """By monit alone."""
-    with life.phase("started"):
+    with life.phase("start"):
         bosh_agent.start(with_hooks=False)
         enforced()
 
@@ -136,7 +150,8 @@ def removed(life: Life) -> None:
         bosh_agent.start()
         soon(lambda: status().get("state") in ("running", "degraded"), "the agent runs")
         soon(peer_knows_us, "the peer has an SA")
-    with life.phase("removed") as found:
+    with life.phase("removal") as found:
+        found["loses_nothing"] = True
         bosh_agent.stop(CHANGED)
         found["farewell"] = farewell()
         bosh_agent.take_away()
@@ -145,7 +160,7 @@ def removed(life: Life) -> None:
         soon(lambda: not active(), f"{active()} have ended")
         found["policies"] = policies()
         bosh_agent.start()
-    with life.phase("re-added"):
+    with life.phase("re-adding"):
         bosh_agent.stop(CHANGED)
         bosh_agent.bring_back()
         bosh_agent.render(RESULTS / "enforced.yml")
@@ -159,7 +174,7 @@ def removed(life: Life) -> None:
 
 def draining(life: Life) -> None:
     """A drain waits for a job as the power goes; what is on the root disk is kept before."""
-    with life.phase("draining") as found:
+    with life.phase("drain") as found:
         run("tar", "-cf", str(ROOT_DISK), "-C", "/", *ON_ROOT_DISK)
         FAREWELL.unlink(missing_ok=True)
         bosh_agent.tell_drains(SHUTDOWN, RECREATE)
@@ -169,7 +184,7 @@ def draining(life: Life) -> None:
 
 def rebooted(life: Life) -> None:
     """Nothing but the root disk is there, until the BOSH agent has mounted the other one."""
-    with life.phase("rebooted") as found:
+    with life.phase("reboot without hooks") as found:
         found["began"] = 0.0
         found["agent_at_boot"] = shown(AGENT, "ActiveState")
         found["order"] = {
@@ -187,9 +202,10 @@ def with_bosh(life: Life) -> None:
     for act in (
         deployed,
         updated,
-        lambda life: stopped(life, "ipsec-first", ("ipsec", "nfs", "web")),
+        upgraded,
+        lambda life: stopped(life, "recreate, ipsec first", ("ipsec", "nfs", "web")),
         started,
-        lambda life: stopped(life, "skip-drain", ("web", "nfs", "ipsec"), skip_drain=True),
+        lambda life: stopped(life, "stop --skip-drain", ("web", "nfs", "ipsec"), skip_drain=True),
         removed,
         draining,
     ):

@@ -134,12 +134,12 @@ def _answers(line: dict[str, Any]) -> bool:
 def figures(story: Story) -> Iterator[str]:
     """A line for each part of the life: what was tried, and what was on the wire."""
     yield (
-        f"{'':14} {'s':>4} {'tried':>6} {'refused':>7} {'answered':>8} {'ESP':>6} {'clear':>5}"
+        f"{'':21} {'s':>4} {'tried':>6} {'refused':>7} {'answered':>8} {'ESP':>6} {'clear':>5}"
         f" {'healed':>6} limit (a real machine's, times {FACTOR:g})"
     )
     for name, phase in story.phases.items():
         if "failed" in phase:
-            yield f"{name:14} failed"
+            yield f"{name:21} failed"
             continue
         span = story.span(name)
         flows = [flow for flow in span.last["flows"] if flow != "networking"]
@@ -153,7 +153,7 @@ def figures(story: Story) -> Iterator[str]:
         )
         seconds = span.last["at"] - span.first["at"]
         yield (
-            f"{name:14} {seconds:4.0f} {tried:6} {tried - sent:7} {answered:8} {esp:6} {clear:5}"
+            f"{name:21} {seconds:4.0f} {tried:6} {tried - sent:7} {answered:8} {esp:6} {clear:5}"
             + (f" {story.healed(name):6.1f} {LIMITS[name]:5.1f}" if name in LIMITS else " " * 13)
             + "".join(_endings(story, name))
         )
@@ -162,7 +162,7 @@ def figures(story: Story) -> Iterator[str]:
 def _endings(story: Story, name: str) -> Iterator[str]:
     """What of a phase is told behind its figures."""
     phase = story.phases[name]
-    if phase["charon_before"] == phase.get("charon_after") != "0":
+    if phase.get("loses_nothing"):
         yield f" {story.lost(name, 'vm') + story.lost(name, 'peer')} lost;"
     if farewell := phase.get("farewell"):
         yield f" the job had {farewell['answered']} of {farewell['asked']} answers until its end;"

@@ -14,6 +14,7 @@ from tests.boot.place import BOSH, DATA_DISK, PEER, REBOOTED, ROOT_DISK, VM
 from tests.boot.story import TOLD, Story
 from tests.bosh.job import given
 from tests.certificates import ec_key, make_ca, make_leaf
+from tests.charon.nodes import CHARON as OTHER_CHARON
 from tests.lab.frames import Kind
 from tests.monit.watched import FAILS, RUNNING
 
@@ -23,7 +24,11 @@ DEADLINE, REBOOT_DEADLINE = 800.0, 300.0
 STOP_TIMEOUT = 300
 """Seconds that a drain waits for the other jobs: longer than all else here."""
 
-ENFORCED = ("updated", "ipsec-first", "started", "skip-drain", "enforced", "draining", "poweroff")
+RECREATE, SKIP_DRAIN = "recreate, ipsec first", "stop --skip-drain"
+ENFORCED = (
+    *("update", "upgrade of charon", RECREATE, "start", SKIP_DRAIN),
+    *("enforced", "drain", "poweroff"),
+)
 """Phases in which the VM has to encrypt from beginning to end."""
 
 
@@ -63,7 +68,7 @@ def test_no_packet_in_clear(story: Story, name: str) -> None:
 
 def test_deployed(story: Story) -> None:
     """pre-start and monit bring IPsec up, and operators see it where the add-on has it."""
-    found, span = story.phases["deployed"], story.span("deployed")
+    found, span = story.phases["deploy"], story.span("deploy")
 
     assert found["summary"]["ipsec"] in (*RUNNING, *FAILS)
     assert PEER in found["statusall"]
@@ -72,17 +77,27 @@ def test_deployed(story: Story) -> None:
 
 def test_an_update_costs_no_packet(story: Story) -> None:
     """IPsec stays while all jobs are stopped, and the next agent takes charon over."""
-    phase, span = story.phases["updated"], story.span("updated")
+    phase, span = story.phases["update"], story.span("update")
 
     assert list(phase["stopped"].values()) == ["inactive", "inactive", "active"]
     assert phase["charon_before"] == phase["charon_after"] != "0"
     assert phase["farewell"]["answered"] == phase["farewell"]["asked"] > 0
     for flow in ("vm", "peer"):
-        assert story.lost("updated", flow) == 0
+        assert story.lost("update", flow) == 0
         assert span.grown("flows", flow, "answered") > 0.9 * span.attempts(flow) > 0
 
 
-@pytest.mark.parametrize("name", ["ipsec-first", "skip-drain"])
+def test_another_charon(story: Story) -> None:
+    """An upgrade of its package replaces charon, once the other jobs have ended."""
+    phase, span = story.phases["upgrade of charon"], story.span("upgrade of charon")
+
+    assert phase["program"] == OTHER_CHARON
+    assert phase["farewell"]["answered"] == phase["farewell"]["asked"] > 0
+    assert "0" != phase["charon_after"] != phase["charon_before"]
+    assert span.grown("flows", "vm", "answered") > 0
+
+
+@pytest.mark.parametrize("name", [RECREATE, SKIP_DRAIN])
 def test_ipsec_leaves_last(story: Story, name: str) -> None:
     """Whomever monit stops first, a job has its network until its end. Then charon ends cleanly,
     the peer hears of it, and the guard holds."""
@@ -101,7 +116,7 @@ def test_ipsec_leaves_last(story: Story, name: str) -> None:
 
 def test_removed_after_optional(story: Story) -> None:
     """The remover sees that the job is gone, and takes all away; no packet is lost by it."""
-    phase, span = story.phases["removed"], story.span("removed")
+    phase, span = story.phases["removal"], story.span("removal")
 
     assert phase["policies"] == 0
     assert phase["guard"] == ""
@@ -110,7 +125,7 @@ def test_removed_after_optional(story: Story) -> None:
         assert span.frames(one, other, Kind.CLEAR) > 0
         assert span.grown("flows", flow, "answered") > 0
         assert span.grown("flows", flow, "refused", "EPERM") == 0
-        assert story.lost("removed", flow) == 0
+        assert story.lost("removal", flow) == 0
 
 
 def test_added_again(story: Story) -> None:
@@ -121,14 +136,14 @@ def test_added_again(story: Story) -> None:
 
 def test_poweroff_while_a_drain_waits(story: Story) -> None:
     """It gives up, and does not hold the shutdown up: IPsec leaves in systemd's order."""
-    assert list(story.phases["draining"]["states"].values()) == ["inactive", "active", "active"]
+    assert list(story.phases["drain"]["states"].values()) == ["inactive", "active", "active"]
     judge_poweroff(story)
     assert story.lines[-1]["at"] - story.phases["poweroff"]["began"] < STOP_TIMEOUT / 3
 
 
 def test_reboot_without_hooks(reboot: Story) -> None:
     """The guard comes from the root disk before the network; monit's start brings the rest."""
-    phase, span = reboot.phases["rebooted"], reboot.span("rebooted")
+    phase, span = reboot.phases["reboot without hooks"], reboot.span("reboot without hooks")
     order = phase["order"]
 
     judge(span)

@@ -1,7 +1,6 @@
 """The guard's part of health: does it stand as wanted, and what do its counters tell."""
 
 import enum
-from collections import Counter
 
 from msgspec.structs import replace
 
@@ -11,12 +10,13 @@ from ipsec_agent.core.derived import derived
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.flow_rules import wanted_flow_rules
-from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
+from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.core.model import Action, Address, Desired, Direction, Network, Role
 from ipsec_agent.core.observed import Charon, Observed
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.placement import Placement
+from ipsec_agent.core.problems.guard_drops import full
 from ipsec_agent.core.problems.problem import Problem, Severity, listed
 from ipsec_agent.core.ranges import Subnets
 from ipsec_agent.core.words import several
@@ -358,18 +358,14 @@ def _full(table: GuardTable) -> tuple[Problem, ...]:
         "wrong_source": table.misplaced,
         "nat_bypassed": table.untranslated,
     }
-    full = tuple(
-        name
-        for name, peers in sets.items()
-        if max(Counter(peer.address.version for peer in peers).values(), default=0) >= PEERS_COUNTED
-    )
-    if not full:
+    names = tuple(name for name, peers in sets.items() if full(peers))
+    if not names:
         return ()
     return (
         Problem(
             "guard-counters-full",
             Severity.INFO,
-            f"the guard's lists are full ({listed(full)}): it drops further peers without naming"
+            f"the guard's lists are full ({listed(names)}): it drops further peers without naming"
             " them",
             "an address leaves an hour after its last packet; `ipsec-agent guard down` and"
             " `ipsec-agent guard up` empty them now",

@@ -3,14 +3,17 @@
 A counting set has room for a limited number of addresses. Packets of further addresses, often
 forged, are still dropped and counted in total. Counters and sets are listed
 one after the other, so a packet between the two is in one and not yet in the other: only what is
-still unexplained at the next reading has no name.
+still unexplained at the next reading has no name. Where packets come all the time, each reading may
+have one between the two: so nobody is without a name while the set has room.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ipsec_agent.core.guard_table import PEERS_COUNTED
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.words import several
@@ -63,8 +66,11 @@ def watched(table: GuardTable | None, memory: Memory, now: float) -> Memory:
     if table.dropped_in < before.dropped_in or table.dropped_out < before.dropped_out:
         # It was replaced since then, and counts from 0.
         before, memory = GuardTable(""), replace(memory, unnamed_in=0, unnamed_out=0)
-    received, unnamed_in = _settled(memory.unnamed_in, _unnamed_in(before, table))
-    prevented, unnamed_out = _settled(memory.unnamed_out, _unnamed_out(before, table))
+    received, unnamed_in, prevented, unnamed_out = 0, 0, 0, 0
+    if any(full(it.clear_in) for it in (before, table)):
+        received, unnamed_in = _settled(memory.unnamed_in, _unnamed_in(before, table))
+    if any(full(it.clear_out) or full(it.misplaced) for it in (before, table)):
+        prevented, unnamed_out = _settled(memory.unnamed_out, _unnamed_out(before, table))
     disguised = table.disguised_in - before.disguised_in
     disguised += table.disguised_out - before.disguised_out
     return replace(
@@ -73,6 +79,12 @@ def watched(table: GuardTable | None, memory: Memory, now: float) -> Memory:
         unnamed_in=unnamed_in,
         unnamed_out=unnamed_out,
     )
+
+
+def full(peers: Iterable[ClearPeer]) -> bool:
+    """Whether a counting set, one of each IP version, has no room for a further address."""
+    versions = Counter(peer.address.version for peer in peers)
+    return max(versions.values(), default=0) >= PEERS_COUNTED
 
 
 def _after(

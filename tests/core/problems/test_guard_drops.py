@@ -51,17 +51,46 @@ def test_who_is_not_named_is_told() -> None:
 @pytest.mark.parametrize("ahead", [1, -1])
 def test_counters_and_sets_of_different_moments_agree_later(ahead: int) -> None:
     """A packet that is in one and not yet in the other is not one without a name."""
-    vm, peer = healthy_vm(), ClearPeer(ip_address("10.0.0.9"), 5, 500, 60)
+    vm, (peer, *others) = FULL, FORGED
     seen = [(5, 5), (9, 9 + ahead), (20, 20), (31, 31 + ahead), (40, 40)]
 
     shown = played(
         *(
-            (10.0 * n, vm.table(clear_in=(replace(peer, packets=named),), dropped_in=count))
+            (
+                10.0 * n,
+                vm.table(
+                    clear_in=(replace(peer, packets=named), *others),
+                    dropped_in=count + len(others),
+                ),
+            )
             for n, (named, count) in enumerate(seen)
         )
     )
 
     assert shown == [{}] * len(seen)
+
+
+@pytest.mark.parametrize("ahead", [(1, 1, 0, 0, 1, 1), (0, 2, 2, 2, 2, 2)])
+def test_whoever_sends_all_the_time_has_a_name(ahead: tuple[int, ...]) -> None:
+    """Each reading may have a packet between set and counter; the list has room."""
+    vm, peer = healthy_vm(), ClearPeer(ip_address("10.0.0.9"), 5, 500, 60)
+
+    shown = played(
+        *(
+            (
+                10.0 * n,
+                vm.table(
+                    clear_in=(replace(peer, packets=9 * n + 5),),
+                    clear_out=(replace(peer, packets=9 * n + 5),),
+                    dropped_in=9 * n + 5 + more,
+                    dropped_out=9 * n + 5 + more,
+                ),
+            )
+            for n, more in enumerate(ahead)
+        )
+    )
+
+    assert shown == [{}] * len(ahead)
 
 
 def test_the_same_reading_twice_confirms_nothing() -> None:
@@ -116,7 +145,8 @@ def test_who_is_named_is_told_by_name_only(key: str) -> None:
 
 def test_a_table_that_was_replaced_counts_from_0() -> None:
     """What it has counted since then is news, named or not."""
-    fresh = healthy_vm().table(dropped_in=3)
+    sets = {"clear_in": FORGED, "clear_out": FORGED, "dropped_out": PEERS_COUNTED}
+    fresh = healthy_vm().table(dropped_in=PEERS_COUNTED + 3, **sets)
 
     shown = played((0, FULL), (10, fresh), (20, fresh))
 
