@@ -8,8 +8,11 @@ from msgspec import Struct
 DEFAULT_CONFIG = "/etc/ipsec-agent/ipsec.yml"
 DEFAULT_SOCKET = "/run/ipsec-agent/control.sock"
 
-QUOTED = re.compile(r"`((?:sudo )?ipsec-agent [a-z][^`]*)`(?! (?:on that VM|there))")
-"""Of this VM: what is to be run on another one has paths of its own."""
+QUOTED = re.compile(
+    r"(?<!\bby )`((?:sudo )?ipsec-agent [a-z][^`]*)`(?! (?:on that VM|there|has ended))"
+)
+"""Of this VM, and to be run: what is to be run on another one has paths of its own, and by what
+something was done before is not to be typed."""
 
 PROGRAM = re.compile(r"(?:sudo )?ipsec-agent ([a-z]+)(?: (up|down|status)\b)?")
 

@@ -402,14 +402,16 @@ def test_without_charon(node: Node) -> None:
     assert (code, said) == (
         1,
         "ipsec-agent: charon is not at /nowhere/charon\n"
-        f"  hint: correct agent.charon.program; {CLEAR}\n",
+        f"  hint: correct agent.charon.program; {clear(node)}\n",
     )
 
 
-CLEAR = (
-    "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed` lets pass"
-    " only IPsec and what it takes to repair this VM"
-)
+def clear(node: Node) -> str:
+    """What a start that is refused says while nothing holds packets back."""
+    return (
+        "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed"
+        f" --config {node.config}` lets pass only IPsec and what it takes to repair this VM"
+    )
 
 
 def test_a_first_start_that_is_refused(node: Node) -> None:
@@ -420,7 +422,7 @@ def test_a_first_start_that_is_refused(node: Node) -> None:
     code, said = node.run_and_fail()
 
     assert code == 1
-    assert said.endswith(f"  hint: nothing was changed; {CLEAR}\n")
+    assert said.endswith(f"  hint: nothing was changed; {clear(node)}\n")
 
     socket = ("--socket", str(node.run_dir / "control.sock"))
     subprocess.run(node.command(*AGENT, "guard", "up", "--closed", *socket), check=True, timeout=60)
@@ -454,7 +456,8 @@ def test_without_nftables(node: Node) -> None:
     assert said.startswith(
         "ipsec-agent: the program nft is not installed\n"
         "  hint: apt install nftables, or set agent.guard: none; no guard is loaded, so packets may"
-        " travel in clear: once nftables is installed, `ipsec-agent guard up --closed` lets pass"
+        " travel in clear: once nftables is installed, `ipsec-agent guard up --closed"
+        f" --config {node.config}` lets pass"
     )
 
     configure(node, agent=node.agent_section(guard="none"))

@@ -58,6 +58,14 @@ def test_of_another_vm(where: str) -> None:
     assert BOTH.text(f"see `ipsec-agent status` {where}") == f"see `ipsec-agent status` {where}"
 
 
+@pytest.mark.parametrize(
+    "said", ["CLOSED: by `ipsec-agent guard up --closed`", "`ipsec-agent drain` has ended it"]
+)
+def test_what_was_done(said: str) -> None:
+    """Nobody knows with which options somebody else has typed it."""
+    assert BOTH.text(said) == said
+
+
 def test_a_path_with_a_blank() -> None:
     """It is quoted as a shell wants it."""
     assert About("/a b.yml").command("ipsec-agent run") == "ipsec-agent run --config '/a b.yml'"

@@ -32,7 +32,8 @@ def test_what_is_provoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with network(tmp_path, 1, "dr") as (node,):
         configure([node], [], uplinks=["eth0"])
         before = findings(node, capsys)
-        assert before["agent"] == "ipsec-agent guard up"
+        about = f" --config {node.config} --socket /none"
+        assert before["agent"] == f"ipsec-agent guard up{about}"
 
         ip("xfrm", "policy", "setdefault", "out", "block", netns=node.name)
         ip("link", "add", "c0", "type", "bridge", netns=node.name)
