@@ -47,7 +47,7 @@ def test_without_esp(tmp_path: Path) -> None:
         said = verify(node, B, "--timeout", "1").stdout
         assert said.startswith(f"{B}  this-vm: ")
         assert "\n  hint: " in said
-        assert verify(node, "name").returncode == 1
+        assert verify(node, "name").returncode == 2
 
 
 def test_without_an_agent(tmp_path: Path) -> None:
