@@ -36,15 +36,18 @@ from tests.charon.nodes import CHARON as OTHER_CHARON
 
 FAREWELL = RESULTS / "farewell.json"
 STATE = Path("/var/lib/ipsec-agent")
-ON_ROOT_DISK = (
-    *("etc/systemd/system", "etc/ipsec-agent", "var/lib/ipsec-agent"),
-    *("usr/local/bin/ipsec-agent", "usr/local/share/ipsec-agent"),
-)
 
 
 def mount_data() -> None:
     """/var/vcap is there, as once the BOSH agent has mounted the data disk."""
     run("tar", "-xf", str(DATA_DISK), "-C", "/")
+
+
+def keep_root_disk() -> None:
+    """Archive what the job has put there, and nothing of the lab's."""
+    there = [*bosh_agent.left_of_ipsec(), "/etc/systemd/system/nftables.service.d"]
+    kept = [path.removeprefix("/") for path in there if not path.startswith("/run/")]
+    run("tar", "-cf", str(ROOT_DISK), "-C", "/", *kept)
 
 
 def enforced() -> None:
@@ -175,7 +178,7 @@ def removed(life: Life) -> None:
 def draining(life: Life) -> None:
     """A drain waits for a job as the power goes; what is on the root disk is kept before."""
     with life.phase("drain") as found:
-        run("tar", "-cf", str(ROOT_DISK), "-C", "/", *ON_ROOT_DISK)
+        keep_root_disk()
         FAREWELL.unlink(missing_ok=True)
         bosh_agent.tell_drains(SHUTDOWN, RECREATE)
         bosh_agent.monit_stop(["ipsec"])

@@ -108,9 +108,9 @@ MONIT = """\
 Description=monit, as a stemcell has it; the BOSH agent starts it once it has mounted /var/vcap
 After=network.target
 [Service]
-ExecStart=/usr/bin/monit -I -c /var/vcap/monit/monitrc
+ExecStart=nice -n -10 /usr/bin/monit -I -c /var/vcap/monit/monitrc
 Restart=always
-RestartSec=1
+KillMode=process
 """
 
 WATCHDOG = "WatchdogSec=15s\n"

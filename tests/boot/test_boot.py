@@ -3,6 +3,7 @@
 The guest lives through all of it once, and writes down what it saw; the tests read that.
 """
 
+import json
 from ipaddress import ip_network
 
 import pytest
@@ -150,4 +151,8 @@ def test_charon_upgraded_under_apparmor(story: Story) -> None:
 
 def test_poweroff(story: Story) -> None:
     """A job has its network until its own end; IPsec leaves after it, before the network."""
-    judge_poweroff(story)
+    farewell = json.loads((story.results / "farewell.json").read_text())
+
+    assert farewell["began"] > story.phases["poweroff"]["began"]
+    assert farewell["answered"] == farewell["asked"] > 0
+    judge_poweroff(story, farewell["ended"])
