@@ -50,5 +50,6 @@ def in_status(node: Node, code: str, *words: str) -> dict[str, Any]:
 
 
 def _has(problem: dict[str, Any], words: tuple[str, ...]) -> bool:
-    text = f"{problem['message']} {problem['hint']}"
+    # A line that a problem is over has no hint.
+    text = f"{problem['message']} {problem.get('hint', '')}"
     return all(word in text for word in words)
