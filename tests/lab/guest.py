@@ -22,11 +22,11 @@ from tests.lab.kernel import fetch, initramfs
 
 ROOT = Path(__file__).parents[2]
 VIRTIOFSD: dict[str, tuple[str, ...]] = {
-    "/usr/lib/qemu/virtiofsd": (),
     # Debian 13's tells of mount points, below which an overlay finds nothing (EREMOTE).
     "/usr/libexec/virtiofsd": ("--no-announce-submounts",),
+    "/usr/lib/qemu/virtiofsd": (),
 }
-"""Where the daemon may be, and the options that it needs there."""
+"""Where the daemon may be, the first that is there, and the options that it needs."""
 
 MEMORY = "4G"
 BOOT_DEADLINE = 240.0
