@@ -9,7 +9,7 @@ import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipsec_agent import __version__
 from ipsec_agent.core.commands import DEFAULT_CONFIG, DEFAULT_SOCKET
@@ -85,7 +85,15 @@ CERTS_EXAMPLES = {
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose help fails where nobody gets it: argparse passes over it from Python 3.11.7 on."""
+    """One whose help fails where nobody gets it: argparse passes over it from Python 3.11.7 on.
+
+    It takes no empty text for an argument: a variable of a shell that is not set gives one, and the
+    verb would do as if the argument were not there.
+    """
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.register("type", None, given)
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
         if file is None or file is sys.stderr:
@@ -103,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"ipsec-agent {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs.type = str  # each verb looks at its own arguments
     made = {
         verb: verbs.add_parser(
             verb, help=text, description=text, epilog=f"example: {EXAMPLES[verb]}"
@@ -232,6 +241,7 @@ def _reload_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _guard_arguments(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.type = str
     for name, text in GUARD_ACTIONS.items():
         action = actions.add_parser(
             name, help=text, description=text, epilog=f"example: ipsec-agent guard {name}"
@@ -259,6 +269,7 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _certs_arguments(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.type = str
     made = {
         name: actions.add_parser(
             name, help=text, description=text, epilog=f"example: {CERTS_EXAMPLES[name]}"
@@ -289,7 +300,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
         ("--name", "NAME", "common name of the certificate that all VMs share"),
         ("--out-manifest", "FILE", "also write the fields of a config, ready to be pasted"),
     ):
-        action.add_argument(option, metavar=metavar, type=given, help=text)
+        action.add_argument(option, metavar=metavar, help=text)
     action.add_argument(
         "--dir", default="certs", metavar="DIR", help=_default("directory to write to")
     )

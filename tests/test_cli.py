@@ -1,5 +1,6 @@
 """The command line: exit codes, words, and what a fast verb must not import."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -263,6 +264,26 @@ def test_status_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["status", "--json", "--socket", str(tmp_path / "none")]) == 3
 
     assert json.loads(capsys.readouterr().out)["state"] == "stopped"
+
+
+def test_no_argument_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    """A variable of a shell that is not set: each verb and option refuses it, and names it."""
+    left: list[argparse.ArgumentParser] = [parser()]
+    tried = 0
+    while left:
+        one = left.pop()
+        for action in one._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                left += action.choices.values()
+            elif action.nargs != 0:
+                given = [action.option_strings[0], ""] if action.option_strings else [""]
+                with pytest.raises(SystemExit) as ended:
+                    one.parse_args(given)
+                name = action.option_strings[0] if action.option_strings else str(action.metavar)
+                said = capsys.readouterr().err
+                assert (ended.value.code, f"{name}: " in said) == (2, True), (one.prog, said)
+                tried += 1
+    assert tried > 30
 
 
 @pytest.mark.parametrize("verb", ["reload", "stop"])

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,27 @@ def test_stop_without_the_program(tmp_path: Path, verb: str) -> None:
     assert done.returncode == 0
     assert "there is no program no-such-agent" in done.stderr
     assert "does not answer" not in done.stderr
+
+
+def test_an_agent_that_ends_before_it_is_killed(tmp_path: Path) -> None:
+    """Then there is nobody to kill, and IPsec ends all the same."""
+    ended = subprocess.Popen(["true"])
+    ended.wait(20)
+    conf = f"STRONGSWAN_CONF={tmp_path}/strongswan.conf"
+    with (
+        subprocess.Popen(["env", conf, "sleep", "60"]) as charon,
+        one_that_runs(tmp_path) as running,
+    ):
+        (tmp_path / "agent.pid").write_text(f"{ended.pid}\n")
+        (tmp_path / "charon.pid").write_text(f"{charon.pid}\n")
+        # The script finds nobody with that pid after 5 s, and looks for 5 s more.
+        threading.Timer(7, running.kill).start()
+        done = control(tmp_path, "stop", "no-such-agent")
+        left = charon.poll()
+        charon.kill()
+
+    assert left == -signal.SIGTERM
+    assert done.returncode == 0
 
 
 def test_a_drain_that_fails(tmp_path: Path) -> None:

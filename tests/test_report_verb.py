@@ -136,7 +136,7 @@ def test_html_on_standard_output(collected: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert said.startswith("<!DOCTYPE html>\n<html")
     assert said.endswith("</html>\n")
-    assert main(["report", "--json", "--html", "-", str(collected)]) == 1
+    assert main(["report", "--json", "--html", "-", str(collected)]) == 2
     assert "would both write to standard output" in capsys.readouterr().err
 
 

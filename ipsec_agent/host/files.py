@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -112,7 +113,8 @@ def read_pem(path: Path) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         raise AgentError(
-            f"{path} is not text", hint=f"make PEM of it: openssl x509 -inform der -in {path}"
+            f"{path} is not text",
+            hint=f"make PEM of it: openssl x509 -inform der -in {quote(str(path))}",
         ) from error
 
 
@@ -178,7 +180,7 @@ def config_warnings(path: Path) -> tuple[Complaint, ...]:
     who = readers(found) if os.geteuid() == 0 and stat.S_ISREG(found.st_mode) else ""
     if not who:
         return ()
-    remedy = f"chmod 0600 {path}"
+    remedy = f"chmod 0600 {quote(str(path))}"
     if who == "the group vcap":
         remedy += " in the job's pre-start: BOSH renders templates 0640 root:vcap at each deploy"
     message = f"{who} can read this file, which holds a private key"
@@ -340,7 +342,8 @@ def only_agent(path: Path) -> Iterator[None]:
         ) from error
     with file:
         if not trusted(os.fstat(file.fileno()).st_uid):
-            raise StartError(f"{path} is another user's", hint=f"end what uses it, and rm {path}")
+            hint = f"end what uses it, and rm {quote(str(path))}"
+            raise StartError(f"{path} is another user's", hint=hint)
         os.fchmod(file.fileno(), 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -358,7 +361,7 @@ def only_agent(path: Path) -> Iterator[None]:
 def _locked(path: Path, content: str) -> StartError:
     noted = content.strip()
     if noted.isdecimal() and Path(f"/proc/{noted}").exists():
-        socket = path.with_name("control.sock")
+        socket = quote(str(path.with_name("control.sock")))
         return StartError(
             f"another ipsec-agent is already running (pid {noted})",
             hint=f"see `ipsec-agent status --socket {socket}`, or stop it with"
@@ -366,5 +369,5 @@ def _locked(path: Path, content: str) -> StartError:
         )
     return StartError(
         f"another program holds the lock on {path}, and no agent wrote its pid there",
-        hint=f"find it with `fuser -v {path}`, and end it",
+        hint=f"find it with `fuser -v {quote(str(path))}`, and end it",
     )

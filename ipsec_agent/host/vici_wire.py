@@ -154,7 +154,9 @@ class ViciConnection:
             raise
         finally:
             if self._failure is not None:
-                self._writer.close()
+                # What is not sent yet must not be: a charon that hangs would do it once it goes on,
+                # whatever it has been asked for since.
+                self._writer.transport.abort()
 
     def _send(self, packet: bytes) -> None:
         """Send with what else is to be sent now; a connection that has failed takes no more."""
@@ -277,7 +279,7 @@ async def open_vici(path: Path, deadline: float = DEADLINE) -> AsyncIterator[Vic
     try:
         yield ViciConnection(reader, writer, deadline)
     finally:
-        writer.close()
+        writer.transport.abort()
 
 
 def _refuse_stranger(channel: socket.socket, path: Path) -> None:

@@ -10,6 +10,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from ipsec_agent.errors import ConfigError, StartError
 
@@ -92,13 +93,13 @@ def readers(found: os.stat_result) -> str:
 def _remedy(path: Path, found: os.stat_result, *, sticky_is_fine: bool) -> str:
     """The command that keeps others from writing; "" where they cannot."""
     if not trusted(found.st_uid):
-        return f"chown root {path}"
+        return f"chown root {quote(str(path))}"
     if stat.S_ISLNK(found.st_mode):
         return ""
     if sticky_is_fine and stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return ""
     if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0):
-        return f"chmod go-w {path}"
+        return f"chmod go-w {quote(str(path))}"
     return ""
 
 

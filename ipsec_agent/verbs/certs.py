@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 
 from cryptography import x509
 
@@ -199,7 +200,9 @@ def _signer(path: Path, key_path: Path) -> Issuer:
     texts = {file: read_pem(file) for file in (path, key_path)}
     who = readers(key_path.stat())
     if who:
-        complain(f"warning: {who} can read {key_path}; chmod 0600 {key_path}\n", WARNING)
+        complain(
+            f"warning: {who} can read {key_path}; chmod 0600 {quote(str(key_path))}\n", WARNING
+        )
     material = read_files((str(file), text) for file, text in texts.items())
     _refuse(material.complaints, f"{path} cannot sign")
     return order.issuer(material, str(path), str(key_path))

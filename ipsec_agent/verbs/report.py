@@ -8,7 +8,7 @@ from ipsec_agent.core.report.findings import plain
 from ipsec_agent.core.report.page import page
 from ipsec_agent.core.report.reading import Flaw, Read, read
 from ipsec_agent.core.report.text import text
-from ipsec_agent.errors import AgentError
+from ipsec_agent.errors import AgentError, UsageError
 from ipsec_agent.host.files import NewFile, write_together
 from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
 from ipsec_agent.host.own_process import complain, say
@@ -22,9 +22,10 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises:
         AgentError: the page cannot be written.
+        UsageError: page and JSON would both be written to standard output.
     """
     if arguments.json and arguments.html in STANDARD_OUTPUT:
-        raise AgentError(
+        raise UsageError(
             f"--json and --html {arguments.html} would both write to standard output",
             hint="give --html a file's path",
         )

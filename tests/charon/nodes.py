@@ -101,6 +101,17 @@ def until(
     raise AssertionError(f"not within {deadline} s: {told}")
 
 
+def halt(pid: int) -> None:
+    """SIGSTOP; one thread takes the signal, and until it has, the others go on."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def halted() -> bool:
+        states = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(state.rpartition(") ")[2].startswith("T") for state in states)
+
+    until(halted, f"{pid} is stopped", every=0.01)
+
+
 NO_ESP = "esp-unavailable"
 """The one problem of a VM that should encrypt, on a kernel that cannot."""
 

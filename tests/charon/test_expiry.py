@@ -11,7 +11,7 @@ import pytest
 
 from tests.certificates import Issued, ec_key, make_ca, make_leaf
 from tests.charon.nodes import DEADLINE, SCALE, Node, complaints, need_ike_sas, network, until
-from tests.charon.shared_manifest import configure
+from tests.charon.shared_manifest import WITHOUT_SHUNT, configure
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(180)]
 
@@ -40,11 +40,14 @@ def give(node: Node, leaf: Issued, ca: Issued = CA) -> None:
 
 
 def start(*nodes: Node) -> None:
-    """Start agents, and wait until their policies are there."""
+    """Start agents, and wait until their policies are there: they come one after the other."""
     for node in nodes:
         node.start()
     for node in nodes:
-        until(node.policies, f"{node.name} has its policies")
+        until(
+            lambda: len(node.policies()) == len(WITHOUT_SHUNT),  # noqa: B023 - called here
+            f"{node.name} has its policies",
+        )
 
 
 def accepted(node: Node, subject: str) -> bool:

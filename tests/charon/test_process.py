@@ -36,7 +36,7 @@ from ipsec_agent.host.process import (
     stop_charon,
     watch_death,
 )
-from tests.charon.nodes import DEADLINE, SCALE, complaints_of_charon, ip
+from tests.charon.nodes import DEADLINE, SCALE, complaints_of_charon, halt, ip
 from tests.configs import config
 
 pytestmark = pytest.mark.charon
@@ -254,21 +254,17 @@ async def test_it_survives_the_collector(place: Place) -> None:
 async def test_hung(place: Place) -> None:
     """A stopped charon is found as stopped, times out by the deadline, and can still be ended."""
     found = await place.start()
-    os.kill(found.pid, signal.SIGSTOP)
+    halt(found.pid)
 
-    began = time.monotonic()
     for _ in range(8):  # more than its backlog takes
-        with pytest.raises(CharonTimeoutError):
+        with pytest.raises(CharonTimeoutError, match=r"within 0\.2 s"):
             async with open_charon(place.vici, 0.2) as client:
                 await client.version()
-    took = time.monotonic() - began
     hung = place.find()
     assert hung is not None
-    began = time.monotonic()
     await stop_charon(hung, DEADLINE)
 
-    assert time.monotonic() - began < DEADLINE / 2, "by SIGTERM, which it gets once it goes on"
-    assert took < 8 * 0.2 + 1.0 * SCALE
+    assert "SIGTERM" in place.log.read_text(), "which it gets once it goes on"
     assert (hung.pid, hung.started, hung.ours, hung.stopped) == (
         found.pid, found.started, True, True,
     )  # fmt: skip
@@ -279,8 +275,7 @@ async def test_continued(place: Place) -> None:
     """A glance shows that a signal stopped it; continued, it answers again."""
     found = await place.start()
     assert is_well(found, place.vici)
-    os.kill(found.pid, signal.SIGSTOP)
-    await asyncio.sleep(0.1)
+    halt(found.pid)
     assert not is_well(found, place.vici)
 
     continue_charon(found)

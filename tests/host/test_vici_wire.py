@@ -440,6 +440,28 @@ async def test_each_of_some_requests_has_the_whole_deadline(path: Path) -> None:
         assert "did not answer d" in late.message
 
 
+async def test_what_is_given_up_is_not_sent(path: Path) -> None:
+    """A charon that hung gets nothing more of a connection that has failed, once it goes on."""
+    goes_on, got = asyncio.Event(), 0
+
+    async def script(caller: Caller) -> None:
+        nonlocal got
+        caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await goes_on.wait()
+        caller.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        got = len(await caller.reader.read())
+
+    message = {str(number): "x" * 60_000 for number in range(8)}
+    async with charon(path, script):
+        async with open_vici(path, SHORT) as vici:
+            asked = (vici.request("load", message) for _ in range(8))
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        goes_on.set()
+
+    assert [type(one) for one in outcomes] == [CharonTimeoutError] * 8
+    assert 0 < got < 8 * 8 * 60_000
+
+
 async def test_what_nobody_waits_for(path: Path) -> None:
     """A request that is cancelled while it waits ends the connection: what comes next may be the
     answer to it, and is nobody else's."""

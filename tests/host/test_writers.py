@@ -155,7 +155,7 @@ def test_directory(tmp_path: Path, mode: int, owner: int, refused: bool) -> None
 @as_root
 def test_directory_on_the_way(tmp_path: Path) -> None:
     """Each directory on the way counts, one that is sticky not, and behind a link all of it."""
-    real = tmp_path / "real"
+    real = tmp_path / "a real one"
     (real / "run").mkdir(parents=True)
     link = tmp_path / "link"
     link.symlink_to(real)
@@ -164,9 +164,9 @@ def test_directory_on_the_way(tmp_path: Path) -> None:
     refuse_writable_directory(link / "run")
 
     real.chmod(0o777)
-    with pytest.raises(StartError, match=r"the directory .*/real can be written") as caught:
+    with pytest.raises(StartError, match=r"the directory .*/a real one can be written") as caught:
         refuse_writable_directory(link / "run")
-    assert caught.value.hint == f"chmod go-w {real}"
+    assert caught.value.hint == f"chmod go-w '{real}'", "to be typed"
 
 
 def test_links_without_end(tmp_path: Path) -> None:

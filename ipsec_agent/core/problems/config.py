@@ -1,5 +1,7 @@
 """The config's file: whether it is what is in force, and whether the next start would take it."""
 
+from shlex import quote
+
 from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.problems.problem import Problem, Severity
 
@@ -24,8 +26,8 @@ def config_problems(state: ConfigState) -> tuple[Problem, ...]:
                 "config-refused",
                 Severity.WARNING,
                 f"the agent's next start would be refused: {state.refused}",
-                f"correct it, and see `ipsec-agent check {state.path}`; the config that was loaded"
-                " stays in force until then",
+                f"correct it, and see `ipsec-agent check {quote(state.path)}`; the config that was"
+                " loaded stays in force until then",
                 state.path,
             )
         )
@@ -35,7 +37,7 @@ def config_problems(state: ConfigState) -> tuple[Problem, ...]:
                 "config-changed",
                 Severity.INFO,
                 f"{state.path} has changed since it was loaded, and waits for a reload",
-                f"`ipsec-agent check {state.path}`, then `ipsec-agent reload`",
+                f"`ipsec-agent check {quote(state.path)}`, then `ipsec-agent reload`",
                 state.path,
             )
         )

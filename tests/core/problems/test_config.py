@@ -36,6 +36,13 @@ def test_the_line() -> None:
     assert f"`ipsec-agent check {PATH}`" in problem.hint
 
 
+def test_a_path_with_a_blank() -> None:
+    """The command can be typed as it is."""
+    (problem,) = config_problems(ConfigState("/a file", refused="f:7: wrong"))
+
+    assert "`ipsec-agent check '/a file'`" in problem.hint
+
+
 def test_from_a_minute_on() -> None:
     """An editor or a deployment that has not finished alarms nobody."""
     found = config_problems(BROKEN)
