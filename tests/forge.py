@@ -18,6 +18,7 @@ AnyKey = (
 )
 
 BOOLEAN, INTEGER, BITS, OCTETS, NULL, UTF8, PRINTABLE, IA5, BMP = 1, 2, 3, 4, 5, 12, 19, 22, 30
+TELETEX = 20
 SEQUENCE, SET = 0x30, 0x31
 """Tags of ASN.1."""
 
@@ -138,6 +139,8 @@ def issue(
     days: float = 300,
     version: int = 2,
     broken: bool = False,
+    algorithm: bytes | None = None,
+    outer: bytes | None = None,
 ) -> Forged:
     """A certificate, self-signed where no issuer is given.
 
@@ -146,9 +149,11 @@ def issue(
         issuer_name: other than the subject of the issuer.
         hashed: what its signature is made with, a key of HASHES.
         broken: whether one bit of the signature is wrong.
+        algorithm: of its signature as it says, where that is not what it is made with.
+        outer: the same, where it says it again, beside the signature.
     """
     signer = issuer.key if issuer else key
-    algorithm = _algorithm(signer, hashed, pss=pss)
+    algorithm = algorithm or _algorithm(signer, hashed, pss=pss)
     listed = [*extensions]
     if basic is not None:
         listed.insert(0, ("2.5.29.19", True, basic))
@@ -168,7 +173,8 @@ def issue(
     )
     signature = bytearray(_signature(signer, hashed, tbs, pss=pss))
     signature[-1] ^= broken
-    return Forged(tlv(SEQUENCE, tbs, algorithm, tlv(BITS, b"\0", bytes(signature))), key, subject)
+    signed = tlv(SEQUENCE, tbs, outer or algorithm, tlv(BITS, b"\0", bytes(signature)))
+    return Forged(signed, key, subject)
 
 
 def _extension(of: Extension) -> bytes:

@@ -10,6 +10,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.certificates import ec_key, rsa_key
 from tests.forge import (
     BMP,
+    BOOLEAN,
+    COMMON_NAME,
+    EC_SIGNED,
     EMAIL,
     IA5,
     INTEGER,
@@ -17,7 +20,10 @@ from tests.forge import (
     OCTETS,
     PRINTABLE,
     SEQUENCE,
+    SET,
+    TELETEX,
     dn,
+    oid,
     tlv,
 )
 from tests.verdicts import (
@@ -65,6 +71,10 @@ ADDRESSES = tlv(
     SEQUENCE,
     tlv(SEQUENCE, tlv(OCTETS, b"\0\1"), tlv(SEQUENCE, tlv(3, b"\0\x0a"))),
 )
+KEY_ID, ALTERNATIVE, LIMITS, AUTHORITY_ID = "2.5.29.14", "2.5.29.17", "2.5.29.30", "2.5.29.35"
+COUNTRY, RSASSA_PSS = "2.5.4.6", "1.2.840.113549.1.1.10"
+LATIN = tlv(TELETEX, "Müller".encode("latin-1"))
+OTHER_TRAILER = tlv(SEQUENCE, tlv(0xA3, tlv(INTEGER, b"\2")))
 UNKNOWN = "which charon does not support"
 BYTES = "charon compares names byte by byte"
 TWO_IDS = "charon takes them for two"
@@ -104,6 +114,12 @@ CHAINS = (
     Case("no intermediate", three(listed="only root"), "no CA in ca_certificates signed it"),
     Case("no root", three(listed="middle"), "the CA above it, CN=Root, is not in ca_certificates"),
     Case(
+        "a root behind the leaf only",
+        three(listed="root behind"),
+        "its chain ends at CN=Root, which is not a CA of ca_certificates",
+        pki=False,
+    ),
+    Case(
         "another CA",
         lambda: Chain(leaf(root()), (root("Other", key=ec_key(3)),)),
         "no CA in ca_certificates signed it (its issuer is CN=Root)",
@@ -134,7 +150,12 @@ CHAINS = (
         "CN=Middle signed it, but is no CA",
     ),
     Case("a leaf of version 1", two(vm={"basic": None, "version": 0})),
-    Case("a leaf of version 4", two(vm={"version": 3}), "cannot be read", openssl=True),
+    Case(
+        "a leaf of version 4",
+        two(vm={"version": 3}),
+        "the certificate has a version, 4, that is not as RFC 5280 asks",
+        openssl=True,
+    ),
     Case("a leaf that is a CA", two(vm={"basic": CA})),
     Case("an expired leaf", two(vm=OLD), "the certificate CN=VM expired on"),
     Case("a leaf of tomorrow", two(vm=NEW), "the certificate CN=VM is not valid before"),
@@ -223,6 +244,21 @@ NAMES = (
         openssl=True,
     ),
     Case("another name, the same key", two(vm={"issuer_name": dn("Elsewhere")}), BYTES),
+    Case("a country of three letters", two({"name": dn("lab", (COUNTRY, PRINTABLE, "USA"))})),
+    Case("an empty name", two(vm={"name": dn("")})),
+    Case("a name of 300 letters", two(vm={"name": dn("x" * 300)})),
+    Case(
+        "a sign that PrintableString has not",
+        two(vm={"name": dn("vm@lab", tag=PRINTABLE)}),
+        "the certificate has a part (AttributeValue PrintableString) that is not as RFC",
+        charon=True,
+    ),
+    Case(
+        "a TeletexString of Latin-1",
+        two(vm={"name": tlv(SEQUENCE, tlv(SET, tlv(SEQUENCE, oid(COMMON_NAME), LATIN)))}),
+        "the certificate has a subject or an issuer (subject) that cannot be read; charon may take",
+        charon=True,
+    ),
     Case("no subject", two(vm={"name": tlv(SEQUENCE)})),
     Case("the name of its CA", two(vm={"name": dn("Root")}), openssl=False),
 )
@@ -243,6 +279,14 @@ KEY_IDS = (
         "CN=Root has an authority key id that is not its own",
         openssl=True,
     ),
+    Case(
+        "an empty id of a CA", two(vm=raw(AUTHORITY_ID, tlv(SEQUENCE, tlv(0x80)), critical=False))
+    ),
+    Case(
+        "a CA whose id is empty",
+        two(raw(KEY_ID, tlv(OCTETS), critical=False), exts(issuer_id(b"cb"))),
+        openssl=False,
+    ),
     Case("the serial of another certificate", two(vm=exts(issuer_id(None, 0x59))), openssl=False),
     Case("serial 0", two(vm={"serial": b"\0"})),
     Case("serial 0 of the root", two({"serial": b"\0"})),
@@ -256,6 +300,19 @@ USES = (
     Case(
         "may only encipher",
         two(vm=may(key_encipherment=True)),
+        "its key usage does not allow signatures, so every peer would refuse it",
+        pki=False,
+        openssl=True,
+    ),
+    Case(
+        "may do nothing",
+        two(vm=may()),
+        "its key usage does not allow signatures, so every peer would refuse it",
+        pki=False,
+    ),
+    Case(
+        "may only sign certificates",
+        two(vm=may(key_cert_sign=True)),
         "its key usage does not allow signatures, so every peer would refuse it",
         pki=False,
         openssl=True,
@@ -286,6 +343,27 @@ KEYS = (
     Case(
         "Ed25519",
         two(keyed(ed25519.Ed25519PrivateKey.generate), keyed(ed25519.Ed25519PrivateKey.generate)),
+    ),
+    Case(
+        "RSASSA-PSS without parameters",
+        rsa_signed(pss=True, algorithm=tlv(SEQUENCE, oid(RSASSA_PSS))),
+        "CN=VM has a signature algorithm that cannot be read",
+    ),
+    Case(
+        "RSASSA-PSS with another trailer",
+        rsa_signed(pss=True, algorithm=tlv(SEQUENCE, oid(RSASSA_PSS), OTHER_TRAILER)),
+        "CN=VM is signed with RSASSA-PSS and a trailer that charon does not know",
+    ),
+    Case(
+        "two algorithms of one signature",
+        two(vm={"outer": tlv(SEQUENCE, oid(EC_SIGNED["sha384"]))}),
+        "CN=VM names two different algorithms of its signature",
+    ),
+    Case(
+        "an algorithm with parameters that it has not",
+        two(vm={"algorithm": tlv(SEQUENCE, oid(EC_SIGNED["sha256"]), tlv(NULL))}),
+        "the certificate has a part (TbsCertificate signature alg) that is not as RFC 5280",
+        charon=True,
     ),
     Case("Ed448", two(keyed(ed448.Ed448PrivateKey.generate))),
     Case(
@@ -348,11 +426,29 @@ EXTENSIONS = (
         ),
         "does not support together, issuerAltName and 2.5.29.32 (certificatePolicies)",
     ),
+    Case(
+        "a name of a kind that the library does not know",
+        two(vm=raw(ALTERNATIVE, tlv(SEQUENCE, tlv(0xA3, tlv(NULL))), critical=False)),
+        "CN=VM has the extension 2.5.29.17 (subjectAltName) that cannot be read; charon may take",
+        charon=True,
+    ),
+    Case(
+        "an address of five octets",
+        two(vm=raw(ALTERNATIVE, tlv(SEQUENCE, tlv(0x87, b"abcde")), critical=False)),
+        "CN=VM has the extension 2.5.29.17 (subjectAltName) that cannot be read; charon may take",
+        charon=True,
+    ),
+    Case(
+        "a default that is written out",
+        two(vm={"basic": tlv(SEQUENCE, tlv(BOOLEAN, b"\0"))}),
+        "CN=VM has the extension 2.5.29.19 (basicConstraints) that cannot be read; charon may take",
+        charon=True,
+    ),
     Case("critical address blocks", two(raw("1.3.6.1.5.5.7.1.7", ADDRESSES))),
     Case(
         "the same extension twice",
         two(vm={"extensions": may(digital_signature=True)["extensions"] * 2}),
-        "CN=VM has the extension 2.5.29.15 twice; charon may take it, ipsec-agent takes none",
+        "CN=VM has the extension 2.5.29.15 (keyUsage) twice; charon may take it, ipsec-agent takes",
         charon=True,
         openssl=False,
     ),
@@ -428,6 +524,14 @@ CONSTRAINTS = (
         since=False,
         openssl=False,
     ),
+    Case(
+        "a permitted network of a wrong size",
+        two(
+            raw(LIMITS, tlv(SEQUENCE, tlv(0xA0, tlv(SEQUENCE, tlv(0x87, b"abcd")))), critical=False)
+        ),
+        "CN=Root has the extension 2.5.29.30 (nameConstraints) that cannot be read; charon may",
+        charon=True,
+    ),
     Case("a permitted mail domain", two(permit(MAIL), san(AT_A))),
     Case(
         "another mail domain",
@@ -439,7 +543,7 @@ CONSTRAINTS = (
     Case(
         "an excluded subject",
         two(exclude(named("Other"))),
-        "exclude a directoryName, which charon does not support",
+        "exclude a name of the kind directoryName, which charon does not support",
         openssl=True,
     ),
     Case("a permitted address of a page", two(permit(AT)), SINCE, charon=True, since=False),

@@ -137,6 +137,7 @@ def three(
             "both": Chain(below, (between, above)),
             "middle": Chain(below, (between,)),
             "only root": Chain(below, (above,)),
+            "root behind": Chain(below, (between,), (above,)),
         }[listed]
 
     return make
@@ -239,11 +240,13 @@ def shortened() -> Chain:
     return Chain(leaf(between), (root(), root(basic=CA_0)), (between,))
 
 
-def rsa_signed(ca: str = "sha256", vm: str = "sha256", *, pss: bool = False) -> Callable[[], Chain]:
-    """A CA with an RSA key, and what the two signatures are made with."""
+def rsa_signed(
+    ca: str = "sha256", vm: str = "sha256", *, pss: bool = False, algorithm: bytes | None = None
+) -> Callable[[], Chain]:
+    """A CA with an RSA key, and what the two signatures are made with; algorithm: of the leaf's."""
 
     def make() -> Chain:
         above = root(key=rsa_key(2048, 1), hashed=ca, pss=pss)
-        return Chain(leaf(above, hashed=vm, pss=pss), (above,))
+        return Chain(leaf(above, hashed=vm, pss=pss, algorithm=algorithm), (above,))
 
     return make

@@ -58,6 +58,23 @@ def elements(encoded: bytes) -> Iterator[Element]:
         at += size
 
 
+def encode(element: Element) -> bytes:
+    """An element as DER."""
+    size = len(element.content)
+    if size < LONG_FORM:
+        return bytes((element.tag, size)) + element.content
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((element.tag, LONG_FORM | len(octets))) + octets + element.content
+
+
+def whole(encoded: bytes) -> bool:
+    """Whether this is one element, neither cut nor with something behind it."""
+    try:
+        return [encode(item) for item in elements(encoded)] == [encoded]
+    except IndexError:
+        return False
+
+
 def attributes(content: bytes) -> tuple[Attribute, ...]:
     """The attributes of a name, in their order; charon knows no sets of them."""
     found: list[Attribute] = []
@@ -102,7 +119,7 @@ def certificate_facts(encoded: bytes, role: str) -> ListedCertificate:
 
 def _written(name: tuple[Attribute, ...]) -> str:
     """A name as operators write it, the last attribute first; one line, printable."""
-    parts = (f"{TYPES.get(kind, _dotted(kind))}={_text(tag, value)}" for kind, tag, value in name)
+    parts = (f"{TYPES.get(kind, dotted(kind))}={_text(tag, value)}" for kind, tag, value in name)
     text = ",".join(reversed(tuple(parts))) or "without a name"
     return printable(text, "?")
 
@@ -111,8 +128,8 @@ def _text(tag: int, value: bytes) -> str:
     return value.decode("utf-16-be" if tag == BMP_STRING else "utf-8", errors="replace")
 
 
-def _dotted(kind: bytes) -> str:
-    """An object identifier as numbers."""
+def dotted(kind: bytes) -> str:
+    """An object identifier as numbers, such as 2.5.29.17."""
     numbers, rest = [kind[0] // 40, kind[0] % 40], 0
     for octet in kind[1:]:
         rest = rest << 7 | octet & 0x7F

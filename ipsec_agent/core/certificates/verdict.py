@@ -26,6 +26,7 @@ from ipsec_agent.core.manifest.certificates import (
 )
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.manifest.public_keys import described, encoded
+from ipsec_agent.core.manifest.readable import serial_number
 from ipsec_agent.core.manifest.trust import judge
 
 EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
@@ -170,7 +171,7 @@ def _shared(material: Material) -> Iterator[Complaint]:
 
 def _alike(earlier: x509.Certificate, later: x509.Certificate, where: str) -> Iterator[Finding]:
     """What tells two certificates apart, and does not."""
-    if (earlier.issuer, earlier.serial_number) == (later.issuer, later.serial_number):
+    if earlier.issuer == later.issuer and serial_number(earlier) == serial_number(later):
         yield Finding(
             "",
             f"{name(later.subject)} has the serial number of the certificate in {where}, which the"

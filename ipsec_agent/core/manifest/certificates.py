@@ -1,21 +1,17 @@
 """Reads the certificates and the key before charon sees them, which would load almost anything."""
 
-import contextlib
-import warnings
 from collections import deque
-from collections.abc import Iterator
 from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.utils import CryptographyDeprecationWarning
 from msgspec import Struct
 
 from ipsec_agent.core.config import CertificateFacts
-from ipsec_agent.core.manifest import pem
-from ipsec_agent.core.manifest.loadable import called, obstacles
+from ipsec_agent.core.manifest import pem, readable
+from ipsec_agent.core.manifest.loadable import obstacles
 from ipsec_agent.core.model import Authority, Credentials, Secret
 from ipsec_agent.core.words import printable
 
@@ -79,28 +75,30 @@ def _certificate(block: pem.Block, part: str) -> tuple[x509.Certificate | None, 
     encoded = block.der() if block.label == CERTIFICATE and block.ended else None
     if encoded is None or block.placeholder:
         return None, None
+    certificate, unreadable = readable.read(encoded)
+    if not unreadable:
+        return certificate, None
+    if certificate is None:
+        return None, _unclear(
+            "the certificate",
+            part,
+            f"has {unreadable} that is not as RFC 5280 asks",
+            "where `openssl x509 -text` cannot read it either, paste all of it again; else reissue"
+            " it",
+        )
     try:
-        with _any_serial():
-            certificate = x509.load_der_x509_certificate(encoded)
-        # What cannot be read of it now could not be judged later.
-        _ = facts(certificate, "")
-    except (ValueError, x509.InvalidVersion):
-        return None, None
-    try:
-        _ = (certificate.extensions, certificate.public_key())
-    except x509.DuplicateExtension as error:
-        return None, _unclear(certificate, part, f"has the extension {called(error.oid)} twice")
-    except (ValueError, UnsupportedAlgorithm):
-        return None, _unclear(certificate, part, "has an extension or a key that cannot be read")
-    return certificate, None
+        with readable.quietly():
+            subject = name(certificate.subject)
+    except readable.REFUSED:
+        subject = "the certificate"
+    return None, _unclear(subject, part, f"has {unreadable}", "reissue the certificate")
 
 
-def _unclear(certificate: x509.Certificate, part: str, what: str) -> Finding:
+def _unclear(subject: str, part: str, what: str, remedy: str) -> Finding:
     return Finding(
         part,
-        f"{name(certificate.subject)} {what}; charon may take it, ipsec-agent takes none that it"
-        " cannot judge",
-        "reissue the certificate",
+        f"{subject} {what}; charon may take it, ipsec-agent takes none that it cannot judge",
+        remedy,
     )
 
 
@@ -239,23 +237,13 @@ def name(subject: x509.Name) -> str:
     return printable(text, "?")
 
 
-@contextlib.contextmanager
-def _any_serial() -> Iterator[None]:
-    """No warning of the library's: charon does not mind serials of 0 and below (RFC 5280 does)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        yield
-
-
 def facts(certificate: x509.Certificate, role: str) -> CertificateFacts:
     """What is shown of a certificate."""
-    with _any_serial():
-        serial = certificate.serial_number
     return CertificateFacts(
         subject=name(certificate.subject),
         issuer=name(certificate.issuer),
         role=role,
-        serial=f"{serial:x}",
+        serial=f"{readable.serial_number(certificate):x}",
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )

@@ -111,7 +111,13 @@ def _required(fields: Fields, name: str) -> str | None:
         fields.missing(name, "is missing", f"write `{name}: |` and the PEM indented below it")
         return None
     if not isinstance(found[1].value, str):
-        fields.wrong(name, "must be a string", f"write `{name}: |` and the PEM indented below it")
+        listed = found[1].elements is not None
+        fields.wrong(
+            name,
+            "must not be a list" if listed else "must be a string",
+            f"write `{name}: |` and the PEM indented below it"
+            + (", without a dash" if listed else ""),
+        )
         return None
     return found[1].value
 

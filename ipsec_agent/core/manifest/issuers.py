@@ -44,7 +44,7 @@ def compared(certificate: x509.Certificate, issuer: x509.Certificate) -> Verdict
     # charon looks for issuers by name; of a certificate itself it asks nothing twice.
     if not named and (wanted is None or certificate is not issuer):
         return Verdict.OTHER_NAME
-    if wanted is not None and wanted != key_id(issuer):
+    if wanted is not None and key_id(issuer) not in {wanted, b""}:
         return Verdict.OTHER_KEY_ID
     return Verdict.ISSUED if signed(certificate, issuer) else Verdict.OTHER_SIGNATURE
 
@@ -69,12 +69,12 @@ def _same(one: Attribute, other: Attribute) -> bool:
 
 
 def authority_key_id(certificate: x509.Certificate) -> bytes | None:
-    """The id that it says its issuer's key has."""
+    """The id that it says its issuer's key has; charon takes an empty one for none."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
     except x509.ExtensionNotFound:
         return None
-    return found.value.key_identifier
+    return found.value.key_identifier or None
 
 
 def key_id(certificate: x509.Certificate) -> bytes:

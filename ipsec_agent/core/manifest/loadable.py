@@ -8,8 +8,11 @@ constraints before 5.9.12, and no policies at all.
 from collections.abc import Iterator
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
+
+from ipsec_agent.core.der import dotted, elements, signed_fields
 
 OPENSSL = frozenset(
     {
@@ -67,6 +70,9 @@ NAMES = (
 """Kinds of names that its own reader knows; any other makes it refuse the certificate."""
 
 
+TRAILER, COMMON_TRAILER = 0xA3, bytes((2, 1, 1))
+"""Of RSASSA-PSS's parameters (RFC 4055, 3.1): the tag, and the only one that there is."""
+
 KEYS = (
     rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey,
 )  # fmt: skip
@@ -84,6 +90,8 @@ def obstacles(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
     oid = certificate.signature_algorithm_oid
     if oid not in SIGNED_WITH:
         yield f"is signed with {called(oid)}, which charon does not know", "reissue it with SHA-256"
+    else:
+        yield from _odd_signature(certificate)
     if not isinstance(certificate.public_key(), KEYS):
         yield "has a key of a kind that charon does not support", "use RSA or ECDSA"
     critical = [item.oid for item in certificate.extensions if item.critical]
@@ -95,6 +103,22 @@ def obstacles(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
         )
     if not unknown and own_reader(certificate):
         yield from _obstacles_of_own_reader(certificate, critical)
+
+
+def _odd_signature(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
+    """What charon reads of the signature's algorithm, and the library does not."""
+    (signed,) = elements(certificate.tbs_certificate_bytes)
+    (whole,) = elements(certificate.public_bytes(serialization.Encoding.DER))
+    inner, outer = signed_fields(signed)[1], tuple(elements(whole.content))[1]
+    if inner != outer:
+        yield "names two different algorithms of its signature", "reissue it"
+    kind, *parameters = elements(inner.content)
+    if dotted(kind.content) == SignatureAlgorithmOID.RSASSA_PSS.dotted_string and any(
+        item.tag == TRAILER and item.content != COMMON_TRAILER
+        for given in parameters
+        for item in elements(given.content)
+    ):
+        yield "is signed with RSASSA-PSS and a trailer that charon does not know", "reissue it"
 
 
 def _obstacles_of_own_reader(
@@ -166,12 +190,22 @@ KNOWN_AS = {
     "1.3.6.1.5.5.7.1.24": "TLS feature",
     "1.3.6.1.5.5.7.48.1.5": "OCSP no check",
     "2.16.840.1.113730.1.1": "Netscape's certificate type",
+    "1.3.6.1.5.5.7.1.1": "authorityInfoAccess",
+    "1.3.6.1.5.5.7.1.7": "address blocks",
     "2.5.29.9": "subjectDirectoryAttributes",
+    "2.5.29.14": "subjectKeyIdentifier",
+    "2.5.29.15": "keyUsage",
     "2.5.29.16": "privateKeyUsagePeriod",
+    "2.5.29.17": "subjectAltName",
+    "2.5.29.18": "issuerAltName",
+    "2.5.29.19": "basicConstraints",
     "2.5.29.30": "nameConstraints",
+    "2.5.29.31": "cRLDistributionPoints",
     "2.5.29.32": "certificatePolicies",
     "2.5.29.33": "policyMappings",
+    "2.5.29.35": "authorityKeyIdentifier",
     "2.5.29.36": "policyConstraints",
+    "2.5.29.37": "extKeyUsage",
     "2.5.29.46": "freshestCRL",
     "2.5.29.54": "inhibitAnyPolicy",
 }

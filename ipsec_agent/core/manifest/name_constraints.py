@@ -131,7 +131,7 @@ def _forbidden(
 
 
 def _unsupported(ca: x509.Certificate, verb: Verb, one: x509.GeneralName) -> Violation:
-    return Violation(ca, f"{verb} a {kind(one)}, which charon does not support")
+    return Violation(ca, f"{verb} a name of the kind {kind(one)}, which charon does not support")
 
 
 def subtrees(ca: x509.Certificate) -> Iterator[tuple[Verb, x509.GeneralName]]:

@@ -4,13 +4,20 @@ import re
 
 from msgspec.structs import replace
 
-from ipsec_agent.core.manifest.complaint import Complaints, shown_key
+from ipsec_agent.core.manifest.complaint import Complaints
 from ipsec_agent.core.manifest.yaml_lines import Entry
 
-ESCAPED = re.compile(r"(?:\\{1,4}r)?\\{1,4}n|\\{1,4}r")
+ESCAPED = re.compile(
+    r"(?:\\{1,4}r)?\\{1,4}n|\\{1,4}r|\\{1,4}(?:u00|x)0[aAdD]|(?:%0[dD])?%0[aA]|&#(?:10|x0?[aA]);"
+)
 """Line breaks that are two characters or more."""
 
-PATH = re.compile(r"\s*(?:(?:~|\.{0,2})/[\w./~-]+|[\w./~-]+\.(?:pem|crt|cer|key|der))\s*")
+PARTS = frozenset({"ca", "certificate", "private_key", "value"})
+"""The keys of CredHub's maps below which there is PEM."""
+
+PATH = re.compile(
+    r"\s*(?:@|file:(?://)?)?(?:(?:~|\.{0,2})/[\w./~-]+|[\w./~-]+\.(?:pem|crt|cer|key|der))\s*"
+)
 LONGEST_PATH = 200
 ENCODED = "LS0tLS1CRUdJTi"
 """`-----BEGIN` in base64."""
@@ -30,7 +37,7 @@ def mended(entry: Entry, name: str, path: str, complaints: Complaints) -> Entry:
         return replace(entry, elements=elements)
     if entry.items is not None:
         items = {
-            key: mended(item, shown_key(key), f"{path}.{shown_key(key)}", complaints)
+            key: mended(item, key, f"{path}.{key}", complaints) if key in PARTS else item
             for key, item in entry.items.items()
         }
         return replace(entry, items=items)
@@ -55,14 +62,23 @@ def _mended(entry: Entry, head: str, path: str, complaints: Complaints) -> Entry
             f"decode it with `base64 -d`, and write {below}",
         )
         return entry.voided()
-    if "-----BEGIN" not in text or not ESCAPED.search(text):
+    escaped = ESCAPED.search(text)
+    if "-----BEGIN" not in text or escaped is None:
         return entry
-    complaints.error(entry.line, path, *_escaped(entry.style, below))
+    if text.lstrip().startswith("{"):
+        complaints.error(entry.line, path, "is a map within quotes", "remove the quotes around it")
+        return entry.voided()
+    complaints.error(entry.line, path, *_escaped(entry.style, below, escaped[0]))
     return replace(entry, value=ESCAPED.sub("\n", text))
 
 
-def _escaped(style: str, below: str) -> tuple[str, str]:
+def _escaped(style: str, below: str, found: str) -> tuple[str, str]:
     r"""Why `\n` is no line break there, and what to write."""
+    if not found.startswith("\\"):
+        return (
+            f"`{found}` is no line break to YAML",
+            f"write {below}, with a line break for each `{found}`",
+        )
     real = f"write {below}, with a line break for each `\\n`"
     if style == "'":
         return (

@@ -18,8 +18,10 @@ CLI = re.compile(
 )
 """What the BOSH CLIs (1 and 2) and web pages write, at the begin of a line."""
 
-PROMPT = re.compile(r"[\w.@:~/-]{0,80}\$(?: |$)")
-"""A shell's, such as `ubuntu@opsman:~$ `."""
+PROMPT = re.compile(
+    r"[\w.@:~/-]{0,80}\$(?: |$)|\[?[\w.-]{1,40}@[\w.-]{1,80}[: ][\w.~/-]{0,80}\]?#(?: |$)"
+)
+"""A shell's, such as `ubuntu@opsman:~$ `, or root's with `#`."""
 
 PROSE = re.compile(r"[A-Za-z][^\s:]* (?=[^#])")
 """Two words, of which the first is no key."""

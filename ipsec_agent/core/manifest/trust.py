@@ -16,6 +16,7 @@ from ipsec_agent.core.manifest import name_constraints, policies
 from ipsec_agent.core.manifest.bundle import LEAF, MOST_INTERMEDIATES, Bundle, Path, Ways, ways
 from ipsec_agent.core.manifest.certificate_rules import authority, signature, usage, validity
 from ipsec_agent.core.manifest.certificates import KEY_PART, Finding, Key, name
+from ipsec_agent.core.manifest.issuers import is_ca
 from ipsec_agent.core.manifest.no_chain import why_no_chain
 
 
@@ -155,7 +156,15 @@ def _repeated(bundle: Bundle) -> Iterator[Finding]:
 
 
 def _aside(bundle: Bundle, used: set[x509.Certificate], now: datetime) -> Iterator[Finding]:
-    """Certificates that are not on the way to the root."""
+    """Certificates that are not on the way to the root, or that are where they should not be."""
+    if is_ca(bundle.leaf):
+        yield Finding(
+            LEAF,
+            f"{name(bundle.leaf.subject)} is a CA, and each VM has its key: who breaks into one can"
+            " issue certificates",
+            "use a certificate that the CA signed",
+            "warning",
+        )
     if bundle.leaf in (ca for _, ca in bundle.authorities):
         yield Finding(
             LEAF,

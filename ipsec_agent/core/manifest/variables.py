@@ -1,4 +1,5 @@
-"""Variables that nobody filled in: BOSH's `((name))`, and tags of a job's template."""
+"""Variables that nobody filled in: BOSH's `((name))`, tags of a job's template, and those of other
+programs, `{{name}}` and `${NAME}`."""
 
 import re
 
@@ -7,9 +8,13 @@ from msgspec.structs import replace
 from ipsec_agent.core.manifest.complaint import Complaints, shown_key
 from ipsec_agent.core.manifest.yaml_lines import Entry
 
-VARIABLE = re.compile(r"\(\(([^()\n]{0,200})\)\)|<%[^%]{0,500}%>")
+VARIABLE = re.compile(
+    r"\(\(([^()\n]{0,200})\)\)|<%[^%]{0,500}%>|\{\{ ?([^{}\n]{0,200}?) ?\}\}|\$\{([^{}\n]{0,200})\}"
+)
 NAME = re.compile(r"!?[-/.\w]+")
 """What BOSH takes as a name (interpolationRegex in bosh-cli's director/template)."""
+
+MARKS = {"(": ("((", "))"), "{": ("{{", "}}"), "$": ("${", "}")}
 
 LONGEST_PART = 60
 """Characters between two slashes of a name that is shown; a line of a key has more."""
@@ -50,6 +55,8 @@ def complained(entry: Entry, path: str, complaints: Complaints) -> bool:
     names = " and ".join(found[:MOST_NAMES])
     verb = "was" if len(found) == 1 else "were"
     remedy = "check the file that BOSH renders of the template" if "<%" in names else FILL_IN
+    if not any(one.startswith(("((", "<%")) for one in found):
+        remedy = "it is no variable of BOSH's: write its value, or `((name))` and fill that in"
     if "((…))" in found:
         remedy = "a name has letters, digits, and - _ / . only"
     complaints.error(entry.line, path, f"{names} {verb} not filled in", remedy)
@@ -60,6 +67,7 @@ def _shown(variable: re.Match[str]) -> str:
     """The variable with its name, unless that is none."""
     if variable[0].startswith("<%"):
         return "<%= … %>"
-    named = NAME.fullmatch(variable[1])
-    short = max(map(len, variable[1].split("/"))) <= LONGEST_PART
-    return variable[0] if named and short else "((…))"
+    name = variable[1] or variable[2] or variable[3] or ""
+    short = max(map(len, name.split("/"))) <= LONGEST_PART
+    begin, end = MARKS[variable[0][0]]
+    return variable[0] if NAME.fullmatch(name) and short else f"{begin}…{end}"

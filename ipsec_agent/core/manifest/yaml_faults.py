@@ -35,6 +35,7 @@ KNOWN = (
     ),
     ("'`'", "not valid YAML: a value cannot begin with `", 'write it in quotes: "…"'),
     ("'@'", "not valid YAML: a value cannot begin with @", 'write it in quotes: "…"'),
+    ("'%'", "not valid YAML: a value cannot begin with %", 'write it in quotes: "…"'),
     (
         "'<stream end>'",
         "not valid YAML: a bracket or brace is not closed",

@@ -194,6 +194,8 @@ class _Converter:
 
     def _of(self, node: yaml.Node, key: str) -> Entry:
         line, column = node.start_mark.line + 1, node.start_mark.column
+        if braces := _in_braces(node):
+            return Entry(line, line, column, braces)
         if isinstance(node, yaml.MappingNode):
             items = self._items(node, key)
             last = max((item.last for item in items.values()), default=line)
@@ -235,7 +237,25 @@ class _Converter:
     def _sources(self, node: yaml.Node, key: str) -> Iterator[dict[str, Entry]]:
         """The mappings behind `<<`, the strongest first."""
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            yield self.entry(source, key).items or {}
+            merged = self.entry(source, key).items
+            if merged is None:
+                where = f"{key}.<<" if key else "<<"
+                message = "only a mapping can be merged with `<<`"
+                remedy = "write `<<: *name` of a mapping that has `&name`, or delete the line"
+                self._complaints.error(source.start_mark.line + 1, where, message, remedy)
+            yield merged or {}
+
+
+def _in_braces(node: yaml.Node) -> str:
+    """`{{name}}` without quotes: a variable to other programs, a mapping in a mapping to YAML."""
+    names = []
+    for _ in range(2):
+        if not isinstance(node, yaml.MappingNode) or not node.flow_style or len(node.value) != 1:
+            return ""
+        node, value = node.value[0]
+        names.append(value.value)
+    alone = isinstance(node, yaml.ScalarNode) and names == ["", ""]
+    return "{{" + str(node.value) + "}}" if alone else ""
 
 
 def _scalar(node: yaml.ScalarNode) -> Scalar:

@@ -1,6 +1,7 @@
 """Values as BOSH, CredHub and editors leave them: variables, maps, empty items, PEM on one line."""
 
 import base64
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -119,6 +120,14 @@ def test_a_variable(key: str, name: str) -> None:
             ],
         ),
         ({"agent": "((a))"}, ["agent: ((a)) "]),
+        (
+            {"instance_certificate": "{{a.certificate}}", "ipsec": ["${NET}", "${a b}"]},
+            [
+                "ipsec.instance_certificate: {{a.certificate}} was not filled in; it is no",
+                "ipsec.ipsec_subnets[0]: ${NET} was not filled in; it is no variable of BOSH's",
+                "ipsec.ipsec_subnets[1]: ${…} was not filled in; it is no variable of BOSH's",
+            ],
+        ),
         ({"instance_certificate": "(a)"}, ["ipsec.instance_certificate: is not PEM"]),
     ],
 )
@@ -132,6 +141,19 @@ def test_variables(changes: dict[str, Any], expected: list[str]) -> None:
 
     assert len(found) == len(expected)
     assert all(one in found[at] for at, one in enumerate(expected)), found
+
+
+def test_braces_without_quotes() -> None:
+    """`{{name}}` is a mapping to YAML, and a variable to people; other mappings are none."""
+    tree = yaml.safe_load(text())
+    del tree["ipsec"]["instance_certificate"]
+    rest = yaml.safe_dump(tree)
+
+    (found,) = said(f"{rest}  instance_certificate: {{{{vm.certificate}}}}\n")
+    assert found.startswith("ipsec.instance_certificate: {{vm.certificate}} was not filled in; it")
+    assert "the map has no certificate" in "".join(
+        said(f"{rest}  instance_certificate: {{vm: {{a: b}}}}\n")
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +264,7 @@ def test_a_map_alone() -> None:
             ],
         ),
         (
-            {"instance_certificate": {"type": "certificate", "value": of_credhub(VM)}},
+            {"instance_certificate": {"name": "/a/vm", "value": of_credhub(VM)}},
             [
                 "ipsec.instance_certificate: this is all that `credhub get` says; write only what"
                 " is below `value:`, in place of `value:`"
@@ -357,8 +379,17 @@ def test_the_map_of_an_intermediate() -> None:
             {"ca_certificates": [[ROOT.cert_pem]]},
             'ipsec.ca_certificates[0]: must be a string; write "',
         ),
-        ({"instance_certificate": [VM.cert_pem]}, "ipsec.instance_certificate: must be a string"),
+        (
+            {"instance_certificate": [VM.cert_pem]},
+            "ipsec.instance_certificate: must not be a list; write `instance_certificate: |` and",
+        ),
         ({"instance_certificate": "/a/vm"}, "ipsec.instance_certificate: is the path of a file"),
+        ({"instance_private_key": "@vm.key"}, "ipsec.instance_private_key: is the path of a file"),
+        ({"instance_private_key": "file:vm.key"}, "ipsec.instance_private_key: is the path of a"),
+        (
+            {"instance_certificate": json.dumps({"certificate": VM.cert_pem})},
+            "ipsec.instance_certificate: is a map within quotes; remove the quotes around it",
+        ),
         ({"instance_private_key": "vm.key"}, "ipsec.instance_private_key: is the path of a file"),
         (
             {"instance_private_key": base64.b64encode(VM.key_pem.encode()).decode()},
@@ -414,6 +445,18 @@ ONE_LINE = VM.cert_pem.replace("\n", "\\n")
         (
             "'" + ONE_LINE.replace("\\n", "\\r\\n") + "'",
             "single quotes keep each `\\n` as two characters; write double quotes in their place",
+        ),
+        (
+            "'" + ONE_LINE.replace("\\n", "\\u000a") + "'",
+            "single quotes keep each `\\n` as two characters; write double quotes in their place",
+        ),
+        (
+            "'" + ONE_LINE.replace("\\n", "%0D%0A") + "'",
+            "`%0D%0A` is no line break to YAML; write the PEM indented below `instance_certificate",
+        ),
+        (
+            ONE_LINE.replace("\\n", "&#10;"),
+            "`&#10;` is no line break to YAML; write the PEM indented below `instance_certificate",
         ),
     ],
 )

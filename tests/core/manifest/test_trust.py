@@ -171,8 +171,9 @@ def test_its_own_ca() -> None:
     """A CA that is used as instance certificate works, until it is replaced."""
     findings = judged(ROOT, [ROOT])
 
-    assert [item.severity for item in findings] == ["warning"]
-    assert "it is also in ca_certificates" in findings[0].message
+    assert [item.severity for item in findings] == ["warning", "warning"]
+    assert "CN=Root is a CA, and each VM has its key" in findings[0].message
+    assert "it is also in ca_certificates" in findings[1].message
 
 
 def test_key_of_another_certificate() -> None:

@@ -131,6 +131,8 @@ TEXT = "this text is not part of the config"
         ),
         ("$ bosh runtime-config\n", f"{TEXT}; delete line 1"),
         ("```yaml\n", f"{TEXT}; delete line 1"),
+        ("root@opsman:~# cat /tmp/a.yml\n", f"{TEXT}; delete line 1"),
+        ("[root@opsman tmp]# cat a.yml\n", f"{TEXT}; delete line 1"),
         ("Please check this config\n", f"{TEXT}; delete line 1"),
     ],
 )
@@ -218,6 +220,7 @@ def test_no_line_moves() -> None:
         ("timeout: ", "timeout:", "the line is neither `key: value` nor `- value`; write a space"),
         ("release: ipsec", "release: 'ipsec", "a quote is not closed; write the same quote"),
         ("release: ipsec", "release: `ipsec`", "a value cannot begin with `; write it in quotes"),
+        ("release: ipsec", "release: %ipsec", "a value cannot begin with %; write it in quotes"),
         ("release: ipsec", "release: @ipsec", "a value cannot begin with @; write it in quotes"),
         ("release: ipsec", "release: *ipsec", "no `&name` above belongs to this `*name`; write"),
         ("release: ipsec", "release: ]", "a bracket, brace or comma is where a value should be"),
@@ -275,3 +278,6 @@ def test_an_anchor_and_a_merge() -> None:
     )
     assert parsed.config is not None
     assert parsed.config.no_ipsec_subnets == parsed.config.ipsec_subnets
+    for other in ("((rest))", "word", "", "[{stop_timeout: 5}, word]"):
+        (found,) = said(text.replace("prestart_timeout: 40", f"<<: {other}"))
+        assert "only a mapping can be merged with `<<`; write `<<: *name` of a mapping" in found
