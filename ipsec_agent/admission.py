@@ -2,6 +2,7 @@
 
 from pathlib import PurePath
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig, Config
@@ -20,6 +21,25 @@ from ipsec_agent.host.charon_start import program_warnings
 
 SHIPPED = AgentConfig().state_dir
 """Where the shipped units look for the saved guard."""
+
+
+class Told(Struct, frozen=True):
+    """What is told of a config that is taken.
+
+    Attributes:
+        config: warnings of the file.
+        ending: whom it cuts off by ending optional mode.
+        later: what only a start takes.
+    """
+
+    config: tuple[str, ...] = ()
+    ending: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of it, in this order."""
+        return (*self.config, *self.ending, *self.later)
 
 
 def refuse_lockout(config: Config, network: NetworkFacts, essential: EssentialAddresses) -> None:

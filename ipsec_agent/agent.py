@@ -18,7 +18,6 @@ from ipsec_agent.config_file import Loaded, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import AgentConfig
-from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.problems.guard import GuardState
@@ -105,7 +104,7 @@ class Agent:
                 {**self._answers.verbs, "health": self._health},
                 {
                     "reload": self._reload,
-                    "rehearse": rehearsed(self._loop, self._machine.rehearsals, self._candidate),
+                    "rehearse": rehearsed(self._loop, self._machine.rehearsals, self._judged),
                     "renew": verb(self._loop, self._machine.ask_renewals),
                     "stop": self._end,
                     "guard-up": self._guard_up,
@@ -217,9 +216,7 @@ class Agent:
                 self._tell_of_config()
 
     def _tell_of_config(self) -> None:
-        self._loop.reporter.config_state = ConfigState(
-            str(self._path), self._file.changed, self._file.refused, self._file.reload_refused
-        )
+        self._loop.reporter.config_state = self._file.state
         self._loop.wake.set()
 
     async def _take_config(self, *, asks: bool = False, force: bool = False) -> tuple[str, ...]:
@@ -239,24 +236,27 @@ class Agent:
         except AgentError as error:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)
-            self._file.refuse(first_complaint(error))
+            self._file.refuse(first_complaint(error), "" if complaints else error.hint)
             raise
         finally:
             self._tell_of_config()
 
-    async def _candidate(self) -> tuple[Loaded, EssentialAddresses]:
+    async def _judged(self, *, asks: bool) -> tuple[Loaded, EssentialAddresses, admission.Told]:
         loop = self._loop
-        return await candidate(
+        loaded, essential = await candidate(
             self._path, loop.config, self._machine, loop.snapshot, force=self._force
         )
+        config = loaded.config
+        ends = loop.config.optional and not config.optional
+        look = await loop.look() if ends else Look(None)
+        ending = admission.end_optional(config, look.snapshot, asks=asks)
+        later = admission.begins_later(self._state_dir, config)
+        return loaded, essential, admission.Told(loaded.warnings, ending, later)
 
     async def _reread(self, *, asks: bool, force: bool) -> tuple[str, ...]:
-        loaded, essential = await self._candidate()
+        loaded, essential, told = await self._judged(asks=asks)
         config = loaded.config
-        ends = self._loop.config.optional and not config.optional
-        look = await self._loop.look() if ends else Look(None)
-        told = admission.end_optional(config, look.snapshot, asks=asks)
-        for one in told:
+        for one in told.ending:
             self._log.warning("optional mode ends", message=one)
         await refuse_refused(self._loop, self._machine.rehearsals, config, force=force)
         self._loop.adopt(config, essential)
@@ -266,10 +266,9 @@ class Agent:
             await self._machine.reopen_log()
         except CharonError as error:
             self._log.warning("charon did not open its log again", message=error.message)
-        later = admission.begins_later(self._state_dir, config)
-        for one in later:
+        for one in told.later:
             self._log.warning("config", complaint=one)
-        return (*loaded.warnings, *told, *later)
+        return told.all
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
         config = self._loop.config

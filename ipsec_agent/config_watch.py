@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ipsec_agent.config_file import Loaded, accepted, load
+from ipsec_agent.core.config_state import ConfigState
 from ipsec_agent.errors import AgentError, ConfigError
 
 AGAIN = 60.0
@@ -39,7 +40,7 @@ class ConfigWatch:
         self._signature: Signature | None = None
         self._judged = 0.0
         self.changed = False
-        self.refused = self.reload_refused = ""
+        self.refused = self.reload_refused = self.reload_hint = ""
         self.adopt(loaded)
 
     def adopt(self, loaded: Loaded) -> None:
@@ -49,10 +50,21 @@ class ConfigWatch:
         self._signature = None
         self.changed, self.refused, self.reload_refused = False, "", ""
 
-    def refuse(self, because: str) -> None:
-        """A reload was refused, and what is in force stays so."""
-        self.reload_refused = because
+    def refuse(self, because: str, hint: str = "") -> None:
+        """A reload was refused, and what is in force stays so.
+
+        Args:
+            hint: what to do, "" where the file is to be corrected.
+        """
+        self.reload_refused, self.reload_hint = because, hint
         self._signature = None
+
+    @property
+    def state(self) -> ConfigState:
+        """What is known of the file."""
+        return ConfigState(
+            str(self._path), self.changed, self.refused, self.reload_refused, self.reload_hint
+        )
 
     def look(self) -> bool:
         """Compare and judge the file; whether that changed what is known of it."""

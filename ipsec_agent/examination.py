@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from ipsec_agent.config_file import accepted, load
+from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.doctor.agent import BOSH_UNIT, GUARD_UNIT, TARGET
 from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
@@ -39,19 +40,21 @@ T = TypeVar("T")
 UNITS = (TARGET, GUARD_UNIT, BOSH_UNIT, *OTHERS)
 
 
-def examine(path: Path, socket: str, *, root: bool) -> Facts:
+def examine(given: Path | None, socket: str | None, *, root: bool) -> Facts:
     """Read everything.
 
     Args:
-        path: of the config; that of a running agent counts instead, where it tells one.
-        socket: the control socket.
+        given: the config, None for the usual one; that of a running agent counts instead, where it
+            tells one.
+        socket: the control socket, None for that in the config's run_dir.
         root: this process may read everything.
     """
     reading = _Reading()
-    status = reading.tried("the agent's status", lambda: _status(socket), None)
-    if status and status.get("config"):
-        path = Path(str(status["config"]))
-    facts = _config(Facts(str(path), status=status, root=root, now=time.time()))
+    facts = _config(Facts(str(given or DEFAULT_CONFIG), root=root, now=time.time()))
+    run_dir = (facts.config.agent if facts.config else AgentConfig()).run_dir
+    where = socket or f"{run_dir}/control.sock"
+    status = reading.tried("the agent's status", lambda: _status(where), None)
+    facts = _of_the_agent(replace(facts, status=status, socket=where), named=given is not None)
     facts = replace(
         facts,
         network=reading.tried("this VM's links", _network, NetworkFacts()),
@@ -93,6 +96,16 @@ def _status(socket: str) -> dict[str, Any] | None:
     except ControlError as error:
         raise AgentError(f"{error.message} ({error.hint})") from error
     return found
+
+
+def _of_the_agent(facts: Facts, *, named: bool) -> Facts:
+    """The facts with the config of the agent that runs, where one tells it."""
+    told = str((facts.status or {}).get("config") or facts.path)
+    if Path(told).absolute() == Path(facts.path).absolute():
+        return facts
+    passed_over = facts.path if named else ""
+    blank = replace(facts, path=told, passed_over=passed_over, config=None, refused=None)
+    return _config(replace(blank, warnings=()))
 
 
 def _config(facts: Facts) -> Facts:

@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
+from ipsec_agent.admission import Told
 from ipsec_agent.config_file import Loaded
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
@@ -98,23 +99,35 @@ async def _answers(
     return answers
 
 
+class Judge(Protocol):
+    """Reads the config that is to come, and refuses what a reload would refuse."""
+
+    def __call__(self, *, asks: bool) -> Awaitable[tuple[Loaded, object, Told]]:
+        """The config, and what a reload would tell of it.
+
+        Args:
+            asks: refuse to end optional mode where that cuts peers off.
+
+        Raises:
+            AgentError: it is refused.
+        """
+
+
 def verb(
     loop: Reconciler,
     rehearsals: Rehearsals,
-    read: Callable[[], Awaitable[tuple[Loaded, object]]],
+    judge: Judge,
 ) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
-    """What answers `reload --dry-run` on the control socket.
+    """What answers `reload --dry-run` on the control socket."""
 
-    Args:
-        read: reads the config that is to come.
-    """
-
-    async def answer(_request: dict[str, Any]) -> dict[str, Any]:
-        config = (await read())[0].config
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        loaded, _, told_of_it = await judge(asks=bool(request.get("asks")))
+        config = loaded.config
         asked = await rehearse(loop, rehearsals, config)
         return {
             "same": not differs(config, loop.config),
             "refused": refused_by_most(asked),
+            "warnings": list(told_of_it.all),
             "peers": [
                 {"address": str(one.peer), "answer": one.answer.value, "reason": one.reason}
                 for one in sorted(asked, key=lambda one: address_order(one.peer))

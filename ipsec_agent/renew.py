@@ -42,7 +42,9 @@ async def renew(loop: Reconciler, ask: Ask, peers: tuple[Address, ...]) -> dict[
     snapshot = await loop.passed()
     drift = snapshot.drift
     charon = drift.observed.charon
-    known = {sa.remote for sa in charon.sas} if charon else set()
+    sas = charon.sas if charon else ()
+    # An IKE_SA alone carries nothing that could be moved.
+    known = {sa.remote for sa in sas if any(one.state == "INSTALLED" for one in sa.children)}
     for peer in peers:
         if peer not in known:
             raise ControlError(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from ipsec_agent.admission import Told
 from ipsec_agent.config_file import Loaded
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Connection, Credentials
@@ -140,11 +141,12 @@ async def dry(charon: Charon, peers: int) -> dict[str, Any]:
 
     loaded: Any = SimpleNamespace(config=NEW)
 
-    async def read() -> tuple[Loaded, object]:
-        return loaded, None
+    async def judge(*, asks: bool) -> tuple[Loaded, object, Told]:
+        assert asks
+        return loaded, None, Told(("of the file",), ("of optional mode",), ("of a start",))
 
     loop: Any = Loop(peers)
-    return await verb(loop, charon, read)({})
+    return await verb(loop, charon, judge)({"asks": True})
 
 
 async def test_dry_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,8 +154,10 @@ async def test_dry_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     for refuse, code in ((1, 0), (2, 1)):
         answer = await dry(Charon(*all_of(refuse)), 3)
         monkeypatch.setattr(reload, "ask", lambda *_args, _answer=answer, **_more: _answer)
-        assert reload.main(Namespace(dry_run=True, socket="s")) == code
-        lines = capsys.readouterr().out.splitlines()
+        assert reload.main(Namespace(dry_run=True, force=False, socket="s")) == code
+        shown = capsys.readouterr()
+        assert shown.err.splitlines() == ["of the file", "of optional mode", "of a start"]
+        lines = shown.out.splitlines()
         assert lines[0] == "10.0.1.0: refuses it (peer-refuses-us)"
         assert lines[2] == "10.0.1.2: accepts it"
     assert (await dry(Charon(), 0))["peers"] == []

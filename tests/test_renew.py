@@ -71,6 +71,11 @@ async def test_a_peer_that_is_none() -> None:
     """One without an SA, and what is no address, are refused."""
     with pytest.raises(ControlError, match="no SA with 10"):
         await asked(Loop(drift()), PEER)
+    # Whatever certificate it was made with, an IKE_SA alone is nothing that could be moved.
+    bare = drift(replace(old(), children=()))
+    assert await asked(Loop(bare)) == {"peers": 0, "moved": [], "left": []}
+    with pytest.raises(ControlError, match="no SA with 10"):
+        await asked(Loop(bare), PEER)
     with pytest.raises(ControlError, match="no IP address"):
         addresses({"peers": ["vm1"]})
     assert addresses({"peers": [str(PEER)]}) == (PEER,)
@@ -94,3 +99,6 @@ def test_what_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert "10.0.0.8: moved to the certificate in force\n" in said
     assert "3 peers: on the certificate in force already\n" in said
     assert "10.0.0.9: not moved: peer-refuses-us\n" in said
+    answer |= {"peers": 0, "moved": [], "left": []}
+    assert verb.main(given) == 0
+    assert capsys.readouterr().out == "there is no SA with any peer, so nothing was to be moved\n"

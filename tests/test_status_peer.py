@@ -192,6 +192,6 @@ def test_proof_and_outages() -> None:
 
     assert "proof          70 s ago, no-esp: none came back" in said
     assert f"cut off        from {moment(NOW - 7200)} until {moment(NOW - 3600)}: " in said
-    assert f"cut off        from {moment(NOW - 130)} and still is: none came back" in said
+    assert f"cut off        since {moment(NOW - 130)}: none came back" in said
     assert "another one" not in said
     assert [one["end"] for one in as_json(shown, view)["outages"]] == [NOW - 3600, None]

@@ -18,7 +18,7 @@ from ipsec_agent.verbs.status_events import of_peer
 from ipsec_agent.verbs.status_events import text as events_text
 from ipsec_agent.verbs.status_peers import COLUMNS, as_json, chosen, table
 from ipsec_agent.verbs.status_text import MOST_COUNTED, text
-from ipsec_agent.verbs.terminal import GREEN, PLAIN, RED, Screen, fitted, screen
+from ipsec_agent.verbs.terminal import GREEN, PLAIN, RED, Part, Screen, a_screen, fitted, screen
 from tests.core.test_status import snapshot, states
 from tests.vm import NOW, PEER, Vm, healthy_vm, with_sa
 
@@ -304,7 +304,7 @@ def test_a_narrow_table(width: int, peer: str) -> None:
     said = fitted(table(peers(status), width), Screen(width))
 
     words = said.split()
-    told = " ".join(said.partition("left out for want of width: ")[2].partition(";")[0].split())
+    told = " ".join(said.partition("no room for: ")[2].partition(";")[0].split())
     head = set(re.split("  +", table(peers(status), width).splitlines()[0]))
     assert head | set(told.split(", ")) >= set(COLUMNS[:-1])
     assert not head & set(told.split(", "))
@@ -317,6 +317,20 @@ def test_a_narrow_table(width: int, peer: str) -> None:
     assert (said == whole) is (width > max(map(len, whole.splitlines())) - 1)
 
 
+def test_a_low_terminal() -> None:
+    """With --watch nothing scrolls away: the beginning stays, or the end of the events."""
+    lines = [f"line {number}" for number in range(30)]
+    whole = "".join(f"{line}\n" for line in lines)
+
+    first, last = (a_screen(whole, 10, part).splitlines() for part in (Part.FIRST, Part.LAST))
+
+    told = "(22 more lines; without --watch all are shown)"
+    assert first == [*lines[:8], told]
+    assert last == [told, *lines[-8:]]
+    assert a_screen(whole, 10, Part.ALL) == a_screen(whole, 31, Part.FIRST) == whole
+    assert a_screen(whole, 30, Part.FIRST) != whole, "the cursor has a line, too"
+
+
 def test_what_is_left_out_first() -> None:
     """In a stated order; the last packet that came is the last to go."""
     status = document(snapshot(with_sa(VM).but(states=states(20, 30, used=int(NOW) - 40))))
@@ -324,7 +338,7 @@ def test_what_is_left_out_first() -> None:
 
     assert lines[0].split("  ")[0] == "PEER"
     assert "LAST IN" in lines[0]
-    assert lines[-1].startswith("left out for want of width: REKEY IN, AGE, OUT")
+    assert lines[-1].startswith("no room for: REKEY IN, AGE, OUT")
     assert table(peers(status), 0) == table(peers(status))
 
 

@@ -40,7 +40,7 @@ class Explanation(Struct, frozen=True):
 
 CERTIFICATES = (
     "compare issuers and fingerprints of ca_certificates and instance_certificate:"
-    " `ipsec-agent certs show FILE` of the config on both VMs"
+    " `ipsec-agent certs show /etc/ipsec-agent/ipsec.yml` on both VMs"
 )
 PROPOSALS = (
     "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP"

@@ -64,6 +64,8 @@ class About(Struct, frozen=True):
         verb = " ".join(filter(None, found.groups())) if found else ""
         takes = TAKES.get(verb) or TAKES.get(verb.partition(" ")[0], ())
         own, pipe, rest = line.partition(" | ")
+        if self.config and verb == "certs":
+            own = own.replace(DEFAULT_CONFIG, shlex.quote(self.config))
         words = own.split()
         for option, value, usual in (
             ("--config", self.config, DEFAULT_CONFIG),

@@ -11,9 +11,11 @@ class ConfigState(Struct, frozen=True):
         changed: it is good, and is another one than that in force.
         refused: why it would be refused now, "" where it would not; it names the line.
         reload_refused: why the newest reload was refused, "" where it was not.
+        reload_hint: what to do then, "" where the file is to be corrected.
     """
 
     path: str
     changed: bool = False
     refused: str = ""
     reload_refused: str = ""
+    reload_hint: str = ""

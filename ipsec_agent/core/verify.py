@@ -20,6 +20,10 @@ PEER_VERDICTS = {
 
 _DROPPED = "the guard drops them"
 PORTS = "UDP 500 and UDP 4500"
+ENCRYPT_IT = (
+    "to have it encrypted, list it in ipsec_subnets of every VM, and take it out of"
+    " no_ipsec_subnets"
+)
 FIREWALLS = "security groups, firewalls of both VMs, routers between them"
 
 
@@ -30,7 +34,7 @@ def judge(seen: Observation) -> Finding:
         return Finding(
             Verdict.CLEAR_BY_CONFIG,
             f"{peer} is not encrypted by the config, so nothing was sent: {pair.because}",
-            "list it in ipsec_subnets on every VM, and in no no_ipsec_subnets, if it is to be",
+            "name the address of another VM" if pair.own == peer else ENCRYPT_IT,
         )
     if pair.own is None or _failed(seen, "ENETUNREACH"):
         return Finding(

@@ -272,9 +272,15 @@ def _ike_sa(name: str, body: dict[str, Any]) -> IkeSa:
         age=_number(body, "established"),
         children=tuple(_child_sa(child) for child in body.get("child-sas", {}).values()),
         algorithms=_algorithms(body),
-        remote_id=_text(body.get("remote-id", b"")),
-        details=IkeDetails(_text(body.get("local-id", b"")), _until(body, "rekey-time")),
+        remote_id=_identity(body, "remote-id"),
+        details=IkeDetails(_identity(body, "local-id"), _until(body, "rekey-time")),
     )
+
+
+def _identity(body: dict[str, Any], key: str) -> str:
+    """Who it is; charon writes %any while nobody has said so."""
+    said = _text(body.get(key, b""))
+    return "" if said == "%any" else said
 
 
 def _child_sa(body: dict[str, Any]) -> ChildSa:

@@ -26,16 +26,21 @@ def verify_arguments(verb: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to wait for an SA with each peer; default: %(default)g",
     )
-    _common(verb)
+    _json(verb)
+    verb.add_argument(
+        "--socket",
+        default=DEFAULT_SOCKET,
+        metavar="PATH",
+        help="control socket; default: %(default)s",
+    )
 
 
 def doctor_arguments(verb: argparse.ArgumentParser) -> None:
     """What `doctor` takes."""
     verb.add_argument(
         "--config",
-        default=DEFAULT_CONFIG,
         metavar="FILE",
-        help="config file, where no agent runs that tells another; default: %(default)s",
+        help=f"config file, where no agent runs that tells another; default: {DEFAULT_CONFIG}",
     )
     verb.add_argument(
         "--firewall",
@@ -48,7 +53,10 @@ def doctor_arguments(verb: argparse.ArgumentParser) -> None:
         metavar="PEER",
         help="with --firewall: send to this peer, too, and tell which rule lets packets pass",
     )
-    _common(verb)
+    _json(verb)
+    verb.add_argument(
+        "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
+    )
 
 
 def report_arguments(verb: argparse.ArgumentParser) -> None:
@@ -60,7 +68,7 @@ def report_arguments(verb: argparse.ArgumentParser) -> None:
         help="output of `status --json`, of one VM or of one a line; a directory of such files, or"
         " - for standard input; name each file by the address of its VM",
     )
-    verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
+    _json(verb)
     verb.add_argument(
         "--html",
         metavar="FILE",
@@ -69,11 +77,5 @@ def report_arguments(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _common(verb: argparse.ArgumentParser) -> None:
+def _json(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON with a stable schema")
-    verb.add_argument(
-        "--socket",
-        default=DEFAULT_SOCKET,
-        metavar="PATH",
-        help="control socket; default: %(default)s",
-    )

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import complain, say
@@ -18,24 +19,25 @@ SAYS = {
 
 def main(arguments: argparse.Namespace) -> int:
     """Ask, and say what came of it."""
+    # Nobody answers a deployment's questions: without a terminal it goes on.
+    asks = sys.stdin.isatty() and sys.stdout.isatty() and not arguments.force
     if arguments.dry_run:
-        return _rehearse(arguments.socket)
-    answer = ask(
-        arguments.socket,
-        "reload",
-        deadline=45,
-        force=arguments.force,
-        # Nobody answers a deployment's questions: without a terminal it goes on.
-        asks=sys.stdin.isatty() and sys.stdout.isatty() and not arguments.force,
-    )
-    # An agent of an earlier version tells of none.
-    complain("".join(f"{repeatable(text, arguments)}\n" for text in answer.get("warnings", [])))
+        answer = ask(arguments.socket, "rehearse", deadline=60, asks=asks)
+        _warn(answer, arguments)
+        return _tell(answer)
+    answer = ask(arguments.socket, "reload", deadline=45, force=arguments.force, asks=asks)
+    _warn(answer, arguments)
     say("reloaded\n")
     return 0
 
 
-def _rehearse(socket: str) -> int:
-    answer = ask(socket, "rehearse", deadline=60)
+def _warn(answer: dict[str, Any], arguments: argparse.Namespace) -> None:
+    # An agent of an earlier version tells of none.
+    complain("".join(f"{repeatable(text, arguments)}\n" for text in answer.get("warnings", [])))
+
+
+def _tell(answer: dict[str, Any]) -> int:
+    """What a rehearsal has found; the exit code."""
     if answer["same"]:
         say("the config has the certificate and the CAs that are in force\n")
     for one in answer["peers"]:

@@ -19,6 +19,8 @@ def main(arguments: argparse.Namespace) -> int:
     for one in left:
         reason = repeatable(one["reason"] or SILENT, arguments)
         say(f"{one['address']}: not moved: {reason}\n")
+    if not answer["peers"]:
+        say("there is no SA with any peer, so nothing was to be moved\n")
     others = answer["peers"] - len(moved) - len(left)
     if others:
         say(f"{several(others, 'peer')}: on the certificate in force already\n")

@@ -62,7 +62,10 @@ def _tell(status: dict[str, Any], arguments: argparse.Namespace) -> bool:
     if arguments.json:
         say(json.dumps(found) + "\n")
     else:
-        terminal.show(completed(said, status, arguments))
+        # It must not scroll: the verdict comes first, and the newest event last.
+        part = terminal.Part.LAST if arguments.events else terminal.Part.FIRST
+        said = completed(said, status, arguments)
+        terminal.show(said, part if arguments.watch else terminal.Part.ALL)
     return well
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from ipsec_agent.core.commands import About
 from ipsec_agent.core.sa_details import EXTENDED_SEQUENCES, SEQUENCES, key_exchanges
 from ipsec_agent.core.status_view import BY_ESP, PeerView, mentions, peers
 from ipsec_agent.core.words import duration, lasting, moment, several, size
@@ -49,9 +50,10 @@ def _no_peer(status: dict[str, Any], address: str) -> ControlError:
             f"there is no SA with {address}, and nothing has failed; packets to it travel as ESP",
             hint=f"`ipsec-agent verify {address}` sends it some; {SEE_PEERS}",
         )
+    plan = About(config=status.get("config", "")).command(f"ipsec-agent plan --to {address}")
     return ControlError(
         f"{address} is no peer: {pair.because}",
-        hint=f"`ipsec-agent plan --to {address}` shows how packets travel; {SEE_PEERS}",
+        hint=f"`{plan}` shows how packets travel; {SEE_PEERS}",
     )
 
 
@@ -110,8 +112,9 @@ def _facts(status: dict[str, Any], view: PeerView) -> Iterator[tuple[str, str]]:
         yield "policy", f"{one['action']}, {one['name']}, {state}"
     yield "proof", _proof(peer.get("proof"), status["time"])
     for one in _outages(status, view):
-        until = f"until {moment(one['end'])}" if one["end"] else "and still is"
-        yield "cut off", f"from {moment(one['begin'])} {until}: {one['reason']}"
+        begin = moment(one["begin"])
+        when = f"from {begin} until {moment(one['end'])}" if one["end"] else f"since {begin}"
+        yield "cut off", f"{when}: {one['reason']}"
 
 
 def _proof(found: dict[str, Any] | None, now: float) -> str:

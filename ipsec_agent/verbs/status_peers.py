@@ -48,7 +48,7 @@ def table(views: Sequence[PeerView], width: int = 0) -> str:
         lines += [whole] if fits else [front.rstrip(), f"    {row[-1]}"]
     if left_out:
         lines.append(
-            f"left out for want of width: {', '.join(left_out)}; `ipsec-agent status PEER` has all"
+            f"no room for: {', '.join(left_out)}; `ipsec-agent status PEER` has all"
             " of one peer, and --json of each"
         )
     return shown(lines)

@@ -1,5 +1,6 @@
 """How a text is shown: as it is where it is piped; on a terminal it fits and has colours."""
 
+import enum
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import textwrap
 
 from msgspec import Struct
 
-from ipsec_agent.core.words import LINES, printable
+from ipsec_agent.core.words import LINES, printable, several
 
 RED, GREEN, YELLOW, BOLD, PLAIN = (f"\x1b[{code}m" for code in (31, 32, 33, 1, 0))
 
@@ -60,9 +61,33 @@ def columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def show(text: str) -> None:
+class Part(enum.Enum):
+    """What of a text is shown that does not fit the terminal's height."""
+
+    ALL = enum.auto()
+    FIRST = enum.auto()
+    LAST = enum.auto()
+
+
+def show(text: str, part: Part = Part.ALL) -> None:
     """Write a text to standard output, each line wrapped at the terminal's width."""
-    sys.stdout.write(fitted(printable(text, kept=LINES), screen()))
+    shown = fitted(printable(text, kept=LINES), screen())
+    sys.stdout.write(a_screen(shown, rows(), part) if sys.stdout.isatty() else shown)
+
+
+def rows() -> int:
+    """How high the terminal is."""
+    return shutil.get_terminal_size().lines
+
+
+def a_screen(text: str, height: int, part: Part) -> str:
+    """A part of a text, and how much is left out, in so many lines with that of the cursor."""
+    lines = text.splitlines(keepends=True)
+    kept = max(height - 2, 1)
+    if part is Part.ALL or len(lines) <= kept + 1:
+        return text
+    told = f"({several(len(lines) - kept, 'more line')}; without --watch all are shown)\n"
+    return "".join([*lines[:kept], told] if part is Part.FIRST else [told, *lines[-kept:]])
 
 
 def fitted(text: str, on: Screen) -> str:

@@ -27,6 +27,14 @@ def test_beside_an_agent(tmp_path: Path) -> None:
             text=True,
             timeout=60,
         )
+        # Its socket is found by its config.
+        same = subprocess.run(
+            node.command(*AGENT, "doctor", "--json", "--config", str(node.config)),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         said = node.ask("doctor").stdout
 
     assert done.returncode == 1, done.stderr
@@ -34,7 +42,11 @@ def test_beside_an_agent(tmp_path: Path) -> None:
     assert {one["code"] for one in checks["problems"]["findings"]} == {NO_ESP}
     assert all(one["command"] for one in checks["problems"]["findings"])
     # The config is that of the agent, which its status names.
-    well = ("config", "agent", "guard", "machine", "plugins", "unread")
+    well = ("config", "agent", "guard", "plugins", "unread")
     assert {name: checks[name]["state"] for name in well} == dict.fromkeys(well, "ok"), checks
+    assert checks["machine"]["findings"] == checks["problems"]["findings"]
+    assert json.loads(same.stdout)["checks"] == json.loads(done.stdout)["checks"]
     assert said.startswith(f"CRITICAL {NO_ESP}: this kernel cannot do ESP")
+    for line in {one["message"] for one in checks["machine"]["findings"]}:
+        assert said.count(line) == 1
     assert "\nok       guard: the guard is up" in said

@@ -121,13 +121,18 @@ def test_on_a_terminal_reload_asks(tmp_path: Path) -> None:
         until(lambda: node.status()["optional"]["would_cut_off"], "the peer is named")
 
         wants(node, optional=False)
+        code, said = reload_on_a_terminal(node, "--dry-run")
+        assert code == 1
+        assert f"enforcing now would cut off {PEER}" in said
+        assert "reload-refused" not in complaints(node.status())
         code, said = reload_on_a_terminal(node)
         assert code == 1
         assert f"enforcing now would cut off {PEER}" in said
         assert "reload --force" in said
         assert set(levels(node)) == {"use"}
         assert answers(node)
-        assert "reload-refused" in complaints(node.status())
+        (told,) = [it for it in node.status()["problems"] if it["code"] == "reload-refused"]
+        assert "reload --force" in told["hint"]
 
         wants(node)
         until(lambda: loose(node), lambda: f"the file is put back: {node.status()}")

@@ -31,6 +31,7 @@ BOTH = About("/a.yml", "/s")
         ("ipsec-agent reload --socket /t", "ipsec-agent reload --socket /t"),
         ("ipsec-agent status --json | jq .x", "ipsec-agent status --json --socket /s | jq .x"),
         ("ipsec-agent certs show FILE", "ipsec-agent certs show FILE"),
+        (f"ipsec-agent certs show {DEFAULT_CONFIG}", "ipsec-agent certs show /a.yml"),
         ("systemctl start ipsec-agent.target", "systemctl start ipsec-agent.target"),
     ],
 )

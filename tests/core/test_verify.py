@@ -202,6 +202,17 @@ def test_verdicts(name: str) -> None:
     assert bool(found.hint) == (verdict is not Verdict.PROVEN)
 
 
+def test_an_own_address_is_no_peer() -> None:
+    """Nobody is told to encrypt it."""
+    clear = Observation(replace(PAIR, encrypted=False, own=PAIR.peer))
+
+    assert judge(clear).hint == "name the address of another VM"
+    assert (
+        "ipsec_subnets of every VM"
+        in judge(replace(clear, pair=replace(clear.pair, own=None))).hint
+    )
+
+
 def test_every_verdict_is_made() -> None:
     """No word of the interface is left untried here, but those of the log of charon."""
     made = {verdict for _, verdict, _ in CASES.values()}

@@ -61,6 +61,8 @@ def test_details() -> None:
     found = _ike_sa("ipsec", body)
 
     assert found.details == IkeDetails("CN=vm", 0)
+    nobody = _ike_sa("ipsec", {"local-id": b"%any", "remote-id": b"%any"})
+    assert nobody.details.local_id == nobody.remote_id == "", "nobody has said so yet"
     assert [one.details for one in found.children] == [
         ChildDetails(2950, 3960, encapsulated=True),
         ChildDetails(None, None, encapsulated=False),

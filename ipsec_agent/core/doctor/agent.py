@@ -1,7 +1,8 @@
 """Checks of the config, the agent, the guard and the units."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ipsec_agent.core.config import GuardMode
 from ipsec_agent.core.doctor.facts import Facts, Finding
@@ -12,9 +13,18 @@ from ipsec_agent.core.problems.kernel import network_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.problems.switches import switch_problems
+from ipsec_agent.core.status_view import mentions
 
-QUOTED = re.compile(r"`([^`]+)`")
+QUOTED = re.compile(r"`([^`]+)`(?! (?:on that VM|there))")
+"""What is to be run on this VM."""
+
 STATUS = "ipsec-agent status"
+CHECK_MACHINE = "ipsec-agent check --machine"
+NEXT = {
+    "esp-unavailable": CHECK_MACHINE,
+    "clear-received": "ipsec-agent guard status",
+    "clear-prevented": "ipsec-agent guard status",
+}
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
 TARGET, GUARD_UNIT = "ipsec-agent.target", "ipsec-agent-guard.service"
@@ -31,6 +41,13 @@ def command_of(hint: str, otherwise: str = STATUS) -> str:
 def config(facts: Facts) -> Iterator[Finding]:
     """It is there, and valid."""
     check = f"ipsec-agent check {facts.path}"
+    if facts.passed_over:
+        yield Finding(
+            "config",
+            Severity.WARNING,
+            f"the running agent's config is {facts.path}, so {facts.passed_over} was not looked at",
+            f"ipsec-agent check {facts.passed_over} --machine",
+        )
     if facts.refused is not None:
         lines = "".join(f"; {line}" for line in facts.refused.lines[:3])
         yield Finding(
@@ -48,7 +65,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
                 "agent", Severity.WARNING, "the agent has only just started", f"{STATUS} --watch"
             )
         return
-    start = START if facts.units is not None and not _of_bosh(facts) else MONIT
+    start = START if facts.units is not None and not of_bosh(facts) else MONIT
     if _in_clear(facts):
         yield Finding(
             "agent",
@@ -66,7 +83,8 @@ def agent(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _of_bosh(facts: Facts) -> bool:
+def of_bosh(facts: Facts) -> bool:
+    """Whether it is a VM of the BOSH release."""
     return any(unit.name == BOSH_UNIT for unit in facts.units or ())
 
 
@@ -77,14 +95,23 @@ def _in_clear(facts: Facts) -> bool:
 
 def problems(facts: Facts) -> Iterator[Finding]:
     """What the running agent reports."""
-    for one in (facts.status or {}).get("problems", ()):
+    status = facts.status or {}
+    for one in status.get("problems", ()):
         yield Finding(
             one["code"],
             _severity(one["severity"]),
             one["message"],
-            command_of(one["hint"]),
+            command_of(one["hint"], _next(one, status.get("peers", ()))),
             one["hint"],
         )
+
+
+def _next(problem: Mapping[str, Any], peers: Iterable[Mapping[str, Any]]) -> str:
+    """What to type about a problem whose hint names no command: what says more of it."""
+    code = problem["code"]
+    failing = (one["address"] for one in peers if one.get("problem") == code)
+    peer = next((one for one in failing if mentions(problem["message"], one)), None)
+    return f"ipsec-agent verify {peer}" if peer else NEXT.get(code, STATUS)
 
 
 def _severity(told: str) -> Severity:
@@ -133,7 +160,7 @@ def guard(facts: Facts) -> Iterator[Finding]:
 def boot(facts: Facts) -> Iterator[Finding]:
     """systemd starts both the guard and the agent at the next boot; with BOSH, monit the latter."""
     units = {unit.name: unit for unit in facts.units or ()}
-    ours = (GUARD_UNIT,) if _of_bosh(facts) else (TARGET, GUARD_UNIT)
+    ours = (GUARD_UNIT,) if of_bosh(facts) else (TARGET, GUARD_UNIT)
     for name, lacks in (
         (TARGET, "after the next boot no agent runs"),
         (GUARD_UNIT, "until the agent starts, the next boot has no guard: packets leave in clear"),
@@ -157,13 +184,13 @@ def machine(facts: Facts) -> Iterator[Finding]:
             "not checked without root: ESP, nftables, the guard's table, lock-outs",
             "sudo ipsec-agent doctor",
         )
-    told = {one["message"] for one in (facts.status or {}).get("problems", ())}
+    told = {one.message: one for one in problems(facts)}
     for one in facts.machine:
-        if one.message not in told:
-            yield Finding(
-                "machine",
-                Severity.ERROR,
-                one.message,
-                command_of(one.hint, "ipsec-agent check --machine"),
-                one.hint,
-            )
+        # What the agent reports is the same finding, and is shown once.
+        yield told.get(one.message) or Finding(
+            "machine",
+            Severity.ERROR,
+            one.message,
+            command_of(one.hint, CHECK_MACHINE),
+            one.hint,
+        )

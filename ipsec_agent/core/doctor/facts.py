@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from ipsec_agent.core.clock import ClockFacts
+from ipsec_agent.core.commands import DEFAULT_SOCKET
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.model import Address, Desired, Direction
@@ -91,6 +92,8 @@ class Facts(Struct, frozen=True, dict=True):
 
     Attributes:
         path: of the config.
+        passed_over: path of another one that was named, since the running agent has this one.
+        socket: the control socket of the agent.
         refused: why the config is not valid, None where it is.
         warnings: complaints about it, which is good enough.
         status: of the running agent, None where none answers.
@@ -130,6 +133,8 @@ class Facts(Struct, frozen=True, dict=True):
     outages: tuple[Outage, ...] = ()
     unread: tuple[str, ...] = ()
     now: float = 0.0
+    passed_over: str = ""
+    socket: str = DEFAULT_SOCKET
 
     @cached_property
     def placement(self) -> Placement | None:

@@ -7,6 +7,8 @@ from msgspec import Struct
 from ipsec_agent.core.proof import Finding, Observation, Verdict
 from ipsec_agent.core.verify import PORTS
 
+UDP_500 = "UDP 500"
+
 
 class Passage(enum.StrEnum):
     """What became of a kind of packets."""
@@ -35,13 +37,25 @@ def probed(seen: Observation, found: Finding, *, encapsulated: bool) -> tuple[Pr
         found: the verdict on what was seen.
         encapsulated: ESP travels in UDP, by the config.
     """
-    return _ike(seen, found), _esp(seen, found, "UDP 4500" if encapsulated else "protocol 50")
+    return _ike(seen, found, encapsulated), _esp(
+        seen, found, "UDP 4500" if encapsulated else "protocol 50"
+    )
 
 
-def _ike(seen: Observation, found: Finding) -> Probed:
+UNUSED = "; UDP 4500 was not tried: force_udp_encapsulation is not set"
+"""IKE goes there, too, once ESP is in UDP."""
+
+
+def _ike(seen: Observation, found: Finding, encapsulated: bool) -> Probed:
     peer, before = seen.pair.peer, seen.before
-    if seen.sas or before.ike_in or seen.proof.ike_in or before.closed:
+    unused = "" if encapsulated else UNUSED
+    if encapsulated and seen.sas:
         return Probed(PORTS, Passage.PASSES, f"{peer} answered")
+    if seen.sas or before.ike_in or seen.proof.ike_in:
+        return Probed(UDP_500, Passage.PASSES, f"{peer} answered{unused}")
+    if before.closed:
+        why = f"{peer} answered that no program listens there, so it has no charon{unused}"
+        return Probed(UDP_500, Passage.PASSES, why)
     if before.ike_out and found.verdict not in UNTRIED:
         return Probed(
             PORTS,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ipsec_agent.core.doctor.agent import of_bosh
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.outages import Outage, read
 from ipsec_agent.core.problems.problem import Severity
@@ -20,8 +21,8 @@ def outages(facts: Facts) -> Iterator[Finding]:
     newest = sorted(known, key=lambda one: one.begin, reverse=True)
     for one in newest[:SHOWN]:
         lasts = facts.status is not None and not one.end
-        command = f"ipsec-agent verify {one.peer}" if lasts else _log(one)
-        yield Finding("outages", Severity.INFO, said(one), command)
+        command = f"ipsec-agent verify {one.peer}" if lasts else _log(one, facts)
+        yield Finding("outages", Severity.INFO, said(one, lasts=lasts), command)
     if len(newest) > SHOWN:
         yield Finding(
             "outages",
@@ -40,15 +41,26 @@ def _of_status(documents: Iterable[Any]) -> Iterator[Outage]:
             continue
 
 
-def _log(one: Outage) -> str:
+def _log(one: Outage, facts: Facts) -> str:
+    """What shows the agent's log of it."""
+    if of_bosh(facts):
+        return f"grep {one.peer} /var/vcap/sys/log/ipsec/agent.log"
+    if facts.units is None:
+        return f"grep {one.peer} /var/log/ipsec-agent/agent.log"
     return f"journalctl -u ipsec-agent -u ipsec-agent-charon --since '{instant(one.begin)}'"
 
 
-def said(one: Outage) -> str:
-    """One outage in words."""
-    until = (
-        f"until {instant(one.end)} ({duration(one.end - one.begin, 'h')})"
-        if one.end
-        else "and still is"
-    )
-    return f"{one.peer} was cut off from {instant(one.begin)} {until}: {one.reason}"
+def said(one: Outage, *, lasts: bool) -> str:
+    """One outage in words.
+
+    Args:
+        lasts: a running agent says that the peer is cut off now.
+    """
+    begin = instant(one.begin)
+    if lasts:
+        return f"{one.peer} has been cut off since {begin}: {one.reason}"
+    if not one.end:
+        # Nobody looks: it may be over.
+        return f"{one.peer} was cut off from {begin} until the agent ended: {one.reason}"
+    lasted = duration(one.end - one.begin, "h")
+    return f"{one.peer} was cut off from {begin} until {instant(one.end)} ({lasted}): {one.reason}"

@@ -141,7 +141,9 @@ def text(results: Iterable[Result]) -> str:
     """The same for a person: what is wrong first, then what is well in one line each."""
     found = tuple(results)
     lines = []
-    for one in _loudest_first(finding for result in found for finding in result.findings):
+    # A finding of two checks is told once.
+    once = dict.fromkeys(finding for result in found for finding in result.findings)
+    for one in _loudest_first(once):
         lines.append(f"{one.severity.upper():8} {one.check}: {' '.join(one.message.split())}")
         lines.append(f"         run: {one.command}")
         if one.hint and one.hint != f"`{one.command}`":

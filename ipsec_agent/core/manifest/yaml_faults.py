@@ -47,6 +47,11 @@ KNOWN = (
         "write `]` or `}` at the value's end, and commas between values",
     ),
     (
+        "expected <block end>",
+        "not valid YAML: the line does not continue the list or mapping above it",
+        "check the indentation of this line and those around it",
+    ),
+    (
         "expected the node content",
         "not valid YAML: a bracket, brace or comma is where a value should be",
         "write the value, in quotes where it begins so",

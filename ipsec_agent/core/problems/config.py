@@ -16,7 +16,7 @@ def config_problems(state: ConfigState) -> tuple[Problem, ...]:
                 Severity.WARNING,
                 f"the last reload was refused, so the earlier config stays in force:"
                 f" {state.reload_refused}",
-                f"correct {state.path}, then `ipsec-agent reload`",
+                state.reload_hint or f"correct {state.path}, then `ipsec-agent reload`",
                 state.path,
             )
         )

@@ -60,6 +60,7 @@ ABSENT = frozenset({"peer-silent", "peer-gone"})
 
 CAUSES: dict[str, frozenset[str]] = {
     "config-refused": frozenset({"reload-refused"}),
+    "config-changed": frozenset({"reload-refused"}),
     # Without IPsec a peer answers no IKE; what enforcing would cut off is told by its traffic.
     "peer-silent": CHARON | OFFLINE | {"optional-on"},
     "peer-one-way": CHARON | OFFLINE | {"peer-silent"},

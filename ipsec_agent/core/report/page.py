@@ -76,7 +76,7 @@ def _matrix(shown: Matrix, report: Report) -> Iterator[Markup]:
     if shown.left_out:
         yield element(
             "p",
-            f"{shown.left_out} VMs are left out for want of room; those with findings are here.",
+            f"{shown.left_out} VMs have no room here; those with findings are shown.",
         )
     yield element("ul", *map(_meaning, Mark), class_="legend")
     names = [name if name in report.fleet.partners else f"{name} *" for name in shown.columns]

@@ -344,13 +344,45 @@ def test_not_checked() -> None:
 
 
 def test_what_a_running_agent_says_is_not_said_twice() -> None:
-    """What it reports of this VM is read from its status alone."""
+    """What it reports of this VM is read from its status alone; a check that finds it as well is
+    not called well."""
     assert found(but(WELL, default_blocks=(Direction.OUT,))) == []
     status = problem("esp-unavailable", "critical", "see `dmesg`")
     machine = (Complaint("it is so", "see `dmesg`"),)
-    assert [one.check for one in found(but(WELL, status=status, machine=machine))] == [
-        "esp-unavailable"
-    ]
+    results = examined(but(WELL, status=status, machine=machine))
+    assert {one.name for one in results if one.state == "found"} == {"problems", "machine"}
+    said = text(results)
+    assert said.count("esp-unavailable: it is so") == 1
+    assert "ok       machine" not in said
+
+
+@pytest.mark.parametrize(
+    ("code", "hint", "command"),
+    [
+        ("esp-unavailable", "install another kernel", "ipsec-agent check --machine"),
+        ("clear-received", "see `ipsec-agent status` on that VM", "ipsec-agent guard status"),
+        ("proposals-differ", "see `ipsec-agent status` there", "ipsec-agent verify 10.0.0.9"),
+        ("plan-unsafe", "report it", "ipsec-agent status"),
+    ],
+)
+def test_what_to_type_about_a_problem(code: str, hint: str, command: str) -> None:
+    """A hint without a command, or with one for another VM: here, what says more of it."""
+    status = problem(code, "warning", hint)
+    status["problems"][0]["message"] = "10.0.0.9 and this VM have nothing in common"
+    failing = {"address": "10.0.0.9", "problem": "proposals-differ"}
+    status["peers"] = [{**failing, "address": "10.0.0.99"}, failing]
+
+    assert [one.command for one in found(but(WELL, status=status))] == [command]
+
+
+def test_another_config_than_that_of_the_agent() -> None:
+    """It is said that it was not looked at."""
+    (told,) = found(but(WELL, passed_over="/new.yml"))
+
+    assert told.message == (
+        "the running agent's config is /etc/ipsec-agent/ipsec.yml, so /new.yml was not looked at"
+    )
+    assert (told.severity, told.command) == (WARNING, "ipsec-agent check /new.yml --machine")
 
 
 def test_a_guard_of_a_running_agent() -> None:

@@ -57,4 +57,18 @@ def test_told() -> None:
     ike, esp = told(probed(seen, judge(seen), encapsulated=True))
 
     assert ike == "# UDP 500 and UDP 4500: passes: 10.0.1.9 answered"
+    ike, _ = told(probed(seen, judge(seen), encapsulated=False))
+    assert ike == (
+        "# UDP 500: passes: 10.0.1.9 answered; UDP 4500 was not tried: force_udp_encapsulation is"
+        " not set"
+    )
+    # Only the first message was answered: nothing tells of the other port.
+    begun = Observation(PAIR, Window(ike_out=4, ike_in=1))
+    ike, _ = told(probed(begun, judge(begun), encapsulated=True))
+    assert ike == "# UDP 500: passes: 10.0.1.9 answered"
+    closed = Observation(PAIR, Window(ike_out=3, closed=2))
+    ike, _ = told(probed(closed, judge(closed), encapsulated=True))
+    assert ike == (
+        "# UDP 500: passes: 10.0.1.9 answered that no program listens there, so it has no charon"
+    )
     assert esp.startswith("# ESP (UDP 4500): held back: 5 went to 10.0.1.9, none came back")
