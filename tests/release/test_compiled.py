@@ -14,14 +14,21 @@ import yaml
 from bosh.tarball import Member, archive
 from ipsec_agent import __version__
 from ipsec_agent.core.strongswan_conf import PLUGINS
-from tests.bosh.job import BOSH, SPEC, given, render
+from tests.bosh.job import BOSH, JOB, SPEC, given, render
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.data_files import ROOT
 from tests.manifests import manifest
 from tests.release.compiled import CompileError, Package, compiled, opened, packages
 from tests.release.root import CACHE, inside, made
 
-pytestmark = [pytest.mark.release, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.release,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(
+        'VERSION_ID="12"' not in Path("/etc/os-release").read_text(),
+        reason="the sources of Debian 12 are needed",
+    ),
+]
 
 VCAP = CACHE / "vcap"
 NAMES = ("ipsec-agent", "python", "strongswan")
@@ -201,6 +208,18 @@ def test_charon_has_each_plugin_that_its_config_loads(told: dict[str, str]) -> N
     assert tuple(named.split()) == PLUGINS
     (loaded,) = re.findall(r"loaded plugins: (.*)", told["stats"])
     assert sorted(loaded.split()) == sorted(("charon", *PLUGINS))
+
+
+def test_what_the_job_names_is_there(places: dict[str, Path]) -> None:
+    """Each path of its packages that a hook, the config or a page for operators has."""
+    paths = (JOB / "monit", *(JOB / "templates").iterdir(), ROOT / "docs/bosh.md")
+    text = "".join(path.read_text() for path in paths)
+    home = "/var/vcap/packages"
+    for variable, name in (("$package", "ipsec-agent"), ("$strongswan", "strongswan")):
+        text = text.replace(f"{variable}/", f"{home}/{name}/")
+    named = set(re.findall(rf"{home}/([\w-]+)/([\w./-]*\w)", text))
+    assert ("ipsec-agent", "lib/systemd/system") in named
+    assert [it for it in sorted(named) if not (places[it[0]] / it[1]).exists()] == []
 
 
 def test_versions(places: dict[str, Path]) -> None:
