@@ -18,7 +18,13 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from tests.release.root import inside
+from tests.data_files import ROOT
+from tests.release.root import CACHE, inside
+
+VCAP = CACHE / "vcap"
+"""What is /var/vcap in the root."""
+
+MADE_WITHIN = 900.0
 
 COMPILED_WITHIN = 3000.0
 """Seconds for one package, which takes 4 minutes on two cores that have nothing else to do."""
@@ -48,6 +54,17 @@ class Package(Struct, frozen=True):
     archive: bytes
     version: str
     wants: tuple[str, ...] = ()
+
+
+def released(target: Path) -> None:
+    """Have scripts/release make the tarball.
+
+    Raises:
+        AssertionError: it failed; what it said.
+    """
+    words = [ROOT / "scripts/release", target]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=MADE_WITHIN)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def opened(archive: bytes) -> dict[str, bytes]:
