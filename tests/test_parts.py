@@ -21,6 +21,7 @@ PARTS = (
     "fleet",
     "esp",
     "boot",
+    "release",
     "mutations",
 )
 MARKED = {
@@ -29,6 +30,7 @@ MARKED = {
     "monit": "charon",
     "fleet": "fleet",
     "boot": "boot",
+    "release": "release",
 }
 """Directories in which every module has this mark."""
 
@@ -51,7 +53,9 @@ def script(*words: str) -> subprocess.CompletedProcess[str]:
 def test_marks(path: Path) -> None:
     """A part looks into its own directories only, so that a mark elsewhere is never found."""
     text = path.read_text()
-    marks = set(re.findall(r"pytest\.mark\.(kernel|charon|esp|long|fleet|boot|mutation)\b", text))
+    marks = set(
+        re.findall(r"pytest\.mark\.(kernel|charon|esp|long|fleet|boot|release|mutation)\b", text)
+    )
     room = path.relative_to(TESTS).parts[0]
     if room in MARKED:
         assert marks - LONG.get(room, set()) == {MARKED[room]}

@@ -1,6 +1,7 @@
 """/var/vcap of a VM to which BOSH has put the job ipsec and two others, as an archive.
 
-The job is rendered as a director does it; its packages are this project and Debian's strongSwan.
+The job is rendered as a director does it; its packages are this project and Debian's strongSwan,
+or those of the release, compiled.
 """
 
 import shutil
@@ -10,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.boot.lives import PEERS, config
 from tests.boot.place import DATA_DISK, RESULTS
 from tests.boot.stage import FAREWELL
-from tests.bosh.job import BOSH, render
+from tests.bosh.job import BOSH, given, render
+from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import OTHER_CHARON
 from tests.data_files import ROOT, installed
 
@@ -64,7 +67,32 @@ PYTHONPATH={root} exec {python} -sP -m ipsec_agent "$@"
 """
 
 
-def data_disk(results: Path, deployments: Mapping[str, Mapping[str, Any]]) -> None:
+def deployment(
+    results: Path, stop_timeout: float, compiled: Mapping[str, Path] | None = None
+) -> None:
+    """Write all that a life with BOSH needs: the archive, the job's configs, and those of the peer.
+
+    Args:
+        stop_timeout: seconds that a drain waits for the other jobs.
+        compiled: where each of the job's packages is.
+    """
+    ca = make_ca()
+    leaf = make_leaf(ca, key=ec_key())
+    deployments = {}
+    for name, optional in (("enforced", False), ("optional", True)):
+        text = config(leaf, ca, {}, optional=optional, stop_timeout=stop_timeout)
+        deployments[name] = {**given(text), "agent": {"interval": 3}}
+        peers = config(leaf, ca, PEERS, optional=optional)
+        (results / f"peer-{name}.yml").write_text(peers)
+    shutil.copy(results / "peer-enforced.yml", results / "peer.yml")
+    _data_disk(results, deployments, compiled)
+
+
+def _data_disk(
+    results: Path,
+    deployments: Mapping[str, Mapping[str, Any]],
+    compiled: Mapping[str, Path] | None,
+) -> None:
     """Write the archive, and beside it the job's config as each of these properties give it."""
     vcap = results / "data" / "var" / "vcap"
     for name, properties in deployments.items():
@@ -76,7 +104,10 @@ def data_disk(results: Path, deployments: Mapping[str, Mapping[str, Any]]) -> No
         ctl, monit = (it.format(name=name, command=command) for it in (CTL, WATCHED))
         stops = "#!/bin/sh\nsleep 1\n"
         _job(vcap, name, {"bin/ctl": ctl, "bin/post-stop": stops, "monit": monit})
-    _packages(vcap / "packages")
+    if compiled is None:
+        _packages(vcap / "packages")
+    else:
+        _compiled(vcap, compiled)
     _write(vcap / "monit/monitrc", MONITRC, 0o600)
     _write(vcap / "monit/monit.user", "vcap:lab-word\n", 0o600)
     (vcap / "bosh").mkdir()
@@ -111,6 +142,15 @@ def _packages(place: Path) -> None:
     charon = place / "strongswan/libexec/ipsec/charon"
     charon.parent.mkdir(parents=True)
     charon.symlink_to(OTHER_CHARON)
+
+
+def _compiled(vcap: Path, compiled: Mapping[str, Path]) -> None:
+    for name, source in compiled.items():
+        place = Path("data/packages", name, source.name)
+        shutil.copytree(source, vcap / place, symlinks=True)
+        link = vcap / "packages" / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to("/var/vcap" / place)
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

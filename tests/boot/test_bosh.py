@@ -8,12 +8,10 @@ import shutil
 
 import pytest
 
-from tests.boot.bosh_disk import data_disk
-from tests.boot.lives import PEERS, config, judge, judge_poweroff, lived
+from tests.boot.bosh_disk import deployment
+from tests.boot.lives import judge, judge_poweroff, lived
 from tests.boot.place import BOSH, DATA_DISK, PEER, REBOOTED, ROOT_DISK, VM
 from tests.boot.story import TOLD, Story
-from tests.bosh.job import given
-from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import CHARON as OTHER_CHARON
 from tests.lab.frames import Kind
 from tests.monit.watched import FAILS, RUNNING
@@ -36,16 +34,7 @@ ENFORCED = (
 def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Story:
     """From the first deployment until the power goes."""
     results = tmp_path_factory.mktemp("bosh")
-    ca = make_ca()
-    leaf = make_leaf(ca, key=ec_key())
-    deployments = {}
-    for name, optional in (("enforced", False), ("optional", True)):
-        text = config(leaf, ca, {}, optional=optional, stop_timeout=STOP_TIMEOUT)
-        deployments[name] = {**given(text), "agent": {"interval": 3}}
-        peers = config(leaf, ca, PEERS, optional=optional)
-        (results / f"peer-{name}.yml").write_text(peers)
-    shutil.copy(results / "peer-enforced.yml", results / "peer.yml")
-    data_disk(results, deployments)
+    deployment(results, STOP_TIMEOUT)
     return lived(BOSH, results, DEADLINE, request)
 
 
