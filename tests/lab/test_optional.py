@@ -1,32 +1,24 @@
 """Optional mode: a fleet goes from nothing to optional to enforced and back under an HTTP load."""
 
-import contextlib
 import functools
-import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.charon import agents
-from tests.charon.nodes import AGENT, PYTHON, SCALE, Node, complaints, ip, network, until
+from tests.charon.nodes import SCALE, Node, complaints, ip, network, until
 from tests.lab.bed import enforces
 from tests.lab.deployment import A, B, configure, hub_of
 from tests.lab.judge import assert_only_esp
-from tests.lab.namespaces import inside
+from tests.lab.rollout import MOST_WAIT, came_of, load, optional_soon, run, take
 from tests.lab.traffic import ping
 from tests.lab.wire import Capture
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-PROGRAM = Path(__file__).with_name("http_program.py")
-PATIENCE = 10 * SCALE
-EVERY = 0.2 if SCALE == 1 else 2.0
 VMS = tuple(f"10.9.0.{number}" for number in range(1, 5))
-MOST_WAIT = 30 * SCALE
 
 
 @pytest.fixture
@@ -36,78 +28,16 @@ def fleet(tmp_path: Path) -> Iterator[list[Node]]:
         yield nodes
 
 
-@contextlib.contextmanager
-def load(nodes: Sequence[Node]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Every VM asks each other one."""
-    with contextlib.ExitStack() as stack:
-        jobs = []
-        for node, own in zip(nodes, VMS, strict=True):
-            peers = [peer for peer in VMS if peer != own]
-            with inside(node.name):
-                job = stack.enter_context(
-                    subprocess.Popen(
-                        [PYTHON, str(PROGRAM), own, str(PATIENCE), str(EVERY), *peers],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        text=True,
-                    )
-                )
-            stack.callback(job.kill)
-            jobs.append(job)
-        for job in jobs:
-            assert job.stdout is not None
-            assert job.stdout.readline() == "ready\n"
-        yield jobs
-
-
-def came_of(jobs: Sequence[subprocess.Popen[str]]) -> list[dict[str, Any]]:
-    """What came of all requests."""
-    for job in jobs:
-        assert job.stdin is not None
-        job.stdin.write("enough\n")
-        job.stdin.flush()
-    # All of them serve until none asks any more.
-    return [json.loads(job.stdout.readline()) for job in jobs if job.stdout is not None]
-
-
 def encrypts(node: Node, with_whom: set[str]) -> bool:
     """Whether a VM has an SA with each of these."""
     peers = node.status().get("peers", ())
     return with_whom <= {peer["address"] for peer in peers if peer["state"] == "installed"}
 
 
-def take(node: Node, *, optional: bool) -> None:
-    """Have a VM take another config."""
-    configure([node], [], extra={"optional": True} if optional else {})
-    run(node, "reload", "--socket", str(node.run_dir / "control.sock"))
-
-
-def optional_now(node: Node) -> bool:
-    """Whether a VM is in optional mode, with no other complaint."""
-    status = node.status()
-    loose = "level use" in ip("xfrm", "policy", netns=node.name)
-    return loose and "optional-on" in complaints(status)
-
-
 def without_ipsec(node: Node) -> None:
     """As the operator takes it away: first the traps go, then the guard."""
     run(node, "stop", "--socket", str(node.run_dir / "control.sock"))
     run(node, "guard", "down", "--config", str(node.config))
-
-
-def run(node: Node, *words: str) -> None:
-    """Run a verb on a VM."""
-    if SCALE > 1:
-        log = node.directory / "verbs.log"
-        assert agents.fork(node.name, words, log).wait(MOST_WAIT) == 0, log.read_text()
-        return
-    command = node.command(*AGENT, *words)
-    subprocess.run(command, check=True, capture_output=True, timeout=MOST_WAIT)
-
-
-def optional_soon(node: Node) -> None:
-    """Wait until a VM is in optional mode."""
-    until(lambda: optional_now(node), lambda: f"optional: {node.log[-2000:]}", MOST_WAIT)
 
 
 def no_sas(node: Node) -> bool:
@@ -156,7 +86,7 @@ def test_a_fleet_there_and_back(fleet: list[Node]) -> None:
         for node in fleet:
             nothing = functools.partial(no_sas, node)
             until(nothing, "the last SA is gone", MOST_WAIT)
-        time.sleep(3 * EVERY)
+        time.sleep(SCALE)
         found = came_of(jobs)
     told("end", began)
     assert [one["failed"] for one in found] == [[]] * len(VMS)
