@@ -72,6 +72,7 @@ class Agent:
         self._machine = machine
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
+        self._taking = asyncio.Lock()
         self._passed = asyncio.Event()
         self._converged = asyncio.Event()
         self._pass_ended = time.monotonic()
@@ -231,8 +232,10 @@ class Agent:
             AgentError: it is refused, and the old one stays in force.
         """
         try:
-            with self._history.prover.held():
-                return await self._reread(asks=asks, force=force)
+            # One after the other: else what was read first might be adopted last.
+            async with self._taking:
+                with self._history.prover.held():
+                    return await self._reread(asks=asks, force=force)
         except AgentError as error:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)

@@ -132,6 +132,19 @@ def test_an_agent_that_ends_before_it_is_killed(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_a_program_that_hangs(tmp_path: Path) -> None:
+    """One that asks the agent and does not even heed SIGTERM holds the stop up no longer."""
+    agent = tmp_path / "agent"
+    agent.write_text("#!/bin/sh\ntrap '' TERM\nexec sleep 120\n")
+    agent.chmod(0o755)
+    with one_that_runs(tmp_path) as running:
+        done = control(tmp_path, "stop", str(agent))
+        assert running.wait(20) == -signal.SIGKILL
+
+    assert done.returncode == 0
+    assert "the agent does not answer: it is killed" in done.stderr
+
+
 def test_a_drain_that_fails(tmp_path: Path) -> None:
     """IPsec is stopped without it: else charon would have nobody who ends it."""
     with one_that_runs(tmp_path) as running:

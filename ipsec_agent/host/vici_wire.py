@@ -62,7 +62,8 @@ class ViciConnection:
         """Send a command and return its answer.
 
         Raises:
-            CharonRefusedError: charon answered `success = no`, or does not know the command.
+            CharonRefusedError: charon answered `success = no`, does not know the command, or would
+                take none of this size.
             CharonTimeoutError: it did not answer in time.
             CharonGoneError: it closed the connection, or sent what is no VICI.
         """
@@ -91,12 +92,13 @@ class ViciConnection:
             CharonError: as `request`.
         """
         frames: list[bytes] = []
+        request = _request(command, message)
         if new := event not in self._registered:
             # It stays so until the connection ends: charon raises it for who asked alone
             # (vici_query.c), and would send it twice to who registers twice.
             self._registered.add(event)
             self._send(Packet.register_event(event))
-        self._send(_request(command, message))
+        self._send(request)
         async with self._exchange(command):
             if new:
                 await self._confirm(event)
@@ -222,7 +224,21 @@ class ViciConnection:
 
 
 def _request(command: str, message: Mapping[str, Any] | None) -> bytes:
-    return bytes(Packet.request(command, Message.serialize(dict(message or {}))))
+    """The frame of a command.
+
+    Raises:
+        CharonRefusedError: it is larger than any that charon takes, or a value of it is.
+    """
+    try:
+        frame = bytes(Packet.request(command, Message.serialize(dict(message or {}))))
+    except struct.error:
+        frame = bytes(MAX_FRAME + 1)
+    if len(frame) > MAX_FRAME:
+        raise CharonRefusedError(
+            f"charon cannot take {command}: it is too large",
+            hint="list fewer or smaller certificates in the config",
+        )
+    return frame
 
 
 def _event(frame: bytes) -> tuple[str, dict[str, Any]]:

@@ -440,6 +440,25 @@ async def test_each_of_some_requests_has_the_whole_deadline(path: Path) -> None:
         assert "did not answer d" in late.message
 
 
+@pytest.mark.parametrize(
+    "message",
+    [{"value": "x" * 65_536}, {str(number): "x" * 60_000 for number in range(9)}],
+    ids=["a value", "all of it"],
+)
+async def test_too_large(path: Path, message: dict[str, str]) -> None:
+    """What charon cannot take is refused and not sent, and the connection goes on."""
+
+    async def script(caller: Caller) -> None:
+        await caller.hear()
+        caller.say(Packet.CMD_RESPONSE, {"version": "5"})
+
+    async with charon(path, script), open_vici(path) as vici:
+        for asked in (vici.request("load", message), vici.frames("load", "event", message)):
+            with pytest.raises(CharonRefusedError, match="cannot take load: it is too large"):
+                await asked
+        assert await vici.request("version") == {"version": b"5"}
+
+
 async def test_what_is_given_up_is_not_sent(path: Path) -> None:
     """A charon that hung gets nothing more of a connection that has failed, once it goes on."""
     goes_on, got = asyncio.Event(), 0

@@ -18,6 +18,7 @@ from ipsec_agent.core.manifest.certificate_rules import authority, signature, us
 from ipsec_agent.core.manifest.certificates import KEY_PART, Finding, Key, name
 from ipsec_agent.core.manifest.issuers import is_ca
 from ipsec_agent.core.manifest.no_chain import why_no_chain
+from ipsec_agent.core.manifest.sizes import oversized
 
 
 def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]:
@@ -34,6 +35,7 @@ def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]
         findings += _dead_ends(bundle, found)
     elif bundle.authorities:
         findings.append(_too_many() if found.endless else why_no_chain(bundle))
+    findings += oversized(bundle, found)
     findings += _aside(bundle, {link for path in found.good for link in path}, now)
     return tuple(findings)
 
