@@ -472,6 +472,19 @@ def test_show_what_is_none(
         assert "secret" not in told
 
 
+@pytest.mark.parametrize(
+    ("file", "command"), [("x.crt", "x509 -inform der"), ("x.P12", "pkcs12 -nodes")]
+)
+def test_what_makes_pem_of_it(
+    here: Path, capsys: pytest.CaptureFixture[str], file: str, command: str
+) -> None:
+    """Of DER and of PKCS#12, the command of openssl that reads it."""
+    Path(file).write_bytes(b"\x30\x82\xff")
+
+    assert main(["certs", "show", file]) == 1
+    assert f"hint: make PEM of it: openssl {command} -in {file}" in capsys.readouterr().err
+
+
 def test_show_an_empty_directory(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A directory without such files, or none at all, is said."""
     assert main(["certs", "show", "."]) == 1

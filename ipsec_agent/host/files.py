@@ -112,9 +112,11 @@ def read_pem(path: Path) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
+        kind = Path(path).suffix.lower()
+        reader = "pkcs12 -nodes" if kind in {".p12", ".pfx"} else "x509 -inform der"
         raise AgentError(
             f"{path} is not text",
-            hint=f"make PEM of it: openssl x509 -inform der -in {quote(str(path))}",
+            hint=f"make PEM of it: openssl {reader} -in {quote(str(path))}",
         ) from error
 
 

@@ -19,6 +19,11 @@ FOR_IKE = {
     ExtendedKeyUsageOID.CLIENT_AUTH,
     ExtendedKeyUsageOID.IPSEC_IKE,
 }
+RENEW = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
+RENEW_ALL = (
+    "create a new CA and certificate with `ipsec-agent certs create`, and replace both in one"
+    " deployment"
+)
 WEAK_HASHES = {"md5", "sha1"}
 
 
@@ -28,9 +33,9 @@ def validity(
     """Whether it holds at this time."""
     subject, issuer = name(certificate.subject), name(certificate.issuer)
     end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
-    renew = "renew it"
-    if is_ca(certificate) and is_intermediate(subject, issuer):
-        renew = sign_again(issuer, part)
+    renew = RENEW
+    if is_ca(certificate):
+        renew = sign_again(issuer, part) if is_intermediate(subject, issuer) else RENEW_ALL
     if now > end:
         yield Finding(
             part,
@@ -56,7 +61,7 @@ def ending(
     left = certificate.not_valid_after_utc - now
     if timedelta() <= left <= timedelta(days):
         subject, issuer = name(certificate.subject), name(certificate.issuer)
-        remedy = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
+        remedy = RENEW
         if not instance:
             remedy = "create the next CA now: to replace one takes three deployments"
             if is_intermediate(subject, issuer):

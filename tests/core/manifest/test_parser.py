@@ -338,13 +338,20 @@ def test_wrong_key() -> None:
 
 
 def test_expired() -> None:
-    """An expired instance certificate is refused with its date."""
-    ca = make_ca()
-    old = make_leaf(ca, days=5, not_before=NOW - timedelta(days=10))
+    """What is expired is refused with its date, and with what to type."""
+    ca, before = make_ca(), NOW - timedelta(days=10)
+    old = make_leaf(ca, days=5, not_before=before)
+    dead = make_ca(days=5, not_before=before)
 
     assert complaints(manifest(leaf=old, cas=[ca], form="rendered")) == [
         "ipsec.instance_certificate: the certificate CN=VM expired on"
-        f" {NOW - timedelta(days=5):%Y-%m-%d}; renew it"
+        f" {NOW - timedelta(days=5):%Y-%m-%d}; renew it with `ipsec-agent certs create --ca"
+        " CA-CERTIFICATE`"
+    ]
+    assert complaints(manifest(leaf=make_leaf(dead), cas=[dead], form="rendered")) == [
+        "ipsec.ca_certificates[0]: the certificate CN=Test CA expired on"
+        f" {NOW - timedelta(days=5):%Y-%m-%d}; create a new CA and certificate with `ipsec-agent"
+        " certs create`, and replace both in one deployment"
     ]
 
 
