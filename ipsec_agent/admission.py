@@ -152,7 +152,7 @@ def begins_later(state_dir: str, config: Config) -> tuple[str, ...]:
         return lacking
     moved = (
         f"warning: agent.state_dir is {new} from the agent's next start on, and {state_dir} until"
-        f" then: stop the agent, and move guard.nft, peers.json, faults.json and time to {new}"
+        f" then: stop the agent, and move the files of {state_dir} to {new}"
     )
     same = PurePath(new) == PurePath(SHIPPED)
     units = "" if same else f"; the shipped units load the guard of {SHIPPED} only"

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ipsec_agent import admission
 from ipsec_agent.answers import Answers
 from ipsec_agent.candidate import candidate, warned
-from ipsec_agent.config_file import Loaded, load
+from ipsec_agent.config_file import Loaded, agent_of, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import AgentConfig
@@ -369,10 +369,12 @@ async def run(path: Path, read: Callable[[], Loaded], *, force: bool = False) ->
 
 async def _warning_of_clear(path: Path) -> str:
     """What to say where a start is refused and nothing holds packets back, "" where it does."""
-    config = None
-    with contextlib.suppress(ConfigError):
+    config, agent = None, AgentConfig()
+    try:
         config = load(path).config
-    agent = config.agent if config else AgentConfig()
+        agent = config.agent
+    except ConfigError as error:
+        agent = agent_of(error)
     nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
     try:
         found = await read_guard_status(nft, config, saved)

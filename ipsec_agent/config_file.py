@@ -4,14 +4,14 @@ The parser and what it needs take 11 MB, so they are imported only by the proces
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ipsec_agent.core.config import Baseline, Config
+from ipsec_agent.core.config import AgentConfig, Baseline, Config
 from ipsec_agent.core.renewal import CLOCK_FIRST
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError
@@ -20,6 +20,25 @@ from ipsec_agent.host.files import config_warnings, read_config
 
 UNCHANGED = "nothing was changed"
 """What the agent says beside a config that is refused."""
+
+
+class RefusedError(ConfigError):
+    """A config was read and refused; it still says where things are.
+
+    Attributes:
+        agent: its section `agent:`; the defaults where that cannot be read.
+    """
+
+    def __init__(
+        self, message: str, *, complaints: Sequence[str], hint: str, agent: AgentConfig
+    ) -> None:
+        super().__init__(message, complaints=complaints, hint=hint)
+        self.agent = agent
+
+
+def agent_of(error: ConfigError) -> AgentConfig:
+    """Where things are by a config that is not taken; the usual places where it cannot be read."""
+    return error.agent if isinstance(error, RefusedError) else AgentConfig()
 
 
 class Loaded(Struct, frozen=True):
@@ -108,7 +127,10 @@ def load(
     said = tuple(str(complaint) for complaint in (*complaints, *config_warnings(path)))
     if config is None:
         errors = sum(complaint.severity == "error" for complaint in complaints)
-        raise ConfigError(
-            f"{path} is refused: {several(errors, 'error')}", complaints=said, hint=hint
+        raise RefusedError(
+            f"{path} is refused: {several(errors, 'error')}",
+            complaints=said,
+            hint=hint,
+            agent=parsed.agent or AgentConfig(),
         )
     return Loaded(config, digest, said)

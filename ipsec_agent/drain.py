@@ -201,9 +201,12 @@ class Drainer:
         """End charon, through the agent where one runs."""
         order = self._order
         self._note(left, Phase.ENDING)
-        self._teller.says("charon ends")
+        answers = await _aside(partial(_answers, order.socket), ANSWER, default=False)
+        found = answers or _has_charon(order)
+        if found:
+            self._teller.says("charon ends")
         try:
-            if await _aside(partial(_answers, order.socket), ANSWER, default=False):
+            if answers:
                 stop = partial(ask, order.socket, "stop", deadline=STOP)
                 await _aside(stop, STOP + ANSWER, default=None)
         except NotRunningError:
@@ -213,7 +216,8 @@ class Drainer:
         # Nothing is left of it where the agent did so.
         await end_charon(order.vici_socket, order.conf)
         self._note(left, Phase.ENDED)
-        self._teller.says("IPsec has ended; the guard stays", left)
+        ended = "IPsec has ended" if found else f"neither agent nor charon runs in {order.run_dir}"
+        self._teller.says(f"{ended}; the guard stays", left)
 
 
 def _answers(socket: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from ipsec_agent.config_file import accepted, load
+from ipsec_agent.config_file import accepted, agent_of, load
 from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.doctor.agent import BOSH_UNIT, GUARD_UNIT, TARGET
@@ -51,8 +51,7 @@ def examine(given: Path | None, socket: str | None, *, root: bool) -> Facts:
     """
     reading = _Reading()
     facts = _config(Facts(str(given or DEFAULT_CONFIG), root=root, now=time.time()))
-    run_dir = (facts.config.agent if facts.config else AgentConfig()).run_dir
-    where = socket or f"{run_dir}/control.sock"
+    where = socket or f"{facts.agent.run_dir}/control.sock"
     status = reading.tried("the agent's status", lambda: _status(where), None)
     facts = _of_the_agent(replace(facts, status=status, socket=where), named=given is not None)
     facts = replace(
@@ -113,8 +112,10 @@ def _config(facts: Facts) -> Facts:
     try:
         loaded = load(Path(facts.path), outdated=accepted)
     except ConfigError as error:
-        return replace(facts, refused=Complaint(error.message, error.hint, error.complaints))
-    return replace(facts, config=loaded.config, warnings=loaded.warnings)
+        refused = Complaint(error.message, error.hint, error.complaints)
+        return replace(facts, refused=refused, agent=agent_of(error))
+    agent = loaded.config.agent
+    return replace(facts, config=loaded.config, agent=agent, warnings=loaded.warnings)
 
 
 def _network() -> NetworkFacts:
@@ -126,10 +127,10 @@ def _network() -> NetworkFacts:
 
 def _as_root(facts: Facts, reading: _Reading) -> Facts:
     """The facts with what only root may read."""
-    config = facts.config
+    config, agent = facts.config, facts.agent
     facts = replace(
         facts,
-        guard=reading.tried("the guard", lambda: _guard(config), None),
+        guard=reading.tried("the guard", lambda: _guard(config, agent), None),
         machine=_machine(config) if config else (),
     )
     if facts.status is not None:
@@ -138,7 +139,7 @@ def _as_root(facts: Facts, reading: _Reading) -> Facts:
     return replace(
         facts,
         switches=SwitchesReader(lambda: 0.0).get(),
-        outages=_outages(config),
+        outages=_outages(agent),
         default_blocks=reading.tried("the kernel's default policy", _default_blocks, ()),
         ike_ports=reading.tried("IKE's ports", lambda: IkePortsReader(lambda: 0.0).get(None), None),
     )
@@ -149,15 +150,13 @@ def _machine(config: Config) -> tuple[Complaint, ...]:
     return tuple(Complaint(error.message, error.hint) for error in bad)
 
 
-def _guard(config: Config | None) -> GuardFacts:
-    agent = config.agent if config else AgentConfig()
+def _guard(config: Config | None, agent: AgentConfig) -> GuardFacts:
     nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
     found = asyncio.run(read_guard_status(nft, config, saved))
     return GuardFacts(found.state.value, found.saved.value, found.notes)
 
 
-def _outages(config: Config | None) -> Memory:
-    agent = config.agent if config else AgentConfig()
+def _outages(agent: AgentConfig) -> Memory:
     return OutageFile(Path(agent.state_dir) / NAME_OF_OUTAGES).read()[1]
 
 

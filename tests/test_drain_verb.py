@@ -64,6 +64,21 @@ def test_config(tmp_path: Path) -> None:
     assert told.warned == []
 
 
+def test_config_that_is_refused(tmp_path: Path) -> None:
+    """It still says where things are: what ends is the agent and the charon that it is of."""
+    ca = make_ca()
+    agent = {"run_dir": "/run/other", "address": "nowhere"}
+    path = tmp_path / "ipsec.yml"
+    path.write_text(manifest(leaf=make_leaf(ca), cas=[ca], agent=agent))
+    path.chmod(0o600)
+    told = Warned()
+
+    order = drain._order(chosen("--config", str(path)), Places(), told)
+
+    assert (str(order.run_dir), order.socket) == ("/run/other", "/run/other/control.sock")
+    assert len(told.warned) == 1
+
+
 def test_config_that_cannot_be_read(tmp_path: Path) -> None:
     """IPsec must end all the same: by the defaults, or where the socket is; and it is told."""
     told, nowhere = Warned(), ("--config", str(tmp_path / "none.yml"))

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from ipsec_agent import __version__
-from ipsec_agent.config_file import accepted, load
+from ipsec_agent.config_file import accepted, agent_of, load
 from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.model import GUARD_TABLE
 from ipsec_agent.core.status_view import peers
@@ -112,8 +112,7 @@ def _made(part: Part, left: float) -> Outcome:
 
 def _parts(arguments: argparse.Namespace) -> Iterator[Part]:
     path = Path(arguments.config)
-    config, checked = _checked(path)
-    agent = config.agent if config else AgentConfig()
+    config, agent, checked = _checked(path)
     yield Part("versions.txt", _versions)
     yield Part("check.txt", lambda _: Outcome(checked))
     yield Part("config.outline.txt", lambda _: Outcome(outline(read_config(path))))
@@ -147,14 +146,15 @@ def _agent(control: str) -> Iterator[Part]:
     yield Part("metrics.txt", metrics)
 
 
-def _checked(path: Path) -> tuple[Config | None, str]:
-    """The config, None where it is refused, and what `check` says of it."""
+def _checked(path: Path) -> tuple[Config | None, AgentConfig, str]:
+    """The config, None where it is refused; where things are; and what `check` says of it."""
     try:
         loaded = load(path, outdated=accepted)
     except ConfigError as error:
         said = (*error.complaints, error.message, *filter(None, (error.hint,)))
-        return None, "".join(f"{line}\n" for line in said)
-    return loaded.config, "".join(f"{line}\n" for line in (*loaded.warnings, f"{path} is valid"))
+        return None, agent_of(error), "".join(f"{line}\n" for line in said)
+    words = "".join(f"{line}\n" for line in (*loaded.warnings, f"{path} is valid"))
+    return loaded.config, loaded.config.agent, words
 
 
 def _json(document: Any) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from ipsec_agent.config_file import accepted, load
+from ipsec_agent.config_file import accepted, agent_of, load
 from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.drain import Job, names, waiting
 from ipsec_agent.drain import Drainer, Order
@@ -52,13 +52,17 @@ def _show(jobs: tuple[Job, ...]) -> int:
 
 
 def _order(arguments: argparse.Namespace, places: Places, teller: "Terminal | Log") -> Order:
-    """What is to be done; by the defaults where the config cannot be read, for IPsec must end."""
+    """What is to be done; by the defaults where the config cannot be read, for IPsec must end.
+
+    One that is refused still says where things are.
+    """
     agent, timeout = AgentConfig(), STOP_TIMEOUT
     try:
         config = load(Path(arguments.config), outdated=accepted).config
         agent, timeout = config.agent, config.stop_timeout
     except ConfigError as error:
         teller.warns(error)
+        agent = agent_of(error)
         if arguments.socket:
             agent = AgentConfig(run_dir=str(Path(arguments.socket).absolute().parent))
     run_dir = Path(agent.run_dir)

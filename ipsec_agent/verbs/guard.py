@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ipsec_agent.config_file import accepted, load_config
+from ipsec_agent.config_file import accepted, agent_of, load_config
 from ipsec_agent.core.closed_table import closed_table
 from ipsec_agent.core.commands import About
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
@@ -151,7 +151,7 @@ def _down(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     """Show the guard; 0 up, 1 otherwise, 3 where there is none."""
     config, refusal = _config(arguments.config)
-    agent = config.agent if config else AgentConfig()
+    agent = _agent(config, refusal)
     saved = Path(agent.state_dir) / NAME
     found = asyncio.run(read_guard_status(_nft(agent), config, saved))
     shown = document(found, saved)
@@ -192,9 +192,14 @@ def _config(path: str) -> tuple[Config | None, ConfigError | None]:
 
 
 def _agent_section(path: str) -> AgentConfig:
-    """Where things are; of a config that is refused, where they usually are."""
-    config, _ = _config(path)
-    return config.agent if config else AgentConfig()
+    """Where things are; of a config that cannot be read, where they usually are."""
+    return _agent(*_config(path))
+
+
+def _agent(config: Config | None, refusal: ConfigError | None) -> AgentConfig:
+    if config is not None:
+        return config.agent
+    return agent_of(refusal) if refusal else AgentConfig()
 
 
 def _socket(arguments: argparse.Namespace, agent: AgentConfig) -> str:

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from ipsec_agent.core.clock import ClockFacts
 from ipsec_agent.core.commands import DEFAULT_SOCKET
-from ipsec_agent.core.config import Config
+from ipsec_agent.core.config import AgentConfig, Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.model import Address, Desired, Direction
 from ipsec_agent.core.observed import IkePorts, NetworkFacts, Observed
@@ -94,6 +94,7 @@ class Facts(Struct, frozen=True, dict=True):
         path: of the config.
         passed_over: path of another one that was named, since the running agent has this one.
         socket: the control socket of the agent.
+        agent: where things are by the config, also by one that is refused.
         refused: why the config is not valid, None where it is.
         warnings: complaints about it, which is good enough.
         status: of the running agent, None where none answers.
@@ -135,6 +136,7 @@ class Facts(Struct, frozen=True, dict=True):
     now: float = 0.0
     passed_over: str = ""
     socket: str = DEFAULT_SOCKET
+    agent: AgentConfig = AgentConfig()
 
     @cached_property
     def placement(self) -> Placement | None:

@@ -6,7 +6,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from ipsec_agent.core.config import DEFAULT_ESP, DEFAULT_IKE, Baseline, Config, ExpiryPeriods
+from ipsec_agent.core.config import (
+    DEFAULT_ESP,
+    DEFAULT_IKE,
+    AgentConfig,
+    Baseline,
+    Config,
+    ExpiryPeriods,
+)
 from ipsec_agent.core.manifest import certificates
 from ipsec_agent.core.manifest.agent_section import read_agent
 from ipsec_agent.core.manifest.baseline import judge_proposals
@@ -59,11 +66,14 @@ class Parsed(Struct, frozen=True):
         config: None where an error refuses it.
         outdated: the config that would be accepted at another time, when its certificates hold;
             None where it is accepted, or refused for anything else.
+        agent: where things are by the section `agent:`, also where the config is refused; None
+            where no section could be found.
     """
 
     config: Config | None
     complaints: tuple[Complaint, ...]
     outdated: Config | None = None
+    agent: AgentConfig | None = None
 
 
 def parse(text: str, *, file: str, now: datetime, baseline: Baseline = Baseline.DEFAULT) -> Parsed:
@@ -77,17 +87,20 @@ def parse(text: str, *, file: str, now: datetime, baseline: Baseline = Baseline.
     complaints = Complaints(file)
     root = read(text, complaints)
     located = locate(root, PROPERTIES, complaints) if root is not None else None
-    config = _config(located, complaints, now, baseline) if located is not None else None
+    config, agent = (
+        _config(located, complaints, now, baseline) if located is not None else (None, None)
+    )
     return Parsed(
         None if complaints.refused else config,
         complaints.in_order(),
         config if complaints.outdated else None,
+        agent,
     )
 
 
 def _config(
     located: Located, complaints: Complaints, now: datetime, baseline: Baseline
-) -> Config | None:
+) -> tuple[Config | None, AgentConfig]:
     properties, section = usable(located, complaints)
     fields = Fields(properties, located.line, located.path, complaints)
     fields.unknown(PROPERTIES, elsewhere={"agent"})
@@ -99,9 +112,9 @@ def _config(
     proposals = read_rest["ike_proposals"], read_rest["esp_proposals"]
     complain(fields, judge_proposals(baseline, *proposals))
     if held is None:
-        return None
+        return None, agent
     leaf, secrets, facts = held
-    return Config(
+    config = Config(
         ipsec_subnets=ipsec,
         no_ipsec_subnets=no_ipsec,
         certificate=certificates.der(leaf),
@@ -110,6 +123,7 @@ def _config(
         agent=agent,
         **read_rest,
     )
+    return config, agent
 
 
 def _rest(fields: Fields, baseline: Baseline) -> dict[str, Any]:
