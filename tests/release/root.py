@@ -25,7 +25,7 @@ BROUGHT = (
 """What is in the list of packages of the stemcell noble, too, as far as a `configure` asks for it.
 pkg-config and the headers of libffi are not."""
 
-MADE_WITHIN = 1500.0
+INSTALLED_WITHIN, MADE_WITHIN = 300.0, 1500.0
 
 ENTER = """\
 set -e
@@ -60,8 +60,14 @@ def made() -> None:
     """
     if PLACE.exists():
         return
-    apt = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Label: Debian", "Component: main"]
-    mirror = subprocess.run(apt, check=True, capture_output=True, text=True, timeout=60)
+    if shutil.which("debootstrap") is None:
+        for words in (["update"], ["install", "-y", "--no-install-recommends", "debootstrap"]):
+            apt = ["apt-get", "-qq", *words]
+            subprocess.run(apt, check=True, capture_output=True, timeout=INSTALLED_WITHIN)
+    asked = ["indextargets", "--format", "$(REPO_URI)", "Label: Debian", "Component: main"]
+    mirror = subprocess.run(
+        ["apt-get", *asked], check=True, capture_output=True, text=True, timeout=60
+    )
     partial, log = PLACE.with_name("root.partial"), CACHE / "debootstrap.log"
     shutil.rmtree(partial, ignore_errors=True)
     CACHE.mkdir(parents=True, exist_ok=True)
