@@ -95,6 +95,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*words, **options)
         self.register("type", None, given)
 
+    def add_subparsers(self, **options: Any) -> Any:
+        found = super().add_subparsers(**options)
+        # What follows the verb has a parser of its own.
+        found.type = str
+        return found
+
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
         if file is None or file is sys.stderr:
             complain(message)
@@ -111,7 +117,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"ipsec-agent {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    verbs.type = str  # each verb looks at its own arguments
     made = {
         verb: verbs.add_parser(
             verb, help=text, description=text, epilog=f"example: {EXAMPLES[verb]}"
@@ -241,7 +246,6 @@ def _reload_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _guard_arguments(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.type = str
     for name, text in GUARD_ACTIONS.items():
         action = actions.add_parser(
             name, help=text, description=text, epilog=f"example: ipsec-agent guard {name}"
@@ -269,7 +273,6 @@ def _guard_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _certs_arguments(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.type = str
     made = {
         name: actions.add_parser(
             name, help=text, description=text, epilog=f"example: {CERTS_EXAMPLES[name]}"
