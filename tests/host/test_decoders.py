@@ -79,11 +79,26 @@ ANSWERS = (
 BODIES = messages(*(Message.serialize(one) for one in ANSWERS))
 
 
+class Nowhere(asyncio.WriteTransport):
+    """A transport with nothing in it."""
+
+    def abort(self) -> None:
+        """Have nothing to drop."""
+
+
+NOWHERE = Nowhere()
+
+
 class Deaf(asyncio.StreamWriter):
     """A writer whose words nobody hears."""
 
     def __init__(self) -> None:
-        """Have no transport."""
+        """Have a transport that leads nowhere."""
+
+    @property
+    def transport(self) -> asyncio.WriteTransport:
+        """What can be aborted."""
+        return NOWHERE
 
     def write(self, data: Any) -> None:
         """Say nothing."""
