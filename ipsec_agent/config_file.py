@@ -6,7 +6,9 @@ The parser and what it needs take 11 MB, so they are imported only by the proces
 import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,6 +36,17 @@ class RefusedError(ConfigError):
     ) -> None:
         super().__init__(message, complaints=complaints, hint=hint)
         self.agent = agent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A child that read the config passes it on."""
+        made = partial(
+            RefusedError,
+            self.message,
+            complaints=self.complaints,
+            hint=self.hint,
+            agent=self.agent,
+        )
+        return made, ()
 
 
 def agent_of(error: ConfigError) -> AgentConfig:

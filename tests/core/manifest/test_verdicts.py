@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,23 @@ import pytest
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.strongswan_conf import PLUGINS
 from tests.manifests import manifest
-from tests.verdict_table import CASES
+from tests.verdict_table import CASES as ALL
 from tests.verdicts import Case, Chain
 
 NOT_OF_PKI = {"kernel-netlink", "socket-default", "counters", "vici"}
 DEADLINE = 20.0
+
+BY_NEW_LIBRARY = {
+    "a country of three letters",
+    "a name of 300 letters",
+    "a sign that PrintableString has not",
+    "an algorithm with parameters that it has not",
+    "an empty name",
+}
+"""Rows of what an older library reads, or warns of where a newer one does not."""
+
+NEW = int(version("cryptography").partition(".")[0]) >= 46
+CASES = [case for case in ALL if NEW or case.name not in BY_NEW_LIBRARY]
 
 
 @pytest.fixture(scope="module")
