@@ -190,7 +190,7 @@ def test_the_agent_runs_charon(told: dict[str, str]) -> None:
 
 def test_charon_has_each_plugin_that_its_config_loads(told: dict[str, str]) -> None:
     """None is missing of those that the agent pins, and charon has no other."""
-    (named,) = re.findall(r"load = (.*)", told["conf"])
+    (named,) = re.findall(r'load = "(.*)"', told["conf"])
     assert tuple(named.split()) == PLUGINS
     (loaded,) = re.findall(r"loaded plugins: (.*)", told["stats"])
     assert sorted(loaded.split()) == sorted(("charon", *PLUGINS))
