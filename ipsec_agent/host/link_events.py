@@ -14,18 +14,21 @@ from msgspec import Struct
 
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import (
+    AF_BRIDGE,
     BUFFER,
     HEADER,
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_LISTEN_ALL_NSID,
     NETNSA_NSID,
     RTGEN,
+    RTM_NEWLINK,
     SOL_NETLINK,
     attributes,
     number,
 )
 
 RTNLGRP_LINK, RTNLGRP_NSID = 1, 28
+RTM_DELLINK = 17
 RTM_NEWNSID, RTM_DELNSID = 88, 89
 ROOM = 1 << 20
 """Bytes of events that the kernel keeps for us; what is too much is told as lost."""
@@ -58,19 +61,29 @@ class LinkEvents:
         Raises:
             KernelError: the socket is of no use any more.
         """
-        await self._readable()
+        news = None
+        while news is None:
+            await self._readable()
+            news = self._read()
+        return news
+
+    def _read(self) -> News | None:
+        """What has come, None where nothing of it matters."""
         numbers: set[int] = set()
-        lost = False
+        lost = matters = False
         while True:
             try:
                 message, ancillary, _, _ = self._channel.recvmsg(BUFFER, 64)
             except BlockingIOError:
-                return News(frozenset(numbers), everywhere=lost)
+                return News(frozenset(numbers), everywhere=lost) if matters or lost else None
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise _refusal(error) from error
                 lost = True
                 continue
+            if _of_bridge(message):
+                continue
+            matters = True
             try:
                 numbers.update(_origin(ancillary), _renumbered(message))
             except OSError:
@@ -116,6 +129,18 @@ def open_link_events() -> Iterator[LinkEvents]:
         except OSError as error:
             raise _refusal(error) from error
         yield LinkEvents(channel, hears_all=hears_all)
+
+
+def _of_bridge(message: bytes) -> bool:
+    """Whether a bridge tells of a port's own state, as its timers change it.
+
+    That a link became a port, or is none any more, the kernel tells of the link as well
+    (NETDEV_CHANGEUPPER in rtnetlink_event of net/core/rtnetlink.c), and before the bridge does.
+    """
+    if len(message) <= HEADER.size:
+        return False
+    kind = HEADER.unpack_from(message)[1]
+    return kind in {RTM_NEWLINK, RTM_DELLINK} and message[HEADER.size] == AF_BRIDGE
 
 
 def _renumbered(message: bytes) -> Iterator[int]:

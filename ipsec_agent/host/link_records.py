@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, Tunnel
 from ipsec_agent.host.rtnetlink import (
+    AF_BRIDGE,
     IFINFO,
     NDMSG,
     NETNSA_FD,
@@ -39,7 +40,6 @@ IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 18, 29, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 SKIP_STATS = 1 << 3
-AF_BRIDGE = 7
 NDA_DST = 1
 PORTS = {"vxlan": 15, "geneve": 5}
 """IFLA_VXLAN_PORT and IFLA_GENEVE_PORT, in the order of the network."""

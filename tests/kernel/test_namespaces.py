@@ -82,6 +82,60 @@ async def test_many(pods: list[str]) -> None:
             await asyncio.gather(listening, return_exceptions=True)
 
 
+def bridged() -> Iterator[str]:
+    """A container with a bridge and a port, and beside them a link that is no port yet."""
+    name = f"pods-{os.getpid()}-bridge"
+    try:
+        ips(f"netns add {name}", f"link add v0 type veth peer name eth0 netns {name}")
+        ips(
+            "link add br0 type bridge",
+            "link add port type veth peer name other",
+            "link set port master br0",
+            netns=name,
+        )
+        yield name
+    finally:
+        remove([name])
+
+
+container = pytest.fixture(bridged, name="container")
+
+
+def bridge(netns: str, command: str) -> None:
+    """A command of bridge(8)."""
+    subprocess.run(["bridge", "-n", netns, *command.split()], check=True, timeout=60 * SCALE)
+
+
+async def test_what_a_bridge_tells_of_itself(namespace: Run, container: str) -> None:
+    """A port's own state, which a bridge's timers change, wakes nobody; another port does."""
+    _ = namespace
+    async with open_links() as links:
+        woken = asyncio.Event()
+        listening = asyncio.create_task(links.watch(woken.set))
+        try:
+            await asyncio.sleep(SOON)
+            # The first event gives that namespace a number for ours, which is one, too.
+            for cost in (6, 7):
+                woken.clear()
+                await asyncio.to_thread(bridge, container, f"link set dev port cost {cost}")
+                await asyncio.sleep(2 * SOON)
+            assert not woken.is_set()
+            before = by_link(await links.facts())["v0"]
+
+            for change in ("link set other master br0", "link set port nomaster"):
+                await asyncio.to_thread(ips, change, netns=container)
+                async with asyncio.timeout(10 * SOON):
+                    await woken.wait()
+                await asyncio.sleep(SOON)
+                after = by_link(await links.facts())["v0"]
+                assert after != before, change
+                before = after
+                woken.clear()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
 ASK = """
 import asyncio
 from ipsec_agent.host.links import open_links
