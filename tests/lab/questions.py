@@ -35,21 +35,32 @@ def policies_there(bed: Bed) -> Question:
 
 
 def table_there(bed: Bed) -> Question:
-    """The guard's table is what it was."""
+    """The guard's table is what it was, and is not another one with the same text.
+
+    Where it went and came back between two looks, the first look after that says no.
+    """
     bed.tables.any()
-    wanted = guard_table(bed.a.name)
+    wanted, handle = guard_table(bed.a.name)
     assert "drop" in wanted
-    known, changed = True, False
+    known, changed, healed = True, False, 0.0
 
     def whole() -> bool | float:
-        nonlocal known, changed
-        moment = time.monotonic()
+        nonlocal handle, known, changed, healed
+        moment, before = healed or time.monotonic(), known
+        healed = 0.0
         if bed.tables.any() or changed:
-            known = guard_table(bed.a.name) == wanted
+            moment = time.monotonic()
+            text, now = guard_table(bed.a.name)
+            known, replaced = text == wanted, now != handle
             # A listing takes its time in the guest; what was listed stood before, if nothing came.
             changed = bed.tables.any()
             if changed:
                 moment = time.monotonic()
+            if known:
+                handle = now
+                if before and replaced:
+                    healed = moment
+                    return False
         return moment if known else False
 
     return whole
@@ -130,16 +141,22 @@ def sas_replaced(bed: Bed) -> Question:
 
 
 def address_guarded(number: int, bed: Bed) -> Question:
-    """Wherever VM a has this address, it has its own trap for it."""
+    """Wherever VM a has this address, it has its own trap for it.
+
+    The first look that finds the address says no: its trap may have come meanwhile, too.
+    """
     address = bed.setting.address(number)
     packed = _packed(address)
+    had = False
 
     def whole() -> bool:
-        shown = ip("-o", "addr", "show", "to", address, netns=bed.a.name)
-        return not shown or any(
+        nonlocal had
+        before, had = had, bool(ip("-o", "addr", "show", "to", address, netns=bed.a.name))
+        guarded = any(
             entry.direction == 1 and entry.selector[16:32] == packed and entry.templates
             for entry in bed.kernel.policies()
         )
+        return not had or (before and guarded)
 
     return whole
 

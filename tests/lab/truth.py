@@ -110,6 +110,9 @@ class Kernel:
                 start += (length + 3) & ~3
 
 
+HANDLE = re.compile(r" # handle (\d+)")
+
+
 class Events:
     """The kernel's own word of policies that come and go in a namespace."""
 
@@ -199,18 +202,24 @@ def dropped(netns: str) -> Counter[str]:
     return Counter({name: int(count) for name, count in map(str.split, text.splitlines())})
 
 
-def guard_table(netns: str) -> str:
-    """The guard's table without what packets change in it; empty where there is none."""
+def guard_table(netns: str) -> tuple[str, int]:
+    """The guard's table without what packets change in it, and its number; ("", 0) without one.
+
+    The number is the kernel's handle: a table that is made again has another one.
+    """
     with inside(netns):
         program = subprocess.Popen(
-            ["nft", "-s", "list", "table", "inet", "ipsec_agent"],
+            ["nft", "-a", "-s", "list", "table", "inet", "ipsec_agent"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
     said, _ = program.communicate(timeout=DEADLINE)
-    parts = re.split(r"(?m)^(?=\t(?:set|chain) )", said)
-    return "".join(part for part in parts if "dynamic" not in part.partition("elements")[0])
+    if (handle := HANDLE.search(said)) is None:
+        return "", 0
+    parts = re.split(r"(?m)^(?=\t(?:set|chain) )", HANDLE.sub("", said))
+    text = "".join(part for part in parts if "dynamic" not in part.partition("elements")[0])
+    return text, int(handle[1])
 
 
 @contextlib.contextmanager
