@@ -217,7 +217,7 @@ def _drain_arguments(verb: argparse.ArgumentParser) -> None:
         "--timeout",
         type=whole(0, 3600),
         metavar="SECONDS",
-        help="wait no longer; default: stop_timeout of the config",
+        help="wait this long at the most; default: stop_timeout of the config",
     )
     verb.add_argument(
         "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
@@ -299,7 +299,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
             "FILE",
             "its key; default: beside it, as `certs create` and certstrap name it",
         ),
-        ("--ca-name", "NAME", "common name of a new CA; default: one of its own with the date"),
+        ("--ca-name", "NAME", "common name of a new CA; default: a new one with the date"),
         ("--name", "NAME", "common name of the certificate that all VMs share"),
         ("--out-manifest", "FILE", "also write the fields of a config, ready to be pasted"),
     ):

@@ -52,7 +52,7 @@ def _no_peer(status: dict[str, Any], address: str) -> ControlError:
         )
     plan = About(config=status.get("config", "")).command(f"ipsec-agent plan --to {address}")
     return ControlError(
-        f"{address} is no peer: {pair.because}",
+        f"{address} is not a peer: {pair.because}",
         hint=f"`{plan}` shows how packets travel; {SEE_PEERS}",
     )
 

@@ -99,7 +99,7 @@ CASES = {
     "an SA, and nothing else": (
         but(FAILED, sas=True, before=Window(ike_in=4)),
         Verdict.TIMED_OUT,
-        "nothing was sent by it",
+        "nothing was sent through it",
     ),
     "this kernel": (but(FAILED, own_fault=KERNEL), Verdict.THIS_VM, "this kernel has no ESP"),
     "no ESP back": (
