@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ipsec_agent import __version__
 from ipsec_agent.core.commands import DEFAULT_CONFIG, DEFAULT_SOCKET
 from ipsec_agent.errors import AgentError
+from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs import status_arguments
 from ipsec_agent.verbs.argument_types import address, given, whole
@@ -387,5 +388,5 @@ def _complain_of(error: OSError) -> None:
         return
     what = f"{error.filename}: " if error.filename else ""
     complain(f"ipsec-agent: {what}{error.strerror or error}\n")
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        complain("  hint: raise the limit of open files: `ulimit -n 1024`\n")
+    if hint := remedy(error):
+        complain(f"  hint: {hint}\n")

@@ -24,6 +24,7 @@ from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.exhausted import NO_START, refused
 from ipsec_agent.host.nft_events import Authors, Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_image import MOST, Image
@@ -339,11 +340,7 @@ def _startable(program: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KernelError(
-            f"cannot start {program}: {error.strerror}",
-            code=error.errno or 0,
-            hint="check the program and the number of processes; the agent tries again",
-        ) from error
+        raise refused(f"cannot start {program}", error, NO_START) from error
 
 
 @contextlib.contextmanager
@@ -374,11 +371,7 @@ def _as_file(text: str) -> Iterator[int]:
             file.write(text)
             file.flush()
         except OSError as error:
-            raise KernelError(
-                f"cannot write a text for nft: {error.strerror}",
-                code=error.errno or 0,
-                hint="check the limit of open files and the memory; the agent tries again",
-            ) from error
+            raise refused("cannot write a text for nft", error) from error
         yield file.fileno()
 
 
