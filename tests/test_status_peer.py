@@ -14,8 +14,7 @@ from ipsec_agent.core.proof import Verdict
 from ipsec_agent.core.proving import Proof, Proofs
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails, Sequence, post_quantum
 from ipsec_agent.core.status import document
-from ipsec_agent.core.status_view import mentions
-from ipsec_agent.core.words import moment
+from ipsec_agent.core.words import mentions, moment
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs.status_peer import as_json, text, the_peer
 from tests.configs import config

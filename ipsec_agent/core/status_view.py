@@ -2,7 +2,6 @@
 
 import enum
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
@@ -154,11 +153,6 @@ def _clear(status: Mapping[str, Any]) -> dict[str, Clear]:
         idle = max(status.get("time", one["last"]) - one["last"], 0.0)
         found[one["address"]] = Clear(idle, one["way"])
     return found
-
-
-def mentions(text: str, address: str) -> bool:
-    """Whether a text names an address; 10.0.1.99 does not name 10.0.1.9."""
-    return re.search(rf"(?<![\w.:]){re.escape(address)}(?![\w]|[.:]\w)", text) is not None
 
 
 def worst_first(views: Iterable[PeerView]) -> list[PeerView]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from ipsec_agent.core.commands import About
 from ipsec_agent.core.sa_details import EXTENDED_SEQUENCES, SEQUENCES, key_exchanges
-from ipsec_agent.core.status_view import BY_ESP, Condition, PeerView, mentions, peers
-from ipsec_agent.core.words import duration, lasting, moment, several, size
+from ipsec_agent.core.status_view import BY_ESP, Condition, PeerView, peers
+from ipsec_agent.core.words import duration, lasting, mentions, moment, several, size
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs import status_events
 from ipsec_agent.verbs.status_peers import OTHER_CERTIFICATE, ago
