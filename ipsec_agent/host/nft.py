@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark
+from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark, nameable
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
@@ -128,6 +128,8 @@ class Nft:
             await self._succeed("the guard's table does not load", text + links)
             image = await read_guard(self._most)
             alone = image is not None and await self._alone(events, image.generation)
+        if not all(nameable(link.name) for link in exempt):
+            self.exempt(exempt, ports)
         form = image.form if image is not None and alone else ""
         self._forms = {mark(text): form}
         self._know(mark(text), image)
