@@ -23,7 +23,7 @@ from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, sentence
 from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
-from ipsec_agent.guard_status import HOLDING, TableState, read_guard_status
+from ipsec_agent.guard_status import warning_of_clear
 from ipsec_agent.history import History
 from ipsec_agent.host.control import serve_control
 from ipsec_agent.host.essential_addresses import (
@@ -32,9 +32,6 @@ from ipsec_agent.host.essential_addresses import (
 from ipsec_agent.host.event_file import EventFile
 from ipsec_agent.host.faults import FaultFile
 from ipsec_agent.host.files import make_directory, only_agent
-from ipsec_agent.host.nft import FORMS, Nft
-from ipsec_agent.host.program import find_program
-from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.systemd import notify, notify_reloading, watchdog_interval
 from ipsec_agent.host.writers import refuse_writable_directory
 from ipsec_agent.log import ABOUT
@@ -375,23 +372,7 @@ async def _warning_of_clear(path: Path) -> str:
         agent = config.agent
     except ConfigError as error:
         agent = agent_of(error)
-    nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
-    try:
-        found = await read_guard_status(nft, config, saved)
-    except AgentError:
-        return ""
-    if found.state in HOLDING:
-        return ""
-    what = (
-        "no guard is loaded"
-        if found.state is TableState.MISSING
-        else "the guard is not as the agent makes it (`ipsec-agent guard status`)"
-    )
-    installed = "" if find_program("nft") else "once nftables is installed, "
-    return (
-        f"{what}, so packets may travel in clear: {installed}`ipsec-agent guard up"
-        " --closed` lets pass only IPsec and what it takes to repair this VM"
-    )
+    return await warning_of_clear(config, agent)
 
 
 def _first(group: ExceptionGroup[AgentError]) -> AgentError:

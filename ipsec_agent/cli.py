@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ipsec_agent import __version__
 from ipsec_agent.core.commands import DEFAULT_CONFIG, DEFAULT_SOCKET
 from ipsec_agent.errors import AgentError
+from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
 from ipsec_agent.verbs import status_arguments
 from ipsec_agent.verbs.argument_types import address, given, whole
@@ -217,7 +218,7 @@ def _drain_arguments(verb: argparse.ArgumentParser) -> None:
         "--timeout",
         type=whole(0, 3600),
         metavar="SECONDS",
-        help="wait no longer; default: stop_timeout of the config",
+        help="wait this long at the most; default: stop_timeout of the config",
     )
     verb.add_argument(
         "--socket", metavar="PATH", help="control socket; default: in the config's run_dir"
@@ -299,7 +300,7 @@ def _create_arguments(action: argparse.ArgumentParser) -> None:
             "FILE",
             "its key; default: beside it, as `certs create` and certstrap name it",
         ),
-        ("--ca-name", "NAME", "common name of a new CA; default: one of its own with the date"),
+        ("--ca-name", "NAME", "common name of a new CA; default: a new one with the date"),
         ("--name", "NAME", "common name of the certificate that all VMs share"),
         ("--out-manifest", "FILE", "also write the fields of a config, ready to be pasted"),
     ):
@@ -387,5 +388,5 @@ def _complain_of(error: OSError) -> None:
         return
     what = f"{error.filename}: " if error.filename else ""
     complain(f"ipsec-agent: {what}{error.strerror or error}\n")
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        complain("  hint: raise the limit of open files: `ulimit -n 1024`\n")
+    if hint := remedy(error):
+        complain(f"  hint: {hint}\n")

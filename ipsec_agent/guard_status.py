@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.closed_table import CLOSED, closed_table
-from ipsec_agent.core.config import Config, GuardMode
+from ipsec_agent.core.config import AgentConfig, Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of, lockouts
 from ipsec_agent.core.guard import exempt_links, overlay_ports
 from ipsec_agent.core.guard_table import enforces, mark, ruleset
@@ -24,13 +24,14 @@ from ipsec_agent.core.placement import Placement, place
 from ipsec_agent.core.problems.problem import listed
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import guard_counters
-from ipsec_agent.errors import ConfigError, KernelError
+from ipsec_agent.errors import AgentError, ConfigError, KernelError
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.link_reading import LinkReading
-from ipsec_agent.host.nft import Nft
+from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.nft_refusals import owner
-from ipsec_agent.host.saved_guard import saved_guard
+from ipsec_agent.host.program import find_program
+from ipsec_agent.host.saved_guard import NAME, saved_guard
 
 
 class TableState(enum.StrEnum):
@@ -156,6 +157,32 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
     notes = list(dict.fromkeys(notes))
     drops = state is TableState.CLOSED or _drops(table, (wanted, kept))
     return GuardStatus(state, table, current, saved, tuple(notes), closed_by, exempt, drops)
+
+
+async def warning_of_clear(config: Config | None, agent: AgentConfig) -> str:
+    """What to say where nothing holds clear packets back, and what closes this VM; "" elsewhere.
+
+    Args:
+        config: None where it is refused.
+        agent: where things are.
+    """
+    nft, saved = Nft(Path(agent.run_dir) / FORMS), Path(agent.state_dir) / NAME
+    try:
+        found = await read_guard_status(nft, config, saved)
+    except AgentError:
+        return ""
+    if found.state in HOLDING:
+        return ""
+    what = (
+        "no guard is loaded"
+        if found.state is TableState.MISSING
+        else "the guard is not as the agent makes it (`ipsec-agent guard status`)"
+    )
+    installed = "" if find_program("nft") else "once nftables is installed, "
+    return (
+        f"{what}, so packets may travel in clear: {installed}`ipsec-agent guard up"
+        " --closed` lets pass only IPsec and what it takes to repair this VM"
+    )
 
 
 def _closed_texts() -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from ipsec_agent.core.proving import (
 from ipsec_agent.core.status import Snapshot, State, document
 from ipsec_agent.core.verify import judge
 from ipsec_agent.errors import AgentError
+from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.peer_sas import PeerSas
 from ipsec_agent.reconcile import Reconciler
 from ipsec_agent.verification import Shared, prove
@@ -159,7 +160,7 @@ class Prover:
 def _unable(error: AgentError | OSError) -> Problem:
     if isinstance(error, AgentError):
         return unable(error.message, error.hint)
-    return unable(error.strerror or str(error), "check the limit of open files and the memory")
+    return unable(error.strerror or str(error), remedy(error))
 
 
 def _status(seen: Snapshot | None) -> dict[str, Any]:

@@ -88,4 +88,6 @@ def addresses(request: dict[str, Any]) -> tuple[Address, ...]:
     try:
         return tuple(ip_address(str(one)) for one in found)
     except (TypeError, ValueError):
-        raise ControlError("a peer is no IP address", hint="`ipsec-agent renew 10.0.1.9`") from None
+        raise ControlError(
+            "a peer is not an IP address", hint="`ipsec-agent renew 10.0.1.9`"
+        ) from None

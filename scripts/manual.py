@@ -119,7 +119,7 @@ def manual(top: Verb) -> str:
         lines += [".PP", "Example:", f".B {_roff(verb.example)}"]
     lines += [
         ".SH EXIT STATUS",
-        "0 done, and all is well; 1 refused, failed, or not well; 2 the command line cannot be,",
+        "0 done, and all is well; 1 refused, failed, or not well; 2 a wrong command line,",
         "whatever the machine is like: an argument is unknown, has a wrong form, is missing, or",
         "would be passed over beside, or without, another one; 3 not running (of",
         ".BR status ,",

@@ -120,7 +120,8 @@ def test_too_few_files_for_an_agent(good: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "ipsec-agent: the agent may open 16 files only, and needs 256",
-        "  hint: raise the limit: `ulimit -n 1024`, or LimitNOFILE=1024 in its unit",
+        "  hint: raise the limit of open files: `ulimit -n 65536`, or LimitNOFILE=65536 in the"
+        " agent's unit",
     ]
 
 
@@ -137,7 +138,8 @@ def test_too_few_files_for_a_verb(
     assert cli.main(["status"]) == 1
     assert capsys.readouterr().err == (
         "ipsec-agent: /etc/x: Too many open files\n"
-        "  hint: raise the limit of open files: `ulimit -n 1024`\n"
+        "  hint: raise the limit of open files: `ulimit -n 65536`, or LimitNOFILE=65536 in the"
+        " agent's unit\n"
     )
 
 

@@ -314,3 +314,39 @@ def test_changes_are_told_once() -> None:
 
     assert len(found) > 100
     assert [one for one in set(found) if found.count(one) > 1] == []
+
+
+UNSAID = re.compile(
+    r"\b(anew|mend(s|ed|ing)?|stands|stood|thereof|hitherto|amiss|tells of none"
+    r"|that cannot be(?=[,.:;*]|$)"
+    r"|(?<!there )is no (file|text|peer|address|proof|status|variable|CA))\b"
+)
+"""What nobody says aloud."""
+
+
+def written(path: Path) -> Iterator[str]:
+    """The strings of a module that are more than one word, without docstrings."""
+    tree = ast.parse(path.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and " " in text and id(node) not in docstrings:
+            yield text
+
+
+def test_plain_words() -> None:
+    """Pages, change log and messages have words that an operator would use, too."""
+    texts = [(path, path.read_text()) for path in (*PAGES, ROOT / "CHANGELOG.md")]
+    modules = ROOT.glob("ipsec_agent/**/*.py")
+    texts += [(path, one) for path in modules for one in written(path)]
+
+    assert [(path.name, found[0]) for path, text in texts for found in UNSAID.finditer(text)] == []
+    assert UNSAID.search("2 for a command line that cannot be, whatever")
+
+
+def test_sections_of_changes() -> None:
+    """A release has each section of Keep a Changelog once at the most, in one order."""
+    order = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    for release in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        sections = re.findall(r"(?m)^### (.+)$", release)
+        assert sections == [one for one in order if one in sections]

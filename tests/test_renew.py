@@ -76,7 +76,7 @@ async def test_a_peer_that_is_none() -> None:
     assert await asked(Loop(bare)) == {"peers": 0, "moved": [], "left": []}
     with pytest.raises(ControlError, match="no SA with 10"):
         await asked(Loop(bare), PEER)
-    with pytest.raises(ControlError, match="no IP address"):
+    with pytest.raises(ControlError, match="not an IP address"):
         addresses({"peers": ["vm1"]})
     assert addresses({"peers": [str(PEER)]}) == (PEER,)
     assert addresses({}) == ()
@@ -101,4 +101,4 @@ def test_what_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert "10.0.0.9: not moved: peer-refuses-us\n" in said
     answer |= {"peers": 0, "moved": [], "left": []}
     assert verb.main(given) == 0
-    assert capsys.readouterr().out == "there is no SA with any peer, so nothing was to be moved\n"
+    assert capsys.readouterr().out == "there is no SA with any peer, so there was nothing to move\n"

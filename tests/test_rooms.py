@@ -86,7 +86,7 @@ WITHIN_HOST = {
     "xfrm_messages": {"pyroute2_parts"},
     "xfrm_records": {"decoded", "rtnetlink", "xfrm_messages"},
 }
-FOR_EVERY_HOST = {"understood"}
+FOR_EVERY_HOST = {"exhausted", "understood"}
 
 LEVELS: tuple[set[str], ...] = (
     {"__init__", "errors"},

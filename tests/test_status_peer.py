@@ -14,8 +14,7 @@ from ipsec_agent.core.proof import Verdict
 from ipsec_agent.core.proving import Proof, Proofs
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails, Sequence, post_quantum
 from ipsec_agent.core.status import document
-from ipsec_agent.core.status_view import mentions
-from ipsec_agent.core.words import moment
+from ipsec_agent.core.words import mentions, moment
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs.status_peer import as_json, text, the_peer
 from tests.configs import config
@@ -142,14 +141,14 @@ def test_ipv6() -> None:
 @pytest.mark.parametrize(
     ("address", "message", "hint"),
     [
-        ("10.0.0.5", "10.0.0.5 is no peer: it is this VM's own address", "plan --to 10.0.0.5`"),
+        ("10.0.0.5", "10.0.0.5 is not a peer: it is this VM's own address", "plan --to 10.0.0.5`"),
         (
             "10.0.0.66",
             "there is no SA with 10.0.0.66",
             "`ipsec-agent verify 10.0.0.66`",
         ),
-        ("10.0.0.1", "10.0.0.1 is no peer: 10.0.0.1 is in", "plan --to 10.0.0.1`"),
-        ("fd00::1", "fd00::1 is no peer: fd00::1 is not encrypted", "plan --to fd00::1`"),
+        ("10.0.0.1", "10.0.0.1 is not a peer: 10.0.0.1 is in", "plan --to 10.0.0.1`"),
+        ("fd00::1", "fd00::1 is not a peer: fd00::1 is not encrypted", "plan --to fd00::1`"),
     ],
 )
 def test_no_peer(address: str, message: str, hint: str) -> None:

@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.events import Event, EventKind
 from ipsec_agent.core.observed_guard import ClearPeer
+from ipsec_agent.core.problems.peer_faults import Fault, Suspect
+from ipsec_agent.core.problems.problem import LogLine
 from ipsec_agent.core.status import document
 from ipsec_agent.core.status_view import Condition, peers
 from ipsec_agent.core.words import size
@@ -16,6 +18,7 @@ from ipsec_agent.verbs.status_arguments import STATES
 from ipsec_agent.verbs.status_events import as_json as events_json
 from ipsec_agent.verbs.status_events import of_peer
 from ipsec_agent.verbs.status_events import text as events_text
+from ipsec_agent.verbs.status_peer import text as peer_text
 from ipsec_agent.verbs.status_peers import COLUMNS, as_json, chosen, table
 from ipsec_agent.verbs.status_text import MOST_COUNTED, text
 from ipsec_agent.verbs.terminal import GREEN, PLAIN, RED, Part, Screen, a_screen, fitted, screen
@@ -101,6 +104,48 @@ def test_peers_without_esp() -> None:
     assert "10.0.0.12 sends clear (12 s ago) and 5 more\n" in text(
         document(snapshot(vm.table(clear_in=many)))
     )
+
+
+@pytest.mark.parametrize(
+    ("clear", "esp", "refused", "first"),
+    [
+        (300, None, 20, "refused, NOT BY ESP, sent clear 5 min ago"),
+        (90, None, 200, "clear, sends clear (90 s ago)"),
+        (40, None, 20, "clear, sends clear (40 s ago)"),
+        (300, 20, None, "up, by ESP, sent clear 5 min ago"),
+        (90, 200, None, "clear, sends clear (90 s ago)"),
+        (40, 20, None, "clear, sends clear (40 s ago)"),
+        (5000, 20, None, "up, by ESP"),
+    ],
+)
+def test_the_newest_leads(clear: int, esp: int | None, refused: int | None, first: str) -> None:
+    """After a minute, a clear packet says less than ESP or a refusal since, and is only a note."""
+    vm = VM.table(clear_in=(ClearPeer(PEER, 1, 100, clear),))
+    if esp is not None:
+        vm = with_sa(vm, age=3600).but(states=states(2, 3, used=int(NOW) - esp))
+    seen = snapshot(vm)
+    if refused is not None:
+        line = LogLine("peer-not-trusted", "m", str(PEER), "h", NOW - refused)
+        seen = replace(seen, suspects=(Suspect(str(PEER), (Fault(line, NOW - 900),)),))
+    status = document(seen)
+    (one,) = peers(status)
+    condition, *_, note = first.split(", ")
+
+    assert peer_text(status, one).splitlines()[0] == f"10.0.0.9  {first}"
+    assert one.condition == condition
+    assert (note in table([one])) == ("clear" in note)
+    assert f"1 {condition}" in text(status)
+
+
+def test_silence_is_no_sign() -> None:
+    """A peer without IPsec answers no IKE; its clear packets still say how it is."""
+    vm = VM.table(clear_in=(ClearPeer(PEER, 1, 100, 300),))
+    line = LogLine("peer-silent", "m", str(PEER), "h", NOW - 5)
+    suspects = (Suspect(str(PEER), (Fault(line, NOW - 900),)),)
+    status = document(replace(snapshot(vm), suspects=suspects))
+
+    assert [one.condition for one in peers(status)] == ["clear"]
+    assert status["peers"][0]["problem_age"] == 5
 
 
 def test_in_clear_while_optional() -> None:

@@ -157,7 +157,7 @@ def test_no_peer_as_json(
 
     said = capsys.readouterr()
     shown = json.loads(said.out)
-    assert shown["error"] == "10.0.0.5 is no peer: it is this VM's own address"
+    assert shown["error"] == "10.0.0.5 is not a peer: it is this VM's own address"
     assert f"`ipsec-agent status --peers --socket {SOCKET}`" in shown["hint"]
     assert said.err == f"ipsec-agent: {shown['error']}\n  hint: {shown['hint']}\n"
 

@@ -147,7 +147,7 @@ CHAINS = (
     Case(
         "an intermediate without CA:TRUE",
         three(mid={"basic": NO_CA}),
-        "CN=Middle signed it, but is no CA",
+        "CN=Middle signed it, but is not a CA",
     ),
     Case("a leaf of version 1", two(vm={"basic": None, "version": 0})),
     Case(

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from ipsec_agent.core.guard import Guard
 from ipsec_agent.core.guard_families import FAMILIES, Family
-from ipsec_agent.core.guard_table import block, ike_ports, outside_set
+from ipsec_agent.core.guard_table import block, ike_ports, nameable, outside_set
 from ipsec_agent.core.model import GUARD_TABLE, DesiredGuard, LinkId
 from ipsec_agent.core.observed import Link
 
@@ -50,17 +50,29 @@ def wanted_flow_rules(
     Args:
         flowtables: those of anybody.
         links: all of this VM's.
+
+    A link that nft cannot name is left out, since it would keep the table from all others.
     """
-    names = sorted(
-        f'"{link.name}"'
+    guarded = _guarded(guard, links)
+    names = sorted(f'"{name}"' for name in guarded if nameable(name))
+    if guard is None or not names or not any(flowtables):
+        return ""
+    return guard.flow_rules.replace(_LINKS, f"{{ {', '.join(names)} }}")
+
+
+def unfiltered(guard: DesiredGuard | None, links: Iterable[Link]) -> tuple[str, ...]:
+    """The guarded links that nft cannot name, so that the table is not on them."""
+    return tuple(sorted(name for name in _guarded(guard, links) if not nameable(name)))
+
+
+def _guarded(guard: DesiredGuard | None, links: Iterable[Link]) -> tuple[str, ...]:
+    return tuple(
+        link.name
         for link in links
         if guard is not None
         and not link.loopback
         and LinkId(link.index, link.name) not in guard.exempt
     )
-    if guard is None or not names or not any(flowtables):
-        return ""
-    return guard.flow_rules.replace(_LINKS, f"{{ {', '.join(names)} }}")
 
 
 def _hook(name: str, where: str, families: Iterable[Family]) -> str:

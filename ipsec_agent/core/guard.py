@@ -87,11 +87,18 @@ class Guard(Struct, frozen=True, dict=True):
         return tuple(networks_of(of_networks(self.promise.no_ipsec, version), version))
 
 
+NOT_UTF_8 = "\N{REPLACEMENT CHARACTER}"
+
+
 def exempt_links(placement: Placement) -> tuple[LinkId, ...]:
-    """The links that need no guard; none while this VM's address is not known."""
+    """The links that need no guard; none while this VM's address is not known.
+
+    One whose name is not UTF-8 is guarded: what is known of the name is not what the kernel has.
+    """
     if not placement.present:
         return ()
-    return tuple(sorted(one.key for one in placement.inside if one.exempt))
+    keys = (one.key for one in placement.inside if one.exempt)
+    return tuple(sorted(key for key in keys if NOT_UTF_8 not in key.name))
 
 
 def overlay_ports(placement: Placement) -> tuple[int, ...]:

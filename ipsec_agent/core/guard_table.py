@@ -119,13 +119,24 @@ def mark(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def nameable(link: str) -> bool:
+    """Whether nft takes a link's name as it is.
+
+    The kernel allows all but blanks, `/` and `:` (dev_valid_name). To nft a quote ends a name, and
+    an asterisk at its end means every link that begins so (scanner.l; expr_evaluate_string).
+    """
+    return '"' not in link and not link.endswith("*")
+
+
 def exempt_update(exempt: Iterable[LinkId], ports: Iterable[int] = ()) -> str:
     """The text that sets the exempt links, and leaves rules and counters alone.
+
+    Those that nft cannot name are left out, and so are guarded.
 
     Args:
         ports: UDP ports of the tunnels among the links.
     """
-    links = (f'{link.index} . "{link.name}"' for link in exempt)
+    links = (f'{link.index} . "{link.name}"' for link in exempt if nameable(link.name))
     return _refilled("exempt", links) + _refilled("overlay_ports", map(str, ports))
 
 

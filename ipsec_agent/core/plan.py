@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from msgspec.structs import replace
 
-from ipsec_agent.core import rotation
+from ipsec_agent.core import leftovers, rotation
 from ipsec_agent.core.clock import worth_saving
 from ipsec_agent.core.coverage import traps
 from ipsec_agent.core.derived import derived
@@ -247,20 +247,17 @@ def _unloads(desired: Desired, charon: Charon) -> tuple[UnloadConnection, ...]:
 
 
 def _superseded(drift: Drift) -> tuple[TerminateSa | TerminateChild, ...]:
-    """What another SA has replaced; one that both reasons name ends once."""
+    """What another SA has replaced; one that several reasons name ends once."""
     observed, charon = drift.observed, drift.observed.charon
     if charon is None:
         return ()
     older = rotation.handed_over(drift)
     sas = tuple(sa for sa in charon.sas if sa.unique_id not in older) if older else charon.sas
     doubled = endings(replace(charon, sas=sas), observed.states, rotation.in_use(drift))
-    known = {step.unique_id for step in doubled if isinstance(step, TerminateSa)}
-    others = (
-        step
-        for step in rotation.endings(drift)
-        if isinstance(step, TerminateChild) or step.unique_id not in known
-    )
-    return (*doubled, *others)
+    steps: dict[tuple[bool, int], TerminateSa | TerminateChild] = {}
+    for step in (*doubled, *rotation.endings(drift), *leftovers.endings(drift)):
+        steps.setdefault((isinstance(step, TerminateSa), step.unique_id), step)
+    return tuple(steps.values())
 
 
 def _terminations(drift: Drift, charon: Charon) -> tuple[TerminateSa, ...]:

@@ -45,10 +45,10 @@ def peer_entries(
     it is `refused`, `silent` or `gone`.
     """
     known = {peer.address: peer for peer in traffic}
-    codes = {ip_address(one.peer): one.code for one in suspects if one.code}
+    told = {ip_address(one.peer): (one.code, one.told) for one in suspects if one.code}
     listed, kernel = _by_remote(observed), by_peer(observed.states, desired.addresses)
     entries = {
-        **{address: _without_sas(code) for address, code in codes.items()},
+        **{address: _without_sas(code) for address, (code, _) in told.items()},
         **{address: _of_charon(sas, kernel.get(address)) for address, sas in listed.items()},
         **_of_kernel_alone(observed, {one: it for one, it in kernel.items() if one not in listed}),
     }
@@ -57,7 +57,7 @@ def peer_entries(
             "address": str(address),
             **entry,
             **_idleness(known.get(address), observed.time),
-            "problem": codes.get(address, ""),
+            **_problem(*told.get(address, ("", 0.0)), observed.time),
         }
         for address, entry in sorted(entries.items(), key=lambda item: address_order(item[0]))
     ]
@@ -185,6 +185,11 @@ def _newest_spis(
     ]
     udp = any(sa.encapsulated for sa in (*inward, *outward))
     return {"spi_in": spis[0], "spi_out": spis[1], "encapsulated": udp}
+
+
+def _problem(code: str, when: float, now: float) -> dict[str, Any]:
+    """What fails with a peer, and seconds since that was told last, None where nothing does."""
+    return {"problem": code, "problem_age": max(int(now - when), 0) if code else None}
 
 
 def _idleness(peer: Peer | None, now: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What `status` says of peers: one word for how each is, and how many are so, from the document."""
 
 import enum
-import re
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
@@ -13,7 +13,11 @@ from ipsec_agent.core.model import address_order
 from ipsec_agent.core.words import duration
 
 FRESH = 600.0
-"""Seconds for which a clear packet says how a peer is, unless an SA was made since."""
+"""Seconds for which a clear packet may say how a peer is, where nothing newer is known."""
+
+AT_ONCE = 60.0
+"""Seconds for which it does so whatever else is seen: a peer may do both all the time. Only its
+first SA ends that sooner."""
 
 MOST_NAMED = 3
 """Peers without ESP that the summary names."""
@@ -64,13 +68,19 @@ class Clear(Struct, frozen=True):
         does = "is sent clear packets" if self.way == "out" else "sends clear"
         return f"{does} ({duration(self.idle)} ago)"
 
+    @property
+    def said(self) -> str:
+        """The same of what is past."""
+        did = "was sent clear packets" if self.way == "out" else "sent clear"
+        return f"{did} {duration(self.idle)} ago"
+
 
 class PeerView(Struct, frozen=True):
     """A peer as `status` shows it.
 
     Attributes:
         entry: what the document says of it; {} where only clear packets are known of it.
-        clear: None where there are none that say how it is.
+        clear: its clear packets, None where there are none since its first SA.
     """
 
     address: str
@@ -79,9 +89,16 @@ class PeerView(Struct, frozen=True):
     clear: Clear | None = None
 
     @property
+    def clear_says(self) -> str:
+        """What is to be said of its clear packets; "" where there is nothing."""
+        if self.clear is None:
+            return ""
+        return self.clear.says if self.condition is Condition.CLEAR else self.clear.said
+
+    @property
     def says(self) -> str:
         """The address, and how the peer is."""
-        if self.clear:
+        if self.clear and self.condition is Condition.CLEAR:
             return f"{self.address} {self.clear.says}"
         return f"{self.address} {_SAYS.get(self.condition, self.condition.value)}"
 
@@ -104,13 +121,26 @@ def peers(status: Mapping[str, Any]) -> tuple[PeerView, ...]:
 
 
 def _view(address: str, entry: dict[str, Any], clear: Clear | None) -> PeerView:
-    if clear is not None and (not entry.get("child_sas") or clear.idle < entry["age"]):
+    if clear is not None and entry.get("child_sas") and clear.idle >= entry["age"]:
+        clear = None
+    if clear is not None and (clear.idle <= AT_ONCE or clear.idle < _newest(entry)):
         return PeerView(address, Condition.CLEAR, entry, clear)
     condition = _STATES.get(entry.get("state", ""))
     if condition is None:
         # Of an IKE_SA without a CHILD_SA.
         condition = _CODES.get(entry.get("problem", ""), Condition.REFUSED)
-    return PeerView(address, condition, entry)
+    return PeerView(address, condition, entry, clear)
+
+
+def _newest(entry: Mapping[str, Any]) -> float:
+    """Seconds since the newest sign that the peer does IPsec: an SA, ESP, a refusal.
+
+    That it is silent is none: a peer that only speaks clear answers no IKE.
+    """
+    signs = [entry.get("handshake"), entry.get("idle_in")]
+    if entry.get("problem", "") not in _CODES:
+        signs.append(entry.get("problem_age"))
+    return min((float(one) for one in signs if one is not None), default=math.inf)
 
 
 def _clear(status: Mapping[str, Any]) -> dict[str, Clear]:
@@ -123,11 +153,6 @@ def _clear(status: Mapping[str, Any]) -> dict[str, Clear]:
         idle = max(status.get("time", one["last"]) - one["last"], 0.0)
         found[one["address"]] = Clear(idle, one["way"])
     return found
-
-
-def mentions(text: str, address: str) -> bool:
-    """Whether a text names an address; 10.0.1.99 does not name 10.0.1.9."""
-    return re.search(rf"(?<![\w.:]){re.escape(address)}(?![\w]|[.:]\w)", text) is not None
 
 
 def worst_first(views: Iterable[PeerView]) -> list[PeerView]:

@@ -150,7 +150,7 @@ def _without_esp(seen: Observation) -> Finding:
             " the same where a firewall of that VM drops echo requests and all to port 9: let echo"
             " requests pass there",
         )
-    return _timed_out(seen, "an SA is there, but nothing was sent by it")
+    return _timed_out(seen, "there is an SA, but nothing was sent through it")
 
 
 def _without_sa(seen: Observation) -> Finding:
@@ -178,7 +178,7 @@ def _unanswered(seen: Observation) -> Finding:
         return Finding(
             Verdict.NO_PEER,
             f"there is no VM at {peer}: nobody answers for this address on the link",
-            "nothing is to do where the VM was stopped or deleted; else start it",
+            "do nothing where the VM was stopped or deleted; otherwise start it",
         )
     if pair.optional and before.clear_in:
         return Finding(
@@ -205,7 +205,7 @@ def _unanswered(seen: Observation) -> Finding:
 def _timed_out(seen: Observation, what: str) -> Finding:
     return Finding(
         Verdict.TIMED_OUT,
-        f"nothing is proven of {seen.pair.peer} within {seen.waited:.0f} s: {what}",
+        f"nothing could be proven about {seen.pair.peer} within {seen.waited:.0f} s: {what}",
         "try again with a longer --timeout; charon's log tells what it waits for:"
         " `journalctl -u ipsec-agent-charon`",
     )

@@ -1,6 +1,5 @@
 """What `verify` takes from the agent's status, and the document that it prints."""
 
-import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -10,6 +9,7 @@ from msgspec import Struct
 from ipsec_agent.core.model import Action, Address, Network, Role
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.proof import Finding, Observation, Pair, Told, Verdict
+from ipsec_agent.core.words import mentions
 
 SCHEMA = 1
 
@@ -115,14 +115,11 @@ def faults(status: Mapping[str, Any], peer: Address) -> tuple[Told | None, Told 
         (one["problem"] for one in status.get("peers", ()) if one["address"] == str(peer)), ""
     )
     told = [Told(one["code"], one["message"], one["hint"]) for one in status.get("problems", ())]
-    of_peer = next((one for one in told if one.code == code and _names(one, peer)), None)
+    of_peer = next(
+        (one for one in told if one.code == code and mentions(one.message, str(peer))), None
+    )
     own = next((one for wanted in OWN_CODES for one in told if one.code == wanted), None)
     return of_peer, own
-
-
-def _names(told: Told, peer: Address) -> bool:
-    """Whether its message does; 10.0.1.9 is not named by 10.0.1.99."""
-    return re.search(rf"(?<![\w.:]){re.escape(str(peer))}(?![\w.]|:\w)", told.message) is not None
 
 
 def entry(seen: Observation, found: Finding) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How a number of things and a time are said, and what of a text may be shown and written."""
 
 import math
+import re
 from datetime import UTC, datetime
 
 OPTIONAL = (
@@ -124,3 +125,8 @@ def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}", *, kept: st
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in kept else instead for one in text)
+
+
+def mentions(text: str, address: str) -> bool:
+    """Whether a text names an address; 10.0.1.99 does not name 10.0.1.9."""
+    return re.search(rf"(?<![\w.:]){re.escape(address)}(?![\w]|[.:]\w)", text) is not None

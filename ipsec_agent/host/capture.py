@@ -7,7 +7,6 @@ is decrypted is not seen again, unless esp4_offload is loaded.
 
 import contextlib
 import ctypes
-import errno
 import socket
 import struct
 from collections import Counter
@@ -19,7 +18,7 @@ from typing import Self
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.proof import Window
 from ipsec_agent.core.wire import ESP, NATT, UDP, Kind, kind_of
-from ipsec_agent.errors import KernelError
+from ipsec_agent.host.exhausted import refused
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
@@ -151,12 +150,8 @@ class Capture:
                 self._sockets.append(_opened(program(own, peer, esp=esp)))
         except OSError as error:
             self.close()
-            raise KernelError(
-                f"cannot capture packets: {error.strerror or error}",
-                code=error.errno or 0,
-                hint="raise the limit of open files: LimitNOFILE= in the agent's unit"
-                if error.errno in {errno.EMFILE, errno.ENFILE}
-                else "run as root; the kernel needs CONFIG_PACKET",
+            raise refused(
+                "cannot capture packets", error, "run as root; the kernel needs CONFIG_PACKET"
             ) from error
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ import msgspec
 
 from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.errors import StartError
+from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.files import as_json, open_regular, write_whole
 
 NAME = "drain.json"
@@ -76,8 +77,13 @@ class DrainFile:
 async def _end(drain: Drain) -> None:
     try:
         descriptor = os.pidfd_open(drain.pid)
-    except OSError:
+    except ProcessLookupError:
         return
+    except OSError as error:
+        raise StartError(
+            f"cannot end `ipsec-agent drain` (pid {drain.pid}): {error.strerror}",
+            hint=remedy(error, f"kill -9 {drain.pid}"),
+        ) from error
     try:
         # The pid may be another's by now; the descriptor pins whoever has it.
         if began(drain.pid) != drain.started:

@@ -13,7 +13,7 @@ from typing import Self
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.path_mtu import SMALLEST
-from ipsec_agent.errors import KernelError
+from ipsec_agent.host.exhausted import is_exhausted, refused
 from ipsec_agent.host.socket_policy import forget_route
 
 IP4 = 4
@@ -28,9 +28,6 @@ AT_ONCE = 256
 
 DISCARD = 9
 
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What the opening of a socket fails with where this VM or process has too many."""
-
 
 def source_for(peer: Address) -> Address | None:
     """This VM's address that a packet to a peer would have; None where no route leads there.
@@ -44,23 +41,13 @@ def source_for(peer: Address) -> Address | None:
             channel.connect((str(peer), DISCARD))
             return ip_address(channel.getsockname()[0])
     except OSError as error:
-        if error.errno not in EXHAUSTED:
+        if not is_exhausted(error):
             return None
-        raise _refused(f"cannot find the route to {peer}", error) from error
+        raise refused(f"cannot find the route to {peer}", error) from error
 
 
 def _family(peer: Address) -> socket.AddressFamily:
     return socket.AF_INET if peer.version == IP4 else socket.AF_INET6
-
-
-def _refused(doing: str, error: OSError) -> KernelError:
-    return KernelError(
-        f"{doing}: {error.strerror or error}",
-        code=error.errno or 0,
-        hint="raise the limit of open files: LimitNOFILE= in the agent's unit, or `ulimit -n`"
-        if error.errno in EXHAUSTED
-        else "run as root",
-    )
 
 
 def _opened(own: Address, peer: Address) -> socket.socket:
@@ -112,7 +99,7 @@ class Echo:
         try:
             self._socket = _opened(own, peer)
         except OSError as error:
-            raise _refused(f"cannot send echo requests to {peer}", error) from error
+            raise refused(f"cannot send echo requests to {peer}", error, "run as root") from error
         if allowed is not None:
             forget_route(self._socket)
 

@@ -13,6 +13,7 @@ from typing import Any
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.exhausted import NO_START, refused
 from ipsec_agent.host.program import find_program
 from ipsec_agent.host.understood import understood
 
@@ -92,11 +93,7 @@ def _ip(*arguments: str) -> list[Any]:
             hint="the machine is overloaded; try again",
         ) from error
     except OSError as error:
-        raise KernelError(
-            f"cannot start {program}: {error.strerror}",
-            code=error.errno or 0,
-            hint="check the program, and the numbers of processes and open files",
-        ) from error
+        raise refused(f"cannot start {program}", error, NO_START) from error
     if done.returncode != 0:
         # Without IPv6 in the kernel there is nothing of it to list.
         if "-6" in arguments:

@@ -19,11 +19,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.flow_rules import REMOVAL
-from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark
+from ipsec_agent.core.guard_table import PEERS_COUNTED, exempt_update, mark, nameable
 from ipsec_agent.core.model import GUARD_TABLE, LinkId
 from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.exhausted import NO_START, refused
 from ipsec_agent.host.nft_events import Authors, Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_image import MOST, Image
@@ -127,6 +128,8 @@ class Nft:
             await self._succeed("the guard's table does not load", text + links)
             image = await read_guard(self._most)
             alone = image is not None and await self._alone(events, image.generation)
+        if not all(nameable(link.name) for link in exempt):
+            self.exempt(exempt, ports)
         form = image.form if image is not None and alone else ""
         self._forms = {mark(text): form}
         self._know(mark(text), image)
@@ -339,11 +342,7 @@ def _startable(program: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KernelError(
-            f"cannot start {program}: {error.strerror}",
-            code=error.errno or 0,
-            hint="check the program and the number of processes; the agent tries again",
-        ) from error
+        raise refused(f"cannot start {program}", error, NO_START) from error
 
 
 @contextlib.contextmanager
@@ -374,11 +373,7 @@ def _as_file(text: str) -> Iterator[int]:
             file.write(text)
             file.flush()
         except OSError as error:
-            raise KernelError(
-                f"cannot write a text for nft: {error.strerror}",
-                code=error.errno or 0,
-                hint="check the limit of open files and the memory; the agent tries again",
-            ) from error
+            raise refused("cannot write a text for nft", error) from error
         yield file.fileno()
 
 

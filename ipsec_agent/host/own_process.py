@@ -13,6 +13,7 @@ from typing import TextIO
 
 from ipsec_agent.core.words import LINES, printable
 from ipsec_agent.errors import StartError
+from ipsec_agent.host.exhausted import MORE_FILES
 
 FILES, FEWEST_FILES = 4096, 256
 """Open files that the agent asks for, and how many it needs: one for each caller of the control
@@ -45,7 +46,7 @@ def allow_files() -> None:
     if soft < FEWEST_FILES:
         raise StartError(
             f"the agent may open {soft} files only, and needs {FEWEST_FILES}",
-            hint="raise the limit: `ulimit -n 1024`, or LimitNOFILE=1024 in its unit",
+            hint=MORE_FILES,
         )
 
 

@@ -13,13 +13,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, KernelError, StartError
+from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, StartError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.exhausted import is_exhausted, refused
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.writers import peer_of, trusted
 
 DESCRIPTOR_AGAIN = 1.0
 """Seconds until a descriptor of a process is asked for again, where none is left."""
+
+KERNEL = "the agent needs pidfd_open (Linux 5.3); see what filters its system calls"
 
 KILL_DEADLINE = 5.0
 """Seconds that the kernel may take to end a process after SIGKILL."""
@@ -61,7 +64,7 @@ def _listener(path: Path) -> tuple[int | None, int]:
     try:
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
-        raise _exhausted(f"cannot look who listens on {path}", error) from error
+        raise refused(f"cannot look who listens on {path}", error) from error
     with opened as channel:
         channel.setblocking(False)
         try:
@@ -145,6 +148,9 @@ async def watch_death(pid: int, wake: Callable[[], None]) -> int | None:
     Returns:
         its exit code or the negative number of the signal that ended it, None of one that is not
         our child.
+
+    Raises:
+        KernelError: the kernel does not let it be watched.
     """
     try:
         descriptor = await _pidfd(pid)
@@ -164,22 +170,17 @@ async def _pidfd(pid: int) -> int:
 
     Raises:
         ProcessLookupError: there is no such process.
+        KernelError: the kernel gives none, however long one waits.
     """
     while True:
         try:
             return os.pidfd_open(pid)
         except ProcessLookupError:
             raise
-        except OSError:
+        except OSError as error:
+            if not is_exhausted(error):
+                raise refused(f"cannot watch charon (pid {pid})", error, KERNEL) from error
             await asyncio.sleep(DESCRIPTOR_AGAIN)
-
-
-def _exhausted(doing: str, error: OSError) -> KernelError:
-    return KernelError(
-        f"{doing}: {error.strerror}",
-        code=error.errno or 0,
-        hint="raise the limit of open files: LimitNOFILE= in the agent's unit, or `ulimit -n`",
-    )
 
 
 async def _end_of(descriptor: int) -> int | None:
@@ -299,7 +300,7 @@ def _pinned(process: CharonProcess) -> Iterator[int | None]:
         except (ProcessLookupError, psutil.NoSuchProcess):
             pass
         except OSError as error:
-            raise _exhausted(f"cannot end charon (pid {process.pid})", error) from error
+            raise refused(f"cannot end charon (pid {process.pid})", error, KERNEL) from error
         with contextlib.suppress(ProcessLookupError):
             yield descriptor if ours else None
 

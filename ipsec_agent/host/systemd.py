@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ipsec_agent.core.words import printable
 from ipsec_agent.errors import CharonStartError, CharonTimeoutError
+from ipsec_agent.host.exhausted import NO_START, remedy
 from ipsec_agent.host.program import find_program, outcome, start_program
 from ipsec_agent.host.understood import understood
 
@@ -175,8 +176,7 @@ async def _systemctl(verb: str, *arguments: str, deadline: float) -> str:
         process = await start_program(program, "--no-ask-password", "--no-pager", verb, *arguments)
     except OSError as error:
         raise CharonStartError(
-            f"cannot start {program}: {error.strerror}",
-            hint="check the program and the number of processes; the agent tries again",
+            f"cannot start {program}: {error.strerror}", hint=remedy(error, NO_START)
         ) from error
     try:
         status, out, complaint = await outcome(process, deadline)

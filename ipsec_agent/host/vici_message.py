@@ -40,7 +40,7 @@ def decoded(message: bytes, at: int = 0) -> dict[str, Any]:
             outer.append(section)
             section = inner
         else:
-            raise ValueError(f"{kind} is no VICI element")
+            raise ValueError(f"{kind} is not a VICI element")
     if at > len(message) or outer:
         raise ValueError("a VICI message ends too early")
     return section
@@ -53,5 +53,5 @@ def _items(message: bytes, at: int) -> tuple[list[bytes], int]:
         start, at = at + 3, at + 3 + message[at + 1] * 256 + message[at + 2]
         found.append(message[start:at])
     if message[at] != Message.LIST_END:
-        raise ValueError(f"{message[at]} is no VICI list's element")
+        raise ValueError(f"{message[at]} is not an element of a VICI list")
     return found, at + 1

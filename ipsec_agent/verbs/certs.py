@@ -169,7 +169,7 @@ def _refuse_paths(paths: Sequence[Path], source: tuple[Path, Path] | None, *, fo
     for path, place in zip(paths, resolved, strict=True):
         reasons = (
             (path.is_dir(), "is a directory"),
-            (path.exists() and not path.is_file(), "is no file, but a device or a pipe"),
+            (path.exists() and not path.is_file(), "is a device or a pipe, not a file"),
             (place in needed, "is of the CA that signs"),
             (resolved.count(place) > 1, "would be two files"),
         )

@@ -72,7 +72,7 @@ def _drain(chosen: argparse.Namespace) -> Iterator[tuple[str, str]]:
 def _guard_up(chosen: argparse.Namespace) -> Iterator[tuple[str, str]]:
     if chosen.closed and chosen.force:
         yield (
-            "--closed judges no config, so there is nothing to --force",
+            "--closed does not check the config, so there is nothing to --force",
             "write `ipsec-agent guard up --closed`",
         )
 

@@ -13,7 +13,7 @@ FAILED, WRONG_CALL, NOT_RUNNING = 1, 2, 3
 
 
 def tell(error: AgentError, chosen: argparse.Namespace, code: int = FAILED) -> int:
-    """Say it; the exit code, which is 2 for a command that cannot be, whatever the VM is like."""
+    """Say it; the exit code, which is 2 for a wrong command line, whatever the VM is like."""
     complaints = error.complaints if isinstance(error, ConfigError) else ()
     hint = repeatable(error.hint, chosen)
     complain("".join(f"{repeatable(complaint, chosen)}\n" for complaint in complaints))

@@ -19,7 +19,13 @@ from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.guard_table import ruleset
 from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.errors import ConfigError, StartError
-from ipsec_agent.guard_status import EXIT, document, lockouts_here, read_guard_status
+from ipsec_agent.guard_status import (
+    EXIT,
+    document,
+    lockouts_here,
+    read_guard_status,
+    warning_of_clear,
+)
 from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
 from ipsec_agent.host.files import make_directory
@@ -42,7 +48,10 @@ def _up(arguments: argparse.Namespace) -> int:
     """Load the guard, now and at each boot; nothing is touched where that is refused."""
     if arguments.closed:
         return _close(arguments)
-    config = load_config(Path(arguments.config), outdated=accepted)
+    try:
+        config = load_config(Path(arguments.config), outdated=accepted)
+    except ConfigError as error:
+        return _up_without_config(arguments, error)
     if config.agent.guard is GuardMode.NONE:
         raise StartError(
             f"{arguments.config} says agent.guard: none",
@@ -68,15 +77,45 @@ def _up(arguments: argparse.Namespace) -> int:
         asyncio.run(_put_up(config.agent, ruleset(guard_of(config)), saved))
         how = "it covers every link but lo until an agent runs"
     else:
-        if not answer["guard_up"]:
-            raise StartError(
-                "the agent could not load the guard",
-                hint=_see_status(socket),
-            )
+        _refuse_unless_up(answer, socket)
         how = "the running agent keeps it up"
     shown = {"schema": 1, "state": "up", "saved": str(saved), "findings": _told(findings)}
     _say(arguments, shown, f"the guard is up: {how}\nthe next boot loads {saved}")
     return 0
+
+
+def _up_without_config(arguments: argparse.Namespace, error: ConfigError) -> int:
+    """Have a running agent put up the guard of its config in force; without one, nothing.
+
+    Who asks for the guard wants this VM closed, whatever the file is like. What closes it without a
+    config cuts off much more, so that is only named.
+
+    Raises:
+        ConfigError: no agent runs.
+    """
+    agent = agent_of(error)
+    socket = _socket(arguments, agent)
+    try:
+        answer = ask(socket, "guard-up", deadline=AGENT_DEADLINE, force=arguments.force)
+    except NotRunningError:
+        closed = asyncio.run(warning_of_clear(None, agent))
+        error.hint = "; ".join(filter(None, (error.hint, closed)))
+        raise error from None
+    for complaint in error.complaints:
+        complain(f"{repeatable(complaint, arguments)}\n")
+    complain(f"warning: {error.message}; the agent goes on with the config in force\n", WARNING)
+    _refuse_unless_up(answer, socket)
+    _say(
+        arguments,
+        {"schema": 1, "state": "up", "saved": None, "findings": []},
+        "the guard is up: the running agent keeps up that of the config in force",
+    )
+    return 0
+
+
+def _refuse_unless_up(answer: dict[str, Any], socket: str) -> None:
+    if not answer["guard_up"]:
+        raise StartError("the agent could not load the guard", hint=_see_status(socket))
 
 
 def _close(arguments: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _warn(answer: dict[str, Any], arguments: argparse.Namespace) -> None:
-    # An agent of an earlier version tells of none.
+    # An agent of an earlier version sends no warnings.
     complain("".join(f"{repeatable(text, arguments)}\n" for text in answer.get("warnings", [])))
 
 
@@ -44,5 +44,5 @@ def _tell(answer: dict[str, Any]) -> int:
         reason = f" ({one['reason']})" if one["reason"] else ""
         say(f"{one['address']}: {SAYS.get(one['answer'], one['answer'])}{reason}\n")
     if not answer["peers"]:
-        say("the config is good; there is no peer with an SA that could be asked\n")
+        say("the config is good; no peer has an SA, so none was asked\n")
     return 1 if answer["refused"] else 0

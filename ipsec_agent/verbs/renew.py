@@ -7,7 +7,7 @@ from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import say
 from ipsec_agent.verbs.commands import repeatable
 
-SILENT = "it has not answered yet; `ipsec-agent status` says what becomes of it"
+SILENT = "it has not answered yet; `ipsec-agent status` shows whether it moves"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> int:
         reason = repeatable(one["reason"] or SILENT, arguments)
         say(f"{one['address']}: not moved: {reason}\n")
     if not answer["peers"]:
-        say("there is no SA with any peer, so nothing was to be moved\n")
+        say("there is no SA with any peer, so there was nothing to move\n")
     others = answer["peers"] - len(moved) - len(left)
     if others:
         say(f"{several(others, 'peer')}: on the certificate in force already\n")

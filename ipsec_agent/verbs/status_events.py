@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ipsec_agent.core.status_view import mentions
-from ipsec_agent.core.words import instant
+from ipsec_agent.core.words import instant, mentions
 from ipsec_agent.verbs.status_text import shown
 
 OF_PEER = 5

@@ -6,8 +6,8 @@ from typing import Any
 
 from ipsec_agent.core.commands import About
 from ipsec_agent.core.sa_details import EXTENDED_SEQUENCES, SEQUENCES, key_exchanges
-from ipsec_agent.core.status_view import BY_ESP, PeerView, mentions, peers
-from ipsec_agent.core.words import duration, lasting, moment, several, size
+from ipsec_agent.core.status_view import BY_ESP, Condition, PeerView, peers
+from ipsec_agent.core.words import duration, lasting, mentions, moment, several, size
 from ipsec_agent.errors import ControlError
 from ipsec_agent.verbs import status_events
 from ipsec_agent.verbs.status_peers import OTHER_CERTIFICATE, ago
@@ -52,7 +52,7 @@ def _no_peer(status: dict[str, Any], address: str) -> ControlError:
         )
     plan = About(config=status.get("config", "")).command(f"ipsec-agent plan --to {address}")
     return ControlError(
-        f"{address} is no peer: {pair.because}",
+        f"{address} is not a peer: {pair.because}",
         hint=f"`{plan}` shows how packets travel; {SEE_PEERS}",
     )
 
@@ -61,7 +61,8 @@ def text(status: dict[str, Any], view: PeerView) -> str:
     """The peer for a person; empty lines of what is not known are left out."""
     now = status["time"]
     kind = "by ESP" if view.condition in BY_ESP else "NOT BY ESP"
-    lines = [f"{view.address}  {view.condition.value}, {view.clear.says if view.clear else kind}"]
+    how = [view.clear_says] if view.condition is Condition.CLEAR else [kind, view.clear_says]
+    lines = [f"{view.address}  {', '.join(filter(None, [view.condition.value, *how]))}"]
     for problem in _problems(status, view):
         lines += problem_lines(problem, now)
     lines += [f"{name:14} {says}" for name, says in _facts(status, view) if says]

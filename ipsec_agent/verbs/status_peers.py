@@ -86,8 +86,8 @@ def _row(view: PeerView) -> tuple[str, ...]:
 def _notes(view: PeerView) -> Iterable[str]:
     """What is to be known beside the numbers."""
     peer = view.entry
-    if view.clear:
-        yield view.clear.says
+    if view.clear_says:
+        yield view.clear_says
     if not peer.get("child_sas"):
         yield f"IKE only ({peer['state']}), no SA" if peer.get("ike_sas") else "no SA"
     if peer.get("problem"):

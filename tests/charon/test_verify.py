@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.charon.nodes import AGENT, Node, network
+from tests.charon.nodes import AGENT, Node, need_ike_sas, network, until
+from tests.charon.test_health import peer_of
 from tests.lab.deployment import B, C, configure
 from tests.lab.guest import has_esp
 
@@ -48,6 +49,21 @@ def test_without_esp(tmp_path: Path) -> None:
         assert said.startswith(f"{B}  this-vm: ")
         assert "\n  hint: " in said
         assert verify(node, "name").returncode == 2
+
+
+@pytest.mark.skipif(has_esp(), reason="this kernel has ESP")
+def test_what_it_leaves(tmp_path: Path) -> None:
+    """Where no CHILD_SA comes to be, charon keeps an IKE_SA of each attempt; one stays."""
+    with network(tmp_path, 2, "vl") as (node, peer):
+        configure([node, peer], [])
+        node.up()
+        peer.up()
+        need_ike_sas(node)
+        verify(node, B, "--timeout", "8")
+        assert peer_of(node)["ike_sas"] > 1
+
+        until(lambda: peer_of(node)["ike_sas"] == 1, "one is left", 60)
+        assert peer_of(node)["state"] == "established"
 
 
 def test_without_an_agent(tmp_path: Path) -> None:

@@ -103,6 +103,10 @@ def test_inner_links_are_exempt() -> None:
 def test_an_unclear_place_exempts_nothing() -> None:
     """Without the VM's address every link is judged, as at boot."""
     assert exempt_links(replace(PLACE, present=False)) == ()
+    first, *rest = PLACE.inside
+    odd = replace(first, link=replace(first.link, name="a\N{REPLACEMENT CHARACTER}"))
+    keys = exempt_links(replace(PLACE, inside=(odd, *rest)))
+    assert set(keys) == set(exempt_links(PLACE)) - {first.key}, "its true name is not known"
 
 
 def test_explained() -> None:

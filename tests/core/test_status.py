@@ -150,6 +150,7 @@ def test_peer() -> None:
             "idle_out": 40,
             "one_way": "",
             "problem": "",
+            "problem_age": None,
             "post_quantum": None,
             "own_identity": "",
             "handshake": 20,

@@ -99,7 +99,7 @@ CASES = {
     "an SA, and nothing else": (
         but(FAILED, sas=True, before=Window(ike_in=4)),
         Verdict.TIMED_OUT,
-        "nothing was sent by it",
+        "nothing was sent through it",
     ),
     "this kernel": (but(FAILED, own_fault=KERNEL), Verdict.THIS_VM, "this kernel has no ESP"),
     "no ESP back": (
@@ -269,7 +269,7 @@ def test_faults() -> None:
         "problems": [
             {"code": "peer-not-trusted", "message": "charon says of 10.0.0.99: x", "hint": "h"},
             {"code": "peer-not-trusted", "message": "charon says of 110.0.0.9: z", "hint": "h"},
-            {"code": "peer-not-trusted", "message": "charon says of 10.0.0.9: y", "hint": "h"},
+            {"code": "peer-not-trusted", "message": "y comes from 10.0.0.9.", "hint": "h"},
             {"code": "charon-down", "message": "charon is not running", "hint": "h"},
             {"code": "esp-unavailable", "message": "no ESP", "hint": "h"},
         ],
@@ -278,7 +278,7 @@ def test_faults() -> None:
     of_peer, own = faults(status, PEER)
 
     assert of_peer is not None
-    assert of_peer.message == "charon says of 10.0.0.9: y"
+    assert of_peer.message == "y comes from 10.0.0.9."
     assert own is not None
     assert own.code == "esp-unavailable"
 

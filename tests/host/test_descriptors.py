@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import subprocess
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.core.observed import CharonProcess
-from ipsec_agent.errors import KernelError
+from ipsec_agent.errors import KernelError, StartError
+from ipsec_agent.host import exhausted as exhaustion
 from ipsec_agent.host import ip_listing, nft, process, systemd
 from ipsec_agent.host.capture import Capture
 from ipsec_agent.host.child import Child
+from ipsec_agent.host.drain_file import _end, began
 from ipsec_agent.host.echo import Echo, source_for
+from ipsec_agent.host.exhausted import MORE_FILES, is_exhausted, refused, remedy
 from ipsec_agent.host.peers import probe
 
 PEERS = (ip_address("127.0.0.1"), ip_address("::1"))
@@ -77,7 +82,36 @@ def test_it_is_told(opens: Callable[[], object]) -> None:
     """As an error that a pass and a proof understand."""
     with exhausted(), pytest.raises(KernelError, match="Too many open files") as found:
         opens()
-    assert found.value.hint
+    assert found.value.hint == MORE_FILES
+    assert found.value.code == errno.EMFILE
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (errno.EMFILE, "LimitNOFILE"),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.ENOBUFS, "memory for sockets"),
+        (errno.ENOMEM, "memory is short"),
+        (errno.EPERM, "otherwise"),
+    ],
+)
+def test_one_hint_for_each_error(code: int, hint: str) -> None:
+    """What is short is named; any other error has the hint of whoever met it."""
+    error = OSError(code, os.strerror(code))
+
+    assert hint in remedy(error, "otherwise")
+    assert is_exhausted(error) == (code != errno.EPERM)
+    assert refused("cannot do it", error).message == f"cannot do it: {os.strerror(code)}"
+
+
+def test_the_hint_is_in_one_place() -> None:
+    """Nothing else names the limit, or tells these errors from others by itself."""
+    modules = Path(exhaustion.__file__).parents[1].rglob("*.py")
+    texts = {one.name: one.read_text() for one in modules}
+
+    assert [one for one in texts if "LimitNOFILE" in texts[one]] == ["exhausted.py"]
+    assert [one for one in texts if "EMFILE" in texts[one]] == ["exhausted.py"]
 
 
 def test_it_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -87,6 +121,32 @@ def test_it_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         probe(PEERS)
         systemd.notify("WATCHDOG=1")
         assert Child(lambda: 7).result() == 7
+
+
+async def test_a_process_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told; only for a descriptor it is waited."""
+
+    def pidfd(_pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd)
+    async with asyncio.timeout(10):
+        with pytest.raises(KernelError, match="cannot watch charon") as found:
+            await process.watch_death(os.getpid(), lambda: None)
+    assert found.value.code == errno.ENOSYS
+    assert "pidfd_open" in found.value.hint
+
+
+async def test_a_drain_that_cannot_be_ended() -> None:
+    """Is not taken for one that has ended."""
+    with subprocess.Popen(  # noqa: ASYNC220 - at once
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
+    ) as child:
+        drain = Drain(child.pid, began(child.pid) or 0, Phase.WAITING, 1.0, 2.0)
+        with exhausted(), pytest.raises(StartError, match="Too many open files") as found:
+            await _end(drain)
+        assert found.value.hint == MORE_FILES
+        child.kill()
 
 
 async def test_a_death_is_seen_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,13 +297,35 @@ def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFi
 
     assert guard("up", config) == 1
 
-    assert "'10.77.0.0/99' is not a subnet" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'10.77.0.0/99' is not a subnet" in said
+    assert "--closed" not in said, "the guard is there"
     assert not send_udp(A, A4, B4)
     code, shown = told(capsys, config)
     assert (shown["state"], shown["matches_config"]) == ("up", None)
     assert code == 0
     assert guard("down", config) == 0
     assert send_udp(A, A4, B4)
+    capsys.readouterr()
+    assert guard("up", config) == 1
+    assert (
+        "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed"
+        f" --config {config}` lets pass only IPsec"
+    ) in capsys.readouterr().err
+
+
+def test_a_refused_config_beside_an_agent(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The agent puts up the guard of its config in force: whoever asks wants the VM closed."""
+    config.write_text(config.read_text().replace("10.77.0.0/16", "10.77.0.0/99"))
+    with Listener(config.parent / "run" / "control.sock", standing=True):
+        assert guard("up", config, "--json") == 0
+    said = capsys.readouterr()
+    assert "'10.77.0.0/99' is not a subnet" in said.err
+    assert "is refused: 1 error; the agent goes on with the config in force" in said.err
+    assert json.loads(said.out) == {"schema": 1, "state": "up", "saved": None, "findings": []}
+    with Listener(config.parent / "run" / "control.sock", standing=False):
+        assert guard("up", config) == 1
+    assert "the agent could not load the guard" in capsys.readouterr().err
 
 
 def test_closed_without_a_config(
@@ -464,7 +486,7 @@ class Listener:
     """An agent as the verb sees it: a control socket that remembers what it was asked."""
 
     def __init__(self, path: Path, *, standing: bool) -> None:
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.asked: list[dict[str, Any]] = []
         self._path = path
         self._standing = standing

@@ -147,7 +147,7 @@ def _of_pem(file: str, text: str) -> Material:
             0,
             "",
             "is neither PEM nor a config",
-            "of a file that is no text, `openssl x509 -inform der` makes PEM",
+            "where the file is binary, `openssl x509 -inform der` makes PEM",
         )
     return Material(tuple(held), tuple(keys), complaints.in_order())
 

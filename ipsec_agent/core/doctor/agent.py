@@ -13,7 +13,7 @@ from ipsec_agent.core.problems.kernel import network_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.problems.switches import switch_problems
-from ipsec_agent.core.status_view import mentions
+from ipsec_agent.core.words import mentions
 
 QUOTED = re.compile(r"`([^`]+)`(?! (?:on that VM|there))")
 """What is to be run on this VM."""

@@ -68,7 +68,7 @@ def _gcp(networks: tuple[Network, ...], esp: bool) -> list[str]:
         for version in BITS
         if (found := _of(networks, version))
     ]
-    return [*lines, "# a network of MTU 1460: containers fit with 1354, as the guide has it"]
+    return [*lines, "# a network of MTU 1460: containers fit with 1354, as the guide says"]
 
 
 def _azure(networks: tuple[Network, ...], esp: bool) -> list[str]:
@@ -86,7 +86,7 @@ def _azure(networks: tuple[Network, ...], esp: bool) -> list[str]:
                 f" --source-address-prefixes {' '.join(found)}"
             )
             priority += 1
-    return [*lines, "# containers fit with MTU 1438, as the guide has it"]
+    return [*lines, "# containers fit with MTU 1438, as the guide says"]
 
 
 def _vsphere(networks: tuple[Network, ...], esp: bool) -> list[str]:

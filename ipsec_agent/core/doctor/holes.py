@@ -43,7 +43,11 @@ HOLES = (
     Hole("CVE-2022-40617", "5.9.8", (), "revocation", "a peer names a server that charon asks"),
     Hole("CVE-2023-26463", "5.9.10", ((B, "5.9.8-4"),), "eap-tls", "authentication is bypassed"),
     Hole(
-        "CVE-2023-41913", "5.9.12", ((B, "5.9.8-5+deb12u1"),), "charon-tkm", "code of a peer's runs"
+        "CVE-2023-41913",
+        "5.9.12",
+        ((B, "5.9.8-5+deb12u1"),),
+        "charon-tkm",
+        "a peer can run code here",
     ),
     Hole(
         "CVE-2025-62291",
@@ -85,7 +89,7 @@ HOLES = (
         "",
         ((B, "5.9.8-5+deb12u6"), (T, "6.0.1-6+deb13u7")),
         "",
-        "a peer has charon use up memory",
+        "a peer makes charon use up memory",
     ),
     Hole(
         "CVE-2026-78132",
@@ -143,9 +147,10 @@ def strongswan(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "strongswan",
             Severity.INFO,
-            f"whether strongSwan {version} has {several(len(unknown), 'known hole')} cannot be "
-            "judged: the packages of Debian 12 and 13 are known, and others correct holes under "
-            "numbers of their own: " + listed(unknown, say=lambda hole: hole.name),
+            f"it is not known whether strongSwan {version} has"
+            f" {several(len(unknown), 'known hole')}: other systems than Debian 12 and 13 close"
+            " holes under version numbers of their own: "
+            + listed(unknown, say=lambda hole: hole.name),
             f"apt-get changelog {package} | grep CVE-",
             "a hole that the changelog names is closed",
         )

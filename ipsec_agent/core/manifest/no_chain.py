@@ -28,7 +28,7 @@ def why_no_chain(bundle: Bundle) -> Finding:
         if not is_ca(above):
             return Finding(
                 bundle.part(above),
-                f"{name(above.subject)} signed {_called(bundle, path[-2])}, but is no CA",
+                f"{name(above.subject)} signed {_called(bundle, path[-2])}, but is not a CA",
                 "use a certificate that a CA signed",
             )
     if issued(top, top):

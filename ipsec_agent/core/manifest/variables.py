@@ -56,7 +56,7 @@ def complained(entry: Entry, path: str, complaints: Complaints) -> bool:
     verb = "was" if len(found) == 1 else "were"
     remedy = "check the file that BOSH renders of the template" if "<%" in names else FILL_IN
     if not any(one.startswith(("((", "<%")) for one in found):
-        remedy = "it is no variable of BOSH's: write its value, or `((name))` and fill that in"
+        remedy = "it is not a variable of BOSH: write its value, or `((name))` and fill that in"
     if "((…))" in found:
         remedy = "a name has letters, digits, and - _ / . only"
     complaints.error(entry.line, path, f"{names} {verb} not filled in", remedy)

@@ -9,7 +9,7 @@ from ipsec_agent.core.coverage import traps
 from ipsec_agent.core.derived import derived
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.essential_addresses import EssentialAddresses
-from ipsec_agent.core.flow_rules import wanted_flow_rules
+from ipsec_agent.core.flow_rules import unfiltered, wanted_flow_rules
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.lockout import Finding, unknown_lockout, unknown_lockout_hint
 from ipsec_agent.core.model import Action, Address, Desired, Direction, Network, Role
@@ -330,7 +330,8 @@ def _unguarded(
 
 def _offloaded(desired: Desired, observed: Observed, table: GuardTable) -> tuple[Problem, ...]:
     text = wanted_flow_rules(desired.guard, table.flowtables, observed.network.links)
-    held = bool(text) and table.flow_rules == mark(text)
+    odd = unfiltered(desired.guard, observed.network.links)
+    held = bool(text) and table.flow_rules == mark(text) and not odd
     happens = (
         f"the guard drops the clear ones ({several(table.offloaded, 'packet')} so far), so these"
         " connections break"
@@ -344,7 +345,8 @@ def _offloaded(desired: Desired, observed: Observed, table: GuardTable) -> tuple
             f"flowtable {name} forwards connections of containers past IPsec and the guard;"
             f" {happens}",
             f"delete the rules with `flow add`, then run `nft delete flowtable {name}`; or remove"
-            " its devices",
+            " its devices"
+            + (f"; nft cannot filter {listed(odd)}: give it another name" if odd else ""),
             name,
         )
         for name in table.flowtables

@@ -149,6 +149,12 @@ class Suspect(Struct, frozen=True):
         codes = [fault.line.code for fault in self.shown]
         return next((code for code in codes if code != SILENT), codes[0] if codes else "")
 
+    @property
+    def told(self) -> float:
+        """When that was told last; 0 where nothing is certain yet."""
+        times = (fault.line.time for fault in self.shown if fault.line.code == self.code)
+        return self.gone or max(times, default=0.0)
+
 
 Memory = tuple[Suspect, ...]
 """What is remembered from pass to pass."""

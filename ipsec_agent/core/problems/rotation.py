@@ -34,8 +34,8 @@ def _removed(removed: tuple[Behind, ...]) -> Problem:
     return Problem(
         "ca-removed",
         Severity.WARNING,
-        f"SAs with {several(len(removed), 'peer')} were made while a CA was trusted that the config"
-        f" does not have any more; the agent ends them in {_long(left)}: {_peers(removed)}",
+        f"SAs with {several(len(removed), 'peer')} were made under a CA that the config no longer"
+        f" has; the agent ends them in {_long(left)}: {_peers(removed)}",
         "give these VMs a certificate that a CA of ca_certificates signed, or put the CA back until"
         " they have one",
     )

@@ -167,7 +167,7 @@ def cut_off(fleet: Fleet, found: Enforcing) -> Iterator[Finding]:
 def _cut(fleet: Fleet, hub: str, them: list[Clear]) -> Finding:
     others = by_name(one.peer if one.vm == hub else one.vm for one in them)
     packets = several(sum(one.packets for one in them), "clear packet")
-    what = "" if hub in fleet.owners else " (of which there is no file)"
+    what = "" if hub in fleet.owners else " (no file)"
     return Finding(
         Kind.ENFORCING,
         Severity.WARNING,

@@ -114,8 +114,7 @@ def _claims(fleet: Fleet) -> Iterator[Finding]:
         yield Finding(
             Kind.FILE,
             Severity.WARNING,
-            f"in files that are named by the address of another VM, of which there is no file:"
-            f" {named(known)}",
+            f"in files named after another VM, which has no file of its own: {named(known)}",
             "collect each of these files again from the VM that it is named by, and look at that VM"
             " if it says the same",
             known,
@@ -124,7 +123,7 @@ def _claims(fleet: Fleet) -> Iterator[Finding]:
         yield Finding(
             Kind.FILE,
             Severity.INFO,
-            f"in files that are named by an address which the VM does not have: {named(misnamed)}",
+            f"in files named after an address that the VM does not have: {named(misnamed)}",
             "",
             misnamed,
         )

@@ -43,7 +43,7 @@ TITLES = {
     Kind.CERTIFICATE: "Certificates and CAs that differ",
     Kind.EXPIRES: "What expires first",
     Kind.ASYMMETRY: "What only one of two VMs says",
-    Kind.NO_FILE: "Peers of which there is no file",
+    Kind.NO_FILE: "Peers without a file",
     Kind.FILE: "Files",
 }
 

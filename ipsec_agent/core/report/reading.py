@@ -233,7 +233,7 @@ def _wrong(message: str) -> str:
     what, path = (found[1], found[2]) if found else (message, "")
     what = what.replace("`", "")
     what = what[:1].lower() + what[1:]
-    return plain(f"{path}: {what}" if path else f"is no status: {what}")
+    return plain(f"{path}: {what}" if path else f"is not a status: {what}")
 
 
 def _place(source: Source, raw: bytes, message: str) -> tuple[str, str]:

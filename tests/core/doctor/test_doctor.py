@@ -224,7 +224,7 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         but(WELL, packages={"strongswan-charon": "5.9.13-2ubuntu4.24.04.1"}, release=0),
         "strongswan",
         INFO,
-        "cannot be judged",
+        "it is not known whether",
         "apt-get changelog strongswan-charon | grep CVE-",
     ),
     "unread": (but(WELL, unread=("the guard: no nft",)), "unread", INFO, "the guard: no nft", ""),

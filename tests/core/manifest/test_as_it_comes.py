@@ -123,9 +123,9 @@ def test_a_variable(key: str, name: str) -> None:
         (
             {"instance_certificate": "{{a.certificate}}", "ipsec": ["${NET}", "${a b}"]},
             [
-                "ipsec.instance_certificate: {{a.certificate}} was not filled in; it is no",
-                "ipsec.ipsec_subnets[0]: ${NET} was not filled in; it is no variable of BOSH's",
-                "ipsec.ipsec_subnets[1]: ${…} was not filled in; it is no variable of BOSH's",
+                "ipsec.instance_certificate: {{a.certificate}} was not filled in; it is not",
+                "ipsec.ipsec_subnets[0]: ${NET} was not filled in; it is not a variable of BOSH",
+                "ipsec.ipsec_subnets[1]: ${…} was not filled in; it is not a variable of BOSH",
             ],
         ),
         ({"instance_certificate": "(a)"}, ["ipsec.instance_certificate: is not PEM"]),

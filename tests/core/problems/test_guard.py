@@ -9,7 +9,7 @@ from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.flow_rules import wanted_flow_rules
 from ipsec_agent.core.guard_table import PEERS_COUNTED, mark
 from ipsec_agent.core.model import Desired, Direction, LinkId, PolicySelector
-from ipsec_agent.core.observed import Observed, Policy
+from ipsec_agent.core.observed import Link, Observed, Policy
 from ipsec_agent.core.observed_guard import ClearLink, ClearPeer, GuardTable
 from ipsec_agent.core.problems.guard import RECENT, RECENT_FLOW, GuardState, guard_state
 from ipsec_agent.core.problems.problem import Problem, Severity
@@ -231,6 +231,18 @@ def test_link_that_the_config_leaves_out() -> None:
     found = vm.table(unguarded=(ClearLink("eth1", 5, 500, 0),)).problems()["link-not-guarded"]
 
     assert found.hint.endswith("[eth1] and remove it from agent.inside")
+
+
+def test_a_link_that_cannot_be_filtered() -> None:
+    """The table beside flowtables is not on a link that nft cannot name: the VM is not healthy."""
+    links = (Link(77, 'a"b', 1500, up=True), *VM.observed.network.links)
+    vm = VM.but(network=replace(VM.observed.network, links=links))
+    text = wanted_flow_rules(vm.desired.guard, ("inet fast f",), links)
+    found = vm.table(flowtables=("inet fast f",), flow_rules=mark(text)).problems()
+
+    assert 'a"b' not in text
+    assert found["flows-offloaded"].severity is Severity.CRITICAL
+    assert found["flows-offloaded"].hint.endswith('; nft cannot filter a"b: give it another name')
 
 
 def test_flowtables() -> None:

@@ -116,7 +116,7 @@ def test_what_enforcing_cuts_off() -> None:
 
     assert [one.message for one in of(found, Kind.ENFORCING)] == [
         "enforcing would cut 10.0.0.1 off from 10.0.0.3: 14 clear packets, the last 3 s ago",
-        "enforcing would cut 10.0.0.77 (of which there is no file) off from 10.0.0.1, 10.0.0.2: 14"
+        "enforcing would cut 10.0.0.77 (no file) off from 10.0.0.1, 10.0.0.2: 14"
         " clear packets, the last 3 s ago",
         "IPsec is optional on 3 of 3 VMs (10.0.0.1, 10.0.0.2, 10.0.0.3)",
     ]
@@ -459,9 +459,7 @@ def test_who_speaks_for_another() -> None:
     loud_, *_ = of(examined(Read(honest.vms + liar.vms)), Kind.FILE)
 
     assert loud_.severity is Severity.WARNING
-    assert "named by the address of another VM, of which there is no file: 10.0.0.9" in (
-        loud_.message
-    )
+    assert "named after another VM, which has no file of its own: 10.0.0.9" in (loud_.message)
 
 
 def test_liars_fill_no_section() -> None:

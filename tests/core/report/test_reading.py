@@ -82,8 +82,8 @@ def test_one_bad_line() -> None:
     ("content", "says"),
     [
         (b" \n\t", "a.json: is empty; did `ipsec-agent status --json` run on that VM?"),
-        (b"[]", "a.json: is no status: expected object, got array"),
-        (b'{"schema": 1}', "a.json: is no status: object missing required field state"),
+        (b"[]", "a.json: is not a status: expected object, got array"),
+        (b'{"schema": 1}', "a.json: is not a status: object missing required field state"),
         (b'{"schema": 0, "state": "running"}', "a.json: schema: expected int >= 1"),
         (b'{\n"schema": x}', "a.json, line 2, column 11: is not JSON of"),
         (
@@ -92,7 +92,7 @@ def test_one_bad_line() -> None:
         ),
         (b'{"schema": 1, "state": "\xff"}', "a.json: is not UTF-8 text"),
         (b"\x00\x01", "a.json, line 1, column 1: is not JSON of"),
-        (b"[" * 100_000, "a.json: is no status: expected object, got array"),
+        (b"[" * 100_000, "a.json: is not a status: expected object, got array"),
         (b'{"x":' + b"[" * 100_000, "a.json: is nested too deeply for a status"),
     ],
 )
