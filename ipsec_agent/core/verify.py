@@ -4,6 +4,7 @@ Proven is what the SAs' counters and the wire both show. Where that fails, the v
 first link of the chain that is broken: config, policy, IKE, certificate, ESP.
 """
 
+from ipsec_agent.core.model import Address
 from ipsec_agent.core.proof import Finding, Observation, Verdict
 from ipsec_agent.core.words import several
 
@@ -117,6 +118,8 @@ def _notes(seen: Observation) -> tuple[str, ...]:
 
 def _without_esp(seen: Observation) -> Finding:
     peer, window = seen.pair.peer, seen.proof
+    if seen.absent:
+        return _no_peer(peer)
     if window.esp_out and not window.esp_in:
         return Finding(
             Verdict.NO_ESP,
@@ -150,7 +153,30 @@ def _without_esp(seen: Observation) -> Finding:
             " the same where a firewall of that VM drops echo requests and all to port 9: let echo"
             " requests pass there",
         )
+    if _failed(seen, "EPERM"):
+        return _held_back(seen)
     return _timed_out(seen, "an SA is there, but nothing was sent by it")
+
+
+def _held_back(seen: Observation) -> Finding:
+    """This VM does not send: by the guard, since no policy takes the packets, or by another rule."""
+    peer = seen.pair.peer
+    if seen.pair.enforced and not seen.dropped:
+        return Finding(
+            Verdict.THIS_VM,
+            f"this VM cannot encrypt with {peer}: a rule of its own firewall drops the packets"
+            " before they are encrypted",
+            f"`nft list ruleset` shows the rule; let packets to {peer} pass in it",
+        )
+    return _no_policy(seen, _DROPPED)
+
+
+def _no_policy(seen: Observation, then: str) -> Finding:
+    return Finding(
+        Verdict.NO_POLICY,
+        f"no policy of this VM takes the packets to {seen.pair.peer}; {then}",
+        "see policies-missing and policies-bypassed in `ipsec-agent status`",
+    )
 
 
 def _without_sa(seen: Observation) -> Finding:
@@ -158,16 +184,17 @@ def _without_sa(seen: Observation) -> Finding:
     verdict = PEER_VERDICTS.get(fault.code) if fault else None
     if fault is not None and verdict is not None and (before.ike_in or not before.ike_out):
         return Finding(verdict, f"no SA is made with {peer}: {fault.message}", fault.hint)
-    if not pair.enforced or _failed(seen, "EPERM"):
-        clear = pair.optional and not _failed(seen, "EPERM")
-        then = "they leave in clear, since `optional: true` is on" if clear else _DROPPED
-        return Finding(
-            Verdict.NO_POLICY,
-            f"no policy of this VM takes the packets to {peer}; {then}",
-            "see policies-missing and policies-bypassed in `ipsec-agent status`",
-        )
+    if _failed(seen, "EPERM"):
+        return _held_back(seen)
+    if not pair.enforced:
+        clear = "they leave in clear, since `optional: true` is on"
+        return _no_policy(seen, clear if pair.optional else _DROPPED)
     if before.ike_in:
-        return _timed_out(seen, "it answers IKE, but no SA was made")
+        return _timed_out(
+            seen,
+            "it answers IKE, but no SA was made",
+            f"let {PORTS} pass both ways, and large packets, too: {FIREWALLS}; or ",
+        )
     return _unanswered(seen)
 
 
@@ -175,11 +202,7 @@ def _unanswered(seen: Observation) -> Finding:
     """No IKE came from the peer."""
     pair, peer, before = seen.pair, seen.pair.peer, seen.before
     if seen.absent:
-        return Finding(
-            Verdict.NO_PEER,
-            f"there is no VM at {peer}: nobody answers for this address on the link",
-            "nothing is to do where the VM was stopped or deleted; else start it",
-        )
+        return _no_peer(peer)
     if pair.optional and before.clear_in:
         return Finding(
             Verdict.PEER_WITHOUT_IPSEC,
@@ -202,10 +225,18 @@ def _unanswered(seen: Observation) -> Finding:
     return _timed_out(seen, "this VM's charon has sent no IKE")
 
 
-def _timed_out(seen: Observation, what: str) -> Finding:
+def _no_peer(peer: Address) -> Finding:
+    return Finding(
+        Verdict.NO_PEER,
+        f"there is no VM at {peer}: nobody answers for this address on the link",
+        "nothing is to do where the VM was stopped or deleted; else start it",
+    )
+
+
+def _timed_out(seen: Observation, what: str, first: str = "") -> Finding:
     return Finding(
         Verdict.TIMED_OUT,
         f"nothing is proven of {seen.pair.peer} within {seen.waited:.0f} s: {what}",
-        "try again with a longer --timeout; charon's log tells what it waits for:"
+        f"{first}try again with a longer --timeout; charon's log tells what it waits for:"
         " `journalctl -u ipsec-agent-charon`",
     )

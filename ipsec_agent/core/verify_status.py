@@ -120,6 +120,18 @@ def faults(status: Mapping[str, Any], peer: Address) -> tuple[Told | None, Told 
     return of_peer, own
 
 
+def dropped(status: Mapping[str, Any], peer: Address, seconds: float) -> bool:
+    """Whether the guard dropped something clear that this VM sent to a peer.
+
+    Args:
+        seconds: within which it did.
+    """
+    guard = status.get("guard") or {}
+    return not status.get("optional") and any(
+        one["address"] == str(peer) and one["idle"] <= seconds for one in guard.get("clear_out", ())
+    )
+
+
 def _names(told: Told, peer: Address) -> bool:
     """Whether its message does; 10.0.1.9 is not named by 10.0.1.99."""
     return re.search(rf"(?<![\w.:]){re.escape(str(peer))}(?![\w.]|:\w)", told.message) is not None

@@ -128,9 +128,24 @@ CASES = {
         "nobody listens on UDP 500 there",
     ),
     "no policy": (
-        but(FAILED, before=Window(), echoes=Echoes(0, ("EPERM",))),
+        but(FAILED, before=Window(), echoes=Echoes(0, ("EPERM",)), dropped=True),
         Verdict.NO_POLICY,
         "the guard drops them",
+    ),
+    "no policy, though an SA is there": (
+        but(FAILED, sas=True, echoes=Echoes(0, ("EPERM",)), dropped=True),
+        Verdict.NO_POLICY,
+        "the guard drops them",
+    ),
+    "a firewall of this VM's": (
+        but(FAILED, echoes=Echoes(0, ("EPERM",))),
+        Verdict.THIS_VM,
+        "a rule of its own firewall drops the packets before they are encrypted",
+    ),
+    "a firewall of this VM's, and an SA": (
+        but(FAILED, sas=True, echoes=Echoes(0, ("EPERM",))),
+        Verdict.THIS_VM,
+        "a rule of its own firewall drops the packets before they are encrypted",
     ),
     "policies missing": (
         but(FAILED, pair=replace(PAIR, enforced=False)),
@@ -141,6 +156,11 @@ CASES = {
         but(FAILED, pair=replace(LOOSE, enforced=False), before=Window(clear_in=3, ike_out=1)),
         Verdict.NO_POLICY,
         "they leave in clear, since `optional: true` is on",
+    ),
+    "nobody there any more": (
+        but(PROVEN, proof=Window(), counted_in=0, echoes=Echoes(5), path=None, absent=True),
+        Verdict.NO_PEER,
+        "there is no VM at 10.0.0.9",
     ),
     "nobody there": (but(FAILED, absent=True), Verdict.NO_PEER, "there is no VM at 10.0.0.9"),
     "charon is idle": (

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ipsec_agent.core.config import GuardMode
-from ipsec_agent.core.doctor.facts import Facts, Finding
+from ipsec_agent.core.doctor.facts import Complaint, Facts, Finding
 from ipsec_agent.core.model import Role
 from ipsec_agent.core.problems.expiry import expiry_problems
 from ipsec_agent.core.problems.ike_ports import ike_port_problems
@@ -27,6 +27,10 @@ NEXT = {
 }
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
+RESTART = "systemctl restart ipsec-agent.service"
+MONIT_STATUS = "monit status ipsec"
+"""monit replaces an agent that does not answer."""
+AS_ROOT = "sudo ipsec-agent doctor"
 TARGET, GUARD_UNIT = "ipsec-agent.target", "ipsec-agent-guard.service"
 BOSH_UNIT = "ipsec-agent-remover.path"
 """Only the BOSH release has it; there monit starts the agent, and the target is not enabled."""
@@ -40,7 +44,7 @@ def command_of(hint: str, otherwise: str = STATUS) -> str:
 
 def config(facts: Facts) -> Iterator[Finding]:
     """It is there, and valid."""
-    check = f"ipsec-agent check {facts.path}"
+    check = f"{'' if facts.root else 'sudo '}ipsec-agent check {facts.path}"
     if facts.passed_over:
         yield Finding(
             "config",
@@ -65,6 +69,9 @@ def agent(facts: Facts) -> Iterator[Finding]:
                 "agent", Severity.WARNING, "the agent has only just started", f"{STATUS} --watch"
             )
         return
+    if facts.silent is not None:
+        yield _silent(facts, facts.silent)
+        return
     start = START if facts.units is not None and not of_bosh(facts) else MONIT
     if _in_clear(facts):
         yield Finding(
@@ -81,6 +88,19 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "no agent runs: nothing is repaired or reported, and new SAs need charon",
             start,
         )
+
+
+def _silent(facts: Facts, because: Complaint) -> Finding:
+    if not facts.root:
+        message = f"the agent was not asked: {because.message}"
+        return Finding("agent", Severity.INFO, message, AS_ROOT)
+    return Finding(
+        "agent",
+        Severity.ERROR,
+        f"the agent cannot be asked: {because.message}",
+        RESTART if facts.units is not None and not of_bosh(facts) else MONIT_STATUS,
+        f"{because.hint}; charon, policies and guard stay while it is replaced",
+    )
 
 
 def of_bosh(facts: Facts) -> bool:
@@ -182,7 +202,7 @@ def machine(facts: Facts) -> Iterator[Finding]:
             "machine",
             Severity.INFO,
             "not checked without root: ESP, nftables, the guard's table, lock-outs",
-            "sudo ipsec-agent doctor",
+            AS_ROOT,
         )
     told = {one.message: one for one in problems(facts)}
     for one in facts.machine:

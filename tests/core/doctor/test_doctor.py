@@ -149,6 +149,20 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "nft is not installed",
         "ipsec-agent check --machine",
     ),
+    "an agent that hangs": (
+        but(ALONE, silent=Complaint("the agent on /s did not answer within 10 s", "see its log")),
+        "agent",
+        ERROR,
+        "the agent cannot be asked: the agent on /s did not answer within 10 s",
+        "systemctl restart ipsec-agent.service",
+    ),
+    "an agent that only root may ask": (
+        but(ALONE, silent=Complaint("no permission to use /s", "run this as root"), root=False),
+        "agent",
+        INFO,
+        "the agent was not asked: no permission to use /s",
+        "sudo ipsec-agent doctor",
+    ),
     "not root": (but(WELL, root=False), "machine", INFO, "not checked", "sudo ipsec-agent doctor"),
     "another unit": (
         but(WELL, units=(*ENABLED, Unit("strongswan.service", enabled=True, active=False))),
@@ -227,7 +241,13 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "cannot be judged",
         "apt-get changelog strongswan-charon | grep CVE-",
     ),
-    "unread": (but(WELL, unread=("the guard: no nft",)), "unread", INFO, "the guard: no nft", ""),
+    "unread": (
+        but(WELL, unread=(Complaint("the guard: no nft", "run `apt install nftables`"),)),
+        "unread",
+        INFO,
+        "the guard: no nft",
+        "apt install nftables",
+    ),
     "expired": (
         replace(ALONE, config=config(facts=EXPIRED)),
         "certificate-expired",
