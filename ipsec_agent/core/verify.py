@@ -4,7 +4,6 @@ Proven is what the SAs' counters and the wire both show. Where that fails, the v
 first link of the chain that is broken: config, policy, IKE, certificate, ESP.
 """
 
-from ipsec_agent.core.model import Address
 from ipsec_agent.core.proof import Finding, Observation, Verdict
 from ipsec_agent.core.words import several
 
@@ -51,7 +50,7 @@ def judge(seen: Observation) -> Finding:
             f"this VM cannot encrypt with {peer}: {seen.own_fault.message}",
             seen.own_fault.hint,
         )
-    return _without_esp(seen) if seen.sas else _without_sa(seen)
+    return _without_esp(seen) if seen.sas and not seen.absent else _without_sa(seen)
 
 
 def _failed(seen: Observation, error: str) -> bool:
@@ -118,8 +117,6 @@ def _notes(seen: Observation) -> tuple[str, ...]:
 
 def _without_esp(seen: Observation) -> Finding:
     peer, window = seen.pair.peer, seen.proof
-    if seen.absent:
-        return _no_peer(peer)
     if window.esp_out and not window.esp_in:
         return Finding(
             Verdict.NO_ESP,
@@ -159,7 +156,7 @@ def _without_esp(seen: Observation) -> Finding:
 
 
 def _held_back(seen: Observation) -> Finding:
-    """This VM does not send: by the guard, since no policy takes the packets, or by another rule."""
+    """This VM does not send: no policy takes the packets, or a rule of somebody else's does."""
     peer = seen.pair.peer
     if seen.pair.enforced and not seen.dropped:
         return Finding(
@@ -202,7 +199,11 @@ def _unanswered(seen: Observation) -> Finding:
     """No IKE came from the peer."""
     pair, peer, before = seen.pair, seen.pair.peer, seen.before
     if seen.absent:
-        return _no_peer(peer)
+        return Finding(
+            Verdict.NO_PEER,
+            f"there is no VM at {peer}: nobody answers for this address on the link",
+            "nothing is to do where the VM was stopped or deleted; else start it",
+        )
     if pair.optional and before.clear_in:
         return Finding(
             Verdict.PEER_WITHOUT_IPSEC,
@@ -223,14 +224,6 @@ def _unanswered(seen: Observation) -> Finding:
             f"is that VM up, and does its agent run? Let {PORTS} pass both ways: {FIREWALLS}",
         )
     return _timed_out(seen, "this VM's charon has sent no IKE")
-
-
-def _no_peer(peer: Address) -> Finding:
-    return Finding(
-        Verdict.NO_PEER,
-        f"there is no VM at {peer}: nobody answers for this address on the link",
-        "nothing is to do where the VM was stopped or deleted; else start it",
-    )
 
 
 def _timed_out(seen: Observation, what: str, first: str = "") -> Finding:

@@ -57,8 +57,8 @@ def test_proven(three: list[Node]) -> None:
     assert one["max_packet"] == one["max_sent"] == 1466
     assert exempt["verdict"] == own["verdict"] == "clear-by-config"
     assert exempt["message"] == (
-        f"{C} is not encrypted by the config, so nothing was sent: {C} is in {C}/32 of"
-        " no_ipsec_subnets"
+        f"{C} is not encrypted by the config, so nothing was sent: {C} is in"
+        f" no_ipsec_subnets ({C}/32)"
     )
     assert own["message"] == (
         f"{A} is not encrypted by the config, so nothing was sent: it is this VM's own address"
@@ -108,7 +108,7 @@ def test_no_esp(three: list[Node]) -> None:
 def test_this_vm_does_not_send(three: list[Node]) -> None:
     """A rule of its own firewall, with an SA and without; or no policy, and then the guard; the two
     are told apart. A peer that was there and is gone is no matter of ESP."""
-    a, b, _ = three
+    a, *_ = three
     first_answer(a, B)
     with rules(a.name, "after meta l4proto { icmp, tcp } drop", "after udp dport 9 drop"):
         ruled = verify(a, B, NOBODY, seconds=2)
