@@ -66,7 +66,7 @@ def _clear(seen: Observation) -> Finding:
             f"this VM sends clear to {peer}: {several(seen.clear_out, 'packet')} ({what}) from"
             f" {own} on the wire",
             "see the problems of `ipsec-agent status`; `ipsec-agent guard up` has the guard drop"
-            " them",
+            " them, once agent.guard is not none",
         )
     return Finding(
         Verdict.SENDS_CLEAR,

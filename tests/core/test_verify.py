@@ -158,7 +158,7 @@ CASES = {
         "they leave in clear, since `optional: true` is on",
     ),
     "nobody there any more": (
-        but(PROVEN, proof=Window(), counted_in=0, echoes=Echoes(5), path=None, absent=True),
+        but(FAILED, before=Window(), sas=True, counted_out=5, absent=True),
         Verdict.NO_PEER,
         "there is no VM at 10.0.0.9",
     ),
