@@ -161,9 +161,10 @@ def _held_back(seen: Observation) -> Finding:
     if seen.pair.enforced and not seen.dropped:
         return Finding(
             Verdict.THIS_VM,
-            f"this VM cannot encrypt with {peer}: a rule of its own firewall drops the packets"
-            " before they are encrypted",
-            f"`nft list ruleset` shows the rule; let packets to {peer} pass in it",
+            f"this VM cannot encrypt with {peer}: a rule of its own firewall, or a policy that"
+            " blocks, drops the packets before they are encrypted",
+            f"let packets to {peer} pass in the rule (`nft list ruleset`), or delete the policy"
+            " (`ip xfrm policy`, `action block`)",
         )
     return _no_policy(seen, _DROPPED)
 
@@ -223,7 +224,11 @@ def _unanswered(seen: Observation) -> Finding:
             f"{peer} does not answer IKE: {several(before.ike_out, 'packet')} went there",
             f"is that VM up, and does its agent run? Let {PORTS} pass both ways: {FIREWALLS}",
         )
-    return _timed_out(seen, "this VM's charon has sent no IKE")
+    return _timed_out(
+        seen,
+        "no IKE of this VM's charon leaves this VM",
+        f"a rule of this VM's own firewall may drop {PORTS}: `nft list ruleset`; or ",
+    )
 
 
 def _timed_out(seen: Observation, what: str, first: str = "") -> Finding:

@@ -1,4 +1,4 @@
-"""`doctor` beside an agent: one that runs, that hangs, that has only just started, that has gone."""
+"""`doctor` beside an agent that runs, hangs, has only just started, or has gone."""
 
 import json
 import os
@@ -130,7 +130,16 @@ HARMS = (
 )
 
 
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.code)
+@pytest.mark.parametrize(
+    "harm",
+    [
+        # It is told of after 30 s.
+        pytest.param(
+            harm, id=harm.code, marks=[pytest.mark.long] if harm.code == "policies-foreign" else []
+        )
+        for harm in HARMS
+    ],
+)
 def test_what_to_type_puts_it_right(vm: Node, harm: Harm) -> None:
     """The sentence names what was done; the command, typed as it is, ends the finding."""
 
@@ -159,6 +168,18 @@ def test_another_config_is_named(vm: Node) -> None:
         f"the running agent's config is {vm.config}, so {other} was not looked at"
     )
     assert one["command"] == f"ipsec-agent check {other} --machine"
+
+
+def test_rules_for_a_platform(vm: Node) -> None:
+    """Those of the config, as commands."""
+    words = ("doctor", "--config", str(vm.config), "--firewall", "aws")
+    done = subprocess.run(
+        vm.command(*AGENT, *words), check=True, capture_output=True, text=True, timeout=60
+    )
+
+    first, *_, last = done.stdout.splitlines()
+    assert first == "# from each of 10.9.0.0/24: UDP 500, UDP 4500, protocol 50 (ESP)"
+    assert last.endswith("'IpProtocol=50,IpRanges=[{CidrIp=10.9.0.0/24}]'")
 
 
 def test_an_agent_that_hangs(vm: Node) -> None:

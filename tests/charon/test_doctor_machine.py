@@ -30,7 +30,6 @@ CHECK = f"ipsec-agent check {CONFIG}"
 ENABLE = "systemctl enable ipsec-agent.target ipsec-agent-guard.service"
 PLUGINS = f"grep -n -A3 plugins {CONFIG}"
 VM = {"address": "10.9.0.1", "uplinks": ["eth0"]}
-SYSTEMD_ONE = "it would take UDP 500 and 4500 from the agent's charon, and remove its policies"
 
 SAYS: dict[str, dict[str, str]] = {
     "bare": {
@@ -63,12 +62,10 @@ SAYS: dict[str, dict[str, str]] = {
         ),
     },
     "others": {
-        f"strongswan-starter.service runs: {SYSTEMD_ONE}": (
-            "systemctl disable --now strongswan-starter.service"
-        ),
-        f"racoon.service starts at the next boot: {SYSTEMD_ONE}": (
-            "systemctl disable --now racoon.service"
-        ),
+        "strongswan-starter.service runs: it would take UDP 500 and 4500 from the agent's charon,"
+        " and remove its policies": ("systemctl disable --now strongswan-starter.service"),
+        "racoon.service starts at the next boot: it would take UDP 500 and 4500 from the agent's"
+        " charon, and remove its policies": ("systemctl disable --now racoon.service"),
         "starter (pid {pid}), an IPsec program that is not the agent's, runs": "ps -fp {pid}",
     },
     "bosh": {

@@ -140,12 +140,12 @@ CASES = {
     "a firewall of this VM's": (
         but(FAILED, echoes=Echoes(0, ("EPERM",))),
         Verdict.THIS_VM,
-        "a rule of its own firewall drops the packets before they are encrypted",
+        "a rule of its own firewall, or a policy that blocks, drops the packets before they are",
     ),
     "a firewall of this VM's, and an SA": (
         but(FAILED, sas=True, echoes=Echoes(0, ("EPERM",))),
         Verdict.THIS_VM,
-        "a rule of its own firewall drops the packets before they are encrypted",
+        "a rule of its own firewall, or a policy that blocks, drops the packets before they are",
     ),
     "policies missing": (
         but(FAILED, pair=replace(PAIR, enforced=False)),
@@ -166,7 +166,7 @@ CASES = {
     "charon is idle": (
         but(FAILED, before=Window()),
         Verdict.TIMED_OUT,
-        "within 10 s: this VM's charon has sent no IKE",
+        "within 10 s: no IKE of this VM's charon leaves this VM",
     ),
     "IKE takes its time": (
         but(FAILED, before=Window(ike_out=4, ike_in=4)),

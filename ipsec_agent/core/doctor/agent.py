@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.config import GuardMode
 from ipsec_agent.core.doctor.facts import Complaint, Facts, Finding
 from ipsec_agent.core.model import Role
@@ -25,6 +26,14 @@ NEXT = {
     "clear-received": "ipsec-agent guard status",
     "clear-prevented": "ipsec-agent guard status",
 }
+CERTIFICATES = f"ipsec-agent certs show {DEFAULT_CONFIG}"
+FIRST = {
+    "certificate-expired": CERTIFICATES,
+    "certificate-expires": CERTIFICATES,
+    "certificate-not-valid-yet": "date -u",
+}
+"""What to type before anything that the hint of a problem names: a reload comes last there."""
+
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
 RESTART = "systemctl restart ipsec-agent.service"
@@ -121,7 +130,7 @@ def problems(facts: Facts) -> Iterator[Finding]:
             one["code"],
             _severity(one["severity"]),
             one["message"],
-            command_of(one["hint"], _next(one, status.get("peers", ()))),
+            FIRST.get(one["code"]) or command_of(one["hint"], _next(one, status.get("peers", ()))),
             one["hint"],
         )
 
@@ -144,7 +153,8 @@ def by_oneself(facts: Facts) -> Iterator[Finding]:
     if facts.status is not None or facts.config is None:
         return
     for one in _without_agent(facts):
-        yield Finding(one.code, one.severity, one.message, command_of(one.hint), one.hint)
+        command = FIRST.get(one.code) or command_of(one.hint, CHECK_MACHINE)
+        yield Finding(one.code, one.severity, one.message, command, one.hint)
 
 
 def _without_agent(facts: Facts) -> Iterator[Problem]:

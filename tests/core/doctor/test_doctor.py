@@ -253,7 +253,7 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "certificate-expired",
         CRITICAL,
         "expired",
-        "",
+        "ipsec-agent certs show /etc/ipsec-agent/ipsec.yml",
     ),
     "a sysctl": (
         but(ALONE, switches=(Switch(SwitchKind.DISABLE_XFRM, 4, "all", "net/ipv4/conf/all/x"),)),
