@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.charon.nodes import AGENT, NO_ESP, PYTHON, Node, as_nobody, network, until
+from tests.charon.nodes import AGENT, NO_ESP, PYTHON, Node, as_nobody, ip, network, until
 from tests.lab.deployment import A, B, configure
 from tests.lab.guest import has_esp
 
@@ -155,6 +155,39 @@ def test_what_to_type_puts_it_right(vm: Node, harm: Harm) -> None:
     typed = shlex.split(one["command"])
     subprocess.run(vm.command(*typed), check=True, capture_output=True, timeout=30)
     until(lambda: not told(), f"{harm.code} is over", 30)
+
+
+def test_clear_packets(tmp_path: Path) -> None:
+    """Who sends them and to whom: what is to be typed shows both."""
+    with network(tmp_path, 2, "dp") as (bare, node):
+        configure([node], [])
+        node.up()
+        past = ("src", f"{B}/32", "dst", f"{A}/32", "dir", "out", "priority", "1")
+        ip("xfrm", "policy", "add", *past, "action", "allow", netns=node.name)
+
+        def told() -> set[str]:
+            bare.send(B)
+            node.send(A)
+            return {one["code"] for one in node.status()["problems"]}
+
+        # What ends within seconds was a repair.
+        until(lambda: told() >= {"clear-received", "clear-prevented"}, "both are told", 60, every=1)
+        said = {one["code"]: one for one in found(doctor(node), "problems")}
+        typed = node.command(*AGENT, *said["clear-received"]["command"].split()[1:])
+        done = subprocess.run(typed, check=False, capture_output=True, text=True, timeout=60)
+        (came,), (went,) = (node.status()["guard"][name] for name in ("clear_in", "clear_out"))
+
+    assert said["clear-received"]["message"] == (
+        f"{A} ({came['packets']} packets) sends clear packets to this VM; the guard dropped them"
+    )
+    assert said["clear-prevented"]["message"] == (
+        f"the guard dropped clear packets to {A} ({went['packets']} packets): a foreign policy lets"
+        " them through"
+    )
+    assert said["clear-received"]["command"] == said["clear-prevented"]["command"]
+    assert said["clear-received"]["command"].startswith("ipsec-agent guard status")
+    assert f"clear packets from {A}: {came['packets']} packets" in done.stdout
+    assert f"clear packets to {A}: {went['packets']} packets" in done.stdout
 
 
 def test_another_config_is_named(vm: Node) -> None:

@@ -104,8 +104,8 @@ def test_no_esp(three: list[Node]) -> None:
 
 @pytest.mark.long
 def test_this_vm_does_not_send(three: list[Node]) -> None:
-    """A rule of its own firewall, a policy that blocks, or no policy, and then the guard drops: told
-    apart. A peer that was there and is gone is no matter of ESP."""
+    """A rule of its own firewall, a policy that blocks, or no policy, and the guard drops; and a
+    peer that was there and is gone is no matter of ESP."""
     a, *_ = three
     first_answer(a, B)
     with rules(a.name, "after meta l4proto { icmp, tcp } drop", "after udp dport 9 drop"):

@@ -16,8 +16,16 @@ from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.problems.switches import switch_problems
 from ipsec_agent.core.status_view import mentions
 
-QUOTED = re.compile(r"`([^`]+)`(?! (?:on that VM|there))")
-"""What is to be run on this VM."""
+QUOTED = re.compile(r"`([^`]+)`( on that VM| there)?")
+PROGRAMS = frozenset({
+    "apt", "apt-get", "chmod", "chown", "date", "df", "dmesg", "findmnt", "fuser", "getent",
+    "grep", "ip", "ipsec-agent", "journalctl", "kill", "ls", "modprobe", "monit", "nft", "openssl",
+    "ss", "sudo", "swanctl", "sysctl", "systemctl", "tcpdump", "timedatectl", "umount"
+})  # fmt: skip
+"""What a command begins with; else it is a line of a config, or of a log."""
+
+OPENS = "ipsec-agent guard down"
+"""Never the first thing to type."""
 
 STATUS = "ipsec-agent status"
 CHECK_MACHINE = "ipsec-agent check --machine"
@@ -31,8 +39,9 @@ FIRST = {
     "certificate-expired": CERTIFICATES,
     "certificate-expires": CERTIFICATES,
     "certificate-not-valid-yet": "date -u",
+    "guard-counters-full": "ipsec-agent guard status",
 }
-"""What to type before anything that the hint of a problem names: a reload comes last there."""
+"""What to type before what the hint of a problem names: that comes last, or is seldom needed."""
 
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
@@ -46,9 +55,10 @@ BOSH_UNIT = "ipsec-agent-remover.path"
 
 
 def command_of(hint: str, otherwise: str = STATUS) -> str:
-    """The first command that a hint names."""
-    found = QUOTED.search(hint)
-    return found[1] if found else otherwise
+    """The first command that a hint names for this VM."""
+    named = (found[1] for found in QUOTED.finditer(hint) if not found[2])
+    commands = (one for one in named if one.split()[:1] and one.split()[0] in PROGRAMS)
+    return next((one for one in commands if not one.startswith(OPENS)), otherwise)
 
 
 def config(facts: Facts) -> Iterator[Finding]:

@@ -383,6 +383,23 @@ def test_what_a_running_agent_says_is_not_said_twice() -> None:
         ("clear-received", "see `ipsec-agent status` on that VM", "ipsec-agent guard status"),
         ("proposals-differ", "see `ipsec-agent status` there", "ipsec-agent verify 10.0.0.9"),
         ("plan-unsafe", "report it", "ipsec-agent status"),
+        (
+            "clear-received",
+            "see `ipsec-agent status` on that VM; if it has no IPsec, `optional: true` lets it",
+            "ipsec-agent guard status",
+        ),
+        (
+            "flows-offloaded",
+            "delete `flow add`, then run `nft delete flowtable x`",
+            "nft delete flowtable x",
+        ),
+        (
+            "guard-counters-full",
+            "`ipsec-agent guard down` and `ipsec-agent guard up` empty them",
+            "ipsec-agent guard status",
+        ),
+        ("x", "`ipsec-agent guard down`, or wait", "ipsec-agent status"),
+        ("ike-port-closed", "see charon's log (`could not open socket`)", "ipsec-agent status"),
     ],
 )
 def test_what_to_type_about_a_problem(code: str, hint: str, command: str) -> None:
