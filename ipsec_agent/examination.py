@@ -18,7 +18,7 @@ from ipsec_agent.core.doctor.agent import BOSH_UNIT, GUARD_UNIT, TARGET
 from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
 from ipsec_agent.core.doctor.holes import PACKAGES
 from ipsec_agent.core.doctor.machine import OTHERS
-from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.observed import IkePorts, NetworkFacts
 from ipsec_agent.core.outages import Memory
 from ipsec_agent.errors import AgentError, ConfigError, ControlError
 from ipsec_agent.guard_status import read_guard_status
@@ -31,6 +31,7 @@ from ipsec_agent.host.link_reading import LinkReading
 from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.outages import NAME as NAME_OF_OUTAGES
 from ipsec_agent.host.outages import OutageFile
+from ipsec_agent.host.process import find_charon
 from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.switches import SwitchesReader
 from ipsec_agent.host.xfrm import open_xfrm
@@ -52,8 +53,8 @@ def examine(given: Path | None, socket: str | None, *, root: bool) -> Facts:
     reading = _Reading()
     facts = _config(Facts(str(given or DEFAULT_CONFIG), root=root, now=time.time()))
     where = socket or f"{facts.agent.run_dir}/control.sock"
-    status = reading.tried("the agent's status", lambda: _status(where), None)
-    facts = _of_the_agent(replace(facts, status=status, socket=where), named=given is not None)
+    facts = _asked(replace(facts, socket=where))
+    facts = _of_the_agent(facts, named=given is not None)
     facts = replace(
         facts,
         network=reading.tried("this VM's links", _network, NetworkFacts()),
@@ -76,25 +77,25 @@ class _Reading:
     """Notes what could not be read."""
 
     def __init__(self) -> None:
-        self.failed: list[str] = []
+        self.failed: list[Complaint] = []
 
     def tried(self, what: str, read: Callable[[], T], otherwise: T) -> T:
         """What is read, or something else where that fails."""
         try:
             return read()
         except AgentError as error:
-            self.failed.append(f"{what}: {error.message}")
+            self.failed.append(Complaint(f"{what}: {error.message}", error.hint))
             return otherwise
 
 
-def _status(socket: str) -> dict[str, Any] | None:
+def _asked(facts: Facts) -> Facts:
+    """The facts with what the agent says, or why it says nothing though it may run."""
     try:
-        found: dict[str, Any] = ask(socket, "status")["status"]
+        return replace(facts, status=ask(facts.socket, "status")["status"])
     except NotRunningError:
-        return None
+        return facts
     except ControlError as error:
-        raise AgentError(f"{error.message} ({error.hint})") from error
-    return found
+        return replace(facts, silent=Complaint(error.message, error.hint))
 
 
 def _of_the_agent(facts: Facts, *, named: bool) -> Facts:
@@ -141,7 +142,7 @@ def _as_root(facts: Facts, reading: _Reading) -> Facts:
         switches=SwitchesReader(lambda: 0.0).get(),
         outages=_outages(agent),
         default_blocks=reading.tried("the kernel's default policy", _default_blocks, ()),
-        ike_ports=reading.tried("IKE's ports", lambda: IkePortsReader(lambda: 0.0).get(None), None),
+        ike_ports=reading.tried("IKE's ports", lambda: _ike_ports(agent), None),
     )
 
 
@@ -158,6 +159,14 @@ def _guard(config: Config | None, agent: AgentConfig) -> GuardFacts:
 
 def _outages(agent: AgentConfig) -> Memory:
     return OutageFile(Path(agent.state_dir) / NAME_OF_OUTAGES).read()[1]
+
+
+def _ike_ports(agent: AgentConfig) -> IkePorts:
+    """Who has them; charon goes on where the agent has ended, and has them by right."""
+    run_dir = Path(agent.run_dir)
+    vici = Path(agent.vici_socket or run_dir / "charon.vici")
+    charon = find_charon(vici, run_dir / "strongswan.conf")
+    return IkePortsReader(lambda: 0.0).get(charon if charon and charon.ours else None)
 
 
 def _default_blocks() -> Any:

@@ -18,7 +18,7 @@ from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
 from ipsec_agent.core.path_mtu import SMALLEST, PathMtu, begun, found
 from ipsec_agent.core.proof import Echoes, Observation, Pair
-from ipsec_agent.core.verify_status import Lists, faults
+from ipsec_agent.core.verify_status import Lists, dropped, faults
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import LARGEST, Echo, source_for
@@ -194,10 +194,13 @@ async def _observed(
             for descriptor in (*capture.descriptors, echo.descriptor):
                 loop.remove_reader(descriptor)
     if not seen.esp_both_ways:
-        came = seen.before.ike_in or seen.before.clear_in or seen.before.closed
+        before = seen.before
+        came = before.ike_in or before.clear_in or before.closed or seen.proof.esp_in
         absent = not came and await _absent(pair.peer)
-        of_peer, of_this_vm = faults(await said.get(), pair.peer)
-        seen = replace(seen, absent=absent, fault=of_peer, own_fault=of_this_vm)
+        status = await said.get()
+        of_peer, of_this_vm = faults(status, pair.peer)
+        held_back = dropped(status, pair.peer, time.monotonic() - began)
+        seen = replace(seen, absent=absent, dropped=held_back, fault=of_peer, own_fault=of_this_vm)
     return seen
 
 

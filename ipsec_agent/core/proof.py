@@ -101,6 +101,7 @@ class Observation(Struct, frozen=True):
         absent: the peer's address is on a link of this VM, and no machine answers there.
         decrypted: this kernel may show what arrived as ESP in clear (esp4_offload).
         path: None where no echo was answered.
+        dropped: the guard has dropped what this VM sent to the peer meanwhile.
         fault: what the status says of the peer, and `own_fault` what keeps this VM from it.
     """
 
@@ -116,6 +117,7 @@ class Observation(Struct, frozen=True):
     absent: bool = False
     decrypted: bool = False
     path: PathMtu | None = None
+    dropped: bool = False
     fault: Told | None = None
     own_fault: Told | None = None
 

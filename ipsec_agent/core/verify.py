@@ -50,7 +50,7 @@ def judge(seen: Observation) -> Finding:
             f"this VM cannot encrypt with {peer}: {seen.own_fault.message}",
             seen.own_fault.hint,
         )
-    return _without_esp(seen) if seen.sas else _without_sa(seen)
+    return _without_esp(seen) if seen.sas and not seen.absent else _without_sa(seen)
 
 
 def _failed(seen: Observation, error: str) -> bool:
@@ -66,7 +66,7 @@ def _clear(seen: Observation) -> Finding:
             f"this VM sends clear to {peer}: {several(seen.clear_out, 'packet')} ({what}) from"
             f" {own} on the wire",
             "see the problems of `ipsec-agent status`; `ipsec-agent guard up` has the guard drop"
-            " them",
+            " them, once agent.guard is not none",
         )
     return Finding(
         Verdict.SENDS_CLEAR,
@@ -150,7 +150,31 @@ def _without_esp(seen: Observation) -> Finding:
             " the same where a firewall of that VM drops echo requests and all to port 9: let echo"
             " requests pass there",
         )
+    if _failed(seen, "EPERM"):
+        return _held_back(seen)
     return _timed_out(seen, "there is an SA, but nothing was sent through it")
+
+
+def _held_back(seen: Observation) -> Finding:
+    """This VM does not send: no policy takes the packets, or a rule of somebody else's does."""
+    peer = seen.pair.peer
+    if seen.pair.enforced and not seen.dropped:
+        return Finding(
+            Verdict.THIS_VM,
+            f"this VM cannot encrypt with {peer}: a rule of its own firewall, or a policy that"
+            " blocks, drops the packets before they are encrypted",
+            f"let packets to {peer} pass in the rule (`nft list ruleset`), or delete the policy"
+            " (`ip xfrm policy`, `action block`)",
+        )
+    return _no_policy(seen, _DROPPED)
+
+
+def _no_policy(seen: Observation, then: str) -> Finding:
+    return Finding(
+        Verdict.NO_POLICY,
+        f"no policy of this VM takes the packets to {seen.pair.peer}; {then}",
+        "see policies-missing and policies-bypassed in `ipsec-agent status`",
+    )
 
 
 def _without_sa(seen: Observation) -> Finding:
@@ -158,16 +182,17 @@ def _without_sa(seen: Observation) -> Finding:
     verdict = PEER_VERDICTS.get(fault.code) if fault else None
     if fault is not None and verdict is not None and (before.ike_in or not before.ike_out):
         return Finding(verdict, f"no SA is made with {peer}: {fault.message}", fault.hint)
-    if not pair.enforced or _failed(seen, "EPERM"):
-        clear = pair.optional and not _failed(seen, "EPERM")
-        then = "they leave in clear, since `optional: true` is on" if clear else _DROPPED
-        return Finding(
-            Verdict.NO_POLICY,
-            f"no policy of this VM takes the packets to {peer}; {then}",
-            "see policies-missing and policies-bypassed in `ipsec-agent status`",
-        )
+    if _failed(seen, "EPERM"):
+        return _held_back(seen)
+    if not pair.enforced:
+        clear = "they leave in clear, since `optional: true` is on"
+        return _no_policy(seen, clear if pair.optional else _DROPPED)
     if before.ike_in:
-        return _timed_out(seen, "it answers IKE, but no SA was made")
+        return _timed_out(
+            seen,
+            "it answers IKE, but no SA was made",
+            f"let {PORTS} pass both ways, and large packets, too: {FIREWALLS}; or ",
+        )
     return _unanswered(seen)
 
 
@@ -199,13 +224,17 @@ def _unanswered(seen: Observation) -> Finding:
             f"{peer} does not answer IKE: {several(before.ike_out, 'packet')} went there",
             f"is that VM up, and does its agent run? Let {PORTS} pass both ways: {FIREWALLS}",
         )
-    return _timed_out(seen, "this VM's charon has sent no IKE")
+    return _timed_out(
+        seen,
+        "no IKE of this VM's charon leaves this VM",
+        f"a rule of this VM's own firewall may drop {PORTS}: `nft list ruleset`; or ",
+    )
 
 
-def _timed_out(seen: Observation, what: str) -> Finding:
+def _timed_out(seen: Observation, what: str, first: str = "") -> Finding:
     return Finding(
         Verdict.TIMED_OUT,
         f"nothing could be proven about {seen.pair.peer} within {seen.waited:.0f} s: {what}",
-        "try again with a longer --timeout; charon's log tells what it waits for:"
+        f"{first}try again with a longer --timeout; charon's log tells what it waits for:"
         " `journalctl -u ipsec-agent-charon`",
     )

@@ -122,6 +122,18 @@ def faults(status: Mapping[str, Any], peer: Address) -> tuple[Told | None, Told 
     return of_peer, own
 
 
+def dropped(status: Mapping[str, Any], peer: Address, seconds: float) -> bool:
+    """Whether the guard dropped something clear that this VM sent to a peer.
+
+    Args:
+        seconds: within which it did.
+    """
+    guard = status.get("guard") or {}
+    return not status.get("optional") and any(
+        one["address"] == str(peer) and one["idle"] <= seconds for one in guard.get("clear_out", ())
+    )
+
+
 def entry(seen: Observation, found: Finding) -> dict[str, Any]:
     """A peer's verdict as JSON's types."""
     times, window, path = seen.echoes.times, seen.proof, seen.path

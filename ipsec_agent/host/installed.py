@@ -60,7 +60,8 @@ def units(*names: str, booted: Path = RUNS_SYSTEMD) -> tuple[Unit, ...] | None:
         if told.get("LoadState") == "loaded":
             enabled = told.get("UnitFileState", "").startswith(("enabled", "static", "alias"))
             found.append(Unit(told["Id"], enabled, told.get("ActiveState") == "active"))
-    return tuple(found)
+    # Two of the names may be one unit's: ipsec.service is an alias of strongswan-starter.service.
+    return tuple(dict.fromkeys(found))
 
 
 RULE_STOPS = re.compile(

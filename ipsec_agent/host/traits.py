@@ -1,5 +1,6 @@
 """What /proc and /sys say of this machine: its CPU, FIPS mode, mounts, and other IKE programs."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ PROC = Path("/proc")
 LARGEST = 1 << 20
 IKE_PROGRAMS = frozenset({"pluto", "racoon", "iked", "starter", "isakmpd"})
 SERVER = re.compile(r"(?:^|,)addr=([0-9A-Fa-f.:]+)")
+BY_SOURCE = frozenset({"ceph", "fuse.glusterfs"})
+MONITORS = re.compile(r"(?:^|,)mon_addr=([^,]+)")
+WITH_PORT = re.compile(r"\[?([0-9A-Fa-f.:]+?)\]?(?::\d+)?")
 
 
 def cpu(proc: Path = PROC) -> Cpu:
@@ -27,20 +31,34 @@ def fips(proc: Path = PROC) -> bool:
 
 
 def mounts(proc: Path = PROC) -> tuple[Mount, ...]:
-    """File systems whose options name another machine's address (nfs(5), mount.cifs(8))."""
+    """File systems that name another machine's address, once for each address.
+
+    In the option addr (nfs(5), mount.cifs(8)); ceph in its source or in mon_addr, with ports
+    (mount.ceph(8)), glusterfs in its source.
+    """
     return tuple(_mounts(_text(proc / "self/mounts")))
 
 
 def _mounts(text: str) -> Iterator[Mount]:
     for line in text.splitlines():
         words = line.split()
-        found = SERVER.search(words[3]) if len(words) > len("dev") else None
-        if found:
-            try:
-                server = ip_address(found[1])
-            except ValueError:
-                continue
-            yield Mount(words[1], words[2], server)
+        if len(words) > len("dev"):
+            source, target, kind, options, *_ = words
+            for name in _servers(source, kind, options):
+                with contextlib.suppress(ValueError):
+                    yield Mount(target, kind, ip_address(name))
+
+
+def _servers(source: str, kind: str, options: str) -> Iterator[str]:
+    """What may be the addresses of its servers."""
+    if found := SERVER.search(options):
+        yield found[1]
+    elif kind in BY_SOURCE:
+        monitors = MONITORS.search(options)
+        names = monitors[1].replace("/", ",") if monitors else source.partition(":/")[0]
+        for one in names.split(","):
+            if with_port := WITH_PORT.fullmatch(one):
+                yield with_port[1]
 
 
 def ike_programs(proc: Path = PROC) -> tuple[tuple[str, int], ...]:

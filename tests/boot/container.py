@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.data_files import ROOT
 
+SYSTEMD = Path("/lib/systemd/systemd")
+
 DEVICES = "null zero full random urandom tty"
 
 GONE_WITHIN = 20.0

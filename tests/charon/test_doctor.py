@@ -1,52 +1,303 @@
-"""`doctor` beside a running agent: what that reports is a finding, once."""
+"""`doctor` beside an agent that runs, hangs, has only just started, or has gone."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.charon.nodes import AGENT, NO_ESP, network
-from tests.lab.deployment import configure
+from tests.charon.nodes import AGENT, NO_ESP, PYTHON, Node, as_nobody, ip, network, until
+from tests.lab.deployment import A, B, configure
 from tests.lab.guest import has_esp
 
-pytestmark = [pytest.mark.charon, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.charon, pytest.mark.timeout(150)]
+
+HOLDS = """
+import socket
+held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+held.bind(("", 500))
+print("holds", flush=True)
+input()
+"""
+"""A program that has a port of IKE."""
+
+WITHOUT = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+"""Root, as in a container that may not administer the network."""
+
+
+def doctor(node: Node, *more: str, around: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What it says of the VM, as JSON."""
+    where = ("--config", str(node.config)) if "--config" not in more else ()
+    done = subprocess.run(
+        node.command(*around, *AGENT, "doctor", "--json", *where, *more),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if found["well"] else 1)
+    return found
+
+
+def found(document: dict[str, Any], check: str) -> list[dict[str, str]]:
+    """The findings of one check."""
+    return next(one["findings"] for one in document["checks"] if one["name"] == check)
+
+
+@pytest.fixture(scope="module")
+def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A VM with an agent, that the tests leave as it was."""
+    with network(tmp_path_factory.mktemp("doctor"), 1, "dv") as (node,):
+        configure([node], [], uplinks=["eth0"])
+        node.up()
+        yield node
 
 
 @pytest.mark.skipif(has_esp(), reason="this kernel has ESP")
-def test_beside_an_agent(tmp_path: Path) -> None:
+def test_beside_an_agent(vm: Node) -> None:
     """The one problem of this machine is told once, with its command; the guard is well."""
-    with network(tmp_path, 1, "da") as (node,):
-        configure([node], [])
-        node.up()
-        socket = str(node.run_dir / "control.sock")
-        done = subprocess.run(
-            node.command(*AGENT, "doctor", "--json", "--socket", socket),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        # Its socket is found by its config.
-        same = subprocess.run(
-            node.command(*AGENT, "doctor", "--json", "--config", str(node.config)),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        said = node.ask("doctor").stdout
+    checks = {
+        one["name"]: one
+        for one in doctor(vm, "--socket", str(vm.run_dir / "control.sock"))["checks"]
+    }
+    # Its socket is found by its config.
+    same = doctor(vm)
+    said = vm.ask("doctor").stdout
 
-    assert done.returncode == 1, done.stderr
-    checks = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     assert {one["code"] for one in checks["problems"]["findings"]} == {NO_ESP}
     assert all(one["command"] for one in checks["problems"]["findings"])
     # The config is that of the agent, which its status names.
     well = ("config", "agent", "guard", "plugins", "unread")
     assert {name: checks[name]["state"] for name in well} == dict.fromkeys(well, "ok"), checks
     assert checks["machine"]["findings"] == checks["problems"]["findings"]
-    assert json.loads(same.stdout)["checks"] == json.loads(done.stdout)["checks"]
+    assert same["checks"] == list(checks.values())
     assert said.startswith(f"CRITICAL {NO_ESP}: this kernel cannot do ESP")
     for line in {one["message"] for one in checks["machine"]["findings"]}:
         assert said.count(line) == 1
     assert "\nok       guard: the guard is up" in said
+
+
+class Harm(NamedTuple):
+    """What another program does to the VM, and what is then said; the command puts it right."""
+
+    does: str
+    code: str
+    message: str
+    command: str
+
+
+BYPASS = f"src {A}/32 dst {B}/32 dir out"
+HARMS = (
+    Harm(
+        f"ip xfrm policy add {BYPASS} priority 1 action allow",
+        "policies-bypassed",
+        "the kernel has 1 foreign policy that lets packets bypass IPsec in clear unless the guard"
+        f" drops them, such as {A}/32 to {B}/32 (out)",
+        f"ip xfrm policy delete {BYPASS}",
+    ),
+    Harm(
+        "ip xfrm policy setdefault out block",
+        "policy-default-blocks",
+        "the kernel blocks packets that match no policy (out), even those with addresses outside"
+        " the ipsec subnets",
+        "ip xfrm policy setdefault in accept fwd accept out accept",
+    ),
+    Harm(
+        "sysctl -w net/ipv4/conf/eth0/disable_xfrm=1",
+        "ipsec-disabled",
+        "IPsec is disabled on eth0: IPv4 packets do not become ESP there, and the guard drops them",
+        "sysctl -w net/ipv4/conf/eth0/disable_xfrm=0",
+    ),
+    Harm(
+        "ip link set eth0 down",
+        "link-down",
+        "the uplink eth0 is down",
+        "ip link set eth0 up",
+    ),
+    Harm(
+        f"ip xfrm policy add {BYPASS} priority 1 action block",
+        "policies-foreign",
+        f"the kernel has 1 foreign policy, such as {A}/32 to {B}/32 (out)",
+        f"ip xfrm policy delete {BYPASS}",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        # It is told of after 30 s.
+        pytest.param(
+            harm, id=harm.code, marks=[pytest.mark.long] if harm.code == "policies-foreign" else []
+        )
+        for harm in HARMS
+    ],
+)
+def test_what_to_type_puts_it_right(vm: Node, harm: Harm) -> None:
+    """The sentence names what was done; the command, typed as it is, ends the finding."""
+
+    def told() -> bool:
+        return harm.code in {one["code"] for one in vm.status()["problems"]}
+
+    subprocess.run(vm.command(*harm.does.split()), check=True, capture_output=True, timeout=30)
+    # Some are not told of before they have lasted.
+    until(told, lambda: f"{harm.code}: {vm.status()['problems']}", 50)
+    (one,) = [it for it in found(doctor(vm), "problems") if it["code"] == harm.code]
+
+    assert (one["message"], one["command"]) == (harm.message, harm.command)
+    typed = shlex.split(one["command"])
+    subprocess.run(vm.command(*typed), check=True, capture_output=True, timeout=30)
+    until(lambda: not told(), f"{harm.code} is over", 30)
+
+
+def test_clear_packets(tmp_path: Path) -> None:
+    """Who sends them and to whom: what is to be typed shows both."""
+    with network(tmp_path, 2, "dp") as (bare, node):
+        configure([node], [])
+        node.up()
+        past = ("src", f"{B}/32", "dst", f"{A}/32", "dir", "out", "priority", "1")
+        ip("xfrm", "policy", "add", *past, "action", "allow", netns=node.name)
+
+        def told() -> set[str]:
+            bare.send(B)
+            node.send(A)
+            return {one["code"] for one in node.status()["problems"]}
+
+        # What ends within seconds was a repair.
+        until(lambda: told() >= {"clear-received", "clear-prevented"}, "both are told", 60, every=1)
+        said = {one["code"]: one for one in found(doctor(node), "problems")}
+        typed = node.command(*AGENT, *said["clear-received"]["command"].split()[1:])
+        done = subprocess.run(typed, check=False, capture_output=True, text=True, timeout=60)
+        (came,), (went,) = (node.status()["guard"][name] for name in ("clear_in", "clear_out"))
+
+    assert said["clear-received"]["message"] == (
+        f"{A} ({came['packets']} packets) sends clear packets to this VM; the guard dropped them"
+    )
+    assert said["clear-prevented"]["message"] == (
+        f"the guard dropped clear packets to {A} ({went['packets']} packets): a foreign policy lets"
+        " them through"
+    )
+    assert said["clear-received"]["command"] == said["clear-prevented"]["command"]
+    assert said["clear-received"]["command"].startswith("ipsec-agent guard status")
+    assert f"clear packets from {A}: {came['packets']} packets" in done.stdout
+    assert f"clear packets to {A}: {went['packets']} packets" in done.stdout
+
+
+def test_another_config_is_named(vm: Node) -> None:
+    """The agent's counts; the other one is not looked at."""
+    other = vm.directory / "other.yml"
+    other.write_text(vm.config.read_text())
+    said = doctor(vm, "--config", str(other), "--socket", str(vm.run_dir / "control.sock"))
+
+    (one,) = found(said, "config")
+    assert one["message"] == (
+        f"the running agent's config is {vm.config}, so {other} was not looked at"
+    )
+    assert one["command"] == f"ipsec-agent check {other} --machine"
+
+
+def test_rules_for_a_platform(vm: Node) -> None:
+    """Those of the config, as commands."""
+    words = ("doctor", "--config", str(vm.config), "--firewall", "aws")
+    done = subprocess.run(
+        vm.command(*AGENT, *words), check=True, capture_output=True, text=True, timeout=60
+    )
+
+    first, *_, last = done.stdout.splitlines()
+    assert first == "# from each of 10.9.0.0/24: UDP 500, UDP 4500, protocol 50 (ESP)"
+    assert last.endswith("'IpProtocol=50,IpRanges=[{CidrIp=10.9.0.0/24}]'")
+
+
+def test_an_agent_that_hangs(vm: Node) -> None:
+    """It is not called missing; what it would know is not called well."""
+    socket = vm.run_dir / "control.sock"
+    with vm.held():
+        said = doctor(vm)
+
+    (one,) = found(said, "agent")
+    assert one["message"] == (
+        f"the agent cannot be asked: the agent on {socket} did not answer within 10 s"
+    )
+    assert (one["severity"], one["command"]) == ("error", "monit status ipsec")
+    assert "see its log" in one["hint"]
+    states = {it["name"]: it["state"] for it in said["checks"]}
+    assert states["problems"] == states["outages"] == "not checked"
+
+
+def test_without_root(vm: Node) -> None:
+    """What was not asked, and how to ask it."""
+    for place in (vm.directory, *vm.directory.parents[:3]):
+        place.chmod(place.stat().st_mode | 0o055)
+    socket = str(vm.run_dir / "control.sock")
+    done = as_nobody("doctor", "--json", "--config", str(vm.config), "--socket", socket)
+    said = json.loads(done.stdout)
+
+    sudo = f"sudo ipsec-agent doctor --config {vm.config} --socket {socket}"
+    (agent,), (machine,) = found(said, "agent"), found(said, "machine")
+    assert agent["message"] == f"the agent was not asked: no permission to use {socket}"
+    assert machine["message"] == (
+        "not checked without root: ESP, nftables, the guard's table, lock-outs"
+    )
+    assert agent["command"] == machine["command"] == sudo
+    (config,) = found(said, "config")
+    assert config["command"] == f"sudo ipsec-agent check {vm.config}"
+
+
+def test_what_cannot_be_read(vm: Node) -> None:
+    """It is named, with the reason."""
+    told = [one["message"] for one in found(doctor(vm, around=WITHOUT), "unread")]
+
+    assert told == [
+        "not checked: the guard: cannot read the table that filters flowtables: Operation not"
+        " permitted"
+    ]
+
+
+def test_an_agent_that_starts(tmp_path: Path) -> None:
+    """Until its first look there is nothing to judge."""
+    with network(tmp_path, 1, "ds") as (node,):
+        sleeper = node.directory / "charon"
+        sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+        sleeper.chmod(0o755)
+        configure([node], [], charon={"program": str(sleeper)})
+        node.start()
+        until(node.status, "it answers")
+        (one,) = found(doctor(node), "agent")
+
+    assert one["message"] == "the agent has only just started"
+    assert one["command"] == (
+        f"ipsec-agent status --watch --socket {node.run_dir / 'control.sock'}"
+    )
+
+
+def test_an_agent_that_was_killed(tmp_path: Path) -> None:
+    """charon goes on with its ports, and is not called a stranger."""
+    with network(tmp_path, 1, "dk") as (node,):
+        configure([node], [], uplinks=["eth0"])
+        node.up()
+        node.end_agent(signal.SIGKILL)
+        said = doctor(node)
+
+        (one,) = found(said, "agent")
+        assert one["message"] == (
+            "no agent runs: nothing is repaired or reported, and new SAs need charon"
+        )
+        assert found(said, "problems") == []
+
+        os.kill(node.charon_pid, signal.SIGKILL)
+        words = node.command(PYTHON, "-c", HOLDS)
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            assert program.stdout is not None
+            program.stdout.readline()
+            (taken,) = found(doctor(node), "problems")
+            program.kill()
+    assert taken["code"] == "ike-port-taken"
+    assert taken["message"].startswith(f"UDP 500 is in use by pid {program.pid} (python")
+    assert taken["command"] == "ss -lunp sport = :500"

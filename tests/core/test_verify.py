@@ -128,9 +128,24 @@ CASES = {
         "nobody listens on UDP 500 there",
     ),
     "no policy": (
-        but(FAILED, before=Window(), echoes=Echoes(0, ("EPERM",))),
+        but(FAILED, before=Window(), echoes=Echoes(0, ("EPERM",)), dropped=True),
         Verdict.NO_POLICY,
         "the guard drops them",
+    ),
+    "no policy, though an SA is there": (
+        but(FAILED, sas=True, echoes=Echoes(0, ("EPERM",)), dropped=True),
+        Verdict.NO_POLICY,
+        "the guard drops them",
+    ),
+    "a firewall of this VM's": (
+        but(FAILED, echoes=Echoes(0, ("EPERM",))),
+        Verdict.THIS_VM,
+        "a rule of its own firewall, or a policy that blocks, drops the packets before they are",
+    ),
+    "a firewall of this VM's, and an SA": (
+        but(FAILED, sas=True, echoes=Echoes(0, ("EPERM",))),
+        Verdict.THIS_VM,
+        "a rule of its own firewall, or a policy that blocks, drops the packets before they are",
     ),
     "policies missing": (
         but(FAILED, pair=replace(PAIR, enforced=False)),
@@ -142,11 +157,16 @@ CASES = {
         Verdict.NO_POLICY,
         "they leave in clear, since `optional: true` is on",
     ),
+    "nobody there any more": (
+        but(FAILED, before=Window(), sas=True, counted_out=5, absent=True),
+        Verdict.NO_PEER,
+        "there is no VM at 10.0.0.9",
+    ),
     "nobody there": (but(FAILED, absent=True), Verdict.NO_PEER, "there is no VM at 10.0.0.9"),
     "charon is idle": (
         but(FAILED, before=Window()),
         Verdict.TIMED_OUT,
-        "within 10 s: this VM's charon has sent no IKE",
+        "within 10 s: no IKE of this VM's charon leaves this VM",
     ),
     "IKE takes its time": (
         but(FAILED, before=Window(ike_out=4, ike_in=4)),

@@ -28,11 +28,19 @@ def test_mounts(tmp_path: Path) -> None:
         "10.0.0.9:/x /data nfs4 rw,vers=4.2,addr=10.0.0.9,clientaddr=10.0.0.5 0 0\n"
         "//nas/x /nas cifs rw,addr=fd00::9 0 0\n"
         "y /y nfs addr=name 0 0\n"
+        "10.0.0.7:6789,[fd00::7]:6789,b:6789:/ /ceph ceph rw,name=x 0 0\n"
+        "x@1.cephfs=/ /new ceph rw,mon_addr=10.0.0.6:3300/10.0.0.5:3300 0 0\n"
+        "10.0.0.4:/volume /gluster fuse.glusterfs rw 0 0\n"
     )
 
     assert traits.mounts(tmp_path) == (
         Mount("/data", "nfs4", ip_address("10.0.0.9")),
         Mount("/nas", "cifs", ip_address("fd00::9")),
+        Mount("/ceph", "ceph", ip_address("10.0.0.7")),
+        Mount("/ceph", "ceph", ip_address("fd00::7")),
+        Mount("/new", "ceph", ip_address("10.0.0.6")),
+        Mount("/new", "ceph", ip_address("10.0.0.5")),
+        Mount("/gluster", "fuse.glusterfs", ip_address("10.0.0.4")),
     )
 
 

@@ -1,13 +1,15 @@
 """Health under real traffic: what is usual alarms nobody, and one-way traffic is seen."""
 
 import json
+import signal
 import subprocess
 import time
 from typing import Any
 
 import pytest
 
-from tests.charon.nodes import Node, until
+from ipsec_agent.core.words import duration, instant
+from tests.charon.nodes import AGENT, Node, until
 from tests.lab.deployment import A, B, peer_of
 from tests.lab.floods import flood
 from tests.lab.traffic import first_answer, ping
@@ -73,6 +75,23 @@ def test_one_way_across_rekeyings(three: list[Node], capsys: pytest.CaptureFixtu
         print(f"\n{REKEYINGS} rekeyings, {flow.sent} packets: {counters([a, b])}")  # noqa: T201
 
 
+def outage(node: Node) -> tuple[str, str, str]:
+    """When the newest outage that the status knows began and ended, "" while it lasts; how long."""
+    newest = node.status()["outages"][-1]
+    begin, end = newest["begin"], newest["end"]
+    return instant(begin), instant(end) if end else "", duration((end or begin) - begin, "h")
+
+
+def cut_off(node: Node) -> list[dict[str, str]]:
+    """What `doctor` says of outages."""
+    words = ("doctor", "--json", "--config", str(node.config))
+    done = subprocess.run(
+        node.command(*AGENT, *words), check=False, capture_output=True, text=True, timeout=120
+    )
+    checks = {one["name"]: one["findings"] for one in json.loads(done.stdout)["checks"]}
+    return list(checks["outages"])
+
+
 NO_ESP_COMES = f"""
 add table ip firewall
 add chain ip firewall before {{ type filter hook prerouting priority -450; }}
@@ -113,12 +132,28 @@ def test_esp_dropped_one_way(three: list[Node]) -> None:
     assert (peer_of(a, B)["state"], peer_of(a, B)["one_way"]) == ("installed", "out")
     (line, *_) = [json.loads(one) for one in a.log.splitlines() if '"peer-esp-lost"' in one]
     assert (line["message"], line["hint"]) == (problem["message"], problem["hint"])
+    begin, *_ = outage(a)
+    why = f"{B} answers IKE, but no ESP comes back from it"
+    (lasts,) = cut_off(a)
+    assert lasts["message"] == f"{B} has been cut off since {begin}: {why}"
+    assert lasts["command"].startswith(f"ipsec-agent verify {B}")
+    a.end_agent(signal.SIGKILL)
+    (left,) = cut_off(a)
+    assert left["message"] == f"{B} was cut off from {begin} until the agent ended: {why}"
+    assert left["command"].startswith(f"grep {B} ")
+    a.start()
+    until(lambda: a.status().get("outages"), "the next agent remembers it")
 
     subprocess.run(
         ["ip", "netns", "exec", b.name, "nft", "delete table ip firewall"], check=True, timeout=30
     )
     first_answer(a, B)
     until(lambda: not told(), "it is over", 90)
+    until(lambda: outage(a)[1], "the outage is over", 30)
+    begin, end, lasted = outage(a)
+    (over,) = cut_off(a)
+    assert over["message"] == f"{B} was cut off from {begin} until {end} ({lasted}): {why}"
+    assert over["command"].startswith(f"grep {B} ")
 
 
 def test_lost_sas_are_counted(three: list[Node], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.config import GuardMode
-from ipsec_agent.core.doctor.facts import Facts, Finding
+from ipsec_agent.core.doctor.facts import Complaint, Facts, Finding
 from ipsec_agent.core.model import Role
 from ipsec_agent.core.problems.expiry import expiry_problems
 from ipsec_agent.core.problems.ike_ports import ike_port_problems
@@ -15,8 +16,16 @@ from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.problems.switches import switch_problems
 from ipsec_agent.core.words import mentions
 
-QUOTED = re.compile(r"`([^`]+)`(?! (?:on that VM|there))")
-"""What is to be run on this VM."""
+QUOTED = re.compile(r"`([^`]+)`( on that VM| there)?")
+PROGRAMS = frozenset({
+    "apt", "apt-get", "chmod", "chown", "date", "df", "dmesg", "findmnt", "fuser", "getent",
+    "grep", "ip", "ipsec-agent", "journalctl", "kill", "ls", "modprobe", "monit", "nft", "openssl",
+    "ss", "sudo", "swanctl", "sysctl", "systemctl", "tcpdump", "timedatectl", "umount"
+})  # fmt: skip
+"""What a command begins with; else it is a line of a config, or of a log."""
+
+OPENS = "ipsec-agent guard down"
+"""Never the first thing to type."""
 
 STATUS = "ipsec-agent status"
 CHECK_MACHINE = "ipsec-agent check --machine"
@@ -25,22 +34,36 @@ NEXT = {
     "clear-received": "ipsec-agent guard status",
     "clear-prevented": "ipsec-agent guard status",
 }
+CERTIFICATES = f"ipsec-agent certs show {DEFAULT_CONFIG}"
+FIRST = {
+    "certificate-expired": CERTIFICATES,
+    "certificate-expires": CERTIFICATES,
+    "certificate-not-valid-yet": "date -u",
+    "guard-counters-full": "ipsec-agent guard status",
+}
+"""What to type before what the hint of a problem names: that comes last, or is seldom needed."""
+
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
+RESTART = "systemctl restart ipsec-agent.service"
+MONIT_STATUS = "monit status ipsec"
+"""monit replaces an agent that does not answer."""
+AS_ROOT = "sudo ipsec-agent doctor"
 TARGET, GUARD_UNIT = "ipsec-agent.target", "ipsec-agent-guard.service"
 BOSH_UNIT = "ipsec-agent-remover.path"
 """Only the BOSH release has it; there monit starts the agent, and the target is not enabled."""
 
 
 def command_of(hint: str, otherwise: str = STATUS) -> str:
-    """The first command that a hint names."""
-    found = QUOTED.search(hint)
-    return found[1] if found else otherwise
+    """The first command that a hint names for this VM."""
+    named = (found[1] for found in QUOTED.finditer(hint) if not found[2])
+    commands = (one for one in named if one.split()[:1] and one.split()[0] in PROGRAMS)
+    return next((one for one in commands if not one.startswith(OPENS)), otherwise)
 
 
 def config(facts: Facts) -> Iterator[Finding]:
     """It is there, and valid."""
-    check = f"ipsec-agent check {facts.path}"
+    check = f"{'' if facts.root else 'sudo '}ipsec-agent check {facts.path}"
     if facts.passed_over:
         yield Finding(
             "config",
@@ -65,6 +88,9 @@ def agent(facts: Facts) -> Iterator[Finding]:
                 "agent", Severity.WARNING, "the agent has only just started", f"{STATUS} --watch"
             )
         return
+    if facts.silent is not None:
+        yield _silent(facts, facts.silent)
+        return
     start = START if facts.units is not None and not of_bosh(facts) else MONIT
     if _in_clear(facts):
         yield Finding(
@@ -81,6 +107,19 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "no agent runs: nothing is repaired or reported, and new SAs need charon",
             start,
         )
+
+
+def _silent(facts: Facts, because: Complaint) -> Finding:
+    if not facts.root:
+        message = f"the agent was not asked: {because.message}"
+        return Finding("agent", Severity.INFO, message, AS_ROOT)
+    return Finding(
+        "agent",
+        Severity.ERROR,
+        f"the agent cannot be asked: {because.message}",
+        RESTART if facts.units is not None and not of_bosh(facts) else MONIT_STATUS,
+        f"{because.hint}; charon, policies and guard stay while it is replaced",
+    )
 
 
 def of_bosh(facts: Facts) -> bool:
@@ -101,7 +140,7 @@ def problems(facts: Facts) -> Iterator[Finding]:
             one["code"],
             _severity(one["severity"]),
             one["message"],
-            command_of(one["hint"], _next(one, status.get("peers", ()))),
+            FIRST.get(one["code"]) or command_of(one["hint"], _next(one, status.get("peers", ()))),
             one["hint"],
         )
 
@@ -124,7 +163,8 @@ def by_oneself(facts: Facts) -> Iterator[Finding]:
     if facts.status is not None or facts.config is None:
         return
     for one in _without_agent(facts):
-        yield Finding(one.code, one.severity, one.message, command_of(one.hint), one.hint)
+        command = FIRST.get(one.code) or command_of(one.hint, CHECK_MACHINE)
+        yield Finding(one.code, one.severity, one.message, command, one.hint)
 
 
 def _without_agent(facts: Facts) -> Iterator[Problem]:
@@ -182,7 +222,7 @@ def machine(facts: Facts) -> Iterator[Finding]:
             "machine",
             Severity.INFO,
             "not checked without root: ESP, nftables, the guard's table, lock-outs",
-            "sudo ipsec-agent doctor",
+            AS_ROOT,
         )
     told = {one.message: one for one in problems(facts)}
     for one in facts.machine:

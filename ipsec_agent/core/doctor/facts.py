@@ -98,6 +98,7 @@ class Facts(Struct, frozen=True, dict=True):
         refused: why the config is not valid, None where it is.
         warnings: complaints about it, which is good enough.
         status: of the running agent, None where none answers.
+        silent: why an agent that may run did not answer, None where it did, or none runs.
         root: this process may read everything.
         machine: what `check --machine` finds.
         guard: None where it was not read.
@@ -115,6 +116,7 @@ class Facts(Struct, frozen=True, dict=True):
     refused: Complaint | None = None
     warnings: tuple[str, ...] = ()
     status: Mapping[str, Any] | None = None
+    silent: Complaint | None = None
     root: bool = True
     machine: tuple[Complaint, ...] = ()
     guard: GuardFacts | None = None
@@ -132,7 +134,7 @@ class Facts(Struct, frozen=True, dict=True):
     default_blocks: tuple[Direction, ...] = ()
     ike_ports: IkePorts | None = None
     outages: tuple[Outage, ...] = ()
-    unread: tuple[str, ...] = ()
+    unread: tuple[Complaint, ...] = ()
     now: float = 0.0
     passed_over: str = ""
     socket: str = DEFAULT_SOCKET

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ipsec_agent.core.config import DEFAULT_ESP, Config
+from ipsec_agent.core.doctor.agent import CHECK_MACHINE, command_of
 from ipsec_agent.core.doctor.facts import Facts, Finding
 from ipsec_agent.core.model import Role
 from ipsec_agent.core.problems.problem import Severity
@@ -39,7 +40,7 @@ HARMFUL = {
     "updown": "it runs scripts for each SA",
 }
 NOT_FIPS = ("chacha20poly1305", "camellia", "3des", "md5", "curve25519", "x25519")
-NETWORK_MOUNTS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs"})
+NETWORK_MOUNTS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "fuse.glusterfs"})
 
 
 def _esp(config: Config) -> tuple[str, ...]:
@@ -131,17 +132,22 @@ def stop(facts: Facts) -> Iterator[Finding]:
     if facts.config is None:
         return
     promise = Promise.of(facts.config)
-    for mount in facts.mounts:
-        if mount.kind in NETWORK_MOUNTS and promise.encrypted(mount.server):
-            yield Finding(
-                "stop",
-                Severity.INFO,
-                f"{mount.target} ({mount.kind}) is on {mount.server}, which is encrypted: once"
-                " IPsec has stopped, whoever uses it hangs",
-                f"umount {mount.target}",
-                "stop the jobs that use it, and unmount it, before IPsec; or list the server in"
-                " no_ipsec_subnets on every VM",
-            )
+    # One may have many servers.
+    hanging = {
+        mount.target: mount
+        for mount in reversed(facts.mounts)
+        if mount.kind in NETWORK_MOUNTS and promise.encrypted(mount.server)
+    }
+    for mount in hanging.values():
+        yield Finding(
+            "stop",
+            Severity.INFO,
+            f"{mount.target} ({mount.kind}) is on {mount.server}, which is encrypted: once"
+            " IPsec has stopped, whoever uses it hangs",
+            f"umount {mount.target}",
+            "stop the jobs that use it, and unmount it, before IPsec; or list the server in"
+            " no_ipsec_subnets on every VM",
+        )
 
 
 def plugins(facts: Facts) -> Iterator[Finding]:
@@ -186,4 +192,5 @@ def fips(facts: Facts) -> Iterator[Finding]:
 def tools(facts: Facts) -> Iterator[Finding]:
     """What could not be read is told, as it is not known then."""
     for what in facts.unread:
-        yield Finding("unread", Severity.INFO, f"not checked: {what}", "ipsec-agent doctor")
+        command = command_of(what.hint, CHECK_MACHINE)
+        yield Finding("unread", Severity.INFO, f"not checked: {what.message}", command, what.hint)

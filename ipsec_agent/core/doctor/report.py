@@ -39,6 +39,9 @@ CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
 BY_CONFIG = frozenset({"machine", "cpu", "stop", "plugins", "fips"})
 """Checks that judge by the config: without a valid one they say nothing."""
 
+BY_STATUS = frozenset({"problems", "outages"})
+"""Checks of what an agent knows."""
+
 AS_ROOT = frozenset({"machine", "firewall", "guard"})
 """Checks that only root can make."""
 
@@ -90,6 +93,8 @@ def _repeated(one: Finding, about: About) -> Finding:
 def _unmade(name: str, facts: Facts) -> str:
     if name in BY_CONFIG and facts.config is None:
         return "there is no valid config"
+    if name in BY_STATUS and facts.silent is not None:
+        return "the agent cannot be asked"
     if name == "boot" and facts.units is None:
         return "systemd did not start this machine"
     if name == "strongswan" and not any(package in facts.packages for package in PACKAGES):

@@ -149,6 +149,20 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "nft is not installed",
         "ipsec-agent check --machine",
     ),
+    "an agent that hangs": (
+        but(ALONE, silent=Complaint("the agent on /s did not answer within 10 s", "see its log")),
+        "agent",
+        ERROR,
+        "the agent cannot be asked: the agent on /s did not answer within 10 s",
+        "systemctl restart ipsec-agent.service",
+    ),
+    "an agent that only root may ask": (
+        but(ALONE, silent=Complaint("no permission to use /s", "run this as root"), root=False),
+        "agent",
+        INFO,
+        "the agent was not asked: no permission to use /s",
+        "sudo ipsec-agent doctor",
+    ),
     "not root": (but(WELL, root=False), "machine", INFO, "not checked", "sudo ipsec-agent doctor"),
     "another unit": (
         but(WELL, units=(*ENABLED, Unit("strongswan.service", enabled=True, active=False))),
@@ -227,13 +241,19 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "it is not known whether",
         "apt-get changelog strongswan-charon | grep CVE-",
     ),
-    "unread": (but(WELL, unread=("the guard: no nft",)), "unread", INFO, "the guard: no nft", ""),
+    "unread": (
+        but(WELL, unread=(Complaint("the guard: no nft", "run `apt install nftables`"),)),
+        "unread",
+        INFO,
+        "the guard: no nft",
+        "apt install nftables",
+    ),
     "expired": (
         replace(ALONE, config=config(facts=EXPIRED)),
         "certificate-expired",
         CRITICAL,
         "expired",
-        "",
+        "ipsec-agent certs show /etc/ipsec-agent/ipsec.yml",
     ),
     "a sysctl": (
         but(ALONE, switches=(Switch(SwitchKind.DISABLE_XFRM, 4, "all", "net/ipv4/conf/all/x"),)),
@@ -363,6 +383,23 @@ def test_what_a_running_agent_says_is_not_said_twice() -> None:
         ("clear-received", "see `ipsec-agent status` on that VM", "ipsec-agent guard status"),
         ("proposals-differ", "see `ipsec-agent status` there", "ipsec-agent verify 10.0.0.9"),
         ("plan-unsafe", "report it", "ipsec-agent status"),
+        (
+            "clear-received",
+            "see `ipsec-agent status` on that VM; if it has no IPsec, `optional: true` lets it",
+            "ipsec-agent guard status",
+        ),
+        (
+            "flows-offloaded",
+            "delete `flow add`, then run `nft delete flowtable x`",
+            "nft delete flowtable x",
+        ),
+        (
+            "guard-counters-full",
+            "`ipsec-agent guard down` and `ipsec-agent guard up` empty them",
+            "ipsec-agent guard status",
+        ),
+        ("x", "`ipsec-agent guard down`, or wait", "ipsec-agent status"),
+        ("ike-port-closed", "see charon's log (`could not open socket`)", "ipsec-agent status"),
     ],
 )
 def test_what_to_type_about_a_problem(code: str, hint: str, command: str) -> None:

@@ -1,0 +1,197 @@
+"""`doctor` on a machine under the real systemd: each thing that is wrong with it is told.
+
+A container lives through all of it once (tests/charon/doctor_driver.py); the tests read what was
+said, whole sentences, each with what to type.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boot.container import SYSTEMD, in_container
+from tests.certificates import ec_key, make_ca, make_leaf
+from tests.manifests import manifest
+
+pytestmark = [
+    pytest.mark.charon,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not SYSTEMD.exists(), reason="systemd is not installed"),
+]
+
+STARTER = Path("/usr/lib/ipsec/starter")
+"""From Debian 13 on its package and that of charon-systemd exclude each other."""
+
+CONFIG = "/etc/ipsec-agent/ipsec.yml"
+CHECK = f"ipsec-agent check {CONFIG}"
+ENABLE = "systemctl enable ipsec-agent.target ipsec-agent-guard.service"
+PLUGINS = f"grep -n -A3 plugins {CONFIG}"
+VM = {"address": "10.9.0.1", "uplinks": ["eth0"]}
+
+SAYS: dict[str, dict[str, str]] = {
+    "bare": {
+        f"there is no config at {CONFIG}": CHECK,
+        "no agent runs and no guard is loaded: packets to other VMs leave in clear": (
+            "ipsec-agent guard up"
+        ),
+        "no table is saved: the next boot has no guard until the agent starts": (
+            "ipsec-agent guard up"
+        ),
+        "ipsec-agent.target is not enabled: after the next boot no agent runs": ENABLE,
+        "ipsec-agent-guard.service is not enabled: until the agent starts, the next boot has no"
+        " guard: packets leave in clear": ENABLE,
+    },
+    "refused": {
+        f"{CONFIG} is refused: 1 error; {CONFIG}:2: not valid YAML: the line is indented with a"
+        " tab; use spaces": CHECK,
+    },
+    "in_clear": {
+        "no agent runs and no guard is loaded: packets to other VMs leave in clear": (
+            "ipsec-agent guard up"
+        ),
+        "far0 has MTU 1500, but only packets of up to 1466 bytes fit into ESP on eth0 (MTU 1500)": (
+            "ip link set dev far0 mtu 1466"
+        ),
+    },
+    "guarded": {
+        "no agent runs: nothing is repaired or reported, and new SAs need charon": (
+            "systemctl start ipsec-agent.target"
+        ),
+    },
+    "others": {
+        "strongswan-starter.service runs: it would take UDP 500 and 4500 from the agent's charon,"
+        " and remove its policies": ("systemctl disable --now strongswan-starter.service"),
+        "racoon.service starts at the next boot: it would take UDP 500 and 4500 from the agent's"
+        " charon, and remove its policies": ("systemctl disable --now racoon.service"),
+        "starter (pid {pid}), an IPsec program that is not the agent's, runs": "ps -fp {pid}",
+    },
+    "bosh": {
+        "no agent runs: nothing is repaired or reported, and new SAs need charon": (
+            "monit start ipsec"
+        ),
+        "ipsec-agent-guard.service is not enabled: until the agent starts, the next boot has no"
+        " guard: packets leave in clear": "systemctl enable ipsec-agent-guard.service",
+    },
+    "mounted": {
+        "/data (nfs4) is on 10.9.0.9, which is encrypted: once IPsec has stopped, whoever uses it"
+        " hangs": "umount /data",
+        "/ceph (ceph) is on 10.9.0.8, which is encrypted: once IPsec has stopped, whoever uses it"
+        " hangs": "umount /ceph",
+    },
+    "plugins": {
+        "agent.charon.plugins has bypass-lan: it lets the whole local network pass in clear": (
+            PLUGINS
+        ),
+        "agent.charon.plugins adds foo, which the agent does not need": PLUGINS,
+    },
+    "warned": {
+        f"{CONFIG}:{{line}}: warning: addons[0].properties.ipsec.log_level: level 3 writes the raw"
+        " data of messages into charon's log; write log_level: 2 at most, unless for a test with"
+        " keys that are thrown away": CHECK,
+    },
+    "no_aes": {
+        "this CPU has no AES in hardware (aes, pclmulqdq is missing), so aes128gcm16 takes many"
+        " times the CPU time": "grep -m1 -wo -e aes -e pclmulqdq /proc/cpuinfo",
+    },
+    "no_driver": {
+        "the kernel has loaded no driver that uses the CPU's AES": "modprobe aesni_intel",
+    },
+    "slow": {
+        "camellia128-sha256 does not use the CPU's AES; aes128gcm16 is many times faster": (
+            "openssl speed -evp aes-128-gcm"
+        ),
+        "this kernel is in FIPS mode and refuses camellia128-sha256, chacha20poly1305": (
+            f"{CHECK} --machine"
+        ),
+    },
+    "hole": {
+        "strongSwan 5.9.8-5+deb12u5 has 3 known holes in what the agent's charon loads:"
+        " CVE-2026-78127 (a peer has charon use up memory), CVE-2026-78132 (a certificate keeps"
+        " charon busy for ever), CVE-2026-78135 (a CHILD_SA can be asked for before both have"
+        " proved who they are)": (
+            "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd"
+        ),
+    },
+    "unjudged": {
+        "whether strongSwan 5.9.13-2ubuntu4.24.04.1 has 6 known holes cannot be judged: the"
+        " packages of Debian 12 and 13 are known, and others correct holes under numbers of their"
+        " own: CVE-2026-35331, CVE-2026-47895, CVE-2026-78127 and 3 more": (
+            "apt-get changelog charon-systemd | grep CVE-"
+        ),
+    },
+}
+"""What is said in each phase, among the rest, and what to type."""
+
+Said = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
+    """One life."""
+    results = tmp_path_factory.mktemp("doctor")
+    ca = make_ca()
+    leaf = make_leaf(ca, key=ec_key())
+    configs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "good": ({}, {}),
+        "plugins": ({"charon": {"plugins": ["vici", "bypass-lan", "foo"]}}, {}),
+        "slow": ({}, {"esp_proposals": "camellia128-sha256,chacha20poly1305"}),
+        "warned": ({}, {"log_level": 3}),
+    }
+    for name, (agent, extra) in configs.items():
+        text = manifest(
+            ["10.9.0.0/24"], leaf=leaf, cas=[ca], agent=VM | agent, prestart_timeout=100, **extra
+        )
+        (results / f"{name}.yml").write_text(text)
+    in_container(f"{sys.executable} -m tests.charon.doctor_driver", results, 240)
+    log, found = results / "driver.log", results / "said.json"
+    assert found.exists(), log.read_text() if log.exists() else (results / "console").read_text()
+    return dict(json.loads(found.read_text()))
+
+
+def findings(document: dict[str, Any], check: str = "") -> list[dict[str, str]]:
+    """All of a document's findings, or one check's."""
+    checks = [one for one in document["checks"] if check in ("", one["name"])]
+    return [finding for one in checks for finding in one["findings"]]
+
+
+@pytest.mark.parametrize("phase", SAYS)
+def test_what_is_wrong(said: Said, phase: str) -> None:
+    """Each thing is told in a sentence, with what to type."""
+    told = {one["message"]: one["command"] for one in findings(said[phase])}
+    text = json.dumps(said[phase])
+    words = {
+        name: found[1] if (found := re.search(pattern, text)) else ""
+        for name, pattern in (("pid", r"ps -fp (\d+)"), ("line", r"\.yml:(\d+): warning"))
+    }
+
+    for message, command in SAYS[phase].items():
+        if STARTER.exists() or "starter" not in message:
+            assert told[message.format(**words)] == command.format(**words)
+    assert not said[phase]["well"]
+
+
+@pytest.mark.parametrize(
+    ("check", "phases"),
+    [
+        ("config", {"bare", "refused", "warned"}),
+        ("guard", {"bare", "refused", "in_clear"}),
+        ("boot", {"bare", "refused", "bosh"}),
+        ("stop", {"mounted"}),
+        ("plugins", {"plugins"}),
+        ("fips", {"slow"}),
+    ],
+)
+def test_what_is_well(said: Said, check: str, phases: set[str]) -> None:
+    """Where a thing is not wrong, nothing is said of it."""
+    assert {name for name, document in said.items() if findings(document, check)} == phases
+
+
+def test_nothing_is_said_twice(said: Said) -> None:
+    """Two names of one unit are one finding, as is a mount with many servers."""
+    for name, document in said.items():
+        lines = [(one["code"], one["message"]) for one in findings(document)]
+        shared = {(one["code"], one["message"]) for one in findings(document, "machine")}
+        assert [one for one in lines if lines.count(one) > 1 and one not in shared] == [], name

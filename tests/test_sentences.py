@@ -1,0 +1,165 @@
+"""Each sentence of `verify` and `doctor` is asserted by a test that provokes it for real; what the
+chapter on troubleshooting quotes is what the commands say.
+
+Real are the tests of the parts kernel, charon, esp and boot: unit tests make up what is seen.
+"""
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipsec_agent.cli import parser
+from tests.data_files import ROOT
+from tests.test_docs import page
+
+CORE = ROOT / "ipsec_agent" / "core"
+REAL = ("kernel", "charon", "lab", "boot")
+HOLE = "\0"
+"""What stands for a value within a sentence."""
+
+WORDS = 3
+"""Words of its own that a sentence has; else it passes on what another module says."""
+
+PLACES = {
+    **{path: {"Finding": 2} for path in sorted(CORE.glob("doctor/*.py"))},
+    CORE / "verify.py": {"Finding": 1, "_timed_out": 1},
+}
+"""Which argument of which call is the sentence, by module."""
+
+OUTAGES = CORE / "doctor" / "outages.py"
+"""Where a function returns the sentence."""
+
+NOT_REAL = {
+    "strongSwan … has holes in plugins that charon does not load: …": (
+        "of the holes that are known, none in such a plugin is newer than all others"
+    ),
+    "an SA is there, but nothing was sent by it": (
+        "an SA would have to end between two looks that are a second apart"
+    ),
+}
+"""What nothing that can be done to a VM provokes, and why."""
+
+
+def folded(node: ast.AST) -> str:
+    """A sentence as it is written, with holes."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(folded, node.values))
+    if isinstance(node, ast.BinOp):
+        return folded(node.left) + folded(node.right)
+    return HOLE
+
+
+def sentences() -> Iterator[str]:
+    """Each sentence of the two verbs."""
+    for path, calls in PLACES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and (place := calls.get(ast.unparse(node.func))):
+                yield folded(node.args[place])
+    for node in ast.walk(ast.parse(OUTAGES.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name == "said":
+            yield from (
+                folded(it.value) for it in ast.walk(node) if isinstance(it, ast.Return) and it.value
+            )
+
+
+def texts(place: Path) -> Iterator[str]:
+    """Each text in the code below a directory, with holes."""
+    for path in sorted(place.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
+                yield folded(node)
+
+
+@functools.cache
+def compiled(said: str) -> tuple[str, re.Pattern[str]]:
+    """The longest part of a sentence between its holes; what the whole matches with them filled."""
+    parts = said.strip(f"{HOLE}\n ").split(HOLE)
+    return max(parts, key=len), re.compile(".+".join(map(re.escape, parts)), re.DOTALL)
+
+
+def fits(said: str, text: str) -> bool:
+    """Whether a text has a sentence, with something in its holes."""
+    part, whole = compiled(said)
+    return part in text and whole.search(text) is not None
+
+
+SENTENCES = {
+    said.replace(HOLE, "…"): said
+    for said in sentences()
+    if len(re.findall(r"\w+", said.replace(HOLE, " "))) >= WORDS
+}
+REAL_TEXTS = {
+    text.replace(HOLE, "9") for part in REAL for text in texts(ROOT / "tests" / part) if " " in text
+}
+"""Each text of a real test, with a word for what it fills in."""
+
+ROW = re.compile(r"^\| (.+) \| `(ipsec-agent [^`]+)` \| (.+) \|$", re.MULTILINE)
+QUOTED = re.compile("“([^”]+)”")
+QUARTER = 0.25
+"""How much of a quoted sentence must be of one text of the code's; the rest are values."""
+
+
+@pytest.mark.parametrize("shown", SENTENCES)
+def test_provoked_for_real(shown: str) -> None:
+    """A real test has the whole sentence; what cannot be provoked is not claimed to be."""
+    provoked = any(fits(SENTENCES[shown], text) for text in REAL_TEXTS)
+
+    assert provoked is (shown not in NOT_REAL)
+
+
+def test_nothing_is_excused_that_is_not_said() -> None:
+    """What is excused is a sentence of today."""
+    assert NOT_REAL.keys() <= SENTENCES.keys()
+    assert len(SENTENCES) > 40
+
+
+def chapter() -> str:
+    """The table of symptoms of docs/troubleshooting.md."""
+    whole = page("troubleshooting.md")
+    return whole[whole.index("## Symptoms") : whole.index("## Doctor")]
+
+
+ROWS = ROW.findall(chapter())
+
+
+def test_each_symptom_has_its_command() -> None:
+    """Each row of the chapter has exactly one, which can be typed as it is."""
+    assert len(ROWS) == sum(line.startswith("| ") for line in chapter().splitlines()) - 1
+    for _, command, _ in ROWS:
+        parser().parse_args(command.split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [row[1:] for row in ROWS], ids=[row[1] for row in ROWS]
+)
+def test_what_the_chapter_quotes(command: str, says: str) -> None:
+    """Each sentence is one of the code's, and a test asserts it: of `verify` and `doctor` a real
+    one."""
+    verb = command.split()[1]
+    tested = REAL_TEXTS if verb in {"verify", "doctor"} else texts_of_tests()
+    for quoted in QUOTED.findall(says.replace("\\|", "|")):
+        enough = QUARTER * len(quoted)
+        own = [
+            said
+            for said in texts_of_code()
+            if len(said.replace(HOLE, "")) >= enough and fits(said, quoted)
+        ]
+        assert any(fits(said, text) for said in own for text in tested), quoted
+
+
+@functools.cache
+def texts_of_code() -> frozenset[str]:
+    """Sentences, or parts of them, that the package has."""
+    return frozenset(text for text in texts(ROOT / "ipsec_agent") if " " in text)
+
+
+@functools.cache
+def texts_of_tests() -> frozenset[str]:
+    """What any test has."""
+    return frozenset(text.replace(HOLE, "9") for text in texts(ROOT / "tests") if " " in text)
