@@ -1,11 +1,13 @@
 """monit/ipsec-agent-ctl says what the agent complained of, and what is missing.
 
-The agent is a script here; tests/monit has the real one under a real monit.
+The agent is a script here; tests/monit has the real one under a real monit. What the script waits
+with, `sleep` and `timeout`, is quicker here: it counts its waits, which stay as many.
 """
 
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.charon.nodes import until
 from tests.data_files import ROOT
 
 CTL = ROOT / "monit" / "ipsec-agent-ctl"
@@ -36,11 +39,49 @@ ModuleNotFoundError: No module named 'vici'
 """
 
 
-def control(place: Path, verb: str, agent: str) -> subprocess.CompletedProcess[str]:
+SLEEP = """\
+#!/bin/sh
+echo >>{place}/slept
+exec /bin/sleep 0.02
+"""
+"""0.2 and 0.5 seconds are a moment."""
+
+TIMEOUT = """\
+#!/bin/sh
+kill=
+case $1 in --kill-after=*) kill=--kill-after=0.${{1#*=}}; shift ;; esac
+limit=0.$1
+shift
+exec /usr/bin/timeout $kill "$limit" "$@"
+"""
+"""5 seconds are half a one."""
+
+
+def hurried(place: Path, **programs: str) -> Path:
+    """The script where these programs are found first."""
+    (place / "bin").mkdir()
+    for name, text in programs.items():
+        (place / "bin" / name).write_text(text.format(place=place))
+        (place / "bin" / name).chmod(0o755)
+    text, found = re.subn("^PATH=", f"PATH={place}/bin:", CTL.read_text(), flags=re.MULTILINE)
+    assert found == 1
+    script = place / "ipsec-agent-ctl"
+    script.write_text(text)
+    script.chmod(0o755)
+    return script
+
+
+def control(
+    place: Path, verb: str, agent: str, script: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the script for an agent whose files are in a directory of the test's."""
     words = (f"run_dir={place}", f"log={place}/log/agent.log", f"agent={agent}", "timeout=5")
     return subprocess.run(
-        [CTL, verb, *words], check=False, capture_output=True, text=True, timeout=60
+        [script or hurried(place, sleep=SLEEP), verb, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -79,7 +120,8 @@ def test_no_program(tmp_path: Path) -> None:
     done = control(tmp_path, "start", "no-such-agent")
 
     assert done.returncode == 1
-    assert "there is no program no-such-agent in /usr/local/sbin:" in done.stderr
+    assert "there is no program no-such-agent in " in done.stderr
+    assert ":/usr/local/sbin:" in done.stderr
     assert "agent=/PATH/TO/ipsec-agent" in done.stderr
     assert not (tmp_path / "log").exists()
 
@@ -122,9 +164,18 @@ def test_an_agent_that_ends_before_it_is_killed(tmp_path: Path) -> None:
     ):
         (tmp_path / "agent.pid").write_text(f"{ended.pid}\n")
         (tmp_path / "charon.pid").write_text(f"{charon.pid}\n")
-        # The script finds nobody with that pid after 5 s, and looks for 5 s more.
-        threading.Timer(7, running.kill).start()
+        # The script finds nobody with that pid after 25 looks, and looks 25 times more.
+        slept = tmp_path / "slept"
+        slept.touch()
+
+        def end() -> None:
+            until(lambda: len(slept.read_text()) > 25, "the script looks once more", 30)
+            running.kill()
+
+        killer = threading.Thread(target=end)
+        killer.start()
         done = control(tmp_path, "stop", "no-such-agent")
+        killer.join(30)
         left = charon.poll()
         charon.kill()
 
@@ -135,10 +186,11 @@ def test_an_agent_that_ends_before_it_is_killed(tmp_path: Path) -> None:
 def test_a_program_that_hangs(tmp_path: Path) -> None:
     """One that asks the agent and does not even heed SIGTERM holds the stop up no longer."""
     agent = tmp_path / "agent"
-    agent.write_text("#!/bin/sh\ntrap '' TERM\nexec sleep 120\n")
+    agent.write_text("#!/bin/sh\ntrap '' TERM\nexec /bin/sleep 120\n")
     agent.chmod(0o755)
+    script = hurried(tmp_path, sleep=SLEEP, timeout=TIMEOUT)
     with one_that_runs(tmp_path) as running:
-        done = control(tmp_path, "stop", str(agent))
+        done = control(tmp_path, "stop", str(agent), script)
         assert running.wait(20) == -signal.SIGKILL
 
     assert done.returncode == 0
@@ -168,7 +220,7 @@ def test_a_drain_that_fails_beside_the_file_of_an_earlier_one(tmp_path: Path) ->
     """That file says nothing of this drain: it is waited for what becomes of it."""
     (tmp_path / "drain.json").write_text("{}")
     with one_that_runs(tmp_path) as running:
-        done = control(tmp_path, "drain", draining(tmp_path, "sleep 1\nexit 1"))
+        done = control(tmp_path, "drain", draining(tmp_path, "sleep 1; sleep 1; sleep 1\nexit 1"))
         assert running.wait(20) == -signal.SIGKILL
 
     assert done.returncode == 0
@@ -178,7 +230,7 @@ def test_a_drain_that_fails_beside_the_file_of_an_earlier_one(tmp_path: Path) ->
 def test_a_drain_that_does_not_begin(tmp_path: Path) -> None:
     """Nobody knows whether it would end charon, so it is told to give up, and IPsec ends."""
     (tmp_path / "drain.json").write_text("{}")
-    body = f"trap 'echo gave up > {tmp_path}/said; exit' HUP\nwhile :; do sleep 0.1; done"
+    body = f"trap 'echo gave up > {tmp_path}/said; exit' HUP\nwhile :; do /bin/sleep 0.1; done"
     with one_that_runs(tmp_path) as running:
         done = control(tmp_path, "drain", draining(tmp_path, body))
         assert running.wait(20) == -signal.SIGKILL
@@ -194,7 +246,8 @@ def test_a_drain_that_begins(tmp_path: Path) -> None:
     wait = f"while [ ! -e {tmp_path}/over ]; do sleep 0.1; done"
     body = f"echo {{}} > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/drain.json\n{wait}"
     with one_that_runs(tmp_path) as running:
-        done = control(tmp_path, "drain", draining(tmp_path, body))
+        # It has as long to end as it has in earnest.
+        done = control(tmp_path, "drain", draining(tmp_path, body), CTL)
         assert running.wait(20) == -signal.SIGTERM
     (tmp_path / "over").touch()
 
@@ -240,7 +293,8 @@ def test_nobody_to_tell(tmp_path: Path) -> None:
     """An error output that takes nothing does not keep IPsec from ending."""
     words = (f"run_dir={tmp_path}", f"log={tmp_path}/log", "agent=no-such-agent", "timeout=5")
     with one_that_runs(tmp_path) as running, Path("/dev/full").open("w") as full:
-        done = subprocess.run([CTL, "stop", *words], check=False, stderr=full, timeout=60)
+        script = hurried(tmp_path, sleep=SLEEP)
+        done = subprocess.run([script, "stop", *words], check=False, stderr=full, timeout=60)
         assert running.wait(20) == -signal.SIGKILL
 
     assert done.returncode == 0

@@ -15,6 +15,7 @@ from ipsec_agent.errors import CharonRefusedError
 from ipsec_agent.reconcile import Reconciler
 from tests.configs import config
 from tests.core.test_plan import HERE, OWN, PEERS, protects, wishes
+from tests.examples import examples
 from tests.fakes import FakeMachine, network
 
 
@@ -80,7 +81,7 @@ def some(names: Iterable[int]) -> Callable[[str], bool]:
 enforced = wishes.map(lambda made: replace(made, optional=False))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(enforced, enforced, st.sampled_from([{0, 1, 2, 3}, {0, 1}, {2, 3}]))
 def test_a_refused_load_opens_nothing(before: Config, after: Config, names: set[int]) -> None:
     """Who was protected and is to be so stays protected after each step, and at each later try."""

@@ -20,6 +20,7 @@ from ipsec_agent.core.model import (
     TrafficSelector,
 )
 from ipsec_agent.core.observed import Policy
+from tests.examples import examples
 
 addresses = st.integers(0, 7).map(lambda n: IPv4Address((10 << 24) + n))
 networks = st.builds(
@@ -54,7 +55,7 @@ def wanted(them: list[tuple[tuple[Network, Network], Action]]) -> Desired:
 wishes = st.lists(st.tuples(pairs, actions), max_size=8)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(wishes, addresses, addresses)
 def test_narrowest(
     them: list[tuple[tuple[Network, Network], Action]], own: Address, peer: Address
@@ -74,7 +75,7 @@ def test_narrowest(
         assert ends[1].prefixlen == max(far.prefixlen for _, far in holding)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(wishes, some, some, addresses)
 def test_covers(
     them: list[tuple[tuple[Network, Network], Action]],
@@ -94,7 +95,7 @@ def test_covers(
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(wishes, pairs, st.sampled_from(Direction))
 def test_takes_trapped(
     them: list[tuple[tuple[Network, Network], Action]],

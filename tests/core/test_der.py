@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ipsec_agent.core.der import certificate_facts
 from ipsec_agent.core.manifest.certificates import facts
 from tests.certificates import ec_key, make_ca, make_leaf
+from tests.examples import examples
 
 TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=20)
 # 1951 to 2200.
@@ -20,7 +21,7 @@ MOMENTS = st.integers(-599_616_000, 7_258_118_400).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -27,6 +27,7 @@ from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.errors import KernelError
 from tests.configs import config
 from tests.core.test_status import states
+from tests.examples import examples
 from tests.vm import CHARON, NOW, PEER, Vm, healthy_vm, with_sa
 
 CONFIG = config()
@@ -239,7 +240,7 @@ LOOKS = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(LOOKS, max_size=30))
 def test_whatever_happens(looks: list[Seen]) -> None:
     """Few are kept, short ones, none of the future, and each of them is of some time."""

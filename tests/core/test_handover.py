@@ -29,6 +29,7 @@ from ipsec_agent.core.steps import TerminateChild, TerminateSa
 from tests.configs import config
 from tests.core.test_orphans import child_sa
 from tests.core.test_plan import loaded_world
+from tests.examples import examples
 
 SWITCHED = 5000.0
 OLD = CredentialSet("0" * 12, "another", "CN=vm1", 1_798_934_400.0)
@@ -269,7 +270,7 @@ def _early(pair: Pair, here: int) -> Drift:
 turns = st.lists(st.sampled_from(["asked", "both", "in one", "later"]), max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(turns, st.integers(0, 1), st.integers(0, 2))
 def test_many_moves(turns: list[str], start: int, first: int) -> None:
     """Each by who was asked last, by both at once, in two IKE_SAs or in one, or by one and then by

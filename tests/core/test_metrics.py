@@ -29,6 +29,7 @@ from ipsec_agent.core.status_peers import peer_entries
 from ipsec_agent.host.openmetrics import render
 from tests.core.test_optional import loose_vm, with_clear
 from tests.core.test_status import snapshot
+from tests.examples import examples
 from tests.exposition import from_older, from_openmetrics
 from tests.vm import NOW, OTHER, PEER, Vm, healthy_vm, with_sa
 
@@ -188,7 +189,7 @@ def test_process() -> None:
     assert found["process_resident_memory_bytes",] > 1 << 20
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(name=st.text(max_size=20), version=st.text(max_size=20))
 def test_any_text(name: str, version: str) -> None:
     """Whatever a certificate or charon is called, the text is valid and says just that."""

@@ -34,6 +34,7 @@ from ipsec_agent.core.proof import Verdict
 from ipsec_agent.core.proving import Proof
 from ipsec_agent.core.traffic import Peer, Way
 from tests.core.test_status import states
+from tests.examples import examples
 from tests.vm import NOW, OTHER, PEER, Vm, healthy_vm, with_sa
 
 VM = healthy_vm()
@@ -133,7 +134,7 @@ def test_after_a_month_it_is_forgotten() -> None:
     assert followed(ended, {}, NOW + OLDEST + 1) == ()
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     st.lists(
         st.tuples(st.sets(st.integers(0, 5)), st.floats(-9e6, 9e6)),

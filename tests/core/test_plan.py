@@ -64,6 +64,7 @@ from ipsec_agent.core.swanctl import credentials_mark, fingerprint
 from ipsec_agent.errors import CharonRefusedError, KernelError
 from tests.configs import config
 from tests.core.test_orphans import child_sa, ike_sa
+from tests.examples import examples
 from tests.fakes import PROCESS, FakeMachine, installed, network
 
 OWN = ip_address("10.0.0.5")
@@ -109,7 +110,7 @@ async def pass_until(machine: FakeMachine, wish: Desired, cut: int) -> tuple[Pol
     return tuple(machine.kernel.values())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(wishes, wishes, st.integers(0, 12), st.integers(0, 2))
 def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int) -> None:
     """A flow that must be encrypted before and after is protected wherever the plan is cut.
@@ -151,7 +152,7 @@ def test_safe_at_every_prefix(before: object, after: object, cut: int, lies: int
     asyncio.run(scenario())
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(wishes, wishes, st.booleans())
 def test_enforcing_needs_no_load(before: object, after: object, hangs: bool) -> None:
     """charon refuses each load, or hangs at the first trap: of the traps that are wanted, none lets
@@ -217,7 +218,7 @@ def guarded(made: object) -> Desired:
     return replace(desired(made, HERE), guard=wanted)  # type: ignore[arg-type]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     wishes,
     wishes,
@@ -261,7 +262,7 @@ def test_the_guard_stands_at_every_prefix(
     asyncio.run(scenario())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     wishes,
     st.integers(-20, 20).map(lambda years: years * 365 * 86_400.0),
@@ -426,7 +427,7 @@ def test_what_could_not_be_read() -> None:
         assert plan(Drift(wish, Observed(unreadable=((name, error),)))) == (load, save)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(wishes, wishes)
 def test_converges(before: object, after: object) -> None:
     """From any state one plan leads to the wish, and then nothing is left to do."""

@@ -33,6 +33,7 @@ from ipsec_agent.core.steps import Renew, TerminateChild, TerminateSa
 from tests.configs import config
 from tests.core.test_orphans import OWN, PEER, child_sa, ike_sa
 from tests.core.test_plan import loaded_world
+from tests.examples import examples
 
 WISH = desired(config(), Placement(OWN, (OWN,)))
 SWITCHED = 5000.0
@@ -245,7 +246,7 @@ def test_what_the_other_vm_does_not_end() -> None:
 standings = st.lists(st.sampled_from([OLD.mark, REMOVED.mark, NEW.mark, ""]), max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     standings,
     st.lists(st.integers(0, 900), min_size=4, max_size=4),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ipsec_agent.config_file import load
 from ipsec_agent.core.support import REMOVED, WORDS, outline, scrubbed, shown_config
 from tests.certificates import ec_key, make_ca, make_leaf, rsa_key
+from tests.examples import examples
 from tests.key_material import found_in, numbers
 from tests.manifests import manifest
 
@@ -60,7 +61,7 @@ def folded(text: str, width: int, end: str) -> str:
     return end.join(text[at : at + width] for at in range(0, len(text), width))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.sampled_from(range(len(ISSUED))),
     st.sampled_from(sorted(FORMS)),
@@ -180,7 +181,7 @@ def test_outline(leaf) -> None:  # type: ignore[no-untyped-def]
     assert "10.0.1.0" not in "\n".join(shown)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.text(max_size=200))
 def test_outline_of_anything(text: str) -> None:
     """Whatever a file is, its outline has only words that are known."""

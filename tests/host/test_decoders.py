@@ -41,13 +41,14 @@ from ipsec_agent.host.xfrm_messages import Kind, raw_message
 from ipsec_agent.host.xfrm_records import default_blocks, matters, policy_of, records
 from ipsec_agent.host.xfrm_records import state_of as sa_of
 from ipsec_agent.host.xfrm_stat import stats
+from tests.examples import examples
 from tests.host import xfrm_dumps
 from tests.host.mutate import documents, messages, texts
 from tests.host.nft_tables_made import guard, packed
 from tests.host.test_ike_ports import WELL, lay
 from tests.host.test_link_records import answer, attribute, info
 
-quick = settings(max_examples=120, deadline=None)
+quick = settings(max_examples=examples(120), deadline=None)
 
 # --- charon -----------------------------------------------------------------------------------
 
@@ -194,7 +195,7 @@ DUMPS = tuple(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(messages(*DUMPS), st.sampled_from((*Kind, 0, 99)))
 def test_xfrm(body: bytes, kind: int) -> None:
     """Policies, SAs, the default and events."""
@@ -252,7 +253,7 @@ DATAGRAMS = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(messages(*DATAGRAMS), st.sampled_from((None, 5)))
 def test_links(datagram: bytes, namespace: int | None) -> None:
     """Links and namespaces as rtnetlink tells them."""
@@ -279,7 +280,7 @@ ROUTE = netlink(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(messages(ADDRESS, ROUTE))
 def test_addresses_and_routes(datagram: bytes) -> None:
     """Addresses and routes as pyroute2 reads them out of rtnetlink."""
@@ -334,7 +335,7 @@ LISTED = {
 COUNTING = guard().elements["clear_in4"][0]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.sampled_from(sorted(LISTED)), st.data())
 def test_nft_tables(kind: int, data: st.DataObject) -> None:
     """What the kernel lists of nftables; what was read has the types that it should."""

@@ -22,6 +22,7 @@ from ipsec_agent.host import faults
 from ipsec_agent.host.faults import LARGEST, LONGEST, FaultFile
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.reporter import Reporter
+from tests.examples import examples
 from tests.host.mutate import documents, texts
 from tests.vm import NOW, healthy_vm
 
@@ -245,7 +246,7 @@ def taken_up(path: Path) -> list[str]:
 
 
 @given(text=texts(DOCUMENT))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_damaged_file_is_no_harm(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is raised, neither by the reading nor by what is made of it."""
     path = tmp_path_factory.getbasetemp() / "damaged.json"
@@ -255,7 +256,7 @@ def test_a_damaged_file_is_no_harm(text: str, tmp_path_factory: pytest.TempPathF
 
 
 @given(first=documents(DOCUMENT["peers"][0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_damaged_entry_costs_no_other(
     first: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

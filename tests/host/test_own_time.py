@@ -8,7 +8,13 @@ import pytest
 
 from ipsec_agent.host import own_time
 
-SHORT, LONG = 0.7, 2.5
+SHORT, LONG = 0.3, 1.0
+
+
+@pytest.fixture(autouse=True)
+def short_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick is short beside the sleeps."""
+    monkeypatch.setattr(own_time, "TICK", 0.1)
 
 
 async def test_time_passes() -> None:

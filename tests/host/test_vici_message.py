@@ -9,6 +9,7 @@ from vici.protocol import FiniteStream, Message
 
 from ipsec_agent.host.understood import NOT_UNDERSTOOD
 from ipsec_agent.host.vici_message import decoded
+from tests.examples import examples
 
 NAMES = st.text(max_size=20).filter(lambda name: len(name.encode()) < 256)
 VALUES = st.binary(max_size=300)
@@ -19,7 +20,7 @@ MESSAGES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(MESSAGES)
 def test_as_the_package_reads_it(message: dict[str, Any]) -> None:
     """Sections within sections, lists, empty and long values."""
@@ -29,7 +30,7 @@ def test_as_the_package_reads_it(message: dict[str, Any]) -> None:
     assert decoded(b"before" + sent, 6) == Message.deserialize(FiniteStream(sent))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(MESSAGES)
 def test_a_cut_message(message: dict[str, Any]) -> None:
     """Wherever it is cut, nothing is made of the rest."""

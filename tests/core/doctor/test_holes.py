@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsec_agent.core.doctor.holes import HOLES, has, key
+from tests.examples import examples
 
 BY_NAME = {hole.name: hole for hole in HOLES}
 
@@ -79,7 +80,7 @@ done
 
 
 @pytest.mark.skipif(shutil.which("dpkg") is None, reason="no dpkg")
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.lists(st.tuples(VERSIONS, VERSIONS), min_size=20, max_size=20))
 def test_as_dpkg(pairs: list[tuple[str, str]]) -> None:
     """Epochs, ~ and +, revisions and what has none, the suffixes of Ubuntu and of backports."""

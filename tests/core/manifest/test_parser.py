@@ -15,6 +15,7 @@ from ipsec_agent.core.manifest.certificates import der
 from ipsec_agent.core.manifest.parser import Parsed, parse
 from ipsec_agent.core.strongswan_conf import SETTINGS
 from tests.certificates import ec_key, key_pem, make_ca, make_leaf, rsa_key
+from tests.examples import examples
 from tests.manifests import manifest
 
 NOW = datetime.now(UTC)
@@ -693,14 +694,14 @@ def test_no_config(text: str) -> None:
     assert parsed.complaints
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(max_size=200))
 def test_any_text(text: str) -> None:
     """No text makes the parser raise."""
     assert read(text).config is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 6000), st.sampled_from(["", "\t", ":", "- ", "'", "|", "{", "\x7f", "\n"]))
 def test_the_key_never_shows(at: int, noise: str) -> None:
     """Whatever is broken in a manifest, no line of the key is in a complaint."""

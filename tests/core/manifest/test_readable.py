@@ -14,13 +14,14 @@ from ipsec_agent.core.certificates import shown, verdict
 from ipsec_agent.core.certificates.material import read_files
 from ipsec_agent.core.manifest import readable
 from ipsec_agent.core.manifest.parser import parse
+from tests.examples import examples
 from tests.forge import PRINTABLE, dn
 from tests.manifests import manifest
 from tests.verdict_table import CASES, COUNTRY
 from tests.verdicts import Case, Chain, leaf, root
 
 NOW = datetime.now(UTC)
-DAMAGES = 30
+DAMAGES = examples(30)
 """Of each certificate of the table; hundreds of thousands were tried by hand."""
 
 

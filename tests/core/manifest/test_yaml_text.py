@@ -11,6 +11,7 @@ from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.core.manifest.surroundings import foreign, without
 from ipsec_agent.core.manifest.yaml_scanner import ScanningLoader
 from tests.certificates import ec_key, make_ca, make_leaf
+from tests.examples import examples
 from tests.manifests import manifest
 
 
@@ -92,7 +93,7 @@ def read_by(loader: type, text: str) -> object:
 
 
 @pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML was built without libyaml")
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.lists(st.sampled_from(TOKENS), max_size=14).map("".join))
 def test_tabs_as_libyaml_reads_them(text: str) -> None:
     """Where the two agree about a text with spaces, they agree about it with tabs."""

@@ -20,6 +20,7 @@ from ipsec_agent.core.problems.esp_lost import (
 from ipsec_agent.core.problems.peer_faults import Hearing
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.traffic import ONE_WAY_AFTER, Peer, Way
+from tests.examples import examples
 from tests.vm import NOW, OWN, PEER, healthy_vm, with_sa
 
 VM = with_sa(healthy_vm())
@@ -112,7 +113,7 @@ def one_way(number: int) -> Peer:
     steps=st.lists(st.floats(0.01, 1e4), max_size=10),
     back=st.floats(0, 1e9),
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_probes_are_few(peers: int, steps: list[float], back: float) -> None:
     """Never more than so many in a pass, whatever the clock does, and each has its turn."""
     crowd = [one_way(number) for number in range(peers)]
@@ -189,7 +190,7 @@ class Two:
 
 
 @given(interval=st.integers(1, 10), late=st.integers(0, 9))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 def test_a_firewall_that_answers_no_probe(interval: int, late: int) -> None:
     """The other VM sends a packet in its turn: ESP does come back, and nothing is wrong."""
     two = Two(there=True, back=True, interval=interval, late=late)
@@ -200,7 +201,7 @@ def test_a_firewall_that_answers_no_probe(interval: int, late: int) -> None:
 
 
 @given(there=st.booleans(), interval=st.integers(1, 10), late=st.integers(0, 9))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 def test_the_other_vm_hides_no_loss(there: bool, interval: int, late: int) -> None:
     """Where ESP is lost on the way there, or back, the sender says so, and goes on to."""
     two = Two(there=there, back=not there, interval=interval, late=late)

@@ -13,6 +13,7 @@ from ipsec_agent.core.report.page import page
 from ipsec_agent.core.report.reading import KEYS, LARGEST, TOO_MANY, Read, read
 from ipsec_agent.core.report.said import MOST
 from ipsec_agent.core.report.text import text
+from tests.examples import examples
 from tests.fleet_documents import status
 
 GOOD = status("10.0.0.1", ("10.0.0.2",), clear=("10.0.0.3",))
@@ -170,7 +171,7 @@ odd = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(sorted(GOOD)), st.lists(st.integers(0, 12), max_size=4), odd)
 def test_whatever_a_file_says(key: str, way: list[int], value: Any) -> None:
     """It is read or it is a flaw; then the report, in each form, is made of it."""
