@@ -66,6 +66,7 @@ def examine(given: Path | None, socket: str | None, *, root: bool) -> Facts:
         fips=traits.fips(),
         mounts=traits.mounts(),
         blocking=installed.blocking_rules() if root else (),
+        replaced=traits.replaced(Path(facts.agent.run_dir) / "charon.pid"),
         clock=ClockReader(facts.config).read() if facts.config else None,
     )
     if root:

@@ -1,7 +1,7 @@
 """The Debian package: what its scripts do to a machine, what it brings along, and its example.
 
 The scripts run in a directory that stands for the root, and what they call writes down that it was
-called. tests/package has a real package, dpkg and systemd.
+called. tests/boot has a real package, dpkg and systemd.
 """
 
 import fcntl
@@ -346,6 +346,17 @@ def test_a_new_python(machine: Machine) -> None:
     machine.run("rtupdate", "rtupdate", "3.11", "3.13")
 
     assert machine.calls("py3clean") == machine.calls("py3compile") != []
+    assert machine.calls("deb-systemd-invoke") == []
+
+
+def test_the_agent_has_the_new_python_at_once(machine: Machine) -> None:
+    """Once all of it is there; without systemd there is nothing to ask."""
+    machine.run("rtupdate", "post-rtupdate", "3.11", "3.13")
+    assert machine.calls("deb-systemd-invoke") == ["try-restart ipsec-agent.service"]
+
+    (machine.root / "run/systemd/system").rmdir()
+    machine.run("rtupdate", "post-rtupdate", "3.11", "3.13")
+    assert len(machine.calls("deb-systemd-invoke")) == 1
 
 
 def locked() -> dict[str, tuple[str, int]]:

@@ -37,7 +37,7 @@ NOT_REAL = {
     "strongSwan … has holes in plugins that charon does not load: …": (
         "of the holes that are known, none in such a plugin is newer than all others"
     ),
-    "an SA is there, but nothing was sent by it": (
+    "there is an SA, but nothing was sent through it": (
         "an SA would have to end between two looks that are a second apart"
     ),
 }

@@ -81,6 +81,8 @@ class Nft:
         self._memory = memory
         self._deadline = deadline
         self._forms: dict[str, str] = _recall(memory)
+        # By trials: another nft than that which made the table makes another form of its text.
+        self._tried: dict[str, str] = {}
         self._image: tuple[str, Image] | None = None
         self._flow_form: tuple[str, str] | None = None
         self._last: Tables | None = None
@@ -132,7 +134,8 @@ class Nft:
             self.exempt(exempt, ports)
         form = image.form if image is not None and alone else ""
         self._forms = {mark(text): form}
-        self._know(mark(text), image)
+        if form:
+            self._know(mark(text), image)
         if self._memory is not None:
             # A memory that cannot be written costs one more load after a restart.
             with contextlib.suppress(OSError):
@@ -228,7 +231,7 @@ class Nft:
 
     def _know(self, known: str, image: Image | None) -> None:
         """Keep what a text is known to make, so that it can be put back."""
-        if known and image is not None and self._forms.get(known):
+        if known and image is not None:
             self._image = known, image
 
     def form_of(self, text: str) -> str | None:
@@ -236,18 +239,20 @@ class Nft:
 
         It is "" of a text that makes no table with rules.
         """
-        return self._forms.get(mark(text))
+        made = self._forms.get(mark(text))
+        return made or self._tried.get(mark(text), made)
 
     def _mark_of(self, form: str) -> str:
         # A table without rules has no form that could be known.
-        known = (key for key, made in self._forms.items() if form and made == form)
-        return next(known, "")
+        made = (*self._forms.items(), *self._tried.items())
+        return next((key for key, one in made if form and one == form), "")
 
     async def learn(self, text: str) -> None:
         """Find out which form a text makes, by loading it where it filters nothing.
 
         So a table that another program loaded from the same text, as at boot, is known by its
-        `mark`. It takes some 20 ms and a network namespace of its own, which ends with it.
+        `mark`, and so stays what a load has made. It takes some 20 ms and a network namespace of
+        its own, which ends with it.
 
         Raises:
             KernelError: it does not load, or no namespace can be made.
@@ -261,7 +266,7 @@ class Nft:
             raise KernelError(f"{doing}: {error.strerror}", code=error.errno or 0) from error
         if trial.status != 0:
             raise refusal(doing, trial.complaint)
-        self._forms[mark(text)] = trial.image.form if trial.image else ""
+        self._tried[mark(text)] = trial.image.form if trial.image else ""
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wake once it listens, and at every foreign change of the table, until cancelled.

@@ -73,6 +73,22 @@ def ike_programs(proc: Path = PROC) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found))
 
 
+def replaced(pid_file: Path, proc: Path = PROC) -> int:
+    """The pid of the charon that runs, if a file that it runs was replaced since; else 0.
+
+    A package that is upgraded puts new files into the place of those that are in use, and the
+    kernel then says that these are deleted (proc(5)).
+
+    Args:
+        pid_file: of charon.
+    """
+    pid = _text(pid_file).strip()
+    if not pid.isdecimal():
+        return 0
+    maps = _text(proc / pid / "maps")
+    return int(pid) if re.search(r"/(charon|ipsec/)\S* \(deleted\)$", maps, re.MULTILINE) else 0
+
+
 def _namespace(process: Path) -> str:
     try:
         return str((process / "ns/net").readlink())

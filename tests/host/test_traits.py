@@ -63,3 +63,20 @@ def test_programs(tmp_path: Path) -> None:
     (tmp_path / "self/ns/net").symlink_to("net:[a]")
 
     assert traits.ike_programs(tmp_path) == (("pluto", 7),)
+
+
+def test_a_charon_whose_files_were_replaced(tmp_path: Path) -> None:
+    """By its program or by a library or plugin of strongSwan's; what else is gone is another's."""
+    (tmp_path / "77").mkdir()
+    maps, pid_file = tmp_path / "77/maps", tmp_path / "charon.pid"
+    assert traits.replaced(pid_file, tmp_path) == 0
+    pid_file.write_text("77\n")
+    line = "7f3a6000-7f3a8000 r-xp 00002000 fe:00 260131                     "
+    for text, found in (
+        (f"{line}/usr/sbin/charon-systemd\n{line}/usr/lib/ipsec/libcharon.so.0.0.0\n", 0),
+        (f"{line}/usr/sbin/charon-systemd\n{line}/memfd:x (deleted)\n{line}[stack]\n", 0),
+        (f"{line}/usr/sbin/charon-systemd (deleted)\n{line}[stack]\n", 77),
+        (f"{line}/usr/lib/ipsec/plugins/libstrongswan-x509.so (deleted)\n", 77),
+    ):
+        maps.write_text(text)
+        assert traits.replaced(pid_file, tmp_path) == found

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import json
 import logging
 import os
 import socket
@@ -308,6 +309,24 @@ async def test_a_table_that_another_program_loaded_is_learnt(tmp_path: Path) -> 
     assert table.dropped_out == 1
     run("nft", "insert rule inet ipsec_agent out accept")
     assert not await intact(nft)
+
+
+async def test_what_another_nft_has_made_stays_known(tmp_path: Path) -> None:
+    """The next nft may make something else of a text: what a load has made is known nevertheless,
+    and so is what a trial makes."""
+    memory = tmp_path / "guard.json"
+    await Nft(memory).load(ruleset(Guard(Promise((), ()))))
+    (form,) = json.loads(memory.read_text()).values()
+    memory.write_text(json.dumps({mark(TEXT): form}))
+    nft = Nft(memory)
+    assert await intact(nft)
+
+    await nft.learn(TEXT)
+
+    assert await intact(nft)
+    await Nft().load(TEXT)
+    assert await intact(nft)
+    assert nft.form_of(TEXT) == form
 
 
 async def test_a_stranger_during_a_load(monkeypatch: pytest.MonkeyPatch) -> None:

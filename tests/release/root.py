@@ -4,12 +4,12 @@ Programs run in it as on a VM that compiles: `/var/vcap` is theirs, nothing else
 what is in memory, and there is no network.
 """
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.data_files import ROOT
+from tests.debootstrap import debootstrapped
 
 CACHE = ROOT / ".cache/release"
 PLACE = CACHE / "root"
@@ -24,8 +24,6 @@ BROUGHT = (
 )
 """What is in the list of packages of the stemcell noble, too, as far as a `configure` asks for it.
 pkg-config and the headers of libffi are not."""
-
-INSTALLED_WITHIN, MADE_WITHIN = 300.0, 1500.0
 
 ENTER = """\
 set -e
@@ -58,35 +56,9 @@ def made() -> None:
     Raises:
         AssertionError: debootstrap failed; the end of its log.
     """
-    if PLACE.exists():
-        return
-    if shutil.which("debootstrap") is None:
-        for words in (["update"], ["install", "-y", "--no-install-recommends", "debootstrap"]):
-            apt = ["apt-get", "-qq", *words]
-            subprocess.run(apt, check=True, capture_output=True, timeout=INSTALLED_WITHIN)
-    asked = ["indextargets", "--format", "$(REPO_URI)", "Label: Debian", "Component: main"]
-    mirror = subprocess.run(
-        ["apt-get", *asked], check=True, capture_output=True, text=True, timeout=60
-    )
-    partial, log = PLACE.with_name("root.partial"), CACHE / "debootstrap.log"
-    shutil.rmtree(partial, ignore_errors=True)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as sink:
-        done = subprocess.run(
-            [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "debootstrap"),
-                *("--variant=minbase", f"--include={','.join(BROUGHT)}", SUITE, str(partial)),
-                mirror.stdout.split()[0],
-            ],
-            check=False,
-            stdout=sink,
-            stderr=sink,
-            timeout=MADE_WITHIN,
-        )
-    assert done.returncode == 0, log.read_text()[-2000:]
+    debootstrapped(PLACE, SUITE, BROUGHT)
     for place in ("var/vcap", "var/lib/ipsec-agent"):
-        (partial / place).mkdir()
-    partial.rename(PLACE)
+        (PLACE / place).mkdir(exist_ok=True)
 
 
 def inside(

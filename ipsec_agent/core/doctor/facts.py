@@ -105,6 +105,7 @@ class Facts(Struct, frozen=True, dict=True):
         units: None without systemd.
         daemons: IKE programs of others that run, each name and pid.
         packages: version of each package of Debian's that matters.
+        replaced: pid of the charon that runs, if its files have been replaced since; else 0.
         release: of Debian, 0 where it is another system.
         fips: the kernel is in FIPS mode.
         outages: of peers, as an agent that does not run any more has left them.
@@ -124,6 +125,7 @@ class Facts(Struct, frozen=True, dict=True):
     units: tuple[Unit, ...] | None = None
     daemons: tuple[tuple[str, int], ...] = ()
     packages: Mapping[str, str] = MappingProxyType({})
+    replaced: int = 0
     release: int = 0
     cpu: Cpu = Cpu()
     fips: bool = False

@@ -20,6 +20,8 @@ from ipsec_agent.core.words import several
 PACKAGES = ("charon-systemd", "strongswan-charon", "libstrongswan")
 UPDATE = "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd"
 
+RESTART = "systemctl restart ipsec-agent-charon"
+
 
 class Hole(Struct, frozen=True):
     """A hole.
@@ -115,6 +117,19 @@ HOLES = (
 )
 
 
+def restarted(facts: Facts) -> Iterator[Finding]:
+    """The charon that runs is of the strongSwan that is installed."""
+    if facts.replaced:
+        yield Finding(
+            "strongswan",
+            Severity.WARNING,
+            "the charon that runs was started before another strongSwan was installed: until it is"
+            " restarted it has the holes of the one before",
+            f"kill {facts.replaced}" if facts.units is None else RESTART,
+            "policies and guard stay meanwhile",
+        )
+
+
 def strongswan(facts: Facts) -> Iterator[Finding]:
     """The strongSwan that is installed has no known hole, as far as this version knows of them."""
     package = next((name for name in PACKAGES if name in facts.packages), None)
@@ -133,7 +148,7 @@ def strongswan(facts: Facts) -> Iterator[Finding]:
             f"strongSwan {version} has {several(len(used), 'known hole')} in what the agent's "
             "charon loads: " + listed(used, say=lambda hole: f"{hole.name} ({hole.does})"),
             UPDATE,
-            "then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",
+            f"then `{RESTART}`; policies and guard stay meanwhile",
         )
     elif unused:
         yield Finding(

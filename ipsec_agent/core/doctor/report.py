@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.commands import About
 from ipsec_agent.core.doctor import agent, machine
 from ipsec_agent.core.doctor.facts import Facts, Finding
-from ipsec_agent.core.doctor.holes import PACKAGES, strongswan
+from ipsec_agent.core.doctor.holes import PACKAGES, restarted, strongswan
 from ipsec_agent.core.doctor.outages import outages
 from ipsec_agent.core.problems.problem import ADVICE, Severity
 
@@ -31,7 +31,7 @@ CHECKS: dict[str, tuple[str, tuple[Check, ...]]] = {
     "stop": ("nothing hangs when IPsec stops", (machine.stop,)),
     "plugins": ("charon loads no foreign plugin", (machine.plugins,)),
     "fips": ("the proposals are allowed in FIPS mode", (machine.fips,)),
-    "strongswan": ("strongSwan has no known hole", (strongswan,)),
+    "strongswan": ("strongSwan has no known hole", (restarted, strongswan)),
     "unread": ("everything could be read", (machine.tools,)),
 }
 """Name, what it says where all is well, and the functions."""

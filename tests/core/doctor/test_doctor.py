@@ -234,6 +234,20 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "CVE-2026-35331",
         "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd",
     ),
+    "a charon of before an upgrade": (
+        but(WELL, replaced=77),
+        "strongswan",
+        WARNING,
+        "started before another strongSwan was installed",
+        "systemctl restart ipsec-agent-charon",
+    ),
+    "a charon of before an upgrade, without systemd": (
+        but(WELL, replaced=77, units=None),
+        "strongswan",
+        WARNING,
+        "has the holes of the one before",
+        "kill 77",
+    ),
     "a hole that nobody can judge": (
         but(WELL, packages={"strongswan-charon": "5.9.13-2ubuntu4.24.04.1"}, release=0),
         "strongswan",
