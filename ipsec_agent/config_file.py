@@ -28,7 +28,8 @@ class RefusedError(ConfigError):
     """A config was read and refused; it still says where things are.
 
     Attributes:
-        agent: its section `agent:`; the defaults where that cannot be read.
+        agent: its section `agent:`, also where that alone is YAML; the defaults where it cannot be
+            read.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ def load(
     if known is not None and known.digest == digest:
         return known
     from ipsec_agent.core.manifest.parser import parse  # noqa: PLC0415 - see above
+    from ipsec_agent.core.manifest.salvage import salvaged  # noqa: PLC0415 - likewise
 
     parsed = parse(text, file=str(path), now=now, baseline=baseline)
     config, complaints = parsed.config, parsed.complaints
@@ -144,6 +146,6 @@ def load(
             f"{path} is refused: {several(errors, 'error')}",
             complaints=said,
             hint=hint,
-            agent=parsed.agent or AgentConfig(),
+            agent=parsed.agent or salvaged(text, now) or AgentConfig(),
         )
     return Loaded(config, digest, said)
