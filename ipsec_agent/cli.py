@@ -284,6 +284,12 @@ def _certs_arguments(verb: argparse.ArgumentParser) -> None:
         made[name].add_argument(
             "files", nargs="+", metavar="FILE", help="config, PEM file, or directory of PEM files"
         )
+    made["verify"].add_argument(
+        "--config",
+        metavar="FILE",
+        help="config with the days before the end of a certificate of a PEM file from which on it"
+        f" is told; default: {DEFAULT_CONFIG}, where that can be read",
+    )
     made["show"].add_argument("--json", action="store_true", help="print JSON with a stable schema")
     _create_arguments(made["create"])
 

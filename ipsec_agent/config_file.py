@@ -30,7 +30,8 @@ class RefusedError(ConfigError):
     """A config was read and refused; it still says where things are.
 
     Attributes:
-        agent: its section `agent:`; the defaults where that cannot be read.
+        agent: its section `agent:`, also where that alone is YAML; the defaults where it cannot be
+            read.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ def load(
         work = partial(load, path, hint=hint, baseline=baseline, outdated=outdated)
         return Child(work).result()
     from ipsec_agent.core.manifest.parser import parse  # noqa: PLC0415 - see above
+    from ipsec_agent.core.manifest.salvage import salvaged  # noqa: PLC0415 - likewise
 
     parsed = parse(text, file=str(path), now=now, baseline=baseline)
     config, complaints = parsed.config, parsed.complaints
@@ -151,6 +153,6 @@ def load(
             f"{path} is refused: {several(errors, 'error')}",
             complaints=said,
             hint=hint,
-            agent=parsed.agent or AgentConfig(),
+            agent=parsed.agent or salvaged(text, now) or AgentConfig(),
         )
     return Loaded(config, digest, said)

@@ -517,6 +517,41 @@ def test_verify_says_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str
     assert "the certificates are not good: 1 error\n" in said
 
 
+def test_verify_by_the_periods_of_a_config(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config's certificates by its own, those of PEM files by that of this VM, or of --config."""
+    monkeypatch.setattr(certs, "DEFAULT_CONFIG", str(here / "of-this-vm.yml"))
+    leaf = make_leaf(ROOT, "VM", key=ec_key(5), days=40)
+    put("ca", ROOT)
+    put("vm", leaf)
+
+    def ends(*words: str) -> bool:
+        assert main(["certs", "verify", *words]) == 0
+        return "CN=VM ends on" in capsys.readouterr().err
+
+    def write(name: str, days: int) -> None:
+        text = manifest(leaf=leaf, cas=[ROOT], instance_certificate_info_period=days)
+        Path(name).write_text(text)
+        Path(name).chmod(0o600)
+
+    write("early.yml", 45)
+    write("late.yml", 35)
+    files = ("ca.pem", "vm.pem")
+    assert [ends(name) for name in ("early.yml", "late.yml")] == [True, False]
+    assert not ends(*files)
+    assert ends(*files, "--config", "early.yml")
+    write("of-this-vm.yml", 45)
+    assert ends(*files)
+    assert not ends(*files, "--config", "late.yml")
+    assert not ends("late.yml")
+
+    Path("of-this-vm.yml").write_text("ipsec: {}")
+    assert not ends(*files), "30 days"
+    assert main(["certs", "verify", *files, "--config", "of-this-vm.yml"]) == 1
+    assert "of-this-vm.yml is refused" in capsys.readouterr().err
+
+
 # --- help and imports -------------------------------------------------------------------------
 
 

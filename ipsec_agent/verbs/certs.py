@@ -9,6 +9,7 @@ from shlex import quote
 
 from cryptography import x509
 
+from ipsec_agent.config_file import accepted, load_config
 from ipsec_agent.core.certificates import order
 from ipsec_agent.core.certificates.issuing import (
     CA_BITS,
@@ -20,7 +21,8 @@ from ipsec_agent.core.certificates.issuing import (
 )
 from ipsec_agent.core.certificates.material import Material, read_files
 from ipsec_agent.core.certificates.shown import document, text
-from ipsec_agent.core.certificates.verdict import verify
+from ipsec_agent.core.certificates.verdict import SOON, verify
+from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.manifest import trust
 from ipsec_agent.core.manifest.certificates import Key, name
 from ipsec_agent.core.manifest.complaint import Complaint
@@ -52,7 +54,7 @@ def _show(arguments: argparse.Namespace, now: datetime) -> int:
 
 def _verify(arguments: argparse.Namespace, now: datetime) -> int:
     material = _material(arguments.files)
-    complaints = verify(material, now)
+    complaints = verify(material, now, _soon(arguments.config))
     _report(complaints)
     errors = _errors(complaints)
     if errors:
@@ -64,6 +66,23 @@ def _verify(arguments: argparse.Namespace, now: datetime) -> int:
     keys = several(len(material.keys), "key")
     say(f"{number} and {keys} are good\n")
     return 0
+
+
+def _soon(config: str | None) -> int:
+    """Days before the end of a certificate of a PEM file from which on it is told.
+
+    Args:
+        config: None means the one that this VM has, if any.
+
+    Raises:
+        ConfigError: the one that is given is refused.
+    """
+    try:
+        return load_config(Path(config or DEFAULT_CONFIG), outdated=accepted).expiry.info
+    except ConfigError:
+        if config is not None:
+            raise
+        return SOON
 
 
 def _material(names: Sequence[str]) -> Material:

@@ -13,7 +13,7 @@ from ipsec_agent.core.manifest.credentials import pasted
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.forms import locate
 from ipsec_agent.core.manifest.issuers import is_ca, issued
-from ipsec_agent.core.manifest.parser import PROPERTIES
+from ipsec_agent.core.manifest.parser import PROPERTIES, expiry
 from ipsec_agent.core.manifest.public_keys import encoded
 from ipsec_agent.core.manifest.usable import usable
 from ipsec_agent.core.manifest.yaml_lines import read
@@ -43,11 +43,16 @@ class Place(Struct, frozen=True):
 
 
 class Held(Struct, frozen=True):
-    """A certificate; `role` is instance, intermediate or authority."""
+    """A certificate; `role` is instance, intermediate or authority.
+
+    Attributes:
+        soon: days before its end from which on its config has it told; None in a file that is PEM.
+    """
 
     certificate: x509.Certificate
     role: str
     place: Place
+    soon: int | None = None
 
 
 class HeldKey(Terse, frozen=True):
@@ -102,16 +107,18 @@ def _of_config(file: str, text: str) -> Material:
     fields = Fields(properties, located.line, located.path, complaints)
     found = pasted(fields)
     leaf = Place(file, fields.line(LEAF), fields.path(LEAF))
+    # `check` says what is wrong with the periods.
+    soon = expiry(Fields(properties, located.line, located.path, Complaints(file))).info
     items = fields.entry("ca_certificates")
     held = [
-        Held(one, "intermediate" if number else "instance", leaf)
+        Held(one, "intermediate" if number else "instance", leaf, soon)
         for number, one in enumerate(found.chain)
     ]
     for part, ca in found.authorities:
         position = int(part.rstrip("]").rpartition("[")[2])
         line = items[1].elements[position].line if items and items[1].elements else 0
         path = fields.path("ca_certificates")
-        held.append(Held(ca, "authority", Place(file, line, f"{path}[{position}]")))
+        held.append(Held(ca, "authority", Place(file, line, f"{path}[{position}]"), soon))
     name = certificates.KEY_PART
     keys = (
         (HeldKey(found.key, Place(file, fields.line(name), fields.path(name))),)

@@ -32,16 +32,20 @@ from ipsec_agent.core.manifest.trust import judge
 EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 
 SOON = ExpiryPeriods().info
-"""Days before the end of a certificate from which on it is said."""
+"""Days before the end of a certificate from which on it is said, where no config says another."""
 
 
-def verify(material: Material, now: datetime) -> tuple[Complaint, ...]:
-    """Everything that is wrong with these certificates and keys, each with its place."""
+def verify(material: Material, now: datetime, soon: int = SOON) -> tuple[Complaint, ...]:
+    """Everything that is wrong with these certificates and keys, each with its place.
+
+    Args:
+        soon: days before its end from which on one of no config is told.
+    """
     found = [
         *material.complaints,
         *_chains(material, now),
         *_keys(material),
-        *(one for held in material.certificates for one in _alone(material, held, now)),
+        *(one for held in material.certificates for one in _alone(material, held, now, soon)),
         *_shared(material),
     ]
     return tuple(dict.fromkeys(found))
@@ -128,10 +132,11 @@ def _keys(material: Material) -> Iterator[Complaint]:
             )
 
 
-def _alone(material: Material, held: Held, now: datetime) -> Iterator[Complaint]:
+def _alone(material: Material, held: Held, now: datetime, soon: int) -> Iterator[Complaint]:
     """What is wrong with a certificate whatever signed it."""
     instance = held.role == "instance"
-    for finding in ending(held.certificate, "", now, SOON, instance=instance):
+    days = soon if held.soon is None else held.soon
+    for finding in ending(held.certificate, "", now, days, instance=instance):
         yield _complaint(finding, held.place)
     # A key that is given says itself that it is weak.
     if not instance or _key_of(held, material) is None:

@@ -136,7 +136,7 @@ def _rest(fields: Fields, baseline: Baseline) -> dict[str, Any]:
         "ike_proposals": _proposals(fields, "ike_proposals", DEFAULT_IKE, baseline),
         "force_udp_encapsulation": fields.flag("force_udp_encapsulation"),
         "log_level": _log_level(fields),
-        "expiry": _expiry(fields),
+        "expiry": expiry(fields),
     }
 
 
@@ -149,7 +149,7 @@ def _log_level(fields: Fields) -> int:
     return level
 
 
-def _expiry(fields: Fields) -> ExpiryPeriods:
+def expiry(fields: Fields) -> ExpiryPeriods:
     """The periods, each of which should be shorter than the one before."""
     default = ExpiryPeriods()
     days = {
