@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ipsec_agent.core.words import instant
-from tests.charon.nodes import AGENT, Node, network, until
+from tests.charon.nodes import AGENT, Node, ips, network, remove, until
 from tests.lab.deployment import A, B, configure
 from tests.lab.namespaces import inside
 
@@ -70,6 +70,31 @@ def routed(node: Node) -> None:
                 channel.sendto(b"x", (A, 9999))
 
 
+@contextlib.contextmanager
+def container(node: Node) -> Iterator[str]:
+    """A container of a VM that forwards for it, without NAT; its namespace."""
+    name = f"{node.name}c"
+    try:
+        ips(
+            f"netns add {name}",
+            f"link add v0 netns {node.name} mtu 1400 type veth peer v1 mtu 1400 netns {name}",
+        )
+        ips("link set v0 up", "addr add 172.31.0.1/24 dev v0", netns=node.name)
+        up = ("link set v1 up", "addr add 172.31.0.2/24 dev v1")
+        ips(*up, "route add default via 172.31.0.1", netns=name)
+        forward = ("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        subprocess.run(node.command(*forward), check=True, timeout=30)
+        yield name
+    finally:
+        remove((name,))
+
+
+def send(netns: str) -> None:
+    """Send a datagram to an encrypted address."""
+    with inside(netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        channel.sendto(b"x", ("10.9.0.200", 9999))
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What was said of VM A, of VM B, whose list is another one, and of A afterwards."""
@@ -86,9 +111,13 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             until(lambda: a.status().get("connections") and b.status().get("connections"), "up")
             a.send(B)
             routed(b)
-            until(lambda: reports(b, "selectors-differ", "clear-disguised"), lambda: b.log)
+            with container(b) as outsider:
+                send(outsider)
+                told = ("selectors-differ", "clear-disguised", "nat-bypassed")
+                until(lambda: reports(b, *told), lambda: b.log)
+                found: dict[str, Any] = {"b": doctor(b)}
             until(lambda: reports(a, "selectors-differ", "metrics-not-served"), lambda: a.log)
-            found: dict[str, Any] = {"a": doctor(a), "b": doctor(b)}
+            found["a"] = doctor(a)
             with without_guard(a):
                 until(lambda: reports(a, "repair-paused"), lambda: a.log)
                 wanted = {"guard-missing", "repair-paused"}
@@ -135,6 +164,13 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "the guard dropped 3 packets with an IPv4-mapped IPv6 address, a source route or a"
             " routing header, which would bypass IPsec",
             "tcpdump -ni any 'ip[0] > 0x45 or ip6[6] = 43 or net ::ffff:0:0/96'",
+        ),
+        (
+            "b",
+            "nat-bypassed",
+            "packets from 172.31.0.2 (1 packet) leave in clear for encrypted addresses: these"
+            " senders are in no ipsec subnet and not behind NAT",
+            "ipsec-agent guard status --config ",
         ),
         (
             "open",

@@ -36,6 +36,8 @@ NEXT = {
     "esp-unavailable": CHECK_MACHINE,
     "clear-received": "ipsec-agent guard status",
     "clear-prevented": "ipsec-agent guard status",
+    "nat-bypassed": "ipsec-agent guard status",
+    "source-not-on-link": "ipsec-agent guard status",
     "lockout-risk": "grep -n -A9 no_ipsec_subnets {config}",
 }
 """What to type about a problem whose hint names no command."""
