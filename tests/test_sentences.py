@@ -14,7 +14,7 @@ import pytest
 
 from ipsec_agent.cli import parser
 from tests.data_files import ROOT
-from tests.test_docs import page
+from tests.test_docs import codes, page
 
 CORE = ROOT / "ipsec_agent" / "core"
 REAL = ("kernel", "charon", "lab", "boot")
@@ -163,3 +163,28 @@ def texts_of_code() -> frozenset[str]:
 def texts_of_tests() -> frozenset[str]:
     """What any test has."""
     return frozenset(text.replace(HOLE, "9") for text in texts(ROOT / "tests") if " " in text)
+
+
+UNPROVOKED = {
+    "ca-removed": "tests/lab/test_rotation.py ends such SAs, and does not wait until it is told",
+    "flows-offloaded": "tests/lab/test_guard_flows_esp.py has the guard's own sentence of it",
+    "guard-counters-full": "4,096 senders; tests/kernel/test_guard_table.py fills the list",
+    "kernel-refuses": "charon's words of an SA that the kernel does not take",
+    "link-not-guarded": "tests/kernel/test_guard_links.py counts it, without an agent",
+    "lockout-unresolved": "a name that no name server knows any more",
+    "own-key-missing": "charon has no key though the agent has loaded it",
+    "peer-certificate-invalid": "charon's words; tests/charon/test_verdicts.py has them refused",
+    "peer-not-configured": "charon's words; every address has a connection, a shunt at least",
+    "plan-unsafe": "a defect of the agent's own",
+    "source-not-on-link": "tests/kernel/test_guard_sources.py counts it, without an agent",
+    "trap-not-installed": "charon's words of a policy that the kernel does not take",
+}
+"""Problems that no agent of a real test reports yet, and what is nearest."""
+
+
+def test_each_problem_is_reported_by_a_real_agent() -> None:
+    """Its code is in a real test, but for those that are listed here, which must not be."""
+    parts = (*REAL, "fleet", "monit", "release")
+    named = {text for part in parts for text in texts(ROOT / "tests" / part)}
+
+    assert set(codes()) - named == UNPROVOKED.keys()

@@ -73,9 +73,9 @@ def test_what_is_provoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "IPsec is disabled on eth0: IPv4 packets do not become ESP there, and they leave in clear",
         "sysctl -w net/ipv4/conf/eth0/disable_xfrm=0",
     )
-    taken, command = found["ike-port-taken"]
-    assert taken.startswith(f"UDP 4500 is in use by pid {os.getpid()} (")
-    assert taken.endswith("), so charon cannot negotiate")
+    message, command = found["ike-port-taken"]
+    assert message.startswith(f"UDP 4500 is in use by pid {os.getpid()} (")
+    assert message.endswith("), so charon cannot negotiate")
     assert command == "ss -lunp sport = :4500"
     assert found["firewall"] == (
         "a rule that is not the agent's stops ESP or IKE: ip protocol esp drop",

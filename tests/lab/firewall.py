@@ -10,24 +10,31 @@ CHAINS = (
 )
 
 
+def _nft(netns: str, text: str) -> None:
+    subprocess.run(
+        ["ip", "netns", "exec", netns, "nft", "-f", "-"],
+        input=text,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+
+def replaced(netns: str, *lines: str) -> None:
+    """Put other rules in the place of these, all at once."""
+    added = "\n".join(f"add rule ip firewall {it}" for it in lines)
+    _nft(netns, f"flush table ip firewall\n{added}")
+
+
 @contextlib.contextmanager
 def rules(netns: str, *lines: str) -> Iterator[None]:
     """Rules of nft, each after the name of its chain: before is what comes, after what goes."""
-
-    def nft(text: str) -> None:
-        subprocess.run(
-            ["ip", "netns", "exec", netns, "nft", "-f", "-"],
-            input=text,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-
-    nft(
+    _nft(
+        netns,
         f"table ip firewall {{ {CHAINS} }}\n"
-        + "\n".join(f"add rule ip firewall {it}" for it in lines)
+        + "\n".join(f"add rule ip firewall {it}" for it in lines),
     )
     try:
         yield
     finally:
-        nft("delete table ip firewall")
+        _nft(netns, "delete table ip firewall")

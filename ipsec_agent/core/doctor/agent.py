@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from shlex import quote
 from typing import Any
 
 from ipsec_agent.core.commands import DEFAULT_CONFIG
@@ -14,6 +16,7 @@ from ipsec_agent.core.problems.kernel import network_problems
 from ipsec_agent.core.problems.mtu import mtu_problems
 from ipsec_agent.core.problems.problem import Problem, Severity
 from ipsec_agent.core.problems.switches import switch_problems
+from ipsec_agent.core.verify import PEER_VERDICTS
 from ipsec_agent.core.words import mentions
 
 QUOTED = re.compile(r"`([^`]+)`( on that VM| there)?")
@@ -33,7 +36,11 @@ NEXT = {
     "esp-unavailable": CHECK_MACHINE,
     "clear-received": "ipsec-agent guard status",
     "clear-prevented": "ipsec-agent guard status",
+    "nat-bypassed": "ipsec-agent guard status",
+    "source-not-on-link": "ipsec-agent guard status",
+    "lockout-risk": "grep -n -A9 no_ipsec_subnets {config}",
 }
+"""What to type about a problem whose hint names no command."""
 CERTIFICATES = f"ipsec-agent certs show {DEFAULT_CONFIG}"
 FIRST = {
     "certificate-expired": CERTIFICATES,
@@ -140,17 +147,29 @@ def problems(facts: Facts) -> Iterator[Finding]:
             one["code"],
             _severity(one["severity"]),
             one["message"],
-            FIRST.get(one["code"]) or command_of(one["hint"], _next(one, status.get("peers", ()))),
+            FIRST.get(one["code"])
+            or command_of(one["hint"], _next(one, status.get("peers", ()), facts.path)),
             one["hint"],
         )
 
 
-def _next(problem: Mapping[str, Any], peers: Iterable[Mapping[str, Any]]) -> str:
+def _next(problem: Mapping[str, Any], peers: Iterable[Mapping[str, Any]], path: str) -> str:
     """What to type about a problem whose hint names no command: what says more of it."""
     code = problem["code"]
     failing = (one["address"] for one in peers if one.get("problem") == code)
     peer = next((one for one in failing if mentions(problem["message"], one)), None)
-    return f"ipsec-agent verify {peer}" if peer else NEXT.get(code, STATUS)
+    if peer is None and code in PEER_VERDICTS:
+        # Who has begun lists the peer; who has refused may not.
+        peer = _address(problem["message"].partition(" ")[0])
+    known = NEXT.get(code, STATUS).format(config=quote(path))
+    return f"ipsec-agent verify {peer}" if peer else known
+
+
+def _address(word: str) -> str | None:
+    try:
+        return str(ip_address(word))
+    except ValueError:
+        return None
 
 
 def _severity(told: str) -> Severity:
