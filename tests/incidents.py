@@ -83,11 +83,17 @@ EXPIRED = one_incident(
     "the instance certificate {subject} expired on {date}",
     "`ipsec-agent reload",
 )
+EXPIRED_THERE = one_incident(
+    "peer-certificate-invalid",
+    "warning",
+    ("the certificate of {peer} has expired or is not valid yet", " to {date} "),
+    ("compare the clocks of both VMs", "renew it if it has expired"),
+)
 CLOCK_AHEAD = one_incident(
     "clock-wrong",
-    "error",
-    "the clock says {clock}",
-    "compare",
+    "critical",
+    "this VM's clock seems wrong: the clock says {clock}; {witness}",
+    "compare it with another VM's (`date -u`), and set it",
 )
 SUBNETS_DIFFER = one_incident(
     "selectors-differ",

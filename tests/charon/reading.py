@@ -50,4 +50,6 @@ def reads(
     told(incident, node.ask("status").stdout, lines)
     alarms = {one["code"] for one in lines if one["event"] == "problem" and one["level"] != "info"}
     others = (codes(node) | alarms) - {incident.code, *beside, *(() if has_esp() else (NO_ESP,))}
-    assert not others, f"{incident.code} and {others}: {node.status()['problems']} {node.log[-3000:]}"
+    assert not others, (
+        f"{incident.code} and {others}: {node.status()['problems']} {node.log[-3000:]}"
+    )

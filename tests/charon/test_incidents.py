@@ -168,9 +168,25 @@ def test_a_certificate_that_has_expired(pair: tuple[Node, Node], names: tuple[st
     pair[0].send(B)
     until(lambda: "AUTH_FAILED" in pair[0].charon_log, "a handshake is refused")
 
-    date = f"{datetime.now(UTC) + ago:%Y-%m-%d}"
     for node, name in zip(pair, names, strict=True):
+        date = f"{issued(CA, name, ago).certificate.not_valid_after_utc:%Y-%m-%d}"
         reads(node, incidents.EXPIRED.of(subject=f"CN={name}", date=date))
+
+
+def test_a_peers_certificate_has_expired(pair: tuple[Node, Node]) -> None:
+    """On its VM as above; on the others whose it is and since when, and not that it has no CA."""
+    ago = timedelta(days=-2)
+    for node, name, ends in zip(pair, ("vm", "other"), (timedelta(days=300), ago), strict=True):
+        give(node, CA, name, ends)
+        node.start()
+    for node in pair:
+        until(node.policies, "its policies are there")
+    pair[1].send(A)
+
+    ended = issued(CA, "other", ago).certificate.not_valid_after_utc
+    # charon tells local time.
+    reads(pair[0], incidents.EXPIRED_THERE.of(peer=B, date=f"{ended.astimezone():%b %d %H:%M:%S}"))
+    reads(pair[1], incidents.EXPIRED.of(subject="CN=other", date=f"{ended:%Y-%m-%d}"))
 
 
 def test_a_peer_with_other_subnets(pair: tuple[Node, Node]) -> None:
