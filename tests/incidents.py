@@ -62,7 +62,7 @@ CHARON_KILLED = one_incident(
 CONFIG_BROKEN = one_incident(
     "config-refused",
     "warning",
-    ("the agent's next start would be refused: {path}:{line}: ", "ipsec_subnets[0]: '{subnet}'"),
+    ("the agent's next start would be refused: {path}:{line}:", "ipsec_subnets[0]: '{subnet}'"),
     "see `ipsec-agent check {path}`",
 )
 REFUSED = one_incident(
@@ -81,18 +81,18 @@ EXPIRED = one_incident(
     "certificate-expired",
     "critical",
     "the instance certificate {subject} expired on {date}",
-    "`ipsec-agent reload",
+    "ipsec-agent reload",
 )
 EXPIRED_THERE = one_incident(
     "peer-certificate-invalid",
     "warning",
-    ("the certificate of {peer} has expired or is not valid yet", " to {date} "),
+    ("the certificate of {peer} has expired or is not valid yet", "{date}"),
     ("compare the clocks of both VMs", "renew it if it has expired"),
 )
 CLOCK_AHEAD = one_incident(
     "clock-wrong",
     "critical",
-    "this VM's clock seems wrong: the clock says {clock}; {witness}",
+    "this VM's clock seems wrong: the clock says {clock}",
     "compare it with another VM's (`date -u`), and set it",
 )
 SUBNETS_DIFFER = one_incident(
@@ -117,7 +117,7 @@ WITHOUT_AGENT = one_incident(
     "clear-received",
     "warning",
     "{peer} ({packets} packets) sends clear packets to this VM; the guard dropped them",
-    "`ipsec-agent status",
+    "ipsec-agent status",
 )
 DISK_FULL = one_incident(
     "failed",
@@ -141,13 +141,31 @@ SET_DEFAULT = one_incident(
     "policy-default-blocks",
     "error",
     "match no policy ({ways})",
-    "`ip xfrm policy setdefault",
+    "ip xfrm policy setdefault",
 )
 NAT_BETWEEN = one_incident(
     "xfrm-in-state-mismatch",
     "warning",
     "ESP arrives in UDP where plain ESP was negotiated",
     "compare force_udp_encapsulation of both VMs; look for a NAT in between",
+)
+REPAIRS_UNDONE = one_incident(
+    "repair-paused",
+    "error",
+    "another program keeps undoing the agent's repairs ({what}",
+    "`nft monitor`",
+)
+ADDRESS_GONE = one_incident(
+    "failed",
+    "error",
+    "this VM's address {address} is gone",
+    "bring the link up, or add the address to it",
+)
+ESP_DISABLED = one_incident(
+    "esp-unavailable",
+    "critical",
+    "esp4 is disabled by {file}:{line} (`install esp4 /bin/true`)",
+    "remove that line",
 )
 ESP_LOST_ONE_WAY = one_incident(
     "peer-esp-lost",

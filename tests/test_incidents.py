@@ -246,7 +246,7 @@ def test_a_clock_a_year_ahead(night: Night) -> None:
     vm = healthy_vm(config(facts=replace(FACTS, not_after=ends)))
 
     wrong = incidents.CLOCK_AHEAD.of(
-        clock="2028-01-15 08:00 UTC", witness="the RTC says 2027-01-15 08:00 UTC"
+        clock="2028-01-15 08:00 UTC; the RTC says 2027-01-15 08:00 UTC"
     )
     said = in_time(night, vm.but(clock=ClockFacts(rtc=NOW)), wrong)
 

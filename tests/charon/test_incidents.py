@@ -24,13 +24,16 @@ from tests.charon.nodes import PYTHON, Node, complaints, ip, network, until
 from tests.charon.reading import codes, reads
 from tests.charon.shared_manifest import EXPECTED, configure
 from tests.charon.test_ike_ports import held
-from tests.charon.test_repair import replaced
+from tests.charon.test_repair import loaded
 from tests.lab.deployment import A, B
 from tests.lab.firewall import rules
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(240)]
 
 CA = make_ca("CA", key=ec_key(1))
+
+CONNECTIONS = 3
+"""Those of the manifest that the VMs share."""
 
 
 @pytest.fixture
@@ -63,6 +66,11 @@ def test_ports_taken(node: Node) -> None:
         reads(node, incidents.PORT_TAKEN.of(port=4500, pid=pid, program="python"))
 
     node.settled()
+
+
+def replaced(node: Node, old: int) -> bool:
+    """Whether another charon has its connections."""
+    return node.charon_pid != old and loaded(node) >= CONNECTIONS
 
 
 def test_charon_killed_in_a_loop(node: Node) -> None:
@@ -302,3 +310,29 @@ def test_a_foreign_setdefault(node: Node) -> None:
     reads(node, incidents.SET_DEFAULT.of(ways="in, out"))
     obeys(node, "policy-default-blocks")
     assert complaints(node.status()) <= {"esp-unavailable"}
+
+
+def test_a_firewall_that_flushes(node: Node) -> None:
+    """A script that takes away all of nftables, each time that something is there: what is undone
+    by another program, and how to see which; the guard is back once it has ended."""
+    node.up()
+    script = "while :; do nft flush ruleset; sleep 0.05; done"
+    with subprocess.Popen(node.command("sh", "-c", script)) as firewall:
+        try:
+            reads(node, incidents.REPAIRS_UNDONE.of(what="guard"), {"guard-missing"})
+        finally:
+            firewall.kill()
+
+    node.settled()
+    until(lambda: not codes(node), "it is over")
+
+
+def test_an_address_that_is_gone(node: Node) -> None:
+    """Which address no link has any more; the policies stay for the case that it comes back."""
+    node.up()
+    ip("addr", "del", f"{A}/24", "dev", "eth0", netns=node.name)
+
+    reads(node, incidents.ADDRESS_GONE.of(address=A))
+    assert node.policies() == EXPECTED
+    ip("addr", "add", f"{A}/24", "dev", "eth0", netns=node.name)
+    node.settled()

@@ -1,0 +1,154 @@
+"""Incidents of a night that need ESP, or a clock of one's own: one look leads to the cause.
+
+The others are in tests/charon/test_incidents.py, and those of `agent.proof` in test_proof.py;
+docs/testing.md has all of them.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import incidents
+from tests.charon.nodes import SCALE, Node, ip, network, until
+from tests.charon.reading import codes, reads
+from tests.lab.deployment import A, B, configure, hub_of, peer_of, start
+from tests.lab.firewall import rules
+from tests.lab.test_verify import other_ca
+from tests.lab.traffic import first_answer, ping
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+
+YEAR = 365 * 86_400
+
+
+def test_a_nat_in_between(tmp_path: Path) -> None:
+    """x"""
+    with network(tmp_path, 2, "nt") as nodes:
+        configure(nodes, [])
+        a, b = nodes
+        mac = json.loads(ip("-j", "link", "show", "eth0", netns=a.name))[0]["address"]
+        ip("neigh", "add", "10.9.0.77", "lladdr", mac, "dev", "eth0", netns=b.name)
+        start(nodes)
+        subprocess.run(
+            ["ip", "netns", "exec", hub_of(nodes), "nft", "-f", "-"],
+            input="""table bridge translation { chain c { type filter hook prerouting priority 0;
+            ip saddr 10.9.0.1 ip daddr 10.9.0.2 ip saddr set 10.9.0.77
+            ip saddr 10.9.0.2 ip daddr 10.9.0.77 ip daddr set 10.9.0.1
+            } }""",
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        print("\nFIRST: B initiates")
+        for number in range(12):
+            flow = ping(b.name, A, 10, 0.3)
+            print(
+                time.strftime("%X"),
+                flow.sent,
+                flow.arrived,
+                [(n.status()["problems"]) for n in nodes],
+            )
+        for n in nodes:
+            print(n.ask("status").stdout)
+            print(n.charon_log[-6000:])
+            print(ip("xfrm", "state", netns=n.name))
+            print(ip("xfrm", "policy", netns=n.name))
+            print(n.status()["counters"])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    """Two VMs whose agents are content."""
+    with network(tmp_path, 2, "in") as (a, b):
+        configure((a, b), [])
+        start((a, b))
+        yield a, b
+
+
+def test_esp_dropped_one_way(pair: tuple[Node, Node]) -> None:
+    """A firewall passes IKE and drops ESP on its way to B: the sender's status and log name the
+    peer and the protocol; once ESP passes, nothing is said any more."""
+    a, b = pair
+    first_answer(a, B)
+    until(lambda: peer_of(a, B).get("state") == "installed", "a's status has the SA")
+    with rules(b.name, f"before ip saddr {A} ip protocol esp drop"):
+        reads(a, incidents.ESP_LOST_ONE_WAY.of(peer=B), asking=lambda: ping(a.name, B, 10, 0.3))
+        assert (peer_of(a, B)["state"], peer_of(a, B)["one_way"]) == ("installed", "out")
+
+    first_answer(a, B)
+    until(lambda: not codes(a), "it is over", 90)
+
+
+needs_guest = pytest.mark.skipif(SCALE == 1, reason="only the guest's clock is nobody else's")
+
+
+@pytest.fixture
+def clock() -> Iterator[None]:
+    """The guest's clock is right again at the end."""
+    began, real = time.monotonic(), time.time()
+    try:
+        yield
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, real + time.monotonic() - began)
+
+
+def set_clock(seconds: float) -> None:
+    """Set the clock ahead by so many seconds, or back."""
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+
+
+def wrong_clock(node: Node) -> None:
+    """Its status says of the clock first that it is wrong, and only then what has expired."""
+    wrong = incidents.CLOCK_AHEAD.of(clock=time.strftime("%Y-", time.gmtime()))
+    reads(node, wrong, {incidents.EXPIRED.code})
+    (expired,) = [one for one in node.status()["problems"] if "certificate-expired" in one["code"]]
+    assert "compare the clock with another VM's first" in expired["hint"]
+    shown = node.ask("status").stdout
+    assert shown.index("clock-wrong: ") < shown.index("certificate-expired: ")
+
+
+@needs_guest
+@pytest.mark.usefixtures("clock")
+def test_a_clock_a_year_ahead(pair: tuple[Node, Node]) -> None:
+    """The clock is named, and not the certificates, which only seem to have expired. Set right,
+    all is well without anybody's help."""
+    a, b = pair
+    first_answer(a, B)
+    set_clock(YEAR)
+
+    for node in pair:
+        wrong_clock(node)
+    # What is there goes on.
+    first_answer(b, A)
+
+    set_clock(-YEAR)
+    for node in pair:
+        node.settled()
+    first_answer(a, B)
+
+
+@needs_guest
+@pytest.mark.usefixtures("clock")
+def test_a_clock_that_is_set_back(tmp_path: Path) -> None:
+    """What failed by the wrong clock has still failed, and the next success is after it."""
+    with network(tmp_path, 2, "cb") as (a, b):
+        configure([a], [])
+        other_ca(b)
+        start((a, b))
+        set_clock(YEAR)
+        wrong_clock(a)
+        ping(a.name, B, 1)
+        until(lambda: "AUTH_FAILED" in a.charon_log, "it is refused")
+        wrong_clock(a)
+        set_clock(-YEAR)
+
+        reads(a, incidents.REFUSED.of(peer=B), {"clock-wrong", "certificate-expired"})
+
+        configure([b], [])
+        assert b.ask("reload").returncode == 0
+        first_answer(a, B)
+        until(lambda: not codes(a), lambda: f"it is over: {a.status()['problems']}")
