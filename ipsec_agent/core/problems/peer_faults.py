@@ -44,7 +44,9 @@ MOST = 4096
 AT_ONCE = 2.0
 """Seconds within which charon says all that it has to say of one certificate."""
 
-GONE, OUT_OF_TIME, NOT_TRUSTED = "peer-gone", "peer-certificate-invalid", "peer-not-trusted"
+GONE = "peer-gone"
+
+OUT_OF_TIME, NOT_TRUSTED = "peer-certificate-invalid", "peer-not-trusted"
 
 IDENTITY_CODES = frozenset(
     {"peer-refuses-us", "peer-not-trusted", "peer-certificate-invalid", "peer-not-configured"}
