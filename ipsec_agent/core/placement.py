@@ -164,7 +164,7 @@ def _main(
         raise ConfigError(
             f"this VM's address {before.address} is gone, and no other address {where} can be its"
             " own",
-            hint="bring the link up, or add the address to it: `ip -br address` shows what is there",
+            hint="bring the link up, or add the address to it: see `ip -br address`",
         )
     if not found:
         raise ConfigError(

@@ -39,13 +39,16 @@ def translation(pair: tuple[Node, Node]) -> Iterator[None]:
     (link,) = json.loads(ip("-j", "link", "show", "eth0", netns=a.name))
     neighbour = (FLOATING, "lladdr", link["address"], "dev", "eth0")
     ip("neigh", "replace", *neighbour, netns=b.name)
-    table = "bridge translation"
+    table = "netdev translation"
     nft(
         hub_of(pair),
         f"add table {table}",
-        f"add chain {table} c {{ type filter hook prerouting priority 0; }}",
-        f"add rule {table} c ip saddr {A} ip daddr {B} ip saddr set {FLOATING}",
-        f"add rule {table} c ip saddr {B} ip daddr {FLOATING} ip daddr set {A}",
+        *(
+            f"add chain {table} {port} {{ type filter hook ingress device {port} priority 0; }}"
+            for port in ("p1", "p2")
+        ),
+        f"add rule {table} p1 ip saddr {A} ip daddr {B} ip saddr set {FLOATING}",
+        f"add rule {table} p2 ip saddr {B} ip daddr {FLOATING} ip daddr set {A}",
     )
     try:
         yield
