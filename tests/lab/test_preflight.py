@@ -19,11 +19,11 @@ from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.host.preflight import esp_ability
 from tests import incidents
 from tests.charon.nodes import AGENT, DEADLINE, NO_ESP, SCALE, Node, complaints, ip, network, until
-from tests.charon.reading import reads
 from tests.configs import config
 from tests.lab.deployment import B, configure, start
 from tests.lab.namespaces import inside
 from tests.lab.traffic import first_answer
+from tests.lab.verbs import in_status
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]
 
@@ -36,7 +36,6 @@ from ipaddress import ip_address
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.host import preflight
 from tests import incidents
-from tests.charon.reading import reads
 from tests.configs import config
 asked = preflight._asked
 
@@ -195,7 +194,7 @@ def test_what_disables_it_is_named(tmp_path: Path) -> None:
         with inside(a.name):
             subprocess.run(["ping", "-c", "1", "-W", "1", B], check=False, capture_output=True)
         until(lambda: problem(a), "it is seen")
-        reads(a, incidents.ESP_DISABLED.of(file=DISABLED, line=2))
+        in_status(a, incidents.ESP_DISABLED.of(file=DISABLED, line=2))
 
         status = a.status()
         assert (status["state"], status["healthy"]) == ("degraded", False)
