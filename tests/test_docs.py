@@ -319,13 +319,13 @@ def test_changes_are_told_once() -> None:
 
 INCIDENT = re.compile(
     r"^\| (?P<what>.+?) \| \[`(?P<code>[a-z-]+)`\]\(problems\.md#[a-z-]+\) \| (?P<words>.+?)"
-    r" \| `(?P<file>tests/(?:\w+/)?test_\w+\.py)::(?P<test>test_\w+)` \|$",
+    r" \| `(?P<file>tests/\w+/test_\w+\.py)::(?P<test>test_\w+)` \|$",
     re.MULTILINE,
 )
 
 
 def test_each_incident_is_told_of_and_shown() -> None:
-    """docs/testing.md has the words of each, and a test that shows them, all but one for real."""
+    """docs/testing.md has the words of each, and a test that shows them for real."""
     named = {
         (one.code, " … ".join(one.words)): name
         for name, one in vars(incidents).items()
@@ -338,5 +338,4 @@ def test_each_incident_is_told_of_and_shown() -> None:
         source = (ROOT / row["file"]).read_text()
         assert f"def {row['test']}(" in source, row
         assert f"incidents.{named[row['code'], row['words']]}" in source, row
-    assert len({row["what"] for row in rows}) == len(rows)
-    assert [row["what"] for row in rows if row["file"].count("/") == 1] == ["a NAT is in between"]
+    assert len({row["what"] for row in rows}) == len(rows) >= 15

@@ -4,6 +4,9 @@ The others are in tests/charon/test_incidents.py, and those of `agent.proof` in 
 docs/testing.md has all of them.
 """
 
+import contextlib
+import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests import incidents
-from tests.charon.nodes import SCALE, Node, network, until
+from tests.charon.nodes import SCALE, Node, ip, network, until
 from tests.charon.reading import codes, reads
-from tests.lab.deployment import A, B, configure, peer_of, start
+from tests.lab.deployment import A, B, configure, hub_of, peer_of, start
 from tests.lab.firewall import rules
 from tests.lab.test_verify import other_ca
 from tests.lab.traffic import first_answer, ping
@@ -30,6 +33,55 @@ def pair(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
         configure((a, b), [])
         start((a, b))
         yield a, b
+
+
+FLOATING = "10.9.0.77"
+
+
+@contextlib.contextmanager
+def translation(pair: tuple[Node, Node]) -> Iterator[None]:
+    """A router in between gives what A sends to B another source, and takes it back.
+
+    B is answered from an address that it did not ask, and A is not told of any.
+    """
+    a, b = pair
+    (link,) = json.loads(ip("-j", "link", "show", "eth0", netns=a.name))
+    neighbour = (FLOATING, "lladdr", link["address"], "dev", "eth0")
+    ip("neigh", "replace", *neighbour, netns=b.name)
+    table = "netdev translation"
+    nft(
+        hub_of(pair),
+        f"add table {table}",
+        *(
+            f"add chain {table} {port} {{ type filter hook ingress device {port} priority 0; }}"
+            for port in ("p1", "p2")
+        ),
+        f"add rule {table} p1 ip saddr {A} ip daddr {B} ip saddr set {FLOATING}",
+        f"add rule {table} p2 ip saddr {B} ip daddr {FLOATING} ip daddr set {A}",
+    )
+    try:
+        yield
+    finally:
+        nft(hub_of(pair), f"delete table {table}")
+
+
+def nft(netns: str, *lines: str) -> None:
+    """Have nft perform lines in a namespace."""
+    words = ("ip", "netns", "exec", netns, "nft", "-f", "-")
+    subprocess.run(words, input="\n".join(lines), text=True, check=True, timeout=30)
+
+
+def test_a_nat_in_between(pair: tuple[Node, Node]) -> None:
+    """On the VM that gets the other kind of ESP: the kernel's counter, what it means, and the
+    property to compare. The VM behind the translation only sees that no ESP comes back."""
+    a, b = pair
+    with translation(pair):
+        # B asks first, and so finds the translation; A does not, and sends plain ESP.
+        reads(
+            b,
+            incidents.NAT_BETWEEN,
+            asking=lambda: (ping(b.name, A, 5, 0.3), ping(a.name, B, 5, 0.3)),
+        )
 
 
 def test_esp_dropped_one_way(pair: tuple[Node, Node]) -> None:
