@@ -315,7 +315,7 @@ class Reconciler:
         config, by = self.config, self._placed_by
         if self._placement is None or by != (config, network):
             promise = Promise.of(config)
-            found = place(config.agent, promise, network)
+            found = place(config.agent, promise, network, self._placement)
             self._placement = steady(found, self._placement, promise, network)
             self._placed_by = (config, network)
         return self._placement

@@ -33,6 +33,7 @@ from ipsec_agent.core.status_view import Condition
 from ipsec_agent.guard_status import ClosedBy, GuardStatus, Saved, TableState
 from ipsec_agent.guard_status import document as guard_status_document
 from ipsec_agent.verbs.plan import document as plan_document
+from tests import incidents
 from tests.certificates import make_ca, make_leaf
 from tests.configs import config
 from tests.core.test_optional import loose_vm, with_clear
@@ -356,3 +357,27 @@ def test_sections_of_changes() -> None:
     for release in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
         sections = re.findall(r"(?m)^### (.+)$", release)
         assert sections == [one for one in order if one in sections]
+
+
+INCIDENT = re.compile(
+    r"^\| (?P<what>.+?) \| \[`(?P<code>[a-z-]+)`\]\(problems\.md#[a-z-]+\) \| (?P<words>.+?)"
+    r" \| `(?P<file>tests/\w+/test_\w+\.py)::(?P<test>test_\w+)` \|$",
+    re.MULTILINE,
+)
+
+
+def test_each_incident_is_told_of_and_shown() -> None:
+    """docs/testing.md has the words of each, and a test that shows them for real."""
+    named = {
+        (one.code, " … ".join(one.words)): name
+        for name, one in vars(incidents).items()
+        if isinstance(one, incidents.Incident)
+    }
+    rows = [row.groupdict() for row in INCIDENT.finditer(page("testing.md"))]
+
+    assert {(row["code"], row["words"]) for row in rows} == set(named)
+    for row in rows:
+        source = (ROOT / row["file"]).read_text()
+        assert f"def {row['test']}(" in source, row
+        assert f"incidents.{named[row['code'], row['words']]}" in source, row
+    assert len({row["what"] for row in rows}) == len(rows) >= 15

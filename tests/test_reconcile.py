@@ -373,7 +373,7 @@ async def test_an_uplink_that_loses_its_address_stays_one() -> None:
 
     assert machine.kernel == kernel
     assert machine.table == replace(table, exempt=()), "every link is judged meanwhile"
-    assert "no address" in snapshot.problems[0].message
+    assert "10.0.0.5 is gone, and no other address" in snapshot.problems[0].message
     machine.facts = with_bridge
     assert is_converged(machine, await loop.one_pass())
 

@@ -42,6 +42,10 @@ CERTIFICATES = (
     "compare issuers and fingerprints of ca_certificates and instance_certificate:"
     " `ipsec-agent certs show /etc/ipsec-agent/ipsec.yml` on both VMs"
 )
+CERTIFICATE_DATES = (
+    "compare the clocks of both VMs (`date -u`), and on that VM the dates of instance_certificate:"
+    " `ipsec-agent certs show /etc/ipsec-agent/ipsec.yml`; renew it if it has expired"
+)
 PROPOSALS = (
     "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP"
     " says the same: see `ipsec-agent status` there"
@@ -52,7 +56,7 @@ PATTERNS = (
     (r"received AUTHENTICATION_FAILED notify", "peer-refuses-us", CERTIFICATES),
     (r"no trusted .*public key found", "peer-not-trusted", CERTIFICATES),
     (r"no issuer certificate found for", "peer-not-trusted", CERTIFICATES),
-    (r"subject certificate invalid", "peer-certificate-invalid", CERTIFICATES),
+    (r"subject certificate invalid", "peer-certificate-invalid", CERTIFICATE_DATES),
     (r"constraint check failed", "peer-not-trusted", CERTIFICATES),
     (r"signature validation failed", "peer-not-trusted", CERTIFICATES),
     (r"no private key found for", "own-key-missing", "the agent loads it again"),

@@ -47,8 +47,13 @@ class Placement(Struct, frozen=True):
     waiting: tuple[str, ...] = ()
 
 
-def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placement:
+def place(
+    agent: AgentConfig, promise: Promise, network: NetworkFacts, before: Placement | None = None
+) -> Placement:
     """Find the VM's addresses, and the links to guard.
+
+    Args:
+        before: where it was found last, to name what is gone.
 
     Raises:
         ConfigError: the interface does not exist, or no address can be the VM's.
@@ -58,7 +63,7 @@ def place(agent: AgentConfig, promise: Promise, network: NetworkFacts) -> Placem
     own = tuple(
         one for one in network.addresses if is_usable(one.address) and one.link not in within
     )
-    address = agent.address or _main(agent, promise, network, own)
+    address = agent.address or _main(agent, promise, network, own, before)
     others = tuple(
         dict.fromkeys(
             one.address for one in _in_order(promise, network, own) if one.address != address
@@ -138,7 +143,11 @@ def _broadcasts(own: Iterable[OwnAddress]) -> tuple[Address, ...]:
 
 
 def _main(
-    agent: AgentConfig, promise: Promise, network: NetworkFacts, own: tuple[OwnAddress, ...]
+    agent: AgentConfig,
+    promise: Promise,
+    network: NetworkFacts,
+    own: tuple[OwnAddress, ...],
+    before: Placement | None,
 ) -> Address:
     here, where = own, "on this VM"
     if agent.interface:
@@ -151,6 +160,12 @@ def _main(
         here = tuple(one for one in own if one.link == link.index)
         where = f"on {agent.interface}"
     found = _in_order(promise, network, here)
+    if not found and before is not None:
+        raise ConfigError(
+            f"this VM's address {before.address} is gone, and no other address {where} can be its"
+            " own",
+            hint="bring the link up, or add the address to it: see `ip -br address`",
+        )
     if not found:
         raise ConfigError(
             f"no address {where} can be this VM's",

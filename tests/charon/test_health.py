@@ -1,7 +1,6 @@
 """Health of a real agent: it is that of now, and a peer that speaks clear is named."""
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -16,9 +15,7 @@ import pytest
 from ipsec_agent.core.charon_log import Said, Sign, sign
 from ipsec_agent.host.charon_events import CharonEvents
 from tests.certificates import make_ca, make_leaf, rsa_key
-from tests.charon.impatient import SHOWN_AFTER
-from tests.charon.nodes import PYTHON, Node, need_ike_sas, network, until
-from tests.charon.shared_manifest import EXPECTED
+from tests.charon.nodes import Node, need_ike_sas, network, until
 from tests.charon.shared_manifest import configure as give
 from tests.charon.wedge import wedge
 from tests.lab.deployment import A, B, configure
@@ -29,25 +26,6 @@ pytestmark = [pytest.mark.charon, pytest.mark.timeout(120)]
 def codes(node: Node) -> dict[str, str]:
     """The problems of a node's status, each with its message."""
     return {it["code"]: it["message"] for it in node.status().get("problems", ())}
-
-
-def test_a_peer_that_sends_clear(tmp_path: Path) -> None:
-    """A VM without an agent sends clear to one that has it: it is named and counted, and the VM is
-    not healthy, as the exit code says."""
-    with network(tmp_path, 2, "ch") as (bare, guarded):
-        configure([bare, guarded], [])
-        guarded.up()
-        bare.send(B, 5)
-
-        said = until(lambda: codes(guarded).get("clear-received"), "the peer is named", 30)
-
-        assert said == "10.9.0.1 (5 packets) sends clear packets to this VM; the guard dropped them"
-        guard = guarded.status()["guard"]
-        assert (guard["state"], guard["dropped_in"]) == ("up", 5)
-        assert [(it["address"], it["packets"]) for it in guard["clear_in"]] == [("10.9.0.1", 5)]
-        shown = guarded.ask("status")
-        assert shown.returncode == 1
-        assert "clear packets from 10.9.0.1: 5 packets" in shown.stdout
 
 
 def test_the_status_is_of_now(tmp_path: Path) -> None:
@@ -140,38 +118,6 @@ def test_a_refusal_outlives_agent_and_charon(tmp_path: Path) -> None:
         assert "AUTHENTICATION_FAILED" not in ours.charon_log.rpartition("loaded plugins")[2]
 
 
-IMPATIENT = (PYTHON, "-m", "tests.charon.impatient")
-
-
-def test_config_broken_for_the_next_shift(tmp_path: Path) -> None:
-    """Somebody edits the file and goes: status and log name the line, once it has stayed so."""
-    with network(tmp_path, 1, "cb") as (node,):
-        give(node, agent=node.agent_section(interval=1))
-        node.start(around=IMPATIENT)
-        node.settled()
-        good = node.config.read_text()
-        line = 1 + good[: good.index("10.9.0.0/24")].count("\n")
-        node.config.write_text(good.replace("10.9.0.0/24", "10.9.0.0/33"))
-        edited = time.monotonic()
-
-        said = until(lambda: codes(node).get("config-refused"), "it is told of")
-
-        assert time.monotonic() - edited >= SHOWN_AFTER
-        cause = f"the agent's next start would be refused: {node.config}:{line}: "
-        assert said.startswith(cause)
-        assert "'10.9.0.0/33'" in said
-        shown = node.ask("status")
-        assert shown.returncode == 1
-        assert f"  WARNING config-refused: {cause}" in shown.stdout
-        assert f"see `ipsec-agent check {node.config}`" in shown.stdout
-        (logged,) = [json.loads(one) for one in node.log.splitlines() if "config-refused" in one]
-        assert (logged["level"], logged["message"]) == ("warning", said)
-        assert node.policies() == EXPECTED
-
-        node.config.write_text(good)
-        until(lambda: "config-refused" not in codes(node), "it is corrected")
-
-
 def test_ike_only_and_a_farewell(tmp_path: Path) -> None:
     """A kernel without ESP has an IKE_SA and no more; a peer that is stopped in order is gone, and
     that is no fault."""
@@ -190,7 +136,9 @@ def test_ike_only_and_a_farewell(tmp_path: Path) -> None:
         ours.send(B)
         until(lambda: "peer-gone" in codes(ours), "it is gone", 90)
         assert codes(ours)["peer-gone"].endswith(": it has ended its IKE_SA")
-        assert (peer_of(ours)["state"], peer_of(ours)["problem"]) == ("gone", "peer-gone")
+        # Until charon has given up what the packet made it try.
+        until(lambda: peer_of(ours)["state"] == "gone", "it is listed as gone")
+        assert peer_of(ours)["problem"] == "peer-gone"
 
 
 async def test_what_charon_tells_of_a_peer(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What harms a VM is mended by the agent, in time; real charon, real policies, real nftables."""
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -188,29 +187,6 @@ def test_charon_killed(node: Node) -> None:
     # The pass that heals may not have ended yet, so that the status is of the one before.
     until(lambda: node.settled()["charon"]["pid"] == new, "the status knows it")
     assert node.charon_pid == new
-
-
-def replaced(node: Node, old: int) -> bool:
-    """Whether another charon has its connections."""
-    return node.charon_pid != old and loaded(node) >= 3
-
-
-def test_charon_killed_in_a_loop(node: Node) -> None:
-    """Status and log name the signal and where to look; no other program is accused."""
-    for _ in range(4):
-        old = node.charon_pid
-        os.kill(old, signal.SIGKILL)
-        until(functools.partial(replaced, node, old), "charon is started again")
-
-    def told() -> str:
-        shown = {one["code"]: one["message"] for one in node.status().get("problems", ())}
-        assert "repair-paused" not in shown
-        return str(shown.get("charon-dies", ""))
-
-    until(lambda: "charon was killed by SIGKILL, 4 times in " in told(), told)
-    (line, *_) = [json.loads(one) for one in node.log.splitlines() if '"charon-dies"' in one]
-    assert line["level"] == "error"
-    assert "OOM killer" in line["hint"]
 
 
 def loaded(node: Node) -> int:

@@ -161,6 +161,16 @@ def test_no_address() -> None:
     assert caught.value.message == "no address on this VM can be this VM's"
 
 
+def test_an_address_that_is_gone() -> None:
+    """The one that the VM had is named, and nobody is told to start later."""
+    before = place(AgentConfig(), LISTS, facts(("10.0.0.5", 2)))
+    with pytest.raises(ConfigError) as caught:
+        place(AgentConfig(), LISTS, facts(), before)
+
+    assert caught.value.message.startswith("this VM's address 10.0.0.5 is gone, and no other")
+    assert caught.value.hint.startswith("bring the link up, or add the address to it")
+
+
 def test_address_elsewhere() -> None:
     """A configured address that no link bears is kept, and said to be absent."""
     placement = place(AgentConfig(address=ip_address("10.0.0.99")), LISTS, facts(("10.0.0.5", 2)))

@@ -1,18 +1,15 @@
 """Health under real traffic: what is usual alarms nobody, and one-way traffic is seen."""
 
-import json
-import signal
 import subprocess
 import time
 from typing import Any
 
 import pytest
 
-from ipsec_agent.core.words import duration, instant
-from tests.charon.nodes import AGENT, Node, until
+from tests.charon.nodes import Node, until
 from tests.lab.deployment import A, B, peer_of
 from tests.lab.floods import flood
-from tests.lab.traffic import first_answer, ping
+from tests.lab.traffic import first_answer
 from tests.lab.truth import charon_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -73,87 +70,6 @@ def test_one_way_across_rekeyings(three: list[Node], capsys: pytest.CaptureFixtu
     assert healthy == (True, True)
     with capsys.disabled():
         print(f"\n{REKEYINGS} rekeyings, {flow.sent} packets: {counters([a, b])}")  # noqa: T201
-
-
-def outage(node: Node) -> tuple[str, str, str]:
-    """When the newest outage that the status knows began and ended, "" while it lasts; how long."""
-    newest = node.status()["outages"][-1]
-    begin, end = newest["begin"], newest["end"]
-    return instant(begin), instant(end) if end else "", duration((end or begin) - begin, "h")
-
-
-def cut_off(node: Node) -> list[dict[str, str]]:
-    """What `doctor` says of outages."""
-    words = ("doctor", "--json", "--config", str(node.config))
-    done = subprocess.run(
-        node.command(*AGENT, *words), check=False, capture_output=True, text=True, timeout=120
-    )
-    checks = {one["name"]: one["findings"] for one in json.loads(done.stdout)["checks"]}
-    return list(checks["outages"])
-
-
-NO_ESP_COMES = f"""
-add table ip firewall
-add chain ip firewall before {{ type filter hook prerouting priority -450; }}
-add rule ip firewall before ip saddr {A} ip protocol esp drop
-"""
-"""What passes IKE and drops ESP on its way to B, as a security group does."""
-
-
-@pytest.mark.esp
-def test_esp_dropped_one_way(three: list[Node]) -> None:
-    """IKE works and the SAs are there, and no ping is answered: status and log of the sender name
-    the peer and the protocol; once ESP passes, nothing is said any more."""
-    a, b, _ = three
-    first_answer(a, B)
-    until(lambda: peer_of(a, B).get("state") == "installed", "a's status has the SA")
-    subprocess.run(
-        ["ip", "netns", "exec", b.name, "nft", "-f", "-"],
-        input=NO_ESP_COMES,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-
-    def told() -> list[dict[str, Any]]:
-        return [one for one in a.status()["problems"] if one["code"] == "peer-esp-lost"]
-
-    lost = 0
-    for _ in range(30):
-        flow = ping(a.name, B, 10, 0.3)
-        lost += flow.sent - flow.arrived
-        if told():
-            break
-    (problem,) = told()
-    assert lost >= 40
-    assert problem["severity"] == "error"
-    assert problem["message"].startswith(f"{B} answers IKE, but no ESP has come back from it")
-    assert "have protocol 50" in problem["hint"]
-    assert (peer_of(a, B)["state"], peer_of(a, B)["one_way"]) == ("installed", "out")
-    (line, *_) = [json.loads(one) for one in a.log.splitlines() if '"peer-esp-lost"' in one]
-    assert (line["message"], line["hint"]) == (problem["message"], problem["hint"])
-    begin, *_ = outage(a)
-    why = f"{B} answers IKE, but no ESP comes back from it"
-    (lasts,) = cut_off(a)
-    assert lasts["message"] == f"{B} has been cut off since {begin}: {why}"
-    assert lasts["command"].startswith(f"ipsec-agent verify {B}")
-    a.end_agent(signal.SIGKILL)
-    (left,) = cut_off(a)
-    assert left["message"] == f"{B} was cut off from {begin} until the agent ended: {why}"
-    assert left["command"].startswith(f"grep {B} ")
-    a.start()
-    until(lambda: a.status().get("outages"), "the next agent remembers it")
-
-    subprocess.run(
-        ["ip", "netns", "exec", b.name, "nft", "delete table ip firewall"], check=True, timeout=30
-    )
-    first_answer(a, B)
-    until(lambda: not told(), "it is over", 90)
-    until(lambda: outage(a)[1], "the outage is over", 30)
-    begin, end, lasted = outage(a)
-    (over,) = cut_off(a)
-    assert over["message"] == f"{B} was cut off from {begin} until {end} ({lasted}): {why}"
-    assert over["command"].startswith(f"grep {B} ")
 
 
 def test_lost_sas_are_counted(three: list[Node], capsys: pytest.CaptureFixture[str]) -> None:

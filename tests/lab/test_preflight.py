@@ -17,11 +17,13 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.host.preflight import esp_ability
+from tests import incidents
 from tests.charon.nodes import AGENT, DEADLINE, NO_ESP, SCALE, Node, complaints, ip, network, until
 from tests.configs import config
 from tests.lab.deployment import B, configure, start
 from tests.lab.namespaces import inside
 from tests.lab.traffic import first_answer
+from tests.lab.verbs import in_status
 
 pytestmark = [pytest.mark.esp, pytest.mark.timeout(400)]
 
@@ -33,6 +35,7 @@ import os, signal
 from ipaddress import ip_address
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.host import preflight
+from tests import incidents
 from tests.configs import config
 asked = preflight._asked
 
@@ -190,10 +193,9 @@ def test_what_disables_it_is_named(tmp_path: Path) -> None:
 
         with inside(a.name):
             subprocess.run(["ping", "-c", "1", "-W", "1", B], check=False, capture_output=True)
-        said = until(lambda: problem(a), "it is seen")
+        until(lambda: problem(a), "it is seen")
+        in_status(a, incidents.ESP_DISABLED.of(file=DISABLED, line=2))
 
-        assert said["severity"] == "critical"
-        assert f"esp4 is disabled by {DISABLED}:2 (`install esp4 /bin/true`)" in said["message"]
         status = a.status()
         assert (status["state"], status["healthy"]) == ("degraded", False)
         assert (status["guard"]["state"], status["policies"]["missing"]) == ("up", [])

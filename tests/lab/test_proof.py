@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import incidents
 from tests.charon.nodes import SCALE, Node, ip, network, until
 from tests.lab.bed import enforces
 from tests.lab.deployment import A, B, C, configure, hub_of, peer_of, start
@@ -130,7 +131,7 @@ def test_esp_blocked_one_way(proven: list[Node]) -> None:
         try:
             problem = in_status(
                 a,
-                "proof-failed",
+                incidents.ESP_BLOCKED.of(peer=B),
                 f"in a row failed (no-esp): IKE works with {B}, and ",
                 "nothing answers what was sent: ESP is lost on its way there",
                 f"let protocol 50 (UDP 4500, where encapsulated) pass to {B}",
@@ -164,7 +165,7 @@ def test_esp_blocked_both_ways(proven: list[Node]) -> None:
         "after ip daddr " + B + " ip protocol esp drop",
     ):
         for node, peer in ((a, B), (b, A)):
-            in_status(node, "proof-failed", "(no-esp)", peer, "protocol 50")
+            in_status(node, incidents.ESP_BLOCKED.of(peer=peer))
     for node in (a, b):
         until(functools.partial(lambda it: not told(it), node), "it is over", TOLD_WITHIN)
 
@@ -175,10 +176,9 @@ def test_path_mtu_of_1300(proven: list[Node]) -> None:
     with rules(b.name, f"before ip saddr {A} ip protocol esp ip length > 1300 drop"):
         in_status(
             a,
-            "proof-failed",
-            *("in a row failed (black-hole)", f"packets to {B} are ESP both ways"),
-            "of more than 1266 bytes are lost on the way, though this VM sends up to 1466",
-            "lower the MTU of eth0 on both VMs by at least 200 bytes",
+            incidents.PATH_MTU.of(peer=B, passes=1266, link="eth0", bytes=200),
+            "in a row failed (black-hole)",
+            " are lost on the way, though this VM sends up to 1466",
         )
     until(lambda: not told(a), "it is over", TOLD_WITHIN)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import incidents
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import AGENT, Node, ip, network, until
 from tests.lab.bed import enforces
@@ -193,12 +194,10 @@ def test_negotiation(tmp_path: Path) -> None:
         start(nodes)
 
         found = verify(a, B, C, D, seconds=15)
-        refused = (f"{B} refuses this VM's certificate or signature", "certificate")
-        in_status(a, "peer-refuses-us", *refused)
-        in_status(b, "peer-not-trusted", f"this VM does not trust the certificate of {A}", "CN=VM")
-        in_status(a, "proposals-differ", f"{C} and this VM have no proposal in common")
-        lists = (f"{D} and this VM do not agree on what to encrypt", "compare ipsec_subnets")
-        in_status(a, "selectors-differ", *lists)
+        in_status(a, incidents.REFUSED.of(peer=B))
+        in_status(b, incidents.CA_MISSING.of(peer=A, subject="CN=VM"))
+        in_status(a, incidents.PROPOSALS_DIFFER.of(peer=C))
+        in_status(a, incidents.SUBNETS_DIFFER.of(peer=D))
 
     verdicts = [one["verdict"] for one in found]
     assert verdicts == ["certificate-refused", "proposals-differ", "selectors-differ"], found
@@ -256,7 +255,8 @@ def test_without_ipsec(tmp_path: Path) -> None:
             (kept,) = verify(a, C, seconds=3)
         assert kept["verdict"] == "timed-out", kept
         assert kept["message"] == (
-            f"nothing could be proven about {C} within 3 s: no IKE of this VM's charon leaves this VM"
+            f"nothing could be proven about {C} within 3 s: no IKE of this VM's charon leaves"
+            " this VM"
         )
         assert kept["hint"].startswith("a rule of this VM's own firewall may drop UDP 500 and UDP")
 

@@ -5,6 +5,7 @@ import subprocess
 from typing import Any
 
 from tests.charon.nodes import AGENT, SCALE, Node, until
+from tests.incidents import Incident, of_log, told
 
 
 def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
@@ -30,22 +31,26 @@ TOLD_WITHIN = 40 + 10 * SCALE
 """Seconds until a problem is told: most of it is for `agent.proof: 10`, as docs/verify.md says."""
 
 
-def in_status(node: Node, code: str, *words: str) -> dict[str, Any]:
-    """The problem once the status has it with all these words; the log has them in one line."""
+def in_status(node: Node, incident: Incident, *words: str) -> dict[str, Any]:
+    """The problem once the status has it with its words, and these; the log has them in one line.
+
+    Other problems may be there: `tests.charon.reading.reads` is stricter.
+    """
 
     def found(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-        return next((one for one in entries if one["code"] == code and _has(one, words)), None)
+        wanted = (*incident.words, *words)
+        return next(
+            (one for one in entries if one["code"] == incident.code and _has(one, wanted)), None
+        )
 
     problem: dict[str, Any] = until(
         lambda: found(node.status()["problems"]),
-        lambda: f"{code} {words}: {node.status()['problems']}",
+        lambda: f"{incident} {words}: {node.status()['problems']}",
         TOLD_WITHIN,
     )
-    lines = [json.loads(one) for one in node.log.splitlines() if f'"{code}"' in one]
-    assert found(lines), lines
-    shown = " ".join(node.ask("status").stdout.split())
-    assert f" {code}: " in shown
-    assert [word for word in words if word not in shown] == []
+    lines = of_log(node.log)
+    assert found([one for one in lines if one.get("code") == incident.code]), lines
+    told(incident, node.ask("status").stdout, lines)
     return problem
 
 

@@ -70,6 +70,7 @@ CAUSES: dict[str, frozenset[str]] = {
     "kernel-refuses": frozenset({"esp-unavailable"}),
     # All VMs share one certificate.
     "peer-refuses-us": OUTDATED,
+    "peer-not-trusted": OUTDATED,
     "peer-certificate-invalid": OUTDATED | {"clock-wrong"},
     "xfrm-out-no-states": CHARON
     | OFFLINE

@@ -41,7 +41,12 @@ OLDEST = 30 * 86_400.0
 MOST = 4096
 """Peers that are remembered; of more, those that failed last."""
 
+AT_ONCE = 2.0
+"""Seconds within which charon says all that it has to say of one certificate."""
+
 GONE = "peer-gone"
+
+OUT_OF_TIME, NOT_TRUSTED = "peer-certificate-invalid", "peer-not-trusted"
 
 IDENTITY_CODES = frozenset(
     {"peer-refuses-us", "peer-not-trusted", "peer-certificate-invalid", "peer-not-configured"}
@@ -136,10 +141,16 @@ class Suspect(Struct, frozen=True):
 
     @property
     def shown(self) -> tuple[Fault, ...]:
-        """The faults that are certain; it is not silent any more where it has refused since."""
+        """The faults that are certain, and explained by no other one.
+
+        It is not silent any more where it has refused since; a certificate out of its time is not
+        trusted for that.
+        """
         certain = [fault for fault in self.faults if fault.certain]
         refused = max((f.line.time for f in certain if f.line.code != SILENT), default=0.0)
-        return tuple(f for f in certain if f.line.code != SILENT or f.line.time > refused)
+        outdated = max((f.line.time for f in certain if f.line.code == OUT_OF_TIME), default=0.0)
+        after = {SILENT: refused, NOT_TRUSTED: outdated + AT_ONCE if outdated else 0.0}
+        return tuple(f for f in certain if f.line.time > after.get(f.line.code, 0.0))
 
     @property
     def code(self) -> str:

@@ -292,6 +292,20 @@ def test_a_peer_that_has_left_the_subnets() -> None:
     assert [one.peer for one in watch.suspects] == [P]
 
 
+def test_a_certificate_out_of_its_time() -> None:
+    """It is not told beside that that it is not trusted, until that is so for another reason."""
+    outdated, untrusted = "peer-certificate-invalid", "peer-not-trusted"
+    watch = Watch()
+    assert watch.at(1, line(outdated, 0), line(untrusted, 0)) == [(outdated, Severity.WARNING)]
+    assert [one.code for one in watch.suspects] == [outdated]
+
+    later = watch.at(100, line(untrusted, 99))
+    assert {code for code, _ in later} == {outdated, untrusted}
+    assert watch.at(201, line(outdated, 200), line(untrusted, 200.5)) == [
+        (outdated, Severity.WARNING)
+    ]
+
+
 def test_a_start_is_not_remembered() -> None:
     """What a peer says while it starts counts neither now nor at its next start."""
     says = "received NO_PROPOSAL_CHOSEN notify error"
