@@ -78,9 +78,7 @@ async def test_one_that_hangs(loop: Loop, tmp_path: Path) -> None:
     assert 2 * DEADLINE <= took < 2 * DEADLINE + 1
 
 
-async def test_one_that_works(
-    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_that_works(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it uses a CPU, its deadlines are told from those of one that hangs."""
     monkeypatch.setattr(charon_part, "VICI_DEADLINE", 0.2)
     with charon(tmp_path, delay=60, busy=True):

@@ -43,6 +43,7 @@ from tests.vm import healthy_vm, with_sa
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 CODE = re.compile(r"[a-z]+(-[a-z]+)*")
+PROBLEM = ast.dump(ast.Name("Problem", ast.Load()))
 
 
 def page(name: str) -> str:
@@ -95,7 +96,7 @@ def handed_on(tree: ast.Module) -> Iterator[str]:
 def first_arguments(tree: ast.AST) -> Iterator[ast.expr]:
     """The first argument of each call of Problem."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Problem":
+        if isinstance(node, ast.Call) and ast.dump(node.func) == PROBLEM:
             yield node.args[0]
 
 
@@ -103,7 +104,9 @@ def test_every_problem_has_its_entry() -> None:
     """docs/problems.md has one heading for each code that the agent can show, and no other."""
     made = {code for _, code, _ in PATTERNS}
     for path in (ROOT / "ipsec_agent").rglob("*.py"):
-        made |= set(codes_of(ast.parse(path.read_text())))
+        text = path.read_text()
+        if "Problem(" in text:
+            made |= set(codes_of(ast.parse(text)))
     assert {"guard-missing", "ipsec-disabled", "policies-bypassed", "peer-lies"} <= made
     headings = re.findall(r"^### `(.+)`$", page("problems.md"), flags=re.MULTILINE)
     assert sorted(headings) == sorted({*made, "xfrm-…"})
