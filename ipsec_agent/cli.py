@@ -8,6 +8,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +110,9 @@ class Parser(argparse.ArgumentParser):
             file.write(message)
 
 
+@cache
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The whole command line, put together once."""
     top = Parser(
         prog="ipsec-agent",
         description="Encrypt every packet between the VMs of a deployment with IPsec ESP.",

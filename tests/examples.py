@@ -14,4 +14,4 @@ FEWEST = 10
 
 def examples(whole: int) -> int:
     """How many of so many examples are tried in the profile that is in force."""
-    return max(whole * settings.default.max_examples // WHOLE, min(whole, FEWEST))
+    return max(whole * settings().max_examples // WHOLE, min(whole, FEWEST))

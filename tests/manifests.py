@@ -15,8 +15,8 @@ class _Block(str):
     __slots__ = ()
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes blocks as `|`."""
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes blocks as `|`, with libyaml, where PyYAML has it, in a tenth of the time."""
 
 
 _Dumper.add_representer(

@@ -104,12 +104,12 @@ def few_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
 
 
-@pytest.mark.parametrize("name", ["check", "plan", "status", "help"])
-def test_few_files(name: str, good: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("check", 0), ("plan", 0), ("status", 3), ("help", 0)])
+def test_few_files(name: str, code: int, good: Path) -> None:
     """What needs no more than 16 open files works with 16."""
     few = run(*verb(name, good), before=few_files)
 
-    assert few.returncode == run(*verb(name, good)).returncode
+    assert few.returncode == code
     assert "Traceback" not in few.stderr
 
 

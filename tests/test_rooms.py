@@ -1,6 +1,7 @@
 """The arrows: what may import what, read from the source."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -136,9 +137,20 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path) for path in MODULES}
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A file's tree."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -148,13 +160,15 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def ours(path: Path) -> set[str]:
+@functools.cache
+def ours(path: Path) -> frozenset[str]:
     """What a file imports of the package, without the package's name."""
-    return {name.removeprefix("ipsec_agent.") for name in imports(path) if "ipsec_agent." in name}
+    return frozenset(
+        name.removeprefix("ipsec_agent.") for name in imports(path) if "ipsec_agent." in name
+    )
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_arrows(path: Path) -> None:
+def check_arrows(path: Path) -> None:
     """core imports only core and errors; host only core, errors and what the table allows."""
     name, wanted = name_of(path), ours(path)
     room = name.partition(".")[0]
@@ -177,8 +191,7 @@ def test_arrows(path: Path) -> None:
         assert "cli" not in tops
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_levels(path: Path) -> None:
+def check_levels(path: Path) -> None:
     """No arrow goes upward; within core none goes from a decision to what tells of it."""
     name = name_of(path)
     level = {top: number for number, tops in enumerate(LEVELS) for top in tops}
@@ -190,6 +203,14 @@ def test_levels(path: Path) -> None:
             assert not TELLING.match(other), other
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module(path: Path) -> None:
+    """Of each: where its arrows lead, on which level, and how long it is."""
+    check_arrows(path)
+    check_levels(path)
+    check_size(path)
+
+
 def test_no_cycle() -> None:
     """Each module can be understood after those that it imports."""
     arrows = {name_of(path): ours(path) & NAMES for path in MODULES}
@@ -197,11 +218,10 @@ def test_no_cycle() -> None:
     assert order.index("core.model") < order.index("core.plan") < order.index("reconcile")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_size(path: Path) -> None:
+def check_size(path: Path) -> None:
     """A module says what it owns, has 400 lines at most, and no function of more than 40."""
     text = path.read_text()
-    tree = ast.parse(text)
+    tree = parsed(path)
     assert not text or ast.get_docstring(tree), "begin with what the module owns"
     assert len(text.splitlines()) <= LONGEST_MODULE
     for node in ast.walk(tree):

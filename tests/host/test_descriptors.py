@@ -65,11 +65,14 @@ def text() -> None:
         pass
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root opens raw sockets")
+
+
 @pytest.mark.parametrize(
     "opens",
     [
-        echo,
-        capture,
+        pytest.param(echo, marks=as_root),
+        pytest.param(capture, marks=as_root),
         text,
         lambda: source_for(PEERS[0]),
         lambda: ip_listing._ip("address"),
