@@ -65,7 +65,9 @@ WITHIN_HOST = {
         "nft_wire",
     },
     "nft_trial": {"nft_image", "nft_tables", "nft_wire"},
-    "peer_sas": {"netlink_wire", "rtnetlink", "xfrm", "xfrm_messages", "xfrm_records"},
+    "peer_sas": {
+        *("netlink_wire", "rtnetlink", "xfrm_messages", "xfrm_records", "xfrm_wire"),
+    },
     "process": {"files", "own_time", "writers"},
     "program": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
@@ -79,12 +81,13 @@ WITHIN_HOST = {
     "veth": {"rtnetlink"},
     "vici_wire": {"own_time", "vici_message", "writers"},
     "xfrm": {
-        *("decoded", "netlink_wire", "pyroute2_parts"),
-        *("xfrm_level", "xfrm_messages", "xfrm_records"),
+        *("decoded", "netlink_wire", "rtnetlink"),
+        *("xfrm_level", "xfrm_messages", "xfrm_records", "xfrm_wire"),
     },
     "xfrm_level": {"xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
     "xfrm_records": {"decoded", "rtnetlink", "xfrm_messages"},
+    "xfrm_wire": {"netlink_wire", "own_time", "rtnetlink", "xfrm_messages"},
 }
 FOR_EVERY_HOST = {"understood"}
 

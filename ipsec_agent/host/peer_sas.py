@@ -26,9 +26,9 @@ from ipsec_agent.host.rtnetlink import (
     dump,
 )
 from ipsec_agent.host.understood import as_told
-from ipsec_agent.host.xfrm import LACKING
 from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind
 from ipsec_agent.host.xfrm_records import ESP, family_of, state_of
+from ipsec_agent.host.xfrm_wire import LACKING
 
 _ID = struct.Struct("=16s4sHBx")
 """`struct xfrm_usersa_id`."""

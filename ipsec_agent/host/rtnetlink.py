@@ -54,13 +54,9 @@ def ask(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> dict[
     Raises:
         OSError: the kernel refuses, is too late, or answers what is not understood.
     """
-    channel.send(_message(kind, body, NLM_F_REQUEST | flags))
-    answer = channel.recv(BUFFER)
+    channel.send(request(kind, body, flags))
     with as_told():
-        if HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
-            _raise_refusal(answer, 0)
-            return {}
-        return dict(attributes(answer[HEADER.size + FIXED[kind] :]))
+        return dict(attributes(answer_to(channel.recv(BUFFER))[FIXED.get(kind, 0) :]))
 
 
 def dump(channel: socket.socket, kind: int, body: bytes) -> list[bytes]:
@@ -71,7 +67,7 @@ def dump(channel: socket.socket, kind: int, body: bytes) -> list[bytes]:
             changes time and again.
     """
     for _ in range(DUMP_ATTEMPTS):
-        channel.send(_message(kind, body, NLM_F_REQUEST | NLM_F_DUMP))
+        channel.send(request(kind, body, NLM_F_DUMP))
         with as_told():
             found, interrupted = _whole(channel)
         if not interrupted:
@@ -80,27 +76,72 @@ def dump(channel: socket.socket, kind: int, body: bytes) -> list[bytes]:
 
 
 def _whole(channel: socket.socket) -> tuple[list[bytes], bool]:
-    found: list[bytes] = []
-    seen = 0
-    while True:
-        part = channel.recv(BUFFER)
+    listing = Listing()
+    while not listing.take(channel.recv(BUFFER)):
+        pass
+    return listing.found, listing.interrupted
+
+
+class Listing:
+    """What a dump has told so far.
+
+    Attributes:
+        found: each message without its header.
+        interrupted: it changed meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[bytes] = []
+        self.interrupted = False
+
+    def take(self, part: bytes) -> bool:
+        """Take what came next; whether that was the end.
+
+        Raises:
+            OSError: the kernel refuses, or ended the dump with an error.
+        """
         at = 0
         while at + HEADER.size <= len(part):
             length, kind, flags, _, _ = HEADER.unpack_from(part, at)
-            seen |= flags
-            if kind == NLMSG_ERROR:
+            if flags & NLM_F_DUMP_INTR:
+                self.interrupted = True
+            if kind in {NLMSG_ERROR, NLMSG_DONE}:
+                # The body of the latter is the error that ended the dump, if one did.
                 _raise_refusal(part, at)
-            elif kind == NLMSG_DONE:
-                # Its body is the error that ended the dump, if one did.
-                _raise_refusal(part, at)
-                return found, bool(seen & NLM_F_DUMP_INTR)
+                if kind == NLMSG_DONE:
+                    return True
             else:
-                found.append(part[at + HEADER.size : at + length])
+                self.found.append(part[at + HEADER.size : at + length])
             at += max(-(-length // 4) * 4, HEADER.size)
+        return False
 
 
-def _message(kind: int, body: bytes, flags: int) -> bytes:
-    return HEADER.pack(HEADER.size + len(body), kind, flags, 1, 0) + body
+def messages(part: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each message of a datagram."""
+    at = 0
+    while at + HEADER.size <= len(part):
+        length, kind, *_ = HEADER.unpack_from(part, at)
+        yield kind, part[at + HEADER.size : at + length]
+        at += max(-(-length // 4) * 4, HEADER.size)
+
+
+def answer_to(answer: bytes) -> bytes:
+    """The body of an answer, b"" of an acknowledgement.
+
+    Raises:
+        OSError: it is a refusal, or is not understood.
+    """
+    with as_told():
+        length, kind, *_ = HEADER.unpack_from(answer)
+        if kind == NLMSG_ERROR:
+            _raise_refusal(answer, 0)
+            return b""
+        return answer[HEADER.size : length]
+
+
+def request(kind: int, body: bytes, flags: int = 0) -> bytes:
+    """The message that asks for something."""
+    return HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body
 
 
 def _raise_refusal(answer: bytes, at: int) -> None:

@@ -6,23 +6,17 @@ One thing of a trap is changed, since charon cannot say it: whether it requires 
 
 import errno
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.decoded import Decoded
-from ipsec_agent.host.netlink_wire import DEADLINE, NetlinkWire, watch
-from ipsec_agent.host.pyroute2_parts import NLM_F_REQUEST, AsyncNetlinkSocket, nlmsg
+from ipsec_agent.host.netlink_wire import DEADLINE
+from ipsec_agent.host.rtnetlink import NLM_F_ACK
 from ipsec_agent.host.xfrm_level import policy_replacement
-from ipsec_agent.host.xfrm_messages import (
-    NETLINK_XFRM,
-    DefaultRequest,
-    Group,
-    Kind,
-    XfrmMarshal,
-)
+from ipsec_agent.host.xfrm_messages import DEFAULT_REQUEST, Group, Kind, packed
 from ipsec_agent.host.xfrm_records import (
     POLICY_USED,
     default_blocks,
@@ -33,19 +27,15 @@ from ipsec_agent.host.xfrm_records import (
     state_deletion,
     state_of,
 )
+from ipsec_agent.host.xfrm_wire import XfrmWire, watch
 
-LACKING = "this kernel has no XFRM: run `modprobe xfrm_user`"
 _GROUPS = (Group.EXPIRE, Group.SA, Group.POLICY)
-
-
-class _XfrmSocket(AsyncNetlinkSocket):
-    marshal_class = XfrmMarshal
 
 
 class Xfrm:
     """The kernel's policies and SAs in this process's network namespace."""
 
-    def __init__(self, wire: NetlinkWire) -> None:
+    def __init__(self, wire: XfrmWire) -> None:
         self._wire = wire
         self._policies = Decoded(policy_of, passed_over=POLICY_USED)
         self._states = Decoded(state_of)
@@ -56,8 +46,7 @@ class Xfrm:
         Raises:
             KernelError: refused, too late, or the kernel has no XFRM.
         """
-        # A body would be read as attributes: dump requests are bare.
-        found = await self._wire.dump("reading the kernel's policies", nlmsg, Kind.GET_POLICY)
+        found = await self._wire.dump("reading the kernel's policies", Kind.GET_POLICY)
         return records(self._policies, found)
 
     async def states(self) -> tuple[SecurityAssociation, ...]:
@@ -68,7 +57,7 @@ class Xfrm:
         Raises:
             KernelError: refused, too late, or the kernel has no XFRM.
         """
-        found = await self._wire.dump("reading the kernel's SAs", nlmsg, Kind.GET_SA)
+        found = await self._wire.dump("reading the kernel's SAs", Kind.GET_SA)
         return records(self._states, found)
 
     async def default_blocks(self) -> tuple[Direction, ...]:
@@ -77,17 +66,9 @@ class Xfrm:
         Raises:
             KernelError: refused, too late, or the kernel has no XFRM.
         """
-
-        async def ask(socket: Any) -> tuple[Direction, ...]:
-            async with aclosing(
-                await socket.nlm_request(DefaultRequest(), Kind.GET_DEFAULT, NLM_F_REQUEST)
-            ) as answer:
-                async for message in answer:
-                    return default_blocks(message["body"])
-            return ()
-
+        doing = "reading the default policy"
         try:
-            return await self._wire.perform("reading the default policy", ask)
+            return default_blocks(await self._wire.ask(doing, Kind.GET_DEFAULT, DEFAULT_REQUEST))
         except KernelError as error:
             if error.code == errno.EINVAL:
                 return ()
@@ -101,7 +82,7 @@ class Xfrm:
         """
         selector = policy.selector if isinstance(policy, Policy) else policy
         doing = f"deleting the policy {selector.source} -> {selector.destination}"
-        await self._wire.request(doing, policy_deletion(policy), Kind.DELETE_POLICY)
+        await self._change(doing, policy_deletion(policy), Kind.DELETE_POLICY)
 
     async def set_level(self, policy: Policy, *, optional: bool) -> None:
         """Have a policy of one template require ESP, or use it only where there is an SA.
@@ -114,7 +95,7 @@ class Xfrm:
         selector = policy.selector
         doing = f"changing the policy {selector.source} -> {selector.destination}"
         message = policy_replacement(policy, optional=optional)
-        await self._wire.request(doing, message, Kind.UPDATE_POLICY)
+        await self._change(doing, message, Kind.UPDATE_POLICY)
 
     async def delete_state(self, source: Address, destination: Address, spi: int) -> None:
         """Delete an ESP SA. Larval ones (SPI 0) cannot be named: they expire.
@@ -125,7 +106,10 @@ class Xfrm:
             KernelError: refused, too late, or there is none (ESRCH).
         """
         doing = f"deleting the SA {source} -> {destination} with SPI {spi:08x}"
-        await self._wire.request(doing, state_deletion(destination, spi), Kind.DELETE_SA)
+        await self._change(doing, state_deletion(destination, spi), Kind.DELETE_SA)
+
+    async def _change(self, doing: str, message: Any, kind: Kind) -> None:
+        await self._wire.ask(doing, kind, packed(message), NLM_F_ACK)
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Call `wake` until cancelled: policies came, changed, went; SAs went.
@@ -137,11 +121,9 @@ class Xfrm:
         """
         await watch(
             "listening to the kernel's policies",
-            _open_socket,
-            _GROUPS,
             wake,
+            groups=_GROUPS,
             matters=matters,
-            lacking=LACKING,
         )
 
 
@@ -151,12 +133,8 @@ async def open_xfrm(*, deadline: float = DEADLINE) -> AsyncIterator[Xfrm]:
 
     The socket is opened by the first request, which tells whether the kernel has XFRM.
     """
-    wire = NetlinkWire(_open_socket, deadline=deadline, lacking=LACKING)
+    wire = XfrmWire(deadline=deadline)
     try:
         yield Xfrm(wire)
     finally:
         wire.close()
-
-
-def _open_socket() -> Any:
-    return _XfrmSocket(family=NETLINK_XFRM)

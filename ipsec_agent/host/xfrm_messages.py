@@ -7,9 +7,9 @@ policies, and to read their fields one by one took pyroute2 140 ms (xfrm_records
 
 import enum
 import struct
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple
 
-from ipsec_agent.host.pyroute2_parts import Marshal, nla, nlmsg
+from ipsec_agent.host.pyroute2_parts import nla, nlmsg
 
 
 class Kind(enum.IntEnum):
@@ -118,9 +118,8 @@ def size(fields: Fields) -> int:
     return sum(struct.calcsize(form) for _, form in fields)
 
 
-_HEADER = struct.Struct("=IHHII")
-_FIRST_KIND = 16
-"""NLMSG_MIN_TYPE: below it are netlink's own (linux/netlink.h)."""
+HEADER = struct.calcsize("=IHHII")
+"""Bytes of netlink's own before a body (linux/netlink.h)."""
 
 
 class Template(NamedTuple):
@@ -247,32 +246,12 @@ class NewSa(nlmsg):
         defaults: ClassVar = {"original": NO_ADDRESS}
 
 
-class DefaultRequest(nlmsg):
-    """Asks what becomes of a packet that no policy selects; without this body the kernel refuses
-    (struct xfrm_userpolicy_default)."""
-
-    fields = (("in", "B"), ("fwd", "B"), ("out", "B"))
+DEFAULT_REQUEST = bytes(3)
+"""Asks what becomes of a packet that no policy selects; without this body the kernel refuses
+(struct xfrm_userpolicy_default)."""
 
 
-class Message(TypedDict):
-    """What the kernel sent: the part of its header that pyroute2 goes by, and the rest as it is."""
-
-    header: dict[str, Any]
-    body: bytes
-
-
-def raw_message(data: bytes, offset: int, length: int) -> Message:
-    """The message at an offset of a datagram."""
-    _, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-    header = {"type": kind, "flags": flags, "sequence_number": sequence, "error": None}
-    return {"header": header, "body": bytes(data[offset + _HEADER.size : offset + length])}
-
-
-class XfrmMarshal(Marshal):
-    """Leaves to pyroute2 what netlink itself says, as errors and the end of a dump."""
-
-    def get_parser(self, key: int, flags: int, sequence_number: int) -> Any:
-        """What makes a message of some bytes; pyroute2 calls it for each."""
-        if key < _FIRST_KIND:
-            return super().get_parser(key, flags, sequence_number)
-        return raw_message
+def packed(message: Any) -> bytes:
+    """The body of one of these messages, with its attributes, as it is sent."""
+    message.encode()
+    return bytes(message.data[HEADER:])

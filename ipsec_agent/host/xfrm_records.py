@@ -20,7 +20,6 @@ from ipsec_agent.host.rtnetlink import attributes
 from ipsec_agent.host.understood import understood
 from ipsec_agent.host.xfrm_messages import (
     Kind,
-    Message,
     NewSa,
     PolicyId,
     SaId,
@@ -122,14 +121,14 @@ ENCAP, TEMPLATES, REPLAY, LAST_USED, MARK, REPLAY_ESN, IF_ID = 4, 5, 10, 15, 21,
 T = TypeVar("T")
 
 
-def records(known: Decoded[T], messages: Iterable[Message]) -> tuple[T, ...]:
+def records(known: Decoded[T], bodies: Iterable[bytes]) -> tuple[T, ...]:
     """The records of a whole dump.
 
     Raises:
         KernelError: a message is none of this kernel's kind.
     """
     with _understood():
-        return known.all(message["body"] for message in messages)
+        return known.all(bodies)
 
 
 def _understood() -> AbstractContextManager[None]:
@@ -249,7 +248,7 @@ def default_blocks(body: bytes) -> tuple[Direction, ...]:
     return tuple(one for one in Direction if actions[one] == ACTION_BLOCK)
 
 
-def matters(message: Message) -> bool:
+def matters(kind: int, body: bytes) -> bool:
     """Whether an event calls for a look: larval SAs come and go with every silent peer.
 
     A dummy SA never does, whoever tries with it what the kernel can do.
@@ -258,7 +257,7 @@ def matters(message: Message) -> bool:
         KernelError: it is no such message.
     """
     with _understood():
-        return _matters(message["header"]["type"], message["body"])
+        return _matters(kind, body)
 
 
 def _matters(kind: int, body: bytes) -> bool:

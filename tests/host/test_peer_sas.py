@@ -37,7 +37,7 @@ def made(spi: int, *, out: bool, added: int = 0) -> bytes:
     )
     info["spi"], info["proto"], info["family"] = spi, 50, socket.AF_INET
     info["packets"], info["add_time"] = spi, added
-    return sent(info)["body"]
+    return sent(info).body
 
 
 class Kernel:

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.esp import DummySa, dummy_sas
 from ipsec_agent.host.preflight import esp_ability, read_evidence
-from ipsec_agent.host.xfrm_messages import INFINITE, Message, NewSa, SaId
+from ipsec_agent.host.xfrm_messages import INFINITE, NewSa, SaId
 from ipsec_agent.host.xfrm_records import TIMES, dummy_deletion, dummy_sa, matters, state_of
 from tests.configs import config
-from tests.host.xfrm_made import SaExpire, SaInfo
+from tests.host.xfrm_made import Message, SaExpire, SaInfo
 from tests.host.xfrm_made import sent as made
 
 HEADER = 16
@@ -119,9 +119,9 @@ def test_it_is_no_sa_of_anybody(address: str) -> None:
     """Neither a reading of SAs nor an event of its end tells of it."""
     found = shown(SaInfo, 0x10, address=address)
 
-    assert state_of(found["body"]) is None
-    assert not matters(shown(SaId, 0x11, address=address))
-    assert not matters(shown(SaExpire, 0x18, address=address))
+    assert state_of(found.body) is None
+    assert not matters(*shown(SaId, 0x11, address=address))
+    assert not matters(*shown(SaExpire, 0x18, address=address))
 
 
 @pytest.mark.parametrize(("spi", "address"), OTHERS)
@@ -129,9 +129,9 @@ def test_others_are_seen(spi: int, address: str) -> None:
     """Only a reserved SPI on loopback is ours."""
     found = shown(SaInfo, 0x10, spi=spi, address=address)
 
-    assert state_of(found["body"]) is not None
-    assert matters(shown(SaId, 0x11, spi=spi, address=address))
-    assert matters(shown(SaExpire, 0x18, spi=spi, address=address)) is (spi != 0)
+    assert state_of(found.body) is not None
+    assert matters(*shown(SaId, 0x11, spi=spi, address=address))
+    assert matters(*shown(SaExpire, 0x18, spi=spi, address=address)) is (spi != 0)
 
 
 def test_nothing_wanted() -> None:

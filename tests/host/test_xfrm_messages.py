@@ -17,11 +17,11 @@ from ipsec_agent.host.xfrm_messages import (
     PolicyId,
     SaId,
     Template,
+    packed,
     size,
     unpack_templates,
 )
 from ipsec_agent.host.xfrm_records import state_of
-from tests.host import xfrm_dumps
 from tests.host.xfrm_made import SaInfo, pack_templates, read
 
 NETLINK_HEADER = 16
@@ -116,15 +116,18 @@ def test_keys_are_never_decoded() -> None:
         message.data += struct.pack("=HH", ATTRIBUTE_HEADER + len(key), number) + key
     struct.pack_into("=I", message.data, 0, len(message.data))
 
-    shown = repr(state_of(read(bytes(message.data))["body"]))
+    shown = repr(state_of(read(bytes(message.data)).body))
 
     assert "SECRET" not in shown
     assert key.hex() not in shown
 
 
-def test_unknown_kinds_are_bare_headers() -> None:
-    """A message type that nobody reads is no error."""
-    message = read(xfrm_dumps.POLICIES_FLUSHED)
+def test_what_is_sent_has_no_header() -> None:
+    """The wire puts its own before it."""
+    message = PolicyId()
+    message["index"] = 7
 
-    assert message["header"]["type"] == Kind.FLUSH_POLICY
-    assert message["header"]["error"] is None
+    body = packed(message)
+
+    assert len(body) == size(POLICY_ID)
+    assert bytes(message.data)[NETLINK_HEADER:] == body

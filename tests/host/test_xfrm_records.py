@@ -32,7 +32,7 @@ def made_policy(*templates: Template, **fields: int) -> Policy | None:
     message = PolicyInfo()
     message.update({"sel_family": 2, **fields})
     message["attrs"] = [("XFRMA_TMPL", pack_templates(templates))] if templates else []
-    return policy_of(sent(message, 0x13)["body"])
+    return policy_of(sent(message, 0x13).body)
 
 
 def test_trap_of_charon() -> None:
@@ -47,7 +47,7 @@ def test_trap_of_charon() -> None:
         reqid=1,
     )
 
-    found = policy_of(read(xfrm_dumps.TRAP_OUT)["body"])
+    found = policy_of(read(xfrm_dumps.TRAP_OUT).body)
 
     assert found is not None
     assert found.index > 0
@@ -57,7 +57,7 @@ def test_trap_of_charon() -> None:
 
 def test_trap_of_charon_ipv6() -> None:
     """An IPv6 trap has the peers' network as source, and the VM as destination, on its way in."""
-    found = policy_of(read(xfrm_dumps.TRAP_IN_V6)["body"])
+    found = policy_of(read(xfrm_dumps.TRAP_IN_V6).body)
 
     assert found is not None
     assert found.esp
@@ -68,7 +68,7 @@ def test_trap_of_charon_ipv6() -> None:
 
 def test_discovery_shunt() -> None:
     """A shunt for an ICMPv6 type has the type as source port, and no template."""
-    found = policy_of(read(xfrm_dumps.DISCOVERY_IN)["body"])
+    found = policy_of(read(xfrm_dumps.DISCOVERY_IN).body)
 
     everything = IPv6Network("::/0")
     assert found is not None
@@ -79,7 +79,7 @@ def test_discovery_shunt() -> None:
 
 def test_a_sockets_policy_is_left_out() -> None:
     """It holds for what that socket sends only."""
-    assert policy_of(read(xfrm_dumps.SOCKET_POLICY)["body"]) is None
+    assert policy_of(read(xfrm_dumps.SOCKET_POLICY).body) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_sockets_policy_is_left_out() -> None:
 )
 def test_what_narrows_a_policy(recorded: bytes, narrowed: str) -> None:
     """It says what else packets must have."""
-    found = policy_of(read(recorded)["body"])
+    found = policy_of(read(recorded).body)
 
     assert found is not None
     assert str(found.narrowed or "") == narrowed
@@ -100,7 +100,7 @@ def test_what_narrows_a_policy(recorded: bytes, narrowed: str) -> None:
 
 def test_block() -> None:
     """A block policy blocks and requires nothing."""
-    found = policy_of(read(xfrm_dumps.BLOCK_OUT)["body"])
+    found = policy_of(read(xfrm_dumps.BLOCK_OUT).body)
 
     assert found is not None
     assert (found.blocks, found.esp, found.optional, found.priority) == (True, False, False, 5)
@@ -108,7 +108,7 @@ def test_block() -> None:
 
 def test_optional() -> None:
     """A policy of level use requires no ESP."""
-    found = policy_of(read(xfrm_dumps.OPTIONAL_OUT)["body"])
+    found = policy_of(read(xfrm_dumps.OPTIONAL_OUT).body)
 
     assert found is not None
     assert (found.esp, found.optional, found.reqid) == (False, True, 4)
@@ -145,7 +145,7 @@ def test_port_mask() -> None:
 
 def test_larval_sa() -> None:
     """An SA that waits for IKE has SPI 0."""
-    found = state_of(read(xfrm_dumps.LARVAL_SA)["body"])
+    found = state_of(read(xfrm_dumps.LARVAL_SA).body)
 
     assert found is not None
     assert found.added > 0
@@ -174,7 +174,7 @@ def test_sa_with_counters() -> None:
         ("XFRMA_LASTUSED", 200),
     ]
 
-    assert state_of(sent(message)["body"]) == SecurityAssociation(
+    assert state_of(sent(message).body) == SecurityAssociation(
         source=IPv6Address("fd00::1"),
         destination=IPv6Address("fd00::2"),
         spi=0xC1234567,
@@ -210,7 +210,7 @@ def test_sequence_numbers(flags: int, told: bytes, sequence: Sequence) -> None:
     message = SaInfo()
     message.update(spi=0x1000, proto=50, family=2, flags=flags)
 
-    found = state_of(sent(message)["body"] + told)
+    found = state_of(sent(message).body + told)
 
     assert found is not None
     assert found.sequence == sequence
@@ -227,7 +227,7 @@ def test_sequence_numbers(flags: int, told: bytes, sequence: Sequence) -> None:
 )
 def test_an_sa_that_a_mark_or_an_interface_narrows(recorded: bytes, spi: int | None) -> None:
     """It is somebody else's: none of charon's, and no orphan of an earlier one's."""
-    found = state_of(read(recorded)["body"])
+    found = state_of(read(recorded).body)
 
     assert (found and found.spi) == spi
 
@@ -250,7 +250,7 @@ def test_sa_between_its_two_hosts(changes: dict[str, int | bytes], *, between: b
     message.update(sel_saddr=one, sel_daddr=other, sel_family=2)
     message.update({"sel_prefixlen_s": 32, "sel_prefixlen_d": 32, **changes})
 
-    found = state_of(sent(message)["body"])
+    found = state_of(sent(message).body)
 
     assert found is not None
     assert found.between_hosts is between
@@ -274,7 +274,7 @@ def test_only_esp(proto: int, *, seen: bool) -> None:
     message = SaInfo()
     message.update(proto=proto, family=2)
 
-    assert seen is (state_of(sent(message)["body"]) is not None)
+    assert seen is (state_of(sent(message).body) is not None)
 
 
 def test_policy_deletion_by_selector() -> None:
@@ -324,7 +324,7 @@ def test_state_deletion() -> None:
 )
 def test_events(recorded: bytes, *, wakes: bool) -> None:
     """Larval and new SAs are no reason to wake."""
-    assert wakes is matters(read(recorded))
+    assert wakes is matters(*read(recorded))
 
 
 def test_default_blocks() -> None:
@@ -340,7 +340,7 @@ def test_a_packet_makes_no_other_policy() -> None:
     def body_of(last_packet: int) -> bytes:
         message = PolicyInfo()
         message["use_time"] = last_packet
-        body: bytes = sent(message, 0x13)["body"]
+        body: bytes = sent(message, 0x13).body
         return body
 
     body, used = body_of(0), body_of(2**64 - 1)

@@ -1,9 +1,10 @@
 """Messages as a kernel would send them, out of fields; written with pyroute2, read by nobody."""
 
 import struct
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ipsec_agent.host.pyroute2_parts import nla, nlmsg
+from ipsec_agent.host.rtnetlink import messages
 from ipsec_agent.host.xfrm_messages import (
     LIFETIME_LIMITS,
     LIFETIME_NOW,
@@ -11,9 +12,7 @@ from ipsec_agent.host.xfrm_messages import (
     SA_INFO,
     SELECTOR,
     Fields,
-    Message,
     Template,
-    XfrmMarshal,
 )
 
 POLICY_INFO: Fields = (
@@ -29,6 +28,13 @@ POLICY_INFO: Fields = (
     ("__pad", "4x"),
 )
 DEFAULTS = dict.fromkeys(("sel_daddr", "sel_saddr", "daddr", "saddr"), NO_ADDRESS)
+
+
+class Message(NamedTuple):
+    """A message as the agent has it."""
+
+    kind: int
+    body: bytes
 
 
 class _Attributes:
@@ -76,10 +82,9 @@ class SaExpire(_Attributes, nlmsg):
 
 def read(recorded: bytes) -> Message:
     """The one message in some bytes, as the agent reads it."""
-    found: list[Any] = list(XfrmMarshal().parse(recorded))
+    found = [Message(*one) for one in messages(recorded)]
     assert len(found) == 1
-    message: Message = found[0]
-    return message
+    return found[0]
 
 
 def sent(message: Any, kind: int = 0x10) -> Message:
