@@ -39,7 +39,9 @@ async def candidate(
     def worsens_nothing(new: Config) -> bool:
         return no_worse(new.certificates, in_force.certificates, now)
 
-    loaded = warned(load(path, hint=UNCHANGED, outdated=worsens_nothing))
+    loaded = warned(
+        await asyncio.to_thread(load, path, hint=UNCHANGED, outdated=worsens_nothing, apart=True)
+    )
     config, before = loaded.config, in_force.agent
     if (config.agent.run_dir, config.agent.vici_socket) != (before.run_dir, before.vici_socket):
         raise ConfigError(

@@ -1,6 +1,7 @@
 """The config in a file: read, checked, and refused with every complaint.
 
-The parser and what it needs take 11 MB, so they are imported only by the process that reads one.
+The parser and what it needs take 14 MiB, so they are imported only by the process that reads one:
+of a daemon that is a child, at the start, at a reload and where the file has changed.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from ipsec_agent.core.config import AgentConfig, Baseline, Config
 from ipsec_agent.core.renewal import CLOCK_FIRST
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import ConfigError
+from ipsec_agent.host.child import Child
 from ipsec_agent.host.clock import clock_doubt
 from ipsec_agent.host.files import config_warnings, read_config
 
@@ -106,6 +108,7 @@ def load(
     baseline: Baseline = Baseline.DEFAULT,
     known: Loaded | None = None,
     outdated: Callable[[Config], bool] = refused,
+    apart: bool = False,
 ) -> Loaded:
     """Read and check the config.
 
@@ -114,6 +117,7 @@ def load(
         baseline: whose rules it is judged by, too.
         known: a config that is still good; returned where the file has the same text.
         outdated: whether one with a certificate that does not hold now is taken, with a warning.
+        apart: have a child process do it, so that the parser does not stay in this one; it blocks.
 
     Raises:
         ConfigError: it cannot be read, or is refused; with every complaint.
@@ -122,6 +126,9 @@ def load(
     digest = hashlib.sha256(text.encode()).hexdigest()
     if known is not None and known.digest == digest:
         return known
+    if apart:
+        work = partial(load, path, hint=hint, baseline=baseline, outdated=outdated)
+        return Child(work).result()
     from ipsec_agent.core.manifest.parser import parse  # noqa: PLC0415 - see above
 
     parsed = parse(text, file=str(path), now=now, baseline=baseline)

@@ -86,7 +86,7 @@ class ConfigWatch:
     def _judge(self) -> None:
         reload_refused = self.reload_refused
         try:
-            loaded = load(self._path, known=self._in_force, outdated=accepted)
+            loaded = load(self._path, known=self._in_force, outdated=accepted, apart=True)
         except ConfigError as error:
             self.changed, self.refused = False, first_complaint(error)
             return

@@ -1,7 +1,9 @@
 """A child process that works something out, so that what it takes for that is not kept here.
 
-A fork of this process, which must have no other thread yet. The answer comes through a pipe, so
-that nothing of it touches a disk.
+A fork of this process: it works with the same code, whatever is installed meanwhile. Other threads
+are not in it, and what one of them holds at that moment stays locked there; so the work must have
+little to do with theirs, and where it hangs all the same it is done here after the deadline. The
+answer comes through a pipe, so that nothing of it touches a disk.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import pickle
 import select
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar
 
@@ -43,7 +46,10 @@ class Child(Generic[T]):
         except OSError:
             return
         try:
-            self._pid = os.fork()
+            with warnings.catch_warnings():
+                # Of the other threads, see above.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._pid = os.fork()
             if not self._pid:
                 _work_and_end(work, writing)
         except OSError:
@@ -100,6 +106,9 @@ def _work_and_end(work: Callable[[], object], answer: int) -> NoReturn:
     """In the child: nothing of the parent's is to be cleaned up, flushed or told."""
     status = 1
     try:
+        # It is the parent's: asyncio would take a signal of this process for its own.
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             outcome = work()
         except AgentError as error:
