@@ -1,6 +1,8 @@
 """A config that is refused says where things are, also to the process that had it read."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,44 @@ def test_a_refused_one_is_passed_on(tmp_path: Path) -> None:
     assert (passed_on.message, passed_on.hint) == (raised.value.message, raised.value.hint)
     assert passed_on.complaints == raised.value.complaints
     assert agent_of(passed_on).run_dir == "/run/other"
+
+
+def test_whoever_has_it_read_apart_does_without_the_parser(tmp_path: Path) -> None:
+    """A daemon looks at its file for as long as it runs; the config and a refusal are the same."""
+    ca = make_ca()
+    path, other = tmp_path / "ipsec.yml", tmp_path / "other.yml"
+    path.write_text(manifest(["10.0.0.0/24"], leaf=make_leaf(ca), cas=[ca]))
+    other.write_text(manifest(["10.0.0.0/99"], leaf=make_leaf(ca), cas=[ca]))
+    for each in (path, other):
+        each.chmod(0o600)
+    program = f"""
+import sys
+from pathlib import Path
+from ipsec_agent.config_file import load
+from ipsec_agent.config_watch import ConfigWatch
+from ipsec_agent.errors import ConfigError
+path = Path({str(path)!r})
+loaded = load(path, apart=True)
+print(loaded.digest)
+try:
+    load(Path({str(other)!r}), apart=True)
+except ConfigError as error:
+    print(error.message, *error.complaints)
+watch = ConfigWatch(path, loaded)
+path.write_text(Path({str(other)!r}).read_text())
+print(watch.look(), watch.refused)
+print({{name.partition(".")[0] for name in sys.modules}} & {{"cryptography", "yaml"}})
+"""
+    with pytest.raises(ConfigError) as refused:
+        load(other)
+    digest = load(path).digest
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    ).stdout.splitlines()
+
+    assert done[0] == digest
+    assert done[1] == " ".join((refused.value.message, *refused.value.complaints))
+    assert done[2].startswith("True ")
+    assert "10.0.0.0/99" in done[2]
+    assert done[3] == "set()"

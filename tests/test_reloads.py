@@ -1,6 +1,7 @@
 """Reloads of a running agent that come together."""
 
 import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 
 from ipsec_agent import agent
+from ipsec_agent import candidate as candidates
 from ipsec_agent.config_file import Loaded, load
 from ipsec_agent.core.essential_addresses import EssentialAddresses
+from ipsec_agent.errors import ConfigError
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.manifests import manifest
 
@@ -54,3 +57,28 @@ async def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     await asyncio.gather(first, second)
 
     assert started._loop.config == newest.config
+
+
+async def test_the_loop_goes_on_while_a_config_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child reads it, and a thread waits for the child: links and guard are looked after."""
+    reading, goes_on = asyncio.Event(), threading.Event()
+    loop, asked = asyncio.get_running_loop(), dict[str, object]()
+
+    def read(_path: Path, **more: object) -> Loaded:
+        asked.update(more)
+        loop.call_soon_threadsafe(reading.set)
+        goes_on.wait(10)
+        raise ConfigError("refused")
+
+    monkeypatch.setattr(candidates, "load", read)
+    machine: Any = SimpleNamespace()
+    work = candidates.candidate(tmp_path / "f", machine, machine, None, force=False)
+    task = asyncio.create_task(work)
+    await asyncio.wait_for(reading.wait(), 10)
+    goes_on.set()
+    with pytest.raises(ConfigError, match="refused"):
+        await task
+
+    assert asked["apart"] is True

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import pytest
@@ -118,3 +121,43 @@ def test_whoever_started_this_process_ignores_dead_children() -> None:
         assert Child(os.getpid).result() == OWN
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+def test_it_may_be_made_beside_other_threads() -> None:
+    """By any of them; another one that holds what it needs not does not matter."""
+    held = threading.Lock()
+    with held, ThreadPoolExecutor() as threads:
+        waiting = threads.submit(held.acquire)
+        pid = threads.submit(lambda: Child(os.getpid).result()).result(10)
+        held.release()
+        assert waiting.result(10)
+
+    assert pid != OWN
+
+
+def test_its_signals_are_its_own() -> None:
+    """asyncio hears of signals by a socket, which the child has, too."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    numbers = (signal.SIGUSR1, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    descriptor = signal.set_wakeup_fd(theirs.fileno())
+
+    def work() -> int:
+        signal.raise_signal(signal.SIGUSR1)
+        if os.getpid() != OWN:
+            signal.raise_signal(signal.SIGTERM)
+        return os.getpid()
+
+    try:
+        assert Child(work).result() == OWN, "SIGTERM did not end the child"
+        heard = ours.recv(64)
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for end in (ours, theirs):
+            end.close()
+
+    assert heard == bytes([signal.SIGUSR1]), "of this process alone"
