@@ -19,6 +19,9 @@ from tests.certificates import ec_key, make_ca, make_leaf
 from tests.charon.nodes import OTHER_CHARON
 from tests.data_files import ROOT, installed
 
+STOP_TIMEOUT = 300
+"""Seconds that a drain waits for the other jobs: longer than all else in a life."""
+
 JOBS = {
     "nfs": f"{sys.executable} -I -S {FAREWELL} {RESULTS}/farewell.json",
     "web": "sleep infinity",

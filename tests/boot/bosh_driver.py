@@ -3,7 +3,6 @@
 Called with the name of the life: with BOSH, or the one after the power was off.
 """
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -29,10 +28,15 @@ from tests.boot.driver import (
     shown,
     soon,
     status,
+    until_poweroff,
 )
-from tests.boot.place import BOSH, DATA_DISK, LAB, RESULTS, ROOT_DISK
+from tests.boot.place import BOSH, DATA_DISK, LAB, REBOOTED, RESULTS, ROOT_DISK
 from tests.boot.stage import sandboxes
 from tests.charon.nodes import CHARON as OTHER_CHARON
+
+REMOVER_LOG = Path("/var/vcap/sys/log/ipsec/remove.log")
+CUT_OFF = 5.0
+"""Seconds for which it is looked on how VMs reach each other."""
 
 FAREWELL = RESULTS / "farewell.json"
 STATE = Path("/var/lib/ipsec-agent")
@@ -155,24 +159,55 @@ def removed(life: Life) -> None:
         soon(peer_knows_us, "the peer has an SA")
     with life.phase("removal") as found:
         found["loses_nothing"] = True
-        bosh_agent.stop(CHANGED)
-        found["farewell"] = farewell()
-        bosh_agent.take_away()
-        soon(lambda: not STATE.exists(), "the remover has ended")
-        soon(lambda: not bosh_agent.left_of_ipsec(), f"{bosh_agent.left_of_ipsec()} are gone")
-        soon(lambda: not active(), f"{active()} have ended")
-        found["policies"] = policies()
+        without_the_job(found)
         bosh_agent.start()
     with life.phase("re-adding"):
-        bosh_agent.stop(CHANGED)
-        bosh_agent.bring_back()
-        bosh_agent.render(RESULTS / "enforced.yml")
-        sandboxes()
-        bosh_agent.start()
-        peer_is("enforced")
-        enforced()
+        with_the_job()
     with life.phase("enforced"):
         time.sleep(2)
+
+
+def removed_while_enforced(life: Life) -> None:
+    """Without the first step: the peer enforces IPsec until it is deployed, too; and back."""
+    with life.phase("removal while enforced") as found:
+        without_the_job(found)
+        found["removed"] = time.monotonic()
+        found["said"] = REMOVER_LOG.read_text()
+        bosh_agent.start()
+        time.sleep(CUT_OFF)
+    with life.phase("its peer becomes optional"):
+        before = answered()
+        peer_is("optional")
+        soon(lambda: answered() > before, "the peer answers in clear")
+    with life.phase("re-adding once more"):
+        with_the_job()
+
+
+def without_the_job(found: dict[str, Any]) -> None:
+    """BOSH takes the job away, and the remover all of it."""
+    bosh_agent.stop(CHANGED)
+    found["farewell"] = farewell()
+    bosh_agent.take_away()
+    soon(lambda: not STATE.exists(), "the remover has ended")
+    soon(lambda: not bosh_agent.left_of_ipsec(), f"{bosh_agent.left_of_ipsec()} are gone")
+    soon(lambda: not active(), f"{active()} have ended")
+    found["policies"] = policies()
+
+
+def with_the_job() -> None:
+    """BOSH puts it there again, and the peer enforces IPsec, too."""
+    bosh_agent.stop(CHANGED)
+    bosh_agent.bring_back()
+    bosh_agent.render(RESULTS / "enforced.yml")
+    sandboxes()
+    bosh_agent.start()
+    peer_is("enforced")
+    enforced()
+
+
+def answered() -> int:
+    """How many datagrams the peer has answered to the VM."""
+    return int(json.loads((LAB / "vm.flow").read_text())["answered"])
 
 
 def draining(life: Life) -> None:
@@ -200,9 +235,8 @@ def rebooted(life: Life) -> None:
         enforced()
 
 
-def with_bosh(life: Life) -> None:
-    """From the first deployment on."""
-    for act in (
+ACTS = {
+    BOSH: (
         deployed,
         updated,
         upgraded,
@@ -210,38 +244,25 @@ def with_bosh(life: Life) -> None:
         started,
         lambda life: stopped(life, "stop --skip-drain", ("web", "nfs", "ipsec"), skip_drain=True),
         removed,
+        removed_while_enforced,
         draining,
-    ):
-        act(life)
-        if failed(life):
-            return
+    ),
+    REBOOTED: (rebooted,),
+}
+"""What happens, by the name of the life."""
 
 
-def failed(life: Life) -> bool:
-    """Whether a phase could not go on."""
-    return any("failed" in found for found in life.phases.values())
-
-
-def main(name: str) -> None:
-    """Live."""
-    life = Life()
-    try:
-        (with_bosh if name == BOSH else rebooted)(life)
-        if failed(life):
-            journal()
-            logs = subprocess.run(
-                "tail -n 40 /var/vcap/sys/log/ipsec/* /var/vcap/monit/monit.log",
-                shell=True,
-                check=False,
-                capture_output=True,
-            )
-            (RESULTS / "logs").write_bytes(logs.stdout)
-    finally:
-        life.phases["poweroff"] = {"began": time.monotonic()}
-        with contextlib.suppress(OSError):
-            life.save()
-        run("systemctl", "poweroff", "--no-block")
+def explain() -> None:
+    """Keep what says why a phase failed."""
+    journal()
+    logs = subprocess.run(
+        "tail -n 40 /var/vcap/sys/log/ipsec/* /var/vcap/monit/monit.log",
+        shell=True,
+        check=False,
+        capture_output=True,
+    )
+    (RESULTS / "logs").write_bytes(logs.stdout)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    until_poweroff(ACTS[sys.argv[1]], explain)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,16 @@ class Life:
             found["guard"] = run("nft", "list", "table", "inet", "ipsec_agent", check=False).stdout
             self.save()
 
+    def through(
+        self, acts: Iterable[Callable[["Life"], None]], explain: Callable[[], None]
+    ) -> None:
+        """Live through all of it, until something fails; then keep what explains it."""
+        for act in acts:
+            act(self)
+            if any("failed" in found for found in self.phases.values()):
+                explain()
+                return
+
     def save(self) -> None:
         """Keep what is known."""
         (RESULTS / "phases.json").write_text(json.dumps(self.phases, indent=1))
@@ -303,15 +313,13 @@ def journal() -> None:
         )
 
 
-def main() -> None:
-    """Live."""
+def until_poweroff(
+    acts: Iterable[Callable[[Life], None]], explain: Callable[[], None] = journal
+) -> None:
+    """Live through all of it, and have the power go; what is known is kept."""
     life = Life()
     try:
-        for act in (boot, reload, agent_ends, drained, charon_killed, upgraded):
-            act(life)
-            if any("failed" in found for found in life.phases.values()):
-                journal()
-                break
+        life.through(acts, explain)
     finally:
         life.phases["poweroff"] = {"began": time.monotonic()}
         with contextlib.suppress(OSError):
@@ -320,4 +328,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    until_poweroff((boot, reload, agent_ends, drained, charon_killed, upgraded))

@@ -15,6 +15,9 @@ from tests.lab.frames import Kind
 from tests.lab.guest import Boot, in_guest
 from tests.manifests import manifest
 
+BOSH_DEADLINE = 1000.0
+"""Seconds of a life with BOSH."""
+
 SUBNET = "10.9.0.0/24"
 OPTIONS = "systemd.unit=multi-user.target systemd.show_status=no systemd.log_target=console"
 PEERS: dict[str, Any] = {

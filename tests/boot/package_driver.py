@@ -6,10 +6,21 @@ Runs as a service of the container, and writes down what it saw; the test judges
 import contextlib
 import functools
 import subprocess
+import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from ipsec_agent import __version__
+from ipsec_agent.core.observed import RememberedPeer
+from ipsec_agent.core.outages import Outage
+from ipsec_agent.core.problems.kept_faults import Kept
+from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect
+from ipsec_agent.core.problems.problem import LogLine
+from ipsec_agent.host.faults import FaultFile
+from ipsec_agent.host.outages import NAME as OUTAGES
+from ipsec_agent.host.outages import OutageFile
+from ipsec_agent.host.peers import PeerMemory
 from tests.boot.driver import AGENT, CHARON, TARGET, Life, journal, pids, run, shown, soon, status
 from tests.boot.place import CONFIG, RESULTS, SAVED_GUARD, VM
 
@@ -20,6 +31,9 @@ SANDBOX = (
     *("ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectSystem"),
 )
 """What takes mounts that a container cannot make; tests/boot/test_boot.py has it all."""
+FAILED, REFUSES = "10.9.0.77", "peer-refuses-us"
+REFUSAL = "received AUTHENTICATION_FAILED notify error"
+STATE = SAVED_GUARD.parent
 PLACES = (CONFIG, SAVED_GUARD, Path("/usr/bin/ipsec-agent"), Path("/usr/lib/ipsec-agent"))
 
 
@@ -73,13 +87,18 @@ def seen() -> dict[str, Any]:
     }
 
 
-def prepare() -> None:
-    """The VM's link, without a peer, and units without what the container cannot do."""
+def open_sandboxes(root: Path = Path("/")) -> None:
+    """Have the units of a container's root ask for nothing that a container cannot do."""
     for unit in (AGENT, CHARON):
-        drop_in = Path("/etc/systemd/system", f"{unit}.d", "lab.conf")
+        drop_in = root / "etc/systemd/system" / f"{unit}.d" / "lab.conf"
         drop_in.parent.mkdir(parents=True)
         lines = ("[Service]", *(f"{name}=no" for name in SANDBOX), "ProtectProc=default", "")
         drop_in.write_text("\n".join(lines))
+
+
+def prepare() -> None:
+    """The VM's link, without a peer, and units without what the container cannot do."""
+    open_sandboxes()
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
     run("ip", "link", "set", "far0", "up")
@@ -106,9 +125,35 @@ def started(life: Life) -> None:
         found.update(seen())
 
 
+def remember() -> None:
+    """Have each file of the state say something, as this version writes it."""
+    now, peer = time.time(), ip_address(FAILED)
+    run("systemctl", "stop", AGENT)
+    fault = Fault(LogLine(REFUSES, REFUSAL, FAILED, "", now - 60), now - 600)
+    suspect = Suspect(FAILED, (fault,), Hearing(answered=now - 60, tried=now - 60))
+    FaultFile(STATE / "faults.json").keep(Kept((suspect,)), at_once=True)
+    PeerMemory(STATE / "peers.json").write([RememberedPeer(peer, now - 60)])
+    outage = Outage(peer, now - 900, now - 700, REFUSES, REFUSAL)
+    OutageFile(STATE / OUTAGES).keep((outage,), at_once=True)
+    run("systemctl", "start", AGENT)
+    soon(runs, "the agent runs")
+
+
+def told() -> dict[str, Any]:
+    """What the agent tells of what was before it."""
+    return {
+        "status": status(),
+        "state": {path.name: path.read_text() for path in STATE.iterdir()},
+        "journal": run("journalctl", f"--unit={AGENT}", "--boot", "--output=cat").stdout,
+    }
+
+
 def replaced(life: Life) -> None:
     """A version before, and forward again."""
     this, older = packages()
+    with life.phase("remembered") as found:
+        remember()
+        found.update(told())
     for name, path in (("downgraded", older), ("upgraded", this)):
         with life.phase(name) as found:
             before = pids()[1]
@@ -117,6 +162,7 @@ def replaced(life: Life) -> None:
             soon(functools.partial(runs, before), "the agent runs")
             found["agent_before"] = before
             found["says"] = run("ipsec-agent", "--version").stdout
+            found.update(told())
             found.update(seen())
 
 
@@ -135,11 +181,7 @@ def main() -> None:
     life = Life()
     prepare()
     try:
-        for act in (installed, started, replaced, removed):
-            act(life)
-            if any("failed" in found for found in life.phases.values()):
-                journal()
-                break
+        life.through((installed, started, replaced, removed), journal)
     finally:
         with contextlib.suppress(OSError):
             life.save()

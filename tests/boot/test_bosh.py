@@ -8,21 +8,20 @@ import shutil
 
 import pytest
 
-from tests.boot.bosh_disk import deployment
-from tests.boot.lives import judge, judge_poweroff, lived
+from tests.boot.bosh_disk import STOP_TIMEOUT, deployment
+from tests.boot.lives import BOSH_DEADLINE, judge, judge_poweroff, lived
 from tests.boot.place import BOSH, DATA_DISK, PEER, REBOOTED, ROOT_DISK, VM
 from tests.boot.story import TOLD, Story
 from tests.charon.nodes import CHARON as OTHER_CHARON
 from tests.lab.frames import Kind
 from tests.monit.watched import FAILS, RUNNING
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1100)]
 
-DEADLINE, REBOOT_DEADLINE = 800.0, 300.0
-STOP_TIMEOUT = 300
-"""Seconds that a drain waits for the other jobs: longer than all else here."""
+REBOOT_DEADLINE = 300.0
 
 RECREATE, SKIP_DRAIN = "recreate, ipsec first", "stop --skip-drain"
+ENFORCED_REMOVAL, PEER_OPTIONAL = "removal while enforced", "its peer becomes optional"
 ENFORCED = (
     *("update", "upgrade of charon", RECREATE, "start", SKIP_DRAIN),
     *("enforced", "drain", "poweroff"),
@@ -35,7 +34,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     """From the first deployment until the power goes."""
     results = tmp_path_factory.mktemp("bosh")
     deployment(results, STOP_TIMEOUT)
-    return lived(BOSH, results, DEADLINE, request)
+    return lived(BOSH, results, BOSH_DEADLINE, request)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +114,24 @@ def test_removed_after_optional(story: Story) -> None:
         assert span.grown("flows", flow, "answered") > 0
         assert span.grown("flows", flow, "refused", "EPERM") == 0
         assert story.lost("removal", flow) == 0
+
+
+def test_removed_while_enforced(story: Story) -> None:
+    """Without that step: the VM speaks clear, its peer never does, and drops what comes in clear.
+    Nobody is answered, and the remover says so, until the peer is optional."""
+    phase = story.phases[ENFORCED_REMOVAL]
+    cut = story.between(phase["removed"], phase["ended"])
+
+    assert (phase["policies"], phase["guard"], phase["charon_after"]) == (0, "", "0")
+    assert "IPsec was enforced: VMs that still enforce it drop all packets" in phase["said"]
+    assert f"between these addresses: {VM} {PEER}" in phase["said"]
+    assert cut.frames(VM, PEER, Kind.CLEAR) > 0
+    assert story.span(ENFORCED_REMOVAL).frames(PEER, VM, Kind.CLEAR) == 0
+    assert cut.frames(PEER, VM, Kind.ESP) == 0
+    for flow in ("vm", "peer"):
+        assert cut.attempts(flow) > 50
+        assert cut.grown("flows", flow, "answered") == 0
+        assert story.span(PEER_OPTIONAL).grown("flows", flow, "answered") > 0
 
 
 def test_added_again(story: Story) -> None:

@@ -6,7 +6,6 @@ of it once, and writes down what it saw; the tests read that. It has this machin
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import pytest
 
 from ipsec_agent import __version__
 from tests.boot.container import in_container
+from tests.boot.package_driver import FAILED, REFUSES
+from tests.boot.packaged import output
 from tests.boot.place import CONFIG, SAVED_GUARD, VM
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.data_files import ROOT, installed
@@ -23,49 +24,9 @@ from tests.manifests import manifest
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(900)]
 
 DEADLINE = 400.0
-BUILT_WITHIN = 300.0
 IPSEC = ("ipsec-agent.target", "ipsec-agent-guard.service")
 
 Phases = dict[str, dict[str, Any]]
-
-
-def output(*words: str, cwd: Path = ROOT, deadline: float = 60) -> str:
-    """What a program prints; it must succeed."""
-    done = subprocess.run(
-        words, check=False, cwd=cwd, capture_output=True, text=True, timeout=deadline
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def git(*words: str) -> str:
-    """What git says of this project."""
-    return output("git", "-c", "safe.directory=*", *words).strip()
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the package of this version, and that of the one before."""
-    place = tmp_path_factory.mktemp("packages")
-    output("scripts/package", str(place), deadline=BUILT_WITHIN)
-    before = tmp_path_factory.mktemp("before")
-    changed = git("log", "-1", "--format=%H", "-G__version__ = ", "--", "ipsec_agent/__init__.py")
-    # Its code, packed as today.
-    for commit, *paths in (("HEAD",), (f"{changed}^", "ipsec_agent", "pyproject.toml")):
-        shutil.rmtree(before / "ipsec_agent", ignore_errors=True)
-        archive = before / "tree.tar"
-        git("archive", "--output", str(archive), commit, *paths)
-        output("tar", "--extract", "--file", str(archive), cwd=before)
-    (before / ".cache").symlink_to(ROOT / ".cache")
-    output("scripts/package", str(place), cwd=before, deadline=BUILT_WITHIN)
-    return place
-
-
-@pytest.fixture(scope="module")
-def package(packages: Path) -> Path:
-    """The package of this version."""
-    (path,) = packages.glob(f"ipsec-agent_{__version__}_*.deb")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +113,34 @@ def test_another_version(phases: Phases, name: str) -> None:
     assert found["agent"] not in ("0", found["agent_before"])
     assert found["charon_before"] == found["charon_after"] != "0"
     assert found["policies"] == found["policies_before"] != ""
+
+
+def faults(found: dict[str, Any]) -> set[tuple[Any, ...]]:
+    """What the state says of peers that failed: why, and when first and last."""
+    peers = json.loads(found["state"]["faults.json"])["peers"]
+    return {(one["peer"], *fault) for one in peers for fault in one["faults"]}
+
+
+@pytest.mark.parametrize("name", ["remembered", "downgraded", "upgraded"])
+def test_each_reads_the_state_of_the_other(phases: Phases, name: str) -> None:
+    """What fails with a peer is told by both, and written as it was; nothing is complained of."""
+    before, found = phases["remembered"], phases[name]
+
+    (same,) = [one for one in found["status"]["problems"] if one["code"] == REFUSES]
+    assert FAILED in same["message"]
+    # charon asks the peer again meanwhile, and hears nothing.
+    assert faults(found) >= faults(before) != set()
+    assert FAILED in found["state"]["peers.json"]
+    assert "Traceback" not in found["journal"]
+
+
+def test_what_the_version_before_does_not_know_outlives_it(phases: Phases) -> None:
+    """Outages and events."""
+    before, after = phases["remembered"], phases["upgraded"]
+
+    assert before["status"]["outages"] == after["status"]["outages"] != []
+    kept = {event["text"] for event in before["status"]["events"]}
+    assert kept <= {event["text"] for event in after["status"]["events"]}
 
 
 def test_removed(phases: Phases) -> None:

@@ -8,8 +8,19 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.data_files import ROOT
 from tests.debootstrap import debootstrapped
+
+MARKS = (
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(
+        'VERSION_ID="12"' not in Path("/etc/os-release").read_text(),
+        reason="the sources of Debian 12 are needed",
+    ),
+)
+"""Of all tests here, besides that of their part."""
 
 CACHE = ROOT / ".cache/release"
 PLACE = CACHE / "root"

@@ -8,24 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.bosh_disk import deployment
-from tests.boot.lives import judge, lived
+from tests.boot.bosh_disk import STOP_TIMEOUT, deployment
+from tests.boot.lives import BOSH_DEADLINE, judge, lived
 from tests.boot.place import BOSH, PEER, VM
 from tests.boot.story import Story
 from tests.charon.nodes import OTHER_CHARON
 from tests.lab.frames import Kind
+from tests.release.root import MARKS
 
-pytestmark = [
-    pytest.mark.release,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif(
-        'VERSION_ID="12"' not in Path("/etc/os-release").read_text(),
-        reason="the sources of Debian 12 are needed",
-    ),
-]
-
-DEADLINE = 800.0
-STOP_TIMEOUT = 300
+pytestmark = [pytest.mark.release, *MARKS]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,7 @@ def story(
     """From the first deployment until the power goes."""
     results = tmp_path_factory.mktemp("deployed")
     deployment(results, STOP_TIMEOUT, places)
-    return lived(BOSH, results, DEADLINE, request)
+    return lived(BOSH, results, BOSH_DEADLINE, request)
 
 
 def test_deployed(story: Story) -> None:
