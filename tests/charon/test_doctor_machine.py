@@ -117,7 +117,8 @@ SAYS: dict[str, dict[str, str]] = {
     },
     "unjudged": {
         "it is not known whether strongSwan 5.9.13-2ubuntu4.24.04.1 has 6 known holes: other"
-        " systems than Debian 12 and 13 close holes under version numbers of their own: CVE-2026-35331, CVE-2026-47895, CVE-2026-78127 and 3 more": (
+        " systems than Debian 12 and 13 close holes under version numbers of their own:"
+        " CVE-2026-35331, CVE-2026-47895, CVE-2026-78127 and 3 more": (
             "apt-get changelog charon-systemd | grep CVE-"
         ),
     },
