@@ -30,6 +30,9 @@ mkdir {place}/dpkg
 cp -a /var/lib/dpkg/. {place}/dpkg
 mount --bind {place}/dpkg $root/var/lib/dpkg
 rm -rf $root/etc/systemd/system/*.wants $root/usr/sbin/policy-rc.d
+# A boot empties /tmp, and this tree may be there.
+mkdir -p $root/etc/tmpfiles.d
+ln -sf /dev/null $root/etc/tmpfiles.d/tmp.conf
 """
 """This machine's own root, in which nothing is enabled."""
 

@@ -109,7 +109,7 @@ SAYS: dict[str, dict[str, str]] = {
     },
     "hole": {
         "strongSwan 5.9.8-5+deb12u5 has 3 known holes in what the agent's charon loads:"
-        " CVE-2026-78127 (a peer has charon use up memory), CVE-2026-78132 (a certificate keeps"
+        " CVE-2026-78127 (a peer makes charon use up memory), CVE-2026-78132 (a certificate keeps"
         " charon busy for ever), CVE-2026-78135 (a CHILD_SA can be asked for before both have"
         " proved who they are)": (
             "apt-get update && apt-get install --only-upgrade libstrongswan charon-systemd"
