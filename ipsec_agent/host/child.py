@@ -51,7 +51,7 @@ class Child(Generic[T]):
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._pid = os.fork()
             if not self._pid:
-                _work_and_end(work, writing)
+                _work_and_end(work, writing, 2 * deadline)
         except OSError:
             self._pid = 0
         finally:
@@ -102,13 +102,21 @@ def _until(pipe: io.RawIOBase, ends: float) -> bytes | None:
     return None
 
 
-def _work_and_end(work: Callable[[], object], answer: int) -> NoReturn:
-    """In the child: nothing of the parent's is to be cleaned up, flushed or told."""
+def _work_and_end(work: Callable[[], object], answer: int, ends: float) -> NoReturn:
+    """In the child: nothing of the parent's is to be cleaned up, flushed or told.
+
+    Args:
+        ends: seconds after which it is gone, also where the parent was killed: it shares the lock
+            by which there is one agent.
+    """
     status = 1
     try:
         # It is the parent's: asyncio would take a signal of this process for its own.
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, ends)
         try:
             outcome = work()
         except AgentError as error:

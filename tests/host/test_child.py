@@ -1,6 +1,7 @@
 """A child process works, and its answer is what this process would have had."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -161,3 +162,26 @@ def test_its_signals_are_its_own() -> None:
             end.close()
 
     assert heard == bytes([signal.SIGUSR1]), "of this process alone"
+
+
+ORPHAN = """
+import os, signal, time
+from ipsec_agent.host.child import Child
+Child(lambda: time.sleep(60), deadline=0.2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_one_that_hangs_does_not_outlive_a_killed_parent_for_long() -> None:
+    """It has what the parent had open, such as an agent's lock."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", 0) as pipe:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", ORPHAN], check=False, pass_fds=[writing], timeout=60
+            )
+        finally:
+            os.close(writing)
+        assert done.returncode == -signal.SIGKILL
+        assert select.select((pipe,), (), (), 20)[0], "somebody still has it open"
+        assert pipe.read(1) == b""
