@@ -26,6 +26,7 @@ from tests.lab.faults import (
     Fault,
 )
 from tests.lab.questions import (
+    a_begins,
     address_guarded,
     arrives,
     arrives_at_a,
@@ -264,7 +265,7 @@ ROWS = (
     Fault(
         "crash, peers remembered",
         faults.crash,
-        arrives_at_a,
+        a_begins,
         LOST,
         crash=True,
         moves=UNHEARD,
