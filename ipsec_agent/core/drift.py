@@ -162,9 +162,9 @@ class Drift(Struct, frozen=True, dict=True):
     def lost_children(self) -> tuple[ChildSa, ...]:
         """CHILD_SAs that charon believes in and whose SAs, or policies, the kernel lacks.
 
-        Nothing else would end them: DPD asks the IKE_SA only, and is content; and within an IKE_SA
-        charon refuses a second CHILD_SA with the same selectors (tasks/child_create.c), so that a
-        trap alone asks in vain.
+        Where this VM only receives, nothing else would end them: DPD asks the IKE_SA only, and is
+        content. Where it sends, the kernel asks for an SA in the place of the one that it lacks,
+        with its SPI, and charon takes the end of that for an expiry after `xfrm_acq_expires`.
 
         SAs and policies must have been read after charon's answer (observe.py). No age is asked
         for: charon's counts from the moment when the negotiation begins (child_sa.c: install_time).

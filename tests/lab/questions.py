@@ -3,6 +3,7 @@
 Each asks the kernel and charon, never the agent.
 """
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -104,6 +105,25 @@ def arrives(bed: Bed) -> Question:
 def arrives_at_a(bed: Bed) -> Question:
     """The same of the floods towards VM a: the others are held where it dies."""
     return _arrives([flood for name, flood in bed.floods.items() if name in TOWARDS_A])
+
+
+def a_begins(bed: Bed) -> Question:
+    """The same, and once its charon is another one, VM a has begun an SA of those that it has.
+
+    Its peers begin one, too, as soon as their DPD has noticed.
+    """
+    flows, pid = arrives_at_a(bed), bed.a.charon_pid
+
+    def whole() -> bool:
+        if not flows():
+            return False
+        if alive(pid):
+            return True
+        with contextlib.suppress(OSError):
+            return any(sa.begun_here and sa.children for sa in sas(bed.a))
+        return False
+
+    return whole
 
 
 def _arrives(floods: Sequence[Flood]) -> Question:

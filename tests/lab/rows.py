@@ -13,6 +13,7 @@ from tests.lab.faults import (
     AGENT_START,
     BY_EVENT,
     CHANGED,
+    CRASHED,
     DPD,
     FLOWS_AGAIN,
     KILLED,
@@ -26,6 +27,7 @@ from tests.lab.faults import (
     Fault,
 )
 from tests.lab.questions import (
+    a_begins,
     address_guarded,
     arrives,
     arrives_at_a,
@@ -264,8 +266,8 @@ ROWS = (
     Fault(
         "crash, peers remembered",
         faults.crash,
-        arrives_at_a,
-        LOST,
+        a_begins,
+        CRASHED,
         crash=True,
         moves=UNHEARD,
         shown=(),

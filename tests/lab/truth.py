@@ -277,12 +277,14 @@ class Sa:
     Attributes:
         number: charon's own.
         peer: the address of its other end.
+        begun_here: this VM is its initiator.
         children: the SPIs of every CHILD_SA that it has installed, by its number.
     """
 
     number: int
     peer: str
     established: bool
+    begun_here: bool
     children: dict[int, set[int]]
 
 
@@ -298,6 +300,7 @@ def sas(node: Node) -> list[Sa]:
                 int(sa["uniqueid"]),
                 sa["remote-host"].decode(),
                 sa["state"] == b"ESTABLISHED",
+                sa.get("initiator") == b"yes",
                 {
                     int(child["uniqueid"]): {int(child["spi-in"], 16), int(child["spi-out"], 16)}
                     for child in sa.get("child-sas", {}).values()
