@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from ipsec_agent.errors import ConfigError
 from ipsec_agent.host.child import Child
+from ipsec_agent.host.files import only_agent
 
 OWN = os.getpid()
 LARGE = 1 << 20
@@ -161,3 +163,34 @@ def test_its_signals_are_its_own() -> None:
             end.close()
 
     assert heard == bytes([signal.SIGUSR1]), "of this process alone"
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from ipsec_agent.host.child import Child
+from ipsec_agent.host.files import only_agent
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+with only_agent(Path(sys.argv[1])):
+    Child(work)
+    signal.pause()
+"""
+
+
+def test_it_holds_no_lock_of_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """The next agent starts, though a child of the one before still works."""
+    lock = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(lock)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        try:
+            parent.kill()
+            parent.wait(10)
+            with only_agent(lock):
+                os.kill(child, 0)
+        finally:
+            os.kill(child, signal.SIGKILL)
