@@ -7,6 +7,7 @@ answer comes through a pipe, so that nothing of it touches a disk.
 """
 
 import contextlib
+import gc
 import io
 import os
 import pickle
@@ -24,6 +25,9 @@ DEADLINE = 20.0
 
 PART = 1 << 16
 """Bytes that a pipe holds."""
+
+STREAMS = 3
+"""Descriptors below are standard input, output and error."""
 
 T = TypeVar("T")
 
@@ -106,8 +110,7 @@ def _work_and_end(work: Callable[[], object], answer: int, ends: float) -> NoRet
     """In the child: nothing of the parent's is to be cleaned up, flushed or told.
 
     Args:
-        ends: seconds after which it is gone, also where the parent was killed: it shares the lock
-            by which there is one agent.
+        ends: seconds after which it is gone, also where the parent was killed.
     """
     status = 1
     try:
@@ -117,6 +120,7 @@ def _work_and_end(work: Callable[[], object], answer: int, ends: float) -> NoRet
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.setitimer(signal.ITIMER_REAL, ends)
+        _let_go(answer)
         try:
             outcome = work()
         except AgentError as error:
@@ -126,3 +130,12 @@ def _work_and_end(work: Callable[[], object], answer: int, ends: float) -> NoRet
         status = 0
     finally:
         os._exit(status)
+
+
+def _let_go(answer: int) -> None:
+    """Close what the parent has open, such as its lock and its sockets: once it is killed, the next
+    agent must not find them held by a child that still works, and a caller must see the end."""
+    # What is garbage of the parent's would close descriptors that are others by then.
+    gc.freeze()
+    os.closerange(STREAMS, answer)
+    os.closerange(answer + 1, os.sysconf("SC_OPEN_MAX"))

@@ -75,6 +75,9 @@ class DrainFile:
 
 
 async def _end(drain: Drain) -> None:
+    if began(drain.pid) != drain.started:
+        # It has ended. Its pid may be that of a thread by now, of which the kernel gives none.
+        return
     try:
         descriptor = os.pidfd_open(drain.pid)
     except ProcessLookupError:

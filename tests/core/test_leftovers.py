@@ -55,3 +55,21 @@ def test_what_is_left_alone(changes: dict[str, object]) -> None:
     """What may still be used, what the peer has made, and what is not of a trap."""
     assert ended(left(10, **changes), left(11)) == []
     assert ended(left(10), left(11)) == [10]
+
+
+def test_of_two_that_crossed_one_stays() -> None:
+    """Each VM has numbered the other's last; only one of them ends its own."""
+    here = ended(left(10), left(11, initiator=False))
+    there = ended(
+        left(20, local=PEER, remote=OWN), left(21, local=PEER, remote=OWN, initiator=False)
+    )
+
+    assert (here, there) == ([10], []) if int(OWN) < int(PEER) else ([], [20])
+
+
+def test_the_higher_address_ends_all_but_one() -> None:
+    """It, too, keeps no more than the newest that it has begun."""
+    low, high = sorted((OWN, PEER), key=int)
+    many = [left(number, local=high, remote=low) for number in range(10, 14)]
+
+    assert sorted(ended(*many, left(14, local=high, remote=low, initiator=False))) == [10, 11, 12]

@@ -1,7 +1,6 @@
 """A child process works, and its answer is what this process would have had."""
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -9,12 +8,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from ipsec_agent.errors import ConfigError
 from ipsec_agent.host.child import Child
+from ipsec_agent.host.files import only_agent
+from tests.charon.nodes import until
+from tests.lab.truth import alive
 
 OWN = os.getpid()
 LARGE = 1 << 20
@@ -167,21 +170,51 @@ def test_its_signals_are_its_own() -> None:
 ORPHAN = """
 import os, signal, time
 from ipsec_agent.host.child import Child
-Child(lambda: time.sleep(60), deadline=0.2)
-os.kill(os.getpid(), signal.SIGKILL)
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+Child(work, deadline=1)
+signal.pause()
 """
 
 
 def test_one_that_hangs_does_not_outlive_a_killed_parent_for_long() -> None:
-    """It has what the parent had open, such as an agent's lock."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb", 0) as pipe:
+    """Nobody would end it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.kill()
+    until(lambda: not alive(child), "it has ended", 20)
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from ipsec_agent.host.child import Child
+from ipsec_agent.host.files import only_agent
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+with only_agent(Path(sys.argv[1])):
+    Child(work)
+    signal.pause()
+"""
+
+
+def test_it_holds_no_lock_of_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """The next agent starts, though a child of the one before still works."""
+    lock = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(lock)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
         try:
-            done = subprocess.run(
-                [sys.executable, "-c", ORPHAN], check=False, pass_fds=[writing], timeout=60
-            )
+            parent.kill()
+            parent.wait(10)
+            with only_agent(lock):
+                os.kill(child, 0)
         finally:
-            os.close(writing)
-        assert done.returncode == -signal.SIGKILL
-        assert select.select((pipe,), (), (), 20)[0], "somebody still has it open"
-        assert pipe.read(1) == b""
+            os.kill(child, signal.SIGKILL)

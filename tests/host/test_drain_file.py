@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,22 @@ async def test_end(tmp_path: Path) -> None:
         file.write(record(process.pid))
         await file.end()
         assert process.wait(5) == -signal.SIGHUP
+    assert not file.path.exists()
+
+
+async def test_end_where_a_thread_has_the_pid_now(tmp_path: Path) -> None:
+    """A drain that ended IPsec is over: a thread cannot be pinned, and is nobody to be killed."""
+    file, leave = DrainFile(tmp_path), threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    try:
+        assert thread.native_id
+        told = record(thread.native_id, Phase.ENDED)
+        file.write(replace(told, started=told.started - 1))
+        await file.end()
+    finally:
+        leave.set()
+        thread.join()
     assert not file.path.exists()
 
 
