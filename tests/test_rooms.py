@@ -27,7 +27,7 @@ WITHIN_HOST = {
     "echo": {"socket_policy"},
     "output_file": {"writers"},
     "peers": {"files", "socket_policy"},
-    "drain_file": {"files"},
+    "drain_file": {"files", "pidfd"},
     "evidence": {"files", "program"},
     "essential_addresses": {"names", "ssh_sessions"},
     "event_file": {"files"},
@@ -69,7 +69,7 @@ WITHIN_HOST = {
     "peer_sas": {
         *("netlink_wire", "rtnetlink", "xfrm_messages", "xfrm_records", "xfrm_wire"),
     },
-    "process": {"files", "own_time", "writers"},
+    "process": {"files", "own_time", "pidfd", "writers"},
     "program": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
     "rehearsals": {"charon"},

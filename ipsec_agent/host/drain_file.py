@@ -15,6 +15,7 @@ from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.errors import StartError
 from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.files import as_json, open_regular, write_whole
+from ipsec_agent.host.pidfd import open_pidfd
 
 NAME = "drain.json"
 
@@ -75,11 +76,8 @@ class DrainFile:
 
 
 async def _end(drain: Drain) -> None:
-    if began(drain.pid) != drain.started:
-        # It has ended. Its pid may be that of a thread by now, of which the kernel gives none.
-        return
     try:
-        descriptor = os.pidfd_open(drain.pid)
+        descriptor = open_pidfd(drain.pid)
     except ProcessLookupError:
         return
     except OSError as error:

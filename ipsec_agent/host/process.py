@@ -17,6 +17,7 @@ from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, StartErro
 from ipsec_agent.host import own_time
 from ipsec_agent.host.exhausted import is_exhausted, refused
 from ipsec_agent.host.files import write_whole
+from ipsec_agent.host.pidfd import open_pidfd
 from ipsec_agent.host.writers import peer_of, trusted
 
 DESCRIPTOR_AGAIN = 1.0
@@ -174,7 +175,7 @@ async def _pidfd(pid: int) -> int:
     """
     while True:
         try:
-            return os.pidfd_open(pid)
+            return open_pidfd(pid)
         except ProcessLookupError:
             raise
         except OSError as error:
@@ -293,7 +294,7 @@ def _pinned(process: CharonProcess) -> Iterator[int | None]:
     descriptor, ours = -1, False
     with contextlib.ExitStack() as opened:
         try:
-            descriptor = os.pidfd_open(process.pid)
+            descriptor = open_pidfd(process.pid)
             opened.callback(os.close, descriptor)
             # The pid may be another's by now; the descriptor pins whoever has it.
             ours = psutil.Process(process.pid).create_time() == process.started

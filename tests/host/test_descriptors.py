@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -138,6 +139,22 @@ async def test_a_process_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch)
             await process.watch_death(os.getpid(), lambda: None)
     assert found.value.code == errno.ENOSYS
     assert "pidfd_open" in found.value.hint
+
+
+async def test_a_thread_has_the_pid_now() -> None:
+    """The process has ended: nothing is wrong with the kernel, and charon needs no end."""
+    leave, woken = threading.Event(), list[int]()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    pid = thread.native_id or 0
+    try:
+        async with asyncio.timeout(10):
+            assert await process.watch_death(pid, lambda: woken.append(pid)) is None
+            await process.stop_charon(CharonProcess(pid, 1.0, 0, ours=True), 1.0)
+    finally:
+        leave.set()
+        thread.join()
+    assert woken == [pid]
 
 
 async def test_a_drain_that_cannot_be_ended() -> None:
