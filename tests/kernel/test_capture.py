@@ -16,6 +16,7 @@ from ipsec_agent.host.echo import Echo, source_for
 from ipsec_agent.verification import _absent, _path_mtu
 from tests.charon.nodes import Node, network
 from tests.lab.namespaces import inside
+from tests.lab.traffic import ping
 
 pytestmark = pytest.mark.kernel
 
@@ -60,6 +61,8 @@ def seen(capture: Capture, esp_in: int) -> Window:
 def test_capture(vms: tuple[list[Node], Ends]) -> None:
     """All of a pair's packets are counted by kind and direction, and no other packet."""
     (one, other), (own, peer) = vms
+    # What is sent to a neighbour that is not known yet waits, and is captured later.
+    assert ping(one.name, str(peer), 3).arrived
     with inside(one.name):
         capture = Capture(own, peer)
     with capture:

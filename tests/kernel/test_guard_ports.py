@@ -164,7 +164,8 @@ def test_a_containers_ike_is_not_its_vms(
         send_udp(C, "fd88::2", B6, payload, ports=(port, port))
 
     assert {seen.target for seen in wire.packets() if seen.protocol == 17} == set()
-    found = table(A).clear_out
+    # A router of IPv6 joins groups, and the kernel reports that when it likes.
+    found = [peer for peer in table(A).clear_out if not peer.address.is_multicast]
     assert [(str(peer.address), peer.packets) for peer in found] == [(B4, 3), (B6, 3)]
 
 
