@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ipsec_agent.core.model import (
 from ipsec_agent.host.charon import CharonClient
 from ipsec_agent.host.charon_start import write_conf
 from ipsec_agent.host.vici_wire import ViciConnection
-from tests.charon.nodes import CHARON, DEADLINE, Node, until
+from tests.charon.nodes import CHARON, DEADLINE, Node, listens, until
 from tests.configs import config
 from tests.forge import Forged
 
@@ -65,7 +66,7 @@ def both(
     running = [start(vm) for vm in pair]
     try:
         for vm in pair:
-            until(vm.vici.exists, f"charon of {vm.address}")
+            until(partial(listens, vm.vici), f"charon of {vm.address}")
         yield pair
     finally:
         for program in running:

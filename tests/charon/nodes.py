@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -99,6 +100,13 @@ def until(
         time.sleep(every)
     told = message if isinstance(message, str) else message()
     raise AssertionError(f"not within {deadline} s: {told}")
+
+
+def listens(path: Path) -> bool:
+    """Whether a program takes connections here: a socket's file is there before anybody listens."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(DEADLINE)
+        return channel.connect_ex(str(path)) == 0
 
 
 def halt(pid: int) -> None:

@@ -22,6 +22,7 @@ from tests.charon.nodes import (
     complaints,
     complaints_of_charon,
     ip,
+    listens,
     network,
     until,
 )
@@ -381,7 +382,7 @@ def test_foreign_charon(node: Node) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until((node.run_dir / "charon.vici").exists, "the foreign charon")
+        until(lambda: listens(node.run_dir / "charon.vici"), "the foreign charon")
         code, said = node.run_and_fail()
         assert other.poll() is None
     finally:
