@@ -29,6 +29,10 @@ from ipsec_agent.host.process import find_charon
 TICK = 0.5
 """Seconds between looks at who runs."""
 
+FIRST_LOOK = 5.0
+"""Seconds that the first may take on a busy machine: those who run are named however short the
+wait is."""
+
 GONE = 5.0
 """Seconds without a charon and an agent after which there is nothing left to end: where systemd
 starts a charon again that has died, it is back by then."""
@@ -153,8 +157,10 @@ class Drainer:
         self._note()
         # An agent that is asked looks again, and so sees the drain.
         answers = _begin(partial(_answers, order.socket))
+        within = FIRST_LOOK
         while not (self._gives_up or self._hurries):
-            jobs = await self._look()
+            jobs = await self._look(within)
+            within = TICK
             if jobs is not None:
                 wait = wait.looked(jobs, clock())
                 self._note(jobs)
@@ -171,14 +177,14 @@ class Drainer:
                     await self._signalled.wait()
         return wait.jobs or ()
 
-    async def _look(self) -> tuple[Job, ...] | None:
+    async def _look(self, within: float) -> tuple[Job, ...] | None:
         """Who runs now; None where the look is not over yet, and goes on.
 
         A process that hangs in the kernel may hold one for ever.
         """
         if self._looking is None:
             self._looking = _begin(self._jobs.look)
-        await asyncio.wait({self._looking}, timeout=TICK)
+        await asyncio.wait({self._looking}, timeout=within)
         if not self._looking.done():
             return None
         looked, self._looking = self._looking, None

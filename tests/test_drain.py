@@ -126,11 +126,24 @@ async def test_patience(tmp_path: Path, told: Told, job: subprocess.Popen[bytes]
     assert found.waits == nfs
 
 
+@pytest.mark.parametrize("takes", [0.0, 0.3])
 async def test_nobody_is_named_before_the_look(
-    tmp_path: Path, told: Told, job: subprocess.Popen[bytes]
+    takes: float,
+    tmp_path: Path,
+    told: Told,
+    job: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without any patience those who run are named all the same."""
-    await Drainer(order(tmp_path, 0.0), told).run()
+    """Without any patience those who run are named all the same, on a slow machine, too."""
+    one = Drainer(order(tmp_path, 0.0), told)
+    look = one._jobs.look
+
+    def slowly() -> tuple[Job, ...]:
+        time.sleep(takes)
+        return look()
+
+    monkeypatch.setattr(one._jobs, "look", slowly)
+    await one.run()
 
     assert told.said[-1] == (ENDED, (Job("nfs", job.pid),))
 
@@ -192,6 +205,7 @@ async def test_a_look_that_hangs(
     held = threading.Event()
     one = Drainer(order(tmp_path, 0.5), told)
     monkeypatch.setattr(one._jobs, "look", held.wait)
+    monkeypatch.setattr(drain, "FIRST_LOOK", 0.1)
     began = time.monotonic()
     try:
         await one.run()
