@@ -17,7 +17,7 @@ from ipsec_agent.host.link_records import (
     read_numbers,
     read_own_number,
 )
-from ipsec_agent.host.netlink_wire import translated
+from ipsec_agent.host.netlink_errors import translated
 from ipsec_agent.host.rtnetlink import open_rtnetlink
 
 ALL_ANEW = 60.0

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.host.link_events import News, open_link_events
 from ipsec_agent.host.link_reading import LinkReading
-from ipsec_agent.host.netlink_wire import open_netlink, translated, watch
-from ipsec_agent.host.route_records import matters, read_addresses, read_default_hops
+from ipsec_agent.host.netlink_errors import translated
+from ipsec_agent.host.netlink_wire import open_netlink, watch
+from ipsec_agent.host.route_records import matters, read_network
 from ipsec_agent.host.rtnetlink import (
     IFINFO,
     NLM_F_ACK,
@@ -56,24 +57,7 @@ class Links:
         Raises:
             KernelError: refused or too late.
         """
-        return await self._in_thread(self._facts)
-
-    def _facts(self) -> NetworkFacts:
-        # Links first: of an IPv4 route that goes with its link no event tells, but that of the link
-        # comes before it, and this dump waits for the whole change.
-        seen = self._reading.read()
-        with translated("reading the addresses and routes"), open_rtnetlink() as channel:
-            addresses = read_addresses(channel)
-            hops = read_default_hops(channel)
-        return NetworkFacts(
-            links=seen.links,
-            addresses=addresses,
-            default_links=tuple(dict.fromkeys(hop.link for hop in hops if hop.link)),
-            gateways=tuple(dict.fromkeys(hop.gateway for hop in hops if hop.gateway is not None)),
-            may_enter=may_enter(),
-            namespaces=seen.namespaces,
-            number=seen.number,
-        )
+        return await self._in_thread(partial(read_facts, self._reading))
 
     async def links_again(self, facts: NetworkFacts) -> NetworkFacts:
         """Facts with only their links read again, as is quick.
@@ -131,6 +115,24 @@ class Links:
                     news = await events.heard()
             finally:
                 self._reading.deaf()
+
+
+def read_facts(reading: LinkReading) -> NetworkFacts:
+    """Links, addresses, and the default routes of the main table, preferred ones first. It blocks.
+
+    Raises:
+        KernelError: refused or too late.
+    """
+    # Links first: of an IPv4 route that goes with its link no event tells, but that of the link
+    # comes before it, and this dump waits for the whole change.
+    seen = reading.read()
+    return replace(
+        read_network(),
+        links=seen.links,
+        may_enter=may_enter(),
+        namespaces=seen.namespaces,
+        number=seen.number,
+    )
 
 
 @asynccontextmanager

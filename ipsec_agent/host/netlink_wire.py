@@ -1,4 +1,4 @@
-"""Netlink sockets in the agent's loop: what the kernel refuses, and events that ring a bell.
+"""Netlink sockets in the agent's loop: events that ring a bell.
 
 Without pyroute2, which makes objects and turns of the loop of each message: 1,000 events were heard
 in 7 ms of CPU instead of 48 (a flush of the policies of 400 subnets and their return are 2,000),
@@ -10,37 +10,18 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from ipsec_agent.errors import KernelError
+from ipsec_agent.host.netlink_errors import translated
 from ipsec_agent.host.rtnetlink import BUFFER, messages
-from ipsec_agent.host.understood import NOT_UNDERSTOOD, as_told
+from ipsec_agent.host.understood import as_told
 
 EAR = 1 << 20
 """Bytes of events that may wait, as far as net.core.rmem_max allows."""
 
 AT_ONCE = 256
 """Datagrams of a burst after which others of this process have their turn."""
-
-_HINTS = {
-    errno.EPERM: "run as root, or with the capability CAP_NET_ADMIN",
-    errno.EACCES: "run as root, or with the capability CAP_NET_ADMIN",
-    errno.ENODEV: "the link does not exist; it may just be gone",
-    errno.ENOENT: "it does not exist; it may just be gone",
-    errno.ESRCH: "it does not exist; it may just be gone",
-    errno.EEXIST: "it exists already",
-    errno.EINTR: "something changes it all the time; the agent tries again",
-    errno.EBADMSG: "this agent does not understand the kernel's answer; it tries again",
-    errno.EBUSY: "another request is under way; try again",
-    errno.ETIMEDOUT: "the kernel or this process is overloaded; the agent tries again",
-}
-_LACKING = {
-    errno.EPROTONOSUPPORT,
-    errno.EAFNOSUPPORT,
-    errno.EOPNOTSUPP,
-    # The family is known, but no part of the kernel serves it.
-    errno.ECONNREFUSED,
-}
 
 
 def open_netlink(family: int, groups: Sequence[int] = ()) -> socket.socket:
@@ -126,26 +107,3 @@ async def received(channel: socket.socket) -> bytes:
     if not part:
         raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
     return part
-
-
-@contextlib.contextmanager
-def translated(doing: str, lacking: str = "") -> Iterator[None]:
-    """Turn what a socket and the reading of an answer raise into a KernelError.
-
-    Args:
-        doing: what is being done, for the message.
-        lacking: the hint for a kernel that does not know this netlink family.
-    """
-    try:
-        yield
-    except TimeoutError as error:
-        raise _refusal(doing, errno.ETIMEDOUT, lacking) from error
-    except OSError as error:
-        raise _refusal(doing, error.errno or 0, lacking, error.strerror) from error
-    except NOT_UNDERSTOOD as error:
-        raise _refusal(doing, errno.EBADMSG, lacking) from error
-
-
-def _refusal(doing: str, code: int, lacking: str, words: str | None = None) -> KernelError:
-    hint = lacking if lacking and code in _LACKING else _HINTS.get(code, "")
-    return KernelError(f"{doing}: {words or os.strerror(code)}", code=code, hint=hint)

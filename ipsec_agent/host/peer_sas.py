@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
-from ipsec_agent.host.netlink_wire import translated
+from ipsec_agent.host.netlink_errors import translated
 from ipsec_agent.host.rtnetlink import (
     BUFFER,
     DEADLINE,

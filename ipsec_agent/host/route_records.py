@@ -11,8 +11,9 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import OwnAddress
-from ipsec_agent.host.rtnetlink import attributes, dump, number
+from ipsec_agent.core.observed import NetworkFacts, OwnAddress
+from ipsec_agent.host.netlink_errors import translated
+from ipsec_agent.host.rtnetlink import attributes, dump, number, open_rtnetlink
 from ipsec_agent.host.understood import as_told
 
 RTM_GETADDR = 22
@@ -47,6 +48,22 @@ class Route(NamedTuple):
 
     metric: int
     hops: tuple[Hop, ...]
+
+
+def read_network() -> NetworkFacts:
+    """The addresses of every link and the default routes, preferred ones first; no links.
+
+    Raises:
+        KernelError: refused, too late, or not understood.
+    """
+    with translated("reading the addresses and routes"), open_rtnetlink() as channel:
+        addresses = read_addresses(channel)
+        hops = read_default_hops(channel)
+    return NetworkFacts(
+        addresses=addresses,
+        default_links=tuple(dict.fromkeys(hop.link for hop in hops if hop.link)),
+        gateways=tuple(dict.fromkeys(hop.gateway for hop in hops if hop.gateway is not None)),
+    )
 
 
 def read_addresses(channel: socket.socket) -> tuple[OwnAddress, ...]:

@@ -10,7 +10,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 from ipsec_agent.host import own_time
-from ipsec_agent.host.netlink_wire import open_netlink, received, translated
+from ipsec_agent.host.netlink_errors import translated
+from ipsec_agent.host.netlink_wire import open_netlink, received
 from ipsec_agent.host.rtnetlink import (
     DEADLINE,
     DUMP_ATTEMPTS,

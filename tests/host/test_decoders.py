@@ -26,7 +26,6 @@ from ipsec_agent.host.charon import CharonClient, said_by
 from ipsec_agent.host.decoded import Decoded
 from ipsec_agent.host.essential_addresses import read_essential_addresses
 from ipsec_agent.host.ike_ports import IkePortsReader
-from ipsec_agent.host.ip_listing import facts_of
 from ipsec_agent.host.link_events import RTM_NEWNSID
 from ipsec_agent.host.link_records import link_of, read_links, read_numbers
 from ipsec_agent.host.loaded import LoadedRecord
@@ -43,7 +42,7 @@ from ipsec_agent.host.xfrm_records import state_of as sa_of
 from ipsec_agent.host.xfrm_stat import stats
 from tests.examples import examples
 from tests.host import xfrm_dumps
-from tests.host.mutate import documents, messages, texts
+from tests.host.mutate import messages, texts
 from tests.host.nft_tables_made import guard, packed
 from tests.host.test_ike_ports import WELL, lay
 from tests.host.test_link_records import answer, attribute, info
@@ -383,21 +382,6 @@ def test_xfrm_stat(place: Path, table: bytes) -> None:
     path.write_bytes(table)
     with contextlib.suppress(KernelError):
         assert all(isinstance(count, int) for count in stats(path).values())
-
-
-ADDRESSES = [
-    {"ifindex": 2, "addr_info": [{"local": "10.0.0.5", "prefixlen": 24}, {"local": "fd00::5"}]}
-]
-ROUTES = [{"gateway": "10.0.0.1"}, {"nexthops": [{"via": {"host": "fd00::1"}}]}]
-
-
-@quick
-@given(documents(ADDRESSES), documents(ROUTES))
-def test_ip_listing(addresses: Any, routes: Any) -> None:
-    """What the program ip lists."""
-    with contextlib.suppress(KernelError):
-        facts = facts_of(addresses, routes)
-        assert all(isinstance(own.prefix, int) for own in facts.addresses)
 
 
 SHOWN = b"LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=77\nExecMainStatus=0\n"
