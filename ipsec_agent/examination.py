@@ -26,8 +26,8 @@ from ipsec_agent.host import installed, traits
 from ipsec_agent.host.clock import ClockReader
 from ipsec_agent.host.control_client import NotRunningError, ask
 from ipsec_agent.host.ike_ports import IkePortsReader
-from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.link_reading import LinkReading
+from ipsec_agent.host.links import read_facts
 from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.outages import NAME as NAME_OF_OUTAGES
 from ipsec_agent.host.outages import OutageFile
@@ -121,10 +121,7 @@ def _config(facts: Facts) -> Facts:
 
 
 def _network() -> NetworkFacts:
-    seen = LinkReading().read()
-    return replace(
-        read_addresses(), links=seen.links, namespaces=seen.namespaces, number=seen.number
-    )
+    return read_facts(LinkReading())
 
 
 def _as_root(facts: Facts, reading: _Reading) -> Facts:

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from ipsec_agent.core.closed_table import CLOSED, closed_table
 from ipsec_agent.core.config import AgentConfig, Config, GuardMode
@@ -26,11 +25,12 @@ from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.status import guard_counters
 from ipsec_agent.errors import AgentError, ConfigError, KernelError
 from ipsec_agent.host.essential_addresses import read_own_essential_addresses
-from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.link_reading import LinkReading
+from ipsec_agent.host.links import read_facts
 from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.nft_refusals import owner
 from ipsec_agent.host.program import find_program
+from ipsec_agent.host.route_records import read_network
 from ipsec_agent.host.saved_guard import NAME, saved_guard
 
 
@@ -99,7 +99,7 @@ def lockouts_here(config: Config) -> tuple[tuple[Finding, ...], tuple[str, ...]]
     Returns:
         the findings, and the names of hosts that nobody can judge.
     """
-    network = read_addresses()
+    network = read_network()
     own = tuple(one.address for one in network.addresses)
     essential = read_own_essential_addresses()
     return lockouts(config, own, network.gateways, essential), essential.unresolved
@@ -341,10 +341,7 @@ def _network() -> NetworkFacts:
     Raises:
         KernelError: it does not.
     """
-    seen = LinkReading().read()
-    return replace(
-        read_addresses(), links=seen.links, namespaces=seen.namespaces, number=seen.number
-    )
+    return read_facts(LinkReading())
 
 
 def document(found: GuardStatus, path: Path) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from ipsec_agent.errors import AgentError, KernelError, StartError
 from ipsec_agent.guard_status import lockouts_here
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.files import refuse_unfit_directory
-from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.preflight import esp_ability
+from ipsec_agent.host.route_records import read_network
 from ipsec_agent.host.saved_guard import NAME
 
 Findings = tuple[tuple[str, ...], tuple[AgentError, ...]]
@@ -75,7 +75,7 @@ def _distrust(place: Path) -> AgentError | None:
 
 def _place(config: Config) -> Findings:
     # Without the links, so an address that only containers use may count, too.
-    refuse_unlisted(config, read_addresses())
+    refuse_unlisted(config, read_network())
     return (), ()
 
 
@@ -86,7 +86,7 @@ def _links(config: Config) -> Findings:
 
 
 def _esp(config: Config) -> Findings:
-    own = (one.address for one in read_addresses().addresses)
+    own = (one.address for one in read_network().addresses)
     ability = esp_ability(dummy_sas(config, own))
     bad = tuple(KernelError(one.message, hint=one.hint) for one in esp_problems(ability))
     if bad:

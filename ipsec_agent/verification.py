@@ -22,10 +22,10 @@ from ipsec_agent.core.verify_status import Lists, dropped, faults
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import LARGEST, Echo, source_for
-from ipsec_agent.host.ip_listing import read_addresses
 from ipsec_agent.host.neighbours import Neighbours
 from ipsec_agent.host.peer_sas import PeerSas
 from ipsec_agent.host.peers import Knock
+from ipsec_agent.host.route_records import read_network
 from ipsec_agent.host.socket_policy import require_esp
 
 AT_ONCE = 16
@@ -311,7 +311,7 @@ async def _absent(peer: Address) -> bool:
     neighbours.want((peer,))
     deadline = time.monotonic() + DISCOVERY
     with contextlib.suppress(KernelError):
-        network = await asyncio.to_thread(read_addresses)
+        network = await asyncio.to_thread(read_network)
         # The first look may ask for it; where there is no entry then, it is on no link of ours.
         await asyncio.to_thread(neighbours.get, network)
         while (entries := await asyncio.to_thread(neighbours.get, network)) and (

@@ -34,19 +34,19 @@ WITHIN_HOST = {
     "faults": {"files"},
     "files": {"writers"},
     "link_events": {"rtnetlink"},
-    "link_reading": {"link_events", "link_records", "rtnetlink"},
+    "link_reading": {"link_events", "link_records", "netlink_errors", "rtnetlink"},
     "link_records": {"rtnetlink", "veth"},
     "links": {
-        *("link_events", "link_reading", "netlink_wire", "pyroute2_parts", "rtnetlink", "veth"),
+        *("link_events", "link_reading", "netlink_errors", "netlink_wire", "route_records"),
+        *("rtnetlink", "veth"),
     },
     "listed_certificates": {"charon"},
     "made_with": {"files"},
     "monit": {"proc_net"},
     "neighbours": {"rtnetlink"},
-    "netlink_wire": {"own_time", "pyroute2_parts"},
+    "netlink_wire": {"netlink_errors", "rtnetlink"},
     "ike_ports": {"proc_net", "socket_holders"},
     "installed": {"program"},
-    "ip_listing": {"program"},
     "jobs": {"files", "monit"},
     "nft": {
         *("nft_events", "nft_exempt", "nft_image", "nft_table", "nft_tables", "nft_trial"),
@@ -67,13 +67,14 @@ WITHIN_HOST = {
     },
     "nft_trial": {"nft_image", "nft_tables", "nft_wire"},
     "peer_sas": {
-        *("netlink_wire", "rtnetlink", "xfrm_messages", "xfrm_records", "xfrm_wire"),
+        *("netlink_errors", "rtnetlink", "xfrm_messages", "xfrm_records", "xfrm_wire"),
     },
     "process": {"files", "own_time", "pidfd", "writers"},
     "program": {"own_time"},
     "preflight": {"xfrm_messages", "xfrm_records"},
     "rehearsals": {"charon"},
     "renewals": {"charon"},
+    "route_records": {"netlink_errors", "rtnetlink"},
     "saved_guard": {"files"},
     "silence": {"process"},
     "socket_policy": {"xfrm_messages"},
@@ -88,7 +89,7 @@ WITHIN_HOST = {
     "xfrm_level": {"xfrm_messages", "xfrm_records"},
     "xfrm_messages": {"pyroute2_parts"},
     "xfrm_records": {"decoded", "rtnetlink", "xfrm_messages"},
-    "xfrm_wire": {"netlink_wire", "own_time", "rtnetlink", "xfrm_messages"},
+    "xfrm_wire": {"netlink_errors", "netlink_wire", "own_time", "rtnetlink", "xfrm_messages"},
 }
 FOR_EVERY_HOST = {"exhausted", "understood"}
 

@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable
 from socket import socket
 
 from msgspec import Struct
@@ -11,7 +10,6 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.inside import may_be_own_way, switched_ends
 from ipsec_agent.core.observed import Link, Namespace
-from ipsec_agent.errors import KernelError
 from ipsec_agent.host.link_events import News
 from ipsec_agent.host.link_records import (
     namespace_names,
@@ -19,6 +17,7 @@ from ipsec_agent.host.link_records import (
     read_numbers,
     read_own_number,
 )
+from ipsec_agent.host.netlink_errors import translated
 from ipsec_agent.host.rtnetlink import open_rtnetlink
 
 ALL_ANEW = 60.0
@@ -66,7 +65,7 @@ class LinkReading:
         Raises:
             KernelError: refused or too late.
         """
-        with self._reading, _refusals(), open_rtnetlink() as channel:
+        with self._reading, translated("reading the links"), open_rtnetlink() as channel:
             links = read_links(channel)
             numbers = {link.namespace for link in links if link.namespace is not None}
             numbers |= read_numbers(channel)
@@ -91,19 +90,6 @@ class LinkReading:
             self._whole = now
             return {}
         return {each: one for each, one in self._kept.items() if each not in doubtful}
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    # netlink_wire.py does so too, but imports pyroute2, which takes longer than all that is here.
-    try:
-        yield
-    except OSError as error:
-        raise KernelError(
-            f"reading the links: {error.strerror or error}",
-            code=error.errno or 0,
-            hint="the machine may be overloaded; the agent tries again",
-        ) from error
 
 
 def _namespace(channel: socket, number: int) -> Namespace | None:

@@ -6,7 +6,6 @@ Nothing here waits: the kernel answers within the call (xfrm_user.c).
 
 import contextlib
 import errno
-import os
 import socket
 import struct
 from types import TracebackType
@@ -16,16 +15,15 @@ from msgspec import Struct
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import SecurityAssociation
-from ipsec_agent.host.netlink_wire import translated
+from ipsec_agent.host.netlink_errors import translated
 from ipsec_agent.host.rtnetlink import (
     BUFFER,
     DEADLINE,
-    HEADER,
-    NLM_F_REQUEST,
-    NLMSG_ERROR,
+    answer_to,
     dump,
+    messages,
+    request,
 )
-from ipsec_agent.host.understood import as_told
 from ipsec_agent.host.xfrm_messages import NETLINK_XFRM, Group, Kind
 from ipsec_agent.host.xfrm_records import ESP, family_of, state_of
 from ipsec_agent.host.xfrm_wire import LACKING
@@ -101,13 +99,9 @@ class PeerSas:
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                part, at = self._ear.recv(BUFFER), 0
-                with as_told():
-                    while at + HEADER.size <= len(part):
-                        length, kind, *_ = HEADER.unpack_from(part, at)
-                        if kind in {Kind.NEW_SA, Kind.UPDATE_SA}:
-                            self._learn(part[at + HEADER.size : at + length])
-                        at += max(-(-length // 4) * 4, HEADER.size)
+                for kind, _, body in messages(self._ear.recv(BUFFER)):
+                    if kind in {Kind.NEW_SA, Kind.UPDATE_SA}:
+                        self._learn(body)
 
     def _learn(self, body: bytes) -> None:
         sa = state_of(body)
@@ -130,17 +124,13 @@ class PeerSas:
         """The SA with this name; None where there is none any more."""
         family = family_of(destination)
         body = _ID.pack(destination.packed, spi.to_bytes(4, "big"), family, ESP)
-        size = HEADER.size + len(body)
-        self._asker.send(HEADER.pack(size, Kind.GET_SA, NLM_F_REQUEST, 1, 0) + body)
-        answer = self._asker.recv(BUFFER)
-        with as_told():
-            length, kind, *_ = HEADER.unpack_from(answer)
-            if kind != NLMSG_ERROR:
-                return state_of(answer[HEADER.size : length])
-            (code,) = struct.unpack_from("=i", answer, HEADER.size)
-        if code == -errno.ESRCH:
-            return None
-        raise OSError(-code, os.strerror(-code))
+        self._asker.send(request(Kind.GET_SA, body))
+        try:
+            return state_of(answer_to(self._asker.recv(BUFFER)))
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                return None
+            raise
 
 
 def _opened(groups: int) -> socket.socket:

@@ -15,30 +15,6 @@ if "pyroute2" not in sys.modules:
         # Made from its spec, and so with __path__ and __spec__, but not executed.
         sys.modules["pyroute2"] = importlib.util.module_from_spec(_spec)
 
-from pyroute2.netlink import (
-    NLM_F_ACK,
-    NLM_F_DUMP,
-    NLM_F_DUMP_INTR,
-    NLM_F_REQUEST,
-    nla,
-    nlmsg,
-)
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.marshal import Marshal
-from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from pyroute2.netlink import nla, nlmsg
 
-__all__ = [
-    "NLM_F_ACK",
-    "NLM_F_DUMP",
-    "NLM_F_DUMP_INTR",
-    "NLM_F_REQUEST",
-    "AsyncNetlinkSocket",
-    "Marshal",
-    "NetlinkError",
-    "ifaddrmsg",
-    "nla",
-    "nlmsg",
-    "rtmsg",
-]
+__all__ = ["nla", "nlmsg"]

@@ -73,7 +73,12 @@ def dump(channel: socket.socket, kind: int, body: bytes) -> list[bytes]:
             found, interrupted = _whole(channel)
         if not interrupted:
             return found
-    raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+    raise never_settled()
+
+
+def never_settled() -> OSError:
+    """What is raised of a dump that changed during each reading."""
+    return OSError(errno.EINTR, f"changed during each of {DUMP_ATTEMPTS} readings")
 
 
 def _whole(channel: socket.socket) -> tuple[list[bytes], bool]:
@@ -101,28 +106,25 @@ class Listing:
         Raises:
             OSError: the kernel refuses, or ended the dump with an error.
         """
-        at = 0
-        while at + HEADER.size <= len(part):
-            length, kind, flags, _, _ = HEADER.unpack_from(part, at)
+        for kind, flags, body in messages(part):
             if flags & NLM_F_DUMP_INTR:
                 self.interrupted = True
             if kind in {NLMSG_ERROR, NLMSG_DONE}:
                 # The body of the latter is the error that ended the dump, if one did.
-                _raise_refusal(part, at)
+                _raise_refusal(body)
                 if kind == NLMSG_DONE:
                     return True
             else:
-                self.found.append(part[at + HEADER.size : at + length])
-            at += max(-(-length // 4) * 4, HEADER.size)
+                self.found.append(body)
         return False
 
 
-def messages(part: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each message of a datagram."""
+def messages(part: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and body of each message of a datagram."""
     at = 0
     while at + HEADER.size <= len(part):
-        length, kind, *_ = HEADER.unpack_from(part, at)
-        yield kind, part[at + HEADER.size : at + length]
+        length, kind, flags, _, _ = HEADER.unpack_from(part, at)
+        yield kind, flags, part[at + HEADER.size : at + length]
         at += max(-(-length // 4) * 4, HEADER.size)
 
 
@@ -134,10 +136,11 @@ def answer_to(answer: bytes) -> bytes:
     """
     with as_told():
         length, kind, *_ = HEADER.unpack_from(answer)
+        body = answer[HEADER.size : length]
         if kind == NLMSG_ERROR:
-            _raise_refusal(answer, 0)
+            _raise_refusal(body)
             return b""
-        return answer[HEADER.size : length]
+        return body
 
 
 def request(kind: int, body: bytes, flags: int = 0) -> bytes:
@@ -145,8 +148,8 @@ def request(kind: int, body: bytes, flags: int = 0) -> bytes:
     return HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body
 
 
-def _raise_refusal(answer: bytes, at: int) -> None:
-    (code,) = struct.unpack_from("=i", answer, at + HEADER.size)
+def _raise_refusal(body: bytes) -> None:
+    (code,) = struct.unpack_from("=i", body)
     if code:
         raise OSError(-code, os.strerror(-code))
 

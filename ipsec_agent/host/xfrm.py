@@ -7,16 +7,23 @@ One thing of a trap is changed, since charon cannot say it: whether it requires 
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from ipsec_agent.core.model import Address, Direction, PolicySelector
 from ipsec_agent.core.observed import Policy, SecurityAssociation
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.decoded import Decoded
-from ipsec_agent.host.netlink_wire import DEADLINE
-from ipsec_agent.host.rtnetlink import NLM_F_ACK
+from ipsec_agent.host.netlink_wire import open_netlink, watch
+from ipsec_agent.host.rtnetlink import DEADLINE, NLM_F_ACK
 from ipsec_agent.host.xfrm_level import policy_replacement
-from ipsec_agent.host.xfrm_messages import DEFAULT_REQUEST, Group, Kind, packed
+from ipsec_agent.host.xfrm_messages import (
+    DEFAULT_REQUEST,
+    NETLINK_XFRM,
+    Group,
+    Kind,
+    packed,
+)
 from ipsec_agent.host.xfrm_records import (
     POLICY_USED,
     default_blocks,
@@ -27,7 +34,7 @@ from ipsec_agent.host.xfrm_records import (
     state_deletion,
     state_of,
 )
-from ipsec_agent.host.xfrm_wire import XfrmWire, watch
+from ipsec_agent.host.xfrm_wire import LACKING, XfrmWire
 
 _GROUPS = (Group.EXPIRE, Group.SA, Group.POLICY)
 
@@ -121,9 +128,10 @@ class Xfrm:
         """
         await watch(
             "listening to the kernel's policies",
+            partial(open_netlink, NETLINK_XFRM, _GROUPS),
             wake,
-            groups=_GROUPS,
             matters=matters,
+            lacking=LACKING,
         )
 
 

@@ -1,51 +1,38 @@
-"""What the kernel's XFRM tells, on sockets of one's own: whole dumps, and events that ring a bell.
+"""Questions to the kernel's XFRM on a socket of one's own: whole dumps, and single answers.
 
 Without pyroute2, which makes objects and turns of the loop of each message: 1,000 policies, as 400
-subnets have them, are read in 1.0 ms of CPU instead of 3.1, and 1,000 events heard in 7 instead of
-48 (a flush of the policies and their return are 2,000).
+subnets have them, are read in 1.0 ms of CPU instead of 3.1.
 """
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
-from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
-from ipsec_agent.host.netlink_wire import DEADLINE, DUMP_ATTEMPTS, translated
-from ipsec_agent.host.rtnetlink import BUFFER, NLM_F_DUMP, Listing, answer_to, messages, request
-from ipsec_agent.host.understood import as_told
+from ipsec_agent.host.netlink_errors import translated
+from ipsec_agent.host.netlink_wire import open_netlink, received
+from ipsec_agent.host.rtnetlink import (
+    DEADLINE,
+    DUMP_ATTEMPTS,
+    NLM_F_DUMP,
+    Listing,
+    answer_to,
+    never_settled,
+    request,
+)
 from ipsec_agent.host.xfrm_messages import NETLINK_XFRM
 
 LACKING = "this kernel has no XFRM: run `modprobe xfrm_user`"
 
-EAR = 1 << 20
-"""Bytes of events that may wait, as far as net.core.rmem_max allows."""
 
-AT_ONCE = 256
-"""Datagrams of a burst after which others of this process have their turn."""
-
-
-def open_xfrm_socket(groups: Sequence[int] = ()) -> socket.socket:
-    """A socket that blocks nobody, in the network namespace of this thread.
-
-    Args:
-        groups: multicast groups (XFRMNLGRP_*) that it hears.
+def open_xfrm_socket() -> socket.socket:
+    """A socket for questions.
 
     Raises:
-        OSError: the kernel has no XFRM, or does not let us listen.
+        OSError: the kernel has no XFRM.
     """
-    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
-    try:
-        channel.setblocking(False)
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, EAR)
-        channel.bind((0, sum(1 << (group - 1) for group in groups)))
-    except OSError:
-        channel.close()
-        raise
-    return channel
+    return open_netlink(NETLINK_XFRM)
 
 
 class XfrmWire:
@@ -86,15 +73,11 @@ class XfrmWire:
             for _ in range(DUMP_ATTEMPTS):
                 channel.send(request(kind, b"", NLM_F_DUMP))
                 listing = Listing()
-                while not listing.take(await _received(channel)):
+                while not listing.take(await received(channel)):
                     pass
                 if not listing.interrupted:
                     return listing.found
-            raise KernelError(
-                f"{doing}: changed during each of {DUMP_ATTEMPTS} readings",
-                code=errno.EINTR,
-                hint="something changes it all the time; the agent tries again",
-            )
+            raise never_settled()
 
     async def ask(self, doing: str, kind: int, body: bytes, flags: int = 0) -> bytes:
         """The one answer, without its header: b"" of an acknowledgement (NLM_F_ACK).
@@ -104,7 +87,7 @@ class XfrmWire:
         """
         async with self._turn(doing) as channel:
             channel.send(request(kind, body, flags))
-            return answer_to(await _received(channel))
+            return answer_to(await received(channel))
 
     @contextlib.asynccontextmanager
     async def _turn(self, doing: str) -> AsyncIterator[socket.socket]:
@@ -119,59 +102,3 @@ class XfrmWire:
                 # What else comes on it would be taken for the next answer.
                 self.close()
                 raise
-
-
-async def watch(
-    doing: str,
-    wake: Callable[[], None],
-    *,
-    groups: Sequence[int],
-    matters: Callable[[int, bytes], bool],
-    open_socket: Callable[[Sequence[int]], socket.socket] = open_xfrm_socket,
-) -> None:
-    """Call `wake` when something that matters has come, until cancelled.
-
-    It is called at the start, too, and after events that were lost or are not understood: what
-    happened before the ear was open is unknown.
-
-    Args:
-        matters: is asked of an event by its message type and its body.
-
-    Raises:
-        KernelError: the kernel does not let us listen.
-    """
-    while True:
-        with translated(doing, LACKING):
-            ear = open_socket(groups)
-        with ear:
-            wake()
-            try:
-                with translated(doing):
-                    await _hear(ear, wake, matters)
-            except KernelError as error:
-                if error.code not in {errno.ENOBUFS, errno.EBADMSG}:
-                    raise
-
-
-async def _hear(
-    ear: socket.socket, wake: Callable[[], None], matters: Callable[[int, bytes], bool]
-) -> None:
-    while True:
-        burst = [await _received(ear)]
-        with contextlib.suppress(BlockingIOError):
-            while len(burst) < AT_ONCE:
-                burst.append(ear.recv(BUFFER))
-        with as_told():
-            # One that matters is enough: who is woken reads all of it again.
-            matter = any(matters(*message) for part in burst for message in messages(part))
-        if matter:
-            wake()
-
-
-async def _received(channel: socket.socket) -> bytes:
-    # What is there is received without a wait: a deadline, an end and others have their turn.
-    await asyncio.sleep(0)
-    part = await asyncio.get_running_loop().sock_recv(channel, BUFFER)
-    if not part:
-        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-    return part

@@ -26,15 +26,14 @@ from ipsec_agent.host.charon import CharonClient, said_by
 from ipsec_agent.host.decoded import Decoded
 from ipsec_agent.host.essential_addresses import read_essential_addresses
 from ipsec_agent.host.ike_ports import IkePortsReader
-from ipsec_agent.host.ip_listing import facts_of
 from ipsec_agent.host.link_events import RTM_NEWNSID
 from ipsec_agent.host.link_records import link_of, read_links, read_numbers
-from ipsec_agent.host.links import _matters, _RouteMarshal, default_hops, own_addresses
 from ipsec_agent.host.loaded import LoadedRecord
-from ipsec_agent.host.netlink_wire import translated
 from ipsec_agent.host.nft_events import Transactions
 from ipsec_agent.host.nft_image import GET_CHAIN, GET_RULE, GET_SET
 from ipsec_agent.host.nft_tables import GET_FLOWTABLES, _tables, _told
+from ipsec_agent.host.route_records import matters as may_change_addresses
+from ipsec_agent.host.route_records import read_addresses, read_default_hops
 from ipsec_agent.host.systemd import UnitState, state_of
 from ipsec_agent.host.vici_wire import ViciConnection
 from ipsec_agent.host.xfrm_messages import Kind
@@ -43,7 +42,7 @@ from ipsec_agent.host.xfrm_records import state_of as sa_of
 from ipsec_agent.host.xfrm_stat import stats
 from tests.examples import examples
 from tests.host import xfrm_dumps
-from tests.host.mutate import documents, messages, texts
+from tests.host.mutate import messages, texts
 from tests.host.nft_tables_made import guard, packed
 from tests.host.test_ike_ports import WELL, lay
 from tests.host.test_link_records import answer, attribute, info
@@ -253,7 +252,7 @@ def test_links(datagram: bytes, namespace: int | None) -> None:
             read(cast("Any", Kernel(datagram, datagram, DONE)))
     with contextlib.suppress(OSError):
         rtnetlink.ask(cast("Any", Kernel(datagram)), rtnetlink.RTM_GETLINK, b"")
-    assert sum(16 + len(body) for _, body in rtnetlink.messages(datagram)) <= len(datagram) + 3
+    assert sum(16 + len(body) for *_, body in rtnetlink.messages(datagram)) <= len(datagram) + 3
     with contextlib.suppress(OSError):
         set(link_events._renumbered(datagram))
     with contextlib.suppress(OSError):
@@ -272,19 +271,18 @@ ROUTE = netlink(
 )
 
 
-@settings(max_examples=examples(300), deadline=None)
-@given(messages(ADDRESS, ROUTE))
-def test_addresses_and_routes(datagram: bytes) -> None:
-    """Addresses and routes as pyroute2 reads them out of rtnetlink."""
-    parsed: list[Any] = []
-    with contextlib.suppress(KernelError), translated("reading"):
-        parsed += _RouteMarshal().parse(datagram)
-    for message in parsed:
-        for read in (own_addresses, default_hops):
-            with contextlib.suppress(KernelError):
-                list(read([message]))
-        with contextlib.suppress(KernelError):
-            assert isinstance(_matters(message), bool)
+@settings(max_examples=examples(400), deadline=None)
+@given(messages(ADDRESS + DONE, ROUTE + DONE), st.sampled_from((20, 21, 24, 25, 32)))
+def test_addresses_and_routes(datagram: bytes, kind: int) -> None:
+    """Addresses and routes as rtnetlink tells them."""
+    kernel = cast("Any", Kernel(datagram, DONE))
+    with contextlib.suppress(OSError):
+        assert all(isinstance(one.prefix, int) for one in read_addresses(kernel))
+    kernel = cast("Any", Kernel(datagram, DONE, datagram, DONE))
+    with contextlib.suppress(OSError):
+        assert all(isinstance(one.link, int) for one in read_default_hops(kernel))
+    with contextlib.suppress(OSError):
+        assert isinstance(may_change_addresses(kind, datagram[16:]), bool)
 
 
 @quick
@@ -384,21 +382,6 @@ def test_xfrm_stat(place: Path, table: bytes) -> None:
     path.write_bytes(table)
     with contextlib.suppress(KernelError):
         assert all(isinstance(count, int) for count in stats(path).values())
-
-
-ADDRESSES = [
-    {"ifindex": 2, "addr_info": [{"local": "10.0.0.5", "prefixlen": 24}, {"local": "fd00::5"}]}
-]
-ROUTES = [{"gateway": "10.0.0.1"}, {"nexthops": [{"via": {"host": "fd00::1"}}]}]
-
-
-@quick
-@given(documents(ADDRESSES), documents(ROUTES))
-def test_ip_listing(addresses: Any, routes: Any) -> None:
-    """What the program ip lists."""
-    with contextlib.suppress(KernelError):
-        facts = facts_of(addresses, routes)
-        assert all(isinstance(own.prefix, int) for own in facts.addresses)
 
 
 SHOWN = b"LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=77\nExecMainStatus=0\n"

@@ -18,13 +18,14 @@ from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import KernelError, StartError
 from ipsec_agent.host import exhausted as exhaustion
-from ipsec_agent.host import ip_listing, nft, process, systemd
+from ipsec_agent.host import nft, process, systemd
 from ipsec_agent.host.capture import Capture
 from ipsec_agent.host.child import Child
 from ipsec_agent.host.drain_file import _end, began
 from ipsec_agent.host.echo import Echo, source_for
 from ipsec_agent.host.exhausted import MORE_FILES, is_exhausted, refused, remedy
 from ipsec_agent.host.peers import probe
+from ipsec_agent.host.route_records import read_network
 
 PEERS = (ip_address("127.0.0.1"), ip_address("::1"))
 
@@ -76,11 +77,11 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root opens raw sock
         pytest.param(capture, marks=as_root),
         text,
         lambda: source_for(PEERS[0]),
-        lambda: ip_listing._ip("address"),
+        read_network,
         lambda: process._listener(Path("/none")),
         lambda: process._pinned(CharonProcess(os.getpid(), 0.0, 0, ours=True)).__enter__(),
     ],
-    ids=["echo", "capture", "text for nft", "route", "ip", "listener", "charon"],
+    ids=["echo", "capture", "text for nft", "route", "addresses", "listener", "charon"],
 )
 def test_it_is_told(opens: Callable[[], object]) -> None:
     """As an error that a pass and a proof understand."""

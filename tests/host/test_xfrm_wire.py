@@ -1,8 +1,7 @@
-"""Questions to XFRM and its events, with a scripted kernel at the other end of a socket pair."""
+"""Questions to XFRM, with a scripted kernel at the other end of a socket pair."""
 
 import asyncio
 import errno
-import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,19 +10,34 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ipsec_agent.errors import KernelError
-from ipsec_agent.host.netlink_wire import DUMP_ATTEMPTS
-from ipsec_agent.host.rtnetlink import NLM_F_ACK
-from ipsec_agent.host.xfrm_wire import AT_ONCE, XfrmWire, watch
-from tests.host.test_netlink_wire import (
-    DONE,
-    INTERRUPTED,
-    THING,
-    Answer,
-    error,
-    message,
-    silence,
-    things,
-)
+from ipsec_agent.host.rtnetlink import DUMP_ATTEMPTS, NLM_F_ACK
+from ipsec_agent.host.xfrm_wire import XfrmWire
+from tests.host.test_netlink_wire import THING, message
+
+ERROR, DONE = 2, 3
+MULTI, INTERRUPTED = 0x2, 0x10
+
+Answer = Callable[[int], Sequence[bytes]]
+
+
+def things(count: int, *, flags: int = 0, done_flags: int = 0) -> Answer:
+    """A dump of some things."""
+    return lambda sequence: [
+        *(message(THING, MULTI | flags, sequence) for _ in range(count)),
+        message(DONE, MULTI | done_flags, sequence, struct.pack("=i", 0)),
+    ]
+
+
+def error(code: int) -> Answer:
+    """A refusal; code 0 is consent."""
+    return lambda sequence: [
+        message(ERROR, 0, sequence, struct.pack("=i", -code) + message(THING, 0, sequence))
+    ]
+
+
+def silence(_sequence: int) -> Sequence[bytes]:
+    """No answer."""
+    return []
 
 
 class Kernel:
@@ -163,95 +177,3 @@ async def test_one_at_a_time() -> None:
 
     assert [len(each) for each in found] == [1, 2, 3]
     assert len(kernel.ends) == 1
-
-
-@asynccontextmanager
-async def listening(
-    matters: Callable[[int, bytes], bool],
-) -> AsyncIterator[tuple[asyncio.Queue[int], list[socket.socket]]]:
-    """The wakes of a watch, the first of which is over, and the kernel's ends, the newest last."""
-    woken, ends = asyncio.Queue[int](), list[socket.socket]()
-
-    def open_socket(_groups: Sequence[int]) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        theirs.setblocking(False)
-        ends.append(ours)
-        return theirs
-
-    task = asyncio.create_task(
-        watch(
-            "hearing",
-            lambda: woken.put_nowait(1),
-            groups=(1,),
-            matters=matters,
-            open_socket=open_socket,
-        )
-    )
-    try:
-        async with asyncio.timeout(10):
-            await woken.get()
-            yield woken, ends
-            assert not task.done()
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-        for end in ends:
-            end.close()
-
-
-async def test_a_burst_wakes_once() -> None:
-    """What comes together has one wake, however long; what does not matter has none."""
-    judged, last = list[bytes](), asyncio.Event()
-
-    def matters(_kind: int, body: bytes) -> bool:
-        judged.append(body)
-        if body == b"last":
-            last.set()
-        return body == b"some"
-
-    async with listening(matters) as (woken, ends):
-        ends[0].send(message(THING, 0, 0, b"none") * 2)
-        for _ in range(AT_ONCE // 32):
-            ends[0].send(message(THING, 0, 0, b"none") + message(THING, 0, 0, b"some"))
-        await woken.get()
-        ends[0].send(message(THING, 0, 0, b"last"))
-        await asyncio.wait_for(last.wait(), 10)
-
-        assert woken.empty()
-        assert judged.count(b"some") == 1
-
-
-async def test_an_event_that_is_not_understood() -> None:
-    """It counts as one that was lost: whoever listens looks, and goes on to listen."""
-
-    def matters(_kind: int, _body: bytes) -> bool:
-        raise KernelError("cannot understand", code=errno.EBADMSG)
-
-    async with listening(matters) as (woken, ends):
-        ends[0].send(message(THING, 0, 0))
-        await woken.get()
-
-        assert len(ends) == 2
-
-
-async def test_less_than_a_header() -> None:
-    """It is passed over, and the next event is heard."""
-    async with listening(lambda _kind, _body: True) as (woken, ends):
-        ends[0].send(b"\1")
-        ends[0].send(message(THING, 0, 0))
-        await woken.get()
-
-        assert len(ends) == 1
-
-
-async def test_a_kernel_that_does_not_let_listen() -> None:
-    """It is told at once, with what to do."""
-
-    def refuse(_groups: Sequence[int]) -> socket.socket:
-        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
-
-    with pytest.raises(KernelError) as caught:
-        await watch("hearing", lambda: None, groups=(), matters=lambda *_: True, open_socket=refuse)
-
-    assert caught.value.code == errno.EPROTONOSUPPORT
-    assert "xfrm_user" in caught.value.hint

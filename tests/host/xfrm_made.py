@@ -82,7 +82,7 @@ class SaExpire(_Attributes, nlmsg):
 
 def read(recorded: bytes) -> Message:
     """The one message in some bytes, as the agent reads it."""
-    found = [Message(*one) for one in messages(recorded)]
+    found = [Message(kind, body) for kind, _, body in messages(recorded)]
     assert len(found) == 1
     return found[0]
 

@@ -1,6 +1,7 @@
 """`ipsec-agent guard up|down|status`, judged by real packets, with no agent and with a listener."""
 
 import asyncio
+import errno
 import json
 import os
 import pty
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 
@@ -238,6 +239,11 @@ def test_a_link_that_somebody_exempts(config: Path, capsys: pytest.CaptureFixtur
     assert not send_udp(A, A4, B4)
 
 
+def refusing() -> NoReturn:
+    """A kernel that tells nothing of its links."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def test_what_cannot_be_judged_is_said(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the links cannot be read, nobody vouches for those that are exempt."""
     write(config, uplinks=["a0"])
@@ -245,7 +251,7 @@ def test_what_cannot_be_judged_is_said(config: Path, capsys: pytest.CaptureFixtu
     run("nft", "-f", "-", text=exempt_update([link(A, "a0")]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ipsec_agent.host.ip_listing.find_program", lambda _: None)
+        patch.setattr("ipsec_agent.host.link_reading.open_rtnetlink", refusing)
         _, shown = told(capsys, config)
 
     assert shown["notes"] == ["where a0 leads is not verified"]
