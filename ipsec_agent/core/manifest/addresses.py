@@ -37,8 +37,16 @@ CAUSES = (
         "has a number that begins with 0",
         "remove the 0 before it",
     ),
-    (re.compile(r"[\d.]+/\d+"), "is not a subnet", f"{WRITE_SUBNET}, of at most 32"),
-    (re.compile(r"[\da-fA-F:]+/\d+"), "is not a subnet", f"{WRITE_SUBNET}, or fd00::/64"),
+    (
+        re.compile(r"[\d.]+/\d+"),
+        "is not a subnet",
+        "write an address and a prefix length of at most 32, such as 10.0.0.0/20",
+    ),
+    (
+        re.compile(r"[\da-fA-F:]+/\d+"),
+        "is not a subnet",
+        "write an address and a prefix length of at most 128, such as fd00::/64",
+    ),
 )
 """What a text is that is no subnet, and what to do."""
 

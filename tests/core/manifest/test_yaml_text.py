@@ -226,6 +226,14 @@ def test_no_line_moves() -> None:
         ("release: ipsec", "release: *ipsec", "no `&name` above belongs to this `*name`; write"),
         ("release: ipsec", "release: ]", "a bracket, brace or comma is where a value should be"),
         ("release: ipsec", "release: [a,,b]", "a bracket, brace or comma is where a value"),
+        ("release: ipsec", "release: *", "a value cannot begin with * or &; write it in quotes"),
+        ("release: ipsec", "release: !<x", "a value cannot begin with !; write it in quotes"),
+        ("release: ipsec", "release: | x", "only a comment may follow `|` or `>`; write the text"),
+        ("release: ipsec", "release: |x", "only a comment may follow `|` or `>`; write the text"),
+        ("release: ipsec", "release: a: b", "a key with a colon cannot be here; write a value"),
+        ("release: ipsec", "release: - a", "a dash cannot be here; write a value that begins"),
+        ("release: ipsec", 'release: "\\y"', "a backslash in double quotes is not followed by"),
+        ("release: ipsec", 'release: "\\xzz"', "a backslash in double quotes is not followed by"),
         ("release: ipsec", "release: ip\x00sec", "it contains a forbidden character; remove the"),
     ],
 )
@@ -237,6 +245,23 @@ def test_no_yaml(old: str, new: str, words: str) -> None:
     (found,) = said(text)
 
     assert found.startswith(f"f:{where}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{a: 1}\nb: 1\n", "f:2: the line does not belong to what is above it; compare its"),
+        ("  a: 1\nb: 1\n", "f:2: the line does not belong to what is above it; compare its"),
+        ("%FOO: |\na: 1\n", "f:1: a value cannot begin with %"),
+        ("a: &x 1\nb: &x 2\n", "f:2: the name behind `&` is above already; write another name"),
+        ("a: 'x\n---\nb: 1\n", "a quote is not closed; write the same quote"),
+    ],
+)
+def test_what_does_not_belong_together(text: str, words: str) -> None:
+    """The line is named, and no word of the reader's is left that says nothing."""
+    (found,) = said(text)
+
+    assert words in found
 
 
 @pytest.mark.parametrize(
