@@ -75,14 +75,12 @@ KNOWN = (
     (
         "mapping values are not allowed here",
         "not valid YAML: a key with a colon cannot be here",
-        "write a value that has `: ` in quotes, and check the indentation of this line and the one"
-        " above",
+        "write a value that has `: ` in quotes, and check the indentation of this line",
     ),
     (
         "sequence entries are not allowed here",
         "not valid YAML: a dash cannot be here",
-        "write a value that begins with a dash in quotes, and the first item of a list in a line of"
-        " its own",
+        "write a value that begins with a dash in quotes, or a list in the lines below its key",
     ),
     (
         "escape",

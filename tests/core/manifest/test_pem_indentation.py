@@ -101,7 +101,7 @@ def test_without_end() -> None:
         f"key_x: |\n  words\nother: |\n{block(2, 2, 2, 2)}",
         f"key_x:\n{block(2, 2, 4, 2)}",
         f"key_x:\n- '{block(0, 2, 2, 2)}  '\n",
-        f"key_x:\n  - \"{block(0, 4, 4, 4)}\"\n",
+        f'key_x:\n  - "{block(0, 4, 4, 4)}"\n',
         f"key_x:\n  '{block(0, 4, 4, 4)}'\n",
         f"key_x:\n- {block(0, 2, 2, 2)}",
         "-\n-----BEGIN X-----\n",

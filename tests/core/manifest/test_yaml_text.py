@@ -135,6 +135,12 @@ TEXT = "this text is not part of the config"
         ("root@opsman:~# cat /tmp/a.yml\n", f"{TEXT}; delete line 1"),
         ("[root@opsman tmp]# cat a.yml\n", f"{TEXT}; delete line 1"),
         ("Please check this config\n", f"{TEXT}; delete line 1"),
+        ("% bosh runtime-config\n", f"{TEXT}; delete line 1"),
+        ("~~~\n", f"{TEXT}; delete line 1"),
+        ("2026-11-28 10:00:00 UTC\n", f"{TEXT}; delete line 1"),
+        ("[sudo] password for ubuntu:\n", f"{TEXT}; delete line 1"),
+        ("ID  Type\n1*  runtime  2026-01-01 00:00:00\n", f"{TEXT}; delete lines 1 to 2"),
+        ("DEPRECATION: 'bosh x' goes. See: y\n", f"`DEPRECATION …`, {CLI}; delete line 1"),
     ],
 )
 def test_words_above_the_config(above: str, words: str) -> None:
@@ -152,6 +158,10 @@ def test_words_above_the_config(above: str, words: str) -> None:
         ("ubuntu@opsman:~$ \n", TEXT),
         ("```\n", TEXT),
         ("Thanks a lot\n", TEXT),
+        ("EOF\n", TEXT),
+        ("~~~\n", TEXT),
+        ("% \n", TEXT),
+        ("-rw-r--r-- 1 root root 5 a.yml\n", TEXT),
     ],
 )
 def test_words_below_the_config(below: str, words: str) -> None:
@@ -198,6 +208,8 @@ def test_the_colours_of_a_terminal() -> None:
         "Acting as user 'admin'\n",
         "other:\n  key: 1\nlonely: 1\nipsec: {}\n",
         "ipsec:\n  a: |\n    Acting as user\n  b: 1\n",
+        "%YAML 1.2\n---\n# a\n'a-b': 1\n- 1\nipsec: {}\n",
+        "key: |\n-----BEGIN X-----\nMIIE\n=\nipsec: {}\n",
         "ipsec:\n  key: |\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nQIBADANBgkqhkiG9w0BA\n",
     ],
 )
