@@ -129,10 +129,10 @@ def _modprobe_files(root: Path) -> Iterator[tuple[str, str]]:
         directory = root / place / "modprobe.d"
         with contextlib.suppress(OSError):
             for path in sorted(directory.glob("*.conf")):
-                # One that is a FIFO would never end.
-                if path.name not in seen and (path.is_file() or not path.exists()):
+                if path.name not in seen:
                     seen.add(path.name)
-                    yield str(path), _text(path) or ""
+                    # A link to /dev/null only hides others; a FIFO would never end.
+                    yield str(path), (_text(path) if path.is_file() else None) or ""
 
 
 def _loadable(tree: Path) -> frozenset[str] | None:

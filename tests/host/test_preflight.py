@@ -201,6 +201,16 @@ def test_evidence(root: Path) -> None:
     assert (found.locked, found.loader) == (True, "/sbin/modprobe")
 
 
+def test_a_file_that_only_hides_another(root: Path) -> None:
+    """A link to /dev/null, as modprobe.d(5) has it; also one to nowhere."""
+    for name in ("c.conf", "d.conf"):
+        (root / "etc/modprobe.d" / name).symlink_to("/dev/null" if name == "d.conf" else "/none")
+
+    text = "".join(text for _, text in read_evidence(root).modprobe)
+
+    assert text == "etc aetc b"
+
+
 def test_configuration_in_proc(root: Path) -> None:
     """Kernels without a file in /boot may tell it themselves."""
     (root / "boot" / f"config-{RELEASE}").unlink()
