@@ -60,7 +60,7 @@ class EspReading:
 
     def outdated(self) -> None:
         """A success no longer counts: charon could not install an SA, or a peer could not."""
-        if isinstance(self._known, EspAbility) and not self._known.failed:
+        if isinstance(self._known, EspAbility) and self._known.good:
             self._tried = -GOOD_LASTS
 
     async def watch(self, wake: Callable[[], None]) -> None:
@@ -71,7 +71,7 @@ class EspReading:
             wake()
 
     def _due(self) -> bool:
-        good = isinstance(self._known, EspAbility) and not self._known.failed
+        good = isinstance(self._known, EspAbility) and self._known.good
         lasts = GOOD_LASTS if good else self._bad_lasts()
         return self._known is None or time.monotonic() - self._tried >= lasts
 

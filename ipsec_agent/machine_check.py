@@ -81,8 +81,16 @@ def _place(config: Config) -> Findings:
 
 def _links(config: Config) -> Findings:
     """A name that no link has may be mistyped; the link may also come later."""
-    there = {name for _, name in socket.if_nameindex()}
+    there = {name for name in (*config.agent.uplinks, *config.agent.inside) if _is_link(name)}
     return tuple(f"links: {text}" for text in absent_links(config.agent, there)), ()
+
+
+def _is_link(name: str) -> bool:
+    """Whether a link has a name, be it one of its other ones (SIOCGIFINDEX)."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def _esp(config: Config) -> Findings:

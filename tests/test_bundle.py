@@ -220,6 +220,16 @@ def test_modules_of_this_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert said == evidence.Outcome(f"ipsec-agent {__version__}\n")
 
 
+def test_a_log_that_may_not_be_seen(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a line of the archive, which is made all the same."""
+    programs(place / "bin")
+    monkeypatch.setattr(bundle, "AGENT_LOG", place / ("n" * 300))
+    shown = made(place, config(place, make_leaf(CA)))
+    assert "log/agent.log" not in shown
+    (line,) = (one for one in shown["parts.txt"].splitlines() if one.startswith("log/agent.log"))
+    assert line.endswith("File name too long")
+
+
 def test_logs_of_the_bosh_job(place: Path) -> None:
     """Each is there, and charon's once."""
     programs(place / "bin")

@@ -91,6 +91,18 @@ def test_errors_that_are_lost(name: str, code: int, redirected: str, good: Path)
     assert (done.returncode, done.stderr) == (code, "")
 
 
+@pytest.mark.parametrize("redirected", ["<&-", "<&- >&-"])
+@pytest.mark.parametrize("name", ["reload", "reload --dry-run", "stop", "renew", "status"])
+def test_a_closed_input(name: str, redirected: str, good: Path) -> None:
+    """Nobody can be asked, as without a terminal: what is wrong is said in a line."""
+    nowhere = str(good.parent / "none.sock")
+
+    done = run(*name.split(), "--socket", nowhere, redirected=redirected)
+
+    assert done.stderr.startswith("ipsec-agent: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_refused_config_without_stderr(good: Path) -> None:
     """The same of a config that is refused."""
     bad = good.with_name("bad.yml")

@@ -25,6 +25,7 @@ class Kernel:
         self.tried: list[tuple[DummySa, ...]] = []
         self.error = 0
         self.refuses = False
+        self.no_xfrm = False
         self.hangs: threading.Event | None = None
 
     def trial(self, wanted: tuple[DummySa, ...]) -> EspAbility:
@@ -34,6 +35,8 @@ class Kernel:
             self.hangs.wait(20)
         if self.refuses:
             raise KernelError("adding an SA is not permitted")
+        if self.no_xfrm:
+            return EspAbility(evidence=KernelEvidence(), no_xfrm=True)
         trials = tuple(Trial(sa, self.error) for sa in wanted)
         return EspAbility(trials, KernelEvidence() if self.error else None)
 
@@ -59,6 +62,18 @@ async def test_success_enforced(kernel: Kernel, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(esp_reading, "GOOD_LASTS", 0.0)
     await esp.get(WANTED)
 
+    assert len(kernel.tried) == 2
+
+
+async def test_no_interface_for_sas_is_tried_again(kernel: Kernel) -> None:
+    """As a failed trial is: it ends within seconds once it is there."""
+    esp = reading(kernel, bad_lasts=0)
+    kernel.no_xfrm = True
+    assert (await esp.get(WANTED)).no_xfrm
+
+    kernel.no_xfrm = False
+
+    assert (await esp.get(WANTED)).good
     assert len(kernel.tried) == 2
 
 

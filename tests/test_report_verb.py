@@ -54,13 +54,16 @@ def test_bad_input(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = collected / "empty"
     empty.mkdir()
 
-    assert main(["report", str(collected), "/nowhere", str(empty), "/dev/null", "/dev/tty0"]) == 2
+    long = "/" + "n" * 300
+    files = [str(collected), "/nowhere", str(empty), "/dev/null", "/dev/tty0", long]
+    assert main(["report", *files]) == 2
 
     out, err = capsys.readouterr()
     assert out.startswith("3 VMs: 3 healthy")
     assert err.splitlines() == [
         f"ipsec-agent: {empty}: has no file named *.json, *.jsonl, *.ndjson (give the files'"
         " names)",
+        f"ipsec-agent: {long[:239]}…: cannot be read: File name too long",
         "ipsec-agent: /nowhere: cannot be read: No such file or directory",
         "ipsec-agent: /dev/null: is neither a file nor a pipe",
         *(line for line in err.splitlines() if "/dev/tty0" in line),

@@ -106,16 +106,23 @@ class EspAbility(Struct, frozen=True):
         trials: one for each dummy SA.
         evidence: None where all of them succeeded.
         pending: not known yet, since they take their time.
+        no_xfrm: nothing could be tried, since the kernel has no interface for SAs.
     """
 
     trials: tuple[Trial, ...] = ()
     evidence: KernelEvidence | None = None
     pending: bool = False
+    no_xfrm: bool = False
 
     @property
     def failed(self) -> tuple[Trial, ...]:
         """The trials that failed."""
         return tuple(trial for trial in self.trials if trial.error or not trial.sa.algorithms)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is known to be amiss."""
+        return not (self.failed or self.no_xfrm)
 
 
 def dummy_sas(config: Config, own: Iterable[Address]) -> tuple[DummySa, ...]:

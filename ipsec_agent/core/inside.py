@@ -68,6 +68,11 @@ class Words(Struct, frozen=True):
     inside: tuple[str, ...] = ()
 
 
+def is_called(link: Link, names: Iterable[str]) -> bool:
+    """Whether one of these names is a link's, be it one of its other ones."""
+    return not {link.name, *link.altnames}.isdisjoint(names)
+
+
 def find_inside(network: NetworkFacts, promise: Promise, words: Words) -> tuple[Inside, ...]:
     """The links that need no judging, in the kernel's order.
 
@@ -125,7 +130,9 @@ class _Judgement:
         told = {
             link.index: "agent.inside names it"
             for link in self._network.links
-            if link.name in words.inside and link.name not in words.uplinks and self._plain(link)
+            if is_called(link, words.inside)
+            and not is_called(link, words.uplinks)
+            and self._plain(link)
         }
         candidates = {
             link.index: link
@@ -149,13 +156,14 @@ class _Judgement:
         """Whether nothing about a link itself speaks against it."""
         return (
             self._plain(link)
-            and link.name not in self._words.uplinks
+            and not is_called(link, self._words.uplinks)
             and link.index not in self._network.default_links
             and link.index not in self._carrying
         )
 
     def _carries(self, link: Link) -> bool:
-        return link.kind != BRIDGE or link.name in self._words.inside or link.index in self._ports
+        told = is_called(link, self._words.inside)
+        return link.kind != BRIDGE or told or link.index in self._ports
 
     def _why(self, link: Link, inside: dict[int, str]) -> str:
         """Why a bridge or veth is inside if those are; "" where it is not."""
@@ -187,7 +195,7 @@ class _Judgement:
             other is None
             or other.lower != veth.index
             or other.index in self._carrying
-            or other.name in self._words.uplinks
+            or is_called(other, self._words.uplinks)
             or not self._returns(other, inside)
         ):
             return ""

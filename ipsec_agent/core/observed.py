@@ -262,6 +262,7 @@ class Link(Struct, frozen=True):
         namespace: number of the network namespace that `lower` is in, None where it is the same.
         tunnel: of those kinds that the VM ends itself.
         port: the UDP port that the kernel has for it, 0 of a kind that has none or does not tell.
+        altnames: its other names (`ip link property`).
     """
 
     index: int
@@ -275,6 +276,7 @@ class Link(Struct, frozen=True):
     tunnel: Tunnel | None = None
     port: int = 0
     loopback: bool = False
+    altnames: tuple[str, ...] = ()
 
     @property
     def elsewhere(self) -> bool:

@@ -12,7 +12,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.config import AgentConfig
-from ipsec_agent.core.inside import BRIDGE, STACKED, VETH, Inside, Words, find_inside, is_usable
+from ipsec_agent.core.inside import (
+    BRIDGE,
+    STACKED,
+    VETH,
+    Inside,
+    Words,
+    find_inside,
+    is_called,
+    is_usable,
+)
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
 from ipsec_agent.core.promise import Promise
@@ -78,7 +87,7 @@ def place(
     return Placement(
         address=address,
         addresses=(address, *others),
-        uplinks=tuple(link for link in guarded if link.index in used or link.name in named),
+        uplinks=tuple(link for link in guarded if link.index in used or is_called(link, named)),
         present=any(one.address == address for one in own),
         broadcasts=_broadcasts(own),
         guarded=guarded,
@@ -151,7 +160,7 @@ def _main(
 ) -> Address:
     here, where = own, "on this VM"
     if agent.interface:
-        link = next((link for link in network.links if link.name == agent.interface), None)
+        link = next((one for one in network.links if is_called(one, (agent.interface,))), None)
         if link is None:
             raise ConfigError(
                 f"agent.interface: this VM has no link {agent.interface}",

@@ -14,6 +14,7 @@ from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.events import Event
 from ipsec_agent.core.fingerprint import fingerprint
+from ipsec_agent.core.inside import is_called
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import IkePorts, Link, Observed
@@ -340,7 +341,8 @@ def _absent_links(snapshot: Snapshot) -> Iterator[str]:
     network, agent = snapshot.observed.network, snapshot.config.agent
     if "network" in dict(snapshot.observed.unreadable):
         return
-    yield from absent_links(agent, {link.name for link in network.links})
+    there = {name for link in network.links for name in (link.name, *link.altnames)}
+    yield from absent_links(agent, there)
 
 
 def _why_guarded(snapshot: Snapshot, link: Link) -> str:
@@ -348,7 +350,7 @@ def _why_guarded(snapshot: Snapshot, link: Link) -> str:
     network = snapshot.observed.network
     if snapshot.placement is None or not snapshot.placement.present:
         return "this VM's address is not known"
-    if link.name in snapshot.config.agent.uplinks:
+    if is_called(link, snapshot.config.agent.uplinks):
         return "agent.uplinks names it"
     if link in _empty_bridges(snapshot.placement):
         return "this bridge has no port yet"

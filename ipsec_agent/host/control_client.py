@@ -2,12 +2,17 @@
 
 import json
 import socket
+import time
 from typing import Any
 
 from ipsec_agent.errors import ControlError
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of the longest answer; the status of 1,000 peers is about 0.3 MB."""
+
+
+AGAIN = 0.05
+"""Seconds after which a caller whom the agent did not take yet tries again."""
 
 
 class NotRunningError(ControlError):
@@ -27,7 +32,7 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(deadline)
         try:
-            channel.connect(path)
+            _connect(channel, path, time.monotonic() + deadline)
             channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             line = _line(channel)
         except (FileNotFoundError, ConnectionError) as error:
@@ -47,6 +52,25 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
         except OSError as error:
             raise ControlError(f"cannot use {path}: {error.strerror or error}") from error
     return _answer(line)
+
+
+def _connect(channel: socket.socket, path: str, end: float) -> None:
+    """Connect; where more callers come than the agent takes at once, wait until it has taken them.
+
+    Args:
+        end: on the monotonic clock, when it is given up.
+
+    Raises:
+        OSError: nothing answers there, or TimeoutError: it was given up.
+    """
+    while True:
+        try:
+            return channel.connect(path)
+        except BlockingIOError:
+            # With a deadline connect(2) does not wait by itself (unix(7), EAGAIN).
+            if time.monotonic() >= end:
+                raise TimeoutError from None
+            time.sleep(AGAIN)
 
 
 def _line(channel: socket.socket) -> bytes:

@@ -1,6 +1,5 @@
 """Files: the config is read, files of ours are written whole, one agent holds a run directory."""
 
-import codecs
 import contextlib
 import errno
 import fcntl
@@ -17,6 +16,7 @@ from shlex import quote
 import msgspec
 
 from ipsec_agent.core.manifest.complaint import Complaint
+from ipsec_agent.core.manifest.encodings import NotUtf8Error, decoded
 from ipsec_agent.core.terse import Terse
 from ipsec_agent.core.words import encodable
 from ipsec_agent.errors import AgentError, ConfigError, StartError
@@ -69,26 +69,10 @@ def read_config(path: Path) -> str:
         ) from error
     if len(raw) > MAX_CONFIG:
         raise ConfigError(f"the config {path} is larger than {MAX_CONFIG} bytes")
-    return _decoded(path, raw)
-
-
-def _decoded(path: Path, raw: bytes) -> str:
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in raw[:2]:
-        kind = "UTF-16BE" if raw.startswith((b"\0", codecs.BOM_UTF16_BE)) else "UTF-16LE"
-        raise ConfigError(
-            f"the config {path} is {kind} text",
-            hint="save it as UTF-8:"
-            f" `umask 077; iconv -f {kind} -t UTF-8 -o {path}.new {path}`, and put {path}.new in"
-            " its place",
-        )
     try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"the config {path} is not UTF-8 text (line {line}, byte {error.start})",
-            hint="save it as UTF-8",
-        ) from error
+        return decoded(raw, str(path))
+    except NotUtf8Error as error:
+        raise ConfigError(f"the config {path} {error.what}", hint=error.remedy) from error
 
 
 def read_pem(path: Path) -> str:
@@ -110,7 +94,8 @@ def read_pem(path: Path) -> str:
     if len(raw) > MAX_CONFIG:
         raise AgentError(f"{path} is larger than {MAX_CONFIG} bytes")
     try:
-        return raw.decode()
+        # PEM is ASCII, whatever the text around it is.
+        return raw.decode(errors="replace" if b"-----BEGIN " in raw else "strict")
     except UnicodeDecodeError as error:
         kind = Path(path).suffix.lower()
         reader = "pkcs12 -nodes" if kind in {".p12", ".pfx"} else "x509 -inform der"

@@ -38,6 +38,7 @@ from ipsec_agent.host.veth import namespace_files
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 18, 29, 37, 46
+IFLA_PROP_LIST, IFLA_ALT_IFNAME = 52, 53
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 SKIP_STATS = 1 << 3
 NDA_DST = 1
@@ -158,6 +159,11 @@ def _link_of(payload: bytes, namespace: int | None) -> Link:
         tunnel=_tunnel(kind, info.get(IFLA_INFO_DATA, b"")),
         port=_port(kind, dict(attributes(info.get(IFLA_INFO_DATA, b"")))),
         loopback=bool(flags & IFF_LOOPBACK),
+        altnames=tuple(
+            _text(value)
+            for what, value in attributes(found.get(IFLA_PROP_LIST, b""))
+            if what == IFLA_ALT_IFNAME
+        ),
     )
 
 

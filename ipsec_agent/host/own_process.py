@@ -63,6 +63,7 @@ def open_streams() -> None:
             # It gets the lowest number that is free, which is this.
             os.open(os.devnull, flags)
     # Python has None for a stream that it found closed.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     if isinstance(sys.stdout, io.TextIOWrapper):

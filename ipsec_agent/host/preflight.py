@@ -35,7 +35,7 @@ ERROR = struct.Struct("=IHHIIi")
 MODPROBE_PLACES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 """Where modprobe.d is, the strongest first (modprobe.d(5))."""
 
-OPTIONS = ("CONFIG_INET", "CONFIG_CRYPTO")
+OPTIONS = ("CONFIG_INET", "CONFIG_CRYPTO", "CONFIG_XFRM")
 """How the options begin that matter here."""
 
 LARGEST = 16 * 1024 * 1024
@@ -46,12 +46,17 @@ def esp_ability(wanted: tuple[DummySa, ...]) -> EspAbility:
     """Try each SA; where one fails, read what may explain it.
 
     Raises:
-        KernelError: not root, or the kernel has no XFRM.
+        KernelError: not root, or no answer in time.
     """
     if not wanted:
         return EspAbility()
-    with _opened() as channel:
-        trials = tuple(_try(channel, sa) for sa in wanted)
+    try:
+        with _opened() as channel:
+            trials = tuple(_try(channel, sa) for sa in wanted)
+    except KernelError as error:
+        if error.code != errno.EPROTONOSUPPORT:
+            raise
+        return EspAbility(evidence=read_evidence(), no_xfrm=True)
     failed = EspAbility(trials).failed
     return EspAbility(trials, read_evidence() if failed else None)
 
@@ -81,9 +86,7 @@ def _opened() -> Iterator[socket.socket]:
         raise KernelError(
             f"cannot test the kernel's ESP: {error.strerror or 'no answer in time'}",
             code=error.errno or errno.ETIMEDOUT,
-            hint="this kernel has no XFRM: run `modprobe xfrm_user`"
-            if error.errno == errno.EPROTONOSUPPORT
-            else "the agent tries again",
+            hint="the agent tries again",
         ) from error
 
 
@@ -126,10 +129,10 @@ def _modprobe_files(root: Path) -> Iterator[tuple[str, str]]:
         directory = root / place / "modprobe.d"
         with contextlib.suppress(OSError):
             for path in sorted(directory.glob("*.conf")):
-                # One that is a FIFO would never end.
-                if path.name not in seen and (path.is_file() or not path.exists()):
+                if path.name not in seen:
                     seen.add(path.name)
-                    yield str(path), _text(path) or ""
+                    # A link to /dev/null only hides others; a FIFO would never end.
+                    yield str(path), (_text(path) if path.is_file() else None) or ""
 
 
 def _loadable(tree: Path) -> frozenset[str] | None:

@@ -26,9 +26,11 @@ def files_of(argument: str) -> tuple[str, ...]:
         AgentError: a directory cannot be read, or has none.
     """
     path = Path(argument)
-    if argument == STANDARD_INPUT or not path.is_dir():
+    if argument == STANDARD_INPUT:
         return (argument,)
     try:
+        if not path.is_dir():
+            return (argument,)
         found = sorted(str(one) for one in path.iterdir() if one.suffix in SUFFIXES)
     except OSError as error:
         raise AgentError(f"cannot be read: {error.strerror}") from error

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Callable
-from ipaddress import ip_address
+
+from ipsec_agent.core.manifest.addresses import as_ipv4, read_address
 
 
 def given(text: str) -> str:
@@ -13,9 +14,10 @@ def given(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """An IP address, as the agent writes it."""
+    """An IP address, as the agent writes it: IPv4 that is written as IPv6 as IPv4."""
     try:
-        return str(ip_address(text))
+        found = read_address(text)
+        return str(as_ipv4(found) or found)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not an IP address; write, for example, 10.0.1.9"

@@ -184,7 +184,7 @@ def _logs(agent: AgentConfig) -> Iterator[Part]:
     journal = ("journalctl", "--no-pager", "-o", "short-iso", "-n", "20000", "--since", "-24h")
     for unit in UNITS:
         yield Part(f"log/{unit}.txt", _ran(*journal, "-u", unit))
-    if AGENT_LOG.exists():
+    if _may_be_there(AGENT_LOG):
         yield Part("log/agent.log", _end_of(AGENT_LOG))
     for path in sorted(BOSH_LOGS.glob("*.log")):
         if str(path) != agent.charon.log:
@@ -193,6 +193,14 @@ def _logs(agent: AgentConfig) -> Iterator[Part]:
         yield Part("log/charon.log", _end_of(Path(agent.charon.log)))
     else:
         yield Part("log/charon-syslog.txt", _ran(*journal, "-t", "charon-systemd"))
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether a file is there, or where that cannot be seen; then what is told is why not."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _kernel() -> Iterator[Part]:

@@ -30,7 +30,11 @@ def tell_failure(error: ControlError, arguments: argparse.Namespace) -> int:
 
 def _drained(run_dir: Path) -> tuple[str, dict[str, Any]] | None:
     """What a drain says that goes on, or ended IPsec, without an agent; None without one."""
-    if not (run_dir / DRAIN_FILE).exists():
+    try:
+        if not (run_dir / DRAIN_FILE).exists():
+            return None
+    except OSError:
+        # Who may not look there is told nothing of it.
         return None
     # Here, for the other paths do without.
     from ipsec_agent.core.drain import Phase, entry, sentence  # noqa: PLC0415

@@ -143,3 +143,18 @@ def test_a_tunnels_port() -> None:
     assert "a process that the agent cannot see" in said(V4, other)[0][1]
     program = replace(seen(NO_V4, holder("10.0.0.5", 4500)), network=network)
     assert "pid 812 (racoon)" in said(V4, program)[0][1]
+
+
+def test_a_link_that_does_not_tell_its_port() -> None:
+    """The kernel has it for WireGuard, which says so to its own program only: it is named, too."""
+    wg = Link(7, "wg0", 1420, up=True, kind="wireguard")
+    observed = replace(seen(NO_V4, holder("0.0.0.0", 4500, pid=0)), network=NetworkFacts((wg,)))
+
+    (problem,) = ike_port_problems(V4, observed)
+
+    assert "a process that the agent cannot see, or the wireguard link wg0, so" in problem.message
+    assert "`wg show`" in problem.hint
+    (seen_one,) = ike_port_problems(
+        V4, replace(observed, ike_ports=seen(NO_V4, holder("0.0.0.0", 4500)).ike_ports)
+    )
+    assert "wg" not in seen_one.message + seen_one.hint

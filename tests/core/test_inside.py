@@ -50,6 +50,19 @@ def inside(network: NetworkFacts, **words: tuple[str, ...]) -> set[str]:
     return {one.link.name for one in find_inside(network, LISTS, Words(**words))}
 
 
+def test_other_names() -> None:
+    """What the operator says of a link by another name of it counts as well."""
+    veth = replace(VETH, altnames=("to-the-pod",))
+    there = facts(replace(DOCKER0, altnames=("jobs",)), veth)
+
+    assert inside(there) == {"docker0", "veth4"}
+    assert inside(there, uplinks=("to-the-pod",)) == {"docker0"}
+    nic = facts(replace(link(5, ""), altnames=("jobs",)))
+    assert inside(nic) == set()
+    assert inside(nic, inside=("jobs",)) == {"nic5"}
+    assert inside(nic, inside=("jobs",), uplinks=("nic5",)) == set()
+
+
 @pytest.mark.parametrize(
     ("inner", "expected"),
     [

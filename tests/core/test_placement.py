@@ -144,6 +144,20 @@ def test_interface() -> None:
     assert [str(one) for one in placement.addresses] == ["10.0.0.6", "10.0.0.5", "10.0.0.7"]
 
 
+def test_a_link_by_another_name() -> None:
+    """`ip link property` gives more names to a link; the config may use each."""
+    network = facts(("10.0.0.5", 2), ("10.0.0.6", 3))
+    named = replace(network.links[2], altnames=("enp0s4", "ens4"))
+    network = replace(network, links=(*network.links[:2], named))
+
+    found = place(AgentConfig(interface="ens4"), LISTS, network)
+    assert str(found.address) == "10.0.0.6"
+    found = place(
+        AgentConfig(uplinks=("enp0s4",)), LISTS, replace(network, addresses=network.addresses[:1])
+    )
+    assert named in found.uplinks
+
+
 def test_interface_absent() -> None:
     """An interface that does not exist is refused with those that do."""
     with pytest.raises(ConfigError) as caught:

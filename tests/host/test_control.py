@@ -159,6 +159,31 @@ async def test_another_user(tmp_path: Path) -> None:
     assert called == []
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_more_callers_than_are_taken(tmp_path: Path, taken: bool) -> None:
+    """A caller waits until it is its turn, until its deadline at the latest."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as before:
+        listener.bind(path)
+        listener.listen(0)
+        first = before.enter_context(socket.socket(socket.AF_UNIX))
+        first.connect(path)
+
+        def answer() -> None:
+            time.sleep(0.3)
+            channels = [before.enter_context(listener.accept()[0]) for _ in range(2)]
+            channels[-1].sendall(b'{"ok": true}\n')
+
+        if taken:
+            thread = threading.Thread(target=answer)
+            thread.start()
+            assert ask(path, "status", deadline=20)["ok"]
+            thread.join()
+        else:
+            with pytest.raises(ControlError, match="did not answer within"):
+                ask(path, "status", deadline=0.2)
+
+
 def test_nobody_there(tmp_path: Path) -> None:
     """Without an agent the caller is told so."""
     with pytest.raises(NotRunningError, match="no agent is running"):

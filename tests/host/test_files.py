@@ -20,6 +20,7 @@ from ipsec_agent.host.files import (
     only_agent,
     open_regular,
     read_config,
+    read_pem,
     write_whole,
 )
 from ipsec_agent.host.peers import PeerMemory
@@ -46,11 +47,17 @@ def test_read(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"a" * (MAX_CONFIG + 1), "is larger than"),
-        (b"a: 1\ngood\xff\xfe", r"is not UTF-8 text \(line 2, byte 9\)"),
+        (b"a: 1\ngood\xff\xfe", r"is not UTF-8 text \(line 2, byte 5\)"),
         (codecs.BOM_UTF16_LE + "ipsec:".encode("utf-16-le"), "is UTF-16LE text"),
         (codecs.BOM_UTF16_BE + "ipsec:".encode("utf-16-be"), "is UTF-16BE text"),
         ("ipsec:".encode("utf-16-le"), "is UTF-16LE text"),
         ("ipsec:".encode("utf-16-be"), "is UTF-16BE text"),
+        ("ipsec:".encode("utf-32"), "is UTF-32LE text"),
+        ("ipsec:".encode("utf-32-le"), "is UTF-32LE text"),
+        ("ipsec:".encode("utf-32-be"), "is UTF-32BE text"),
+        ("# Müller".encode("cp1252"), r"is not UTF-8 text \(line 1, byte 4\)"),
+        (b"\x1f\x8b\x08\x00", r"is not UTF-8 text \(line 1, byte 2\)"),
+        (bytes(4096), "holds nothing but zero bytes"),
     ],
 )
 def test_read_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -60,8 +67,31 @@ def test_read_refused(tmp_path: Path, content: bytes, said: str) -> None:
 
     with pytest.raises(ConfigError, match=f"ipsec.yml {said}") as refused:
         read_config(path)
-    if "UTF-16" in said:
-        assert f"-o {path}.new {path}`" in refused.value.hint
+    if " UTF-16" in said or " UTF-32" in said or content.startswith(b"#"):
+        kind = said.split()[1] if "is UTF" in said else "WINDOWS-1252"
+        assert f"iconv -f {kind} -t UTF-8 -o {path}.new {path}`" in refused.value.hint
+    elif "UTF-8" in said and 0 in content:
+        assert refused.value.hint == "check that this is the right file"
+
+
+def test_the_command_for_a_path_with_a_blank(tmp_path: Path) -> None:
+    """A shell takes it as it is said."""
+    path = tmp_path / "my ipsec.yml"
+    path.write_bytes("# Müller".encode("cp1252"))
+
+    with pytest.raises(ConfigError) as refused:
+        read_config(path)
+    command = refused.value.hint.split("`")[1]
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=20)
+    assert path.with_name("my ipsec.yml.new").read_text(encoding="utf-8") == "# Müller"
+
+
+def test_pem_beside_a_text_that_is_not_utf8(tmp_path: Path) -> None:
+    """PEM is found in it: it is ASCII in each."""
+    path = tmp_path / "vm.pem"
+    path.write_bytes("friendlyName: Müller\n-----BEGIN X-----\n".encode("latin-1"))
+
+    assert "-----BEGIN X-----" in read_pem(path)
 
 
 def test_read_largest(tmp_path: Path) -> None:

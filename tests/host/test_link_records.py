@@ -53,6 +53,13 @@ def test_a_link() -> None:
     assert link_of(answer(flags=0x8)) == Link(7, "x7", 1500, up=False, loopback=True)
 
 
+def test_other_names() -> None:
+    """Those of `ip link property`; each is as good as the first."""
+    names = attribute(53, b"enp0s3\0") + attribute(53, b"ens3\0") + attribute(1, b"x\0")
+
+    assert link_of(answer(attribute(0x8000 | 52, names))).altnames == ("enp0s3", "ens3")
+
+
 def test_another_namespace() -> None:
     """The kernel must say that it answers for the namespace that was asked about."""
     assert link_of(answer(attribute(46, struct.pack("=i", 5))), 5).name == "x7"

@@ -1,7 +1,9 @@
 """The dummy SA as it travels to the kernel, how it is left out, and what is read of a failure."""
 
+import errno
 import gzip
 import os
+import socket
 import struct
 from ipaddress import ip_address
 from pathlib import Path
@@ -53,6 +55,22 @@ def test_aead() -> None:
     assert found[18][:64].rstrip(b"\0") == b"rfc4106(gcm(aes))"
     assert struct.unpack_from("=II", found[18], 64) == (160, 128)
     assert found[18][72:] == bytes(range(20))
+
+
+def test_a_kernel_that_takes_no_sas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no error: what keeps the interface away is read."""
+    family = socket.AF_NETLINK
+
+    def none(asked: int, *_: int) -> socket.socket:
+        assert asked == family
+        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+
+    monkeypatch.setattr("ipsec_agent.host.preflight.socket.socket", none)
+
+    found = esp_ability((wanted(),))
+
+    assert found.no_xfrm
+    assert found.evidence == read_evidence()
 
 
 def test_cipher_and_integrity() -> None:
@@ -181,6 +199,16 @@ def test_evidence(root: Path) -> None:
     assert found.loadable == frozenset({"esp4", "ghash_generic"})
     assert found.options == (("CONFIG_INET_ESP", "m"),)
     assert (found.locked, found.loader) == (True, "/sbin/modprobe")
+
+
+def test_a_file_that_only_hides_another(root: Path) -> None:
+    """A link to /dev/null, as modprobe.d(5) has it; also one to nowhere."""
+    for name in ("c.conf", "d.conf"):
+        (root / "etc/modprobe.d" / name).symlink_to("/dev/null" if name == "d.conf" else "/none")
+
+    text = "".join(text for _, text in read_evidence(root).modprobe)
+
+    assert text == "etc aetc b"
 
 
 def test_configuration_in_proc(root: Path) -> None:

@@ -9,9 +9,12 @@ from ipaddress import ip_address
 
 import pytest
 
+from ipsec_agent import machine_check
+from ipsec_agent.core.config import AgentConfig
 from ipsec_agent.core.observed import Link, NetworkFacts, OwnAddress
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.links import Links, open_links
+from tests.configs import config
 from tests.kernel.conftest import Run
 
 pytestmark = pytest.mark.kernel
@@ -68,6 +71,18 @@ async def test_links(machine: Run) -> None:
     assert links["lo"].loopback
     assert (links["br0"].kind, links["br0"].up, links["lo"].kind) == ("bridge", False, "")
     assert links["v3"].master == links["br0"].index
+
+
+async def test_other_names(machine: Run) -> None:
+    """Those of `ip link property` are told, too; `check --machine` finds them."""
+    machine("link property add dev v0 altname ens3 altname the-first-link-of-this-vm")
+
+    assert named(await facts())["v0"].altnames == ("ens3", "the-first-link-of-this-vm")
+    config_named = config(agent=AgentConfig(uplinks=("ens3", "v2"), inside=("ens4",)))
+    assert machine_check._links(config_named) == (
+        ("links: agent.inside names ens4, and this VM has no such link",),
+        (),
+    )
 
 
 async def test_addresses(machine: Run) -> None:
@@ -160,6 +175,7 @@ async def rings(links: Links) -> AsyncIterator[asyncio.Queue[None]]:
     "change",
     [
         "link set v0 mtu 1400",
+        "link property add dev v0 altname ens3",
         "link set v2 down",
         "link del v2",
         "addr add 10.6.0.1/24 dev v0",

@@ -134,6 +134,11 @@ def _damaged(block: pem.Block, part: str, what: str) -> Finding:
             part, f"the -----END {block.label}----- line is missing", f"{again}, from BEGIN to END"
         )
     if block.der() is None:
+        foreign = block.foreign()
+        if foreign == "colon":
+            again = "delete the lines with a colon below its BEGIN line"
+        elif foreign:
+            again = f"delete what base64 does not have in it ({foreign}), or paste all of it again"
         return Finding(part, f"the {what} is damaged", again)
     return Finding(part, f"the {what} cannot be read", again)
 

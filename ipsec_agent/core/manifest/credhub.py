@@ -49,7 +49,7 @@ def _of_leaf(found: Properties, complaints: Complaints) -> Properties:
     if PRIVATE_KEY in parts:
         mine = f"{path}.{PRIVATE_KEY}", parts[PRIVATE_KEY]
         where, separate = found.get(KEY, mine)
-        if separate.empty or not _differ(separate, parts[PRIVATE_KEY]):
+        if _blank(separate) or not _differ(separate, parts[PRIVATE_KEY]):
             given[KEY] = mine
         else:
             complaints.error(
@@ -140,7 +140,12 @@ def _parts(whole: Entry, path: str, complaints: Complaints) -> dict[str, Entry]:
             complaints.warn(
                 item.line, f"{path}.{shown_key(name)}", "unknown key", nearest(name, PARTS)
             )
-    return {name: item for name, item in parts.items() if name in PARTS and not item.empty}
+    return {name: item for name, item in parts.items() if name in PARTS and not _blank(item)}
+
+
+def _blank(entry: Entry) -> bool:
+    """Whether nothing is written there; CredHub has an empty text for what it was not given."""
+    return entry.empty or (isinstance(entry.value, str) and not entry.value.strip())
 
 
 def _name_of_ca(entry: Entry | None) -> str:

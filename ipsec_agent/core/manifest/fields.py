@@ -4,10 +4,10 @@ import difflib
 import enum
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import TypeVar
 
 from ipsec_agent.core.config import Endpoint
+from ipsec_agent.core.manifest.addresses import as_ipv4, read_address
 from ipsec_agent.core.manifest.complaint import Complaints, shown, shown_key
 from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.model import Address
@@ -197,9 +197,12 @@ class Fields:
             return None
         example = f"write, for example, {name}: 10.0.1.7"
         try:
-            address = ip_address(text)
+            address = read_address(text)
         except ValueError:
             self.wrong(name, f"{shown(text)} is not an IP address", example)
+            return None
+        if ipv4 := as_ipv4(address):
+            self.wrong(name, f"{shown(text)} is IPv4 written as IPv6", f"write {name}: {ipv4}")
             return None
         if address.is_loopback or address.is_multicast or address.is_unspecified:
             self.wrong(name, f"{address} cannot be the address of a VM", example)
@@ -215,11 +218,13 @@ class Fields:
         parts = ENDPOINT.fullmatch(str(found[1].value))
         port = int(parts["port"]) if parts else 0
         try:
-            address = ip_address(parts["v6"] or parts["v4"]) if parts else None
+            address = read_address(parts["v6"] or parts["v4"]) if parts else None
         except ValueError:
             address = None
         if address is None or address.is_multicast:
             self.wrong(name, "must be an IP address and a port", example)
+        elif ipv4 := as_ipv4(address):
+            self.wrong(name, "the address is IPv4 written as IPv6", f"write {name}: {ipv4}:{port}")
         elif not LOWEST_PORT <= port <= HIGHEST_PORT:
             self.wrong(name, f"the port must be from {LOWEST_PORT} to {HIGHEST_PORT}", example)
         else:

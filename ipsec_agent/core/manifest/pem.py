@@ -3,11 +3,16 @@
 import base64
 import binascii
 import re
+import unicodedata
 
 from ipsec_agent.core.model import Secret
 from ipsec_agent.core.terse import Terse
 
 MARK = re.compile(r"-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----")
+
+
+FOREIGN = re.compile(rb"[^A-Za-z0-9+/=\s\x80-\xff]|[\xc2-\xf4][\x80-\xbf]+")
+"""A character that base64 does not have."""
 
 
 class Block(Terse, frozen=True):
@@ -33,6 +38,13 @@ class Block(Terse, frozen=True):
     def says(self, word: bytes) -> bool:
         """Whether the body contains a word."""
         return self.body.find(word) >= 0
+
+    def foreign(self) -> str:
+        """The name of the first character that base64 does not have, "" without one."""
+        found = FOREIGN.search(self.body)
+        if found is None:
+            return ""
+        return unicodedata.name(found[0].decode(errors="replace"), "without a name").lower()
 
     def der(self) -> bytes | None:
         """The decoded bytes, None where the text is damaged."""

@@ -94,7 +94,8 @@ def _below(lines: list[str], opener: int) -> Misplaced | None:
         return None
     last = _last(lines, at)
     parent = len(opened["dash"]) if opened["key"] else opened["dash"].rindex("-")
-    if opened["style"] and _fits(lines[first : last + 1], parent):
+    fits = _fits if opened["style"] else _plain
+    if fits(lines[first : last + 1], parent):
         return None
     key = shown_key(opened["key"]) if opened["key"] else ""
     head = f"{key}:" if key else "-"
@@ -189,6 +190,13 @@ def _fits(block: list[str], parent: int) -> bool:
     """Whether YAML takes the lines as one text: none is further left than the first."""
     indents = [_indent(line) for line in block if line.strip()]
     return indents[0] > parent and min(indents) >= indents[0]
+
+
+def _plain(block: list[str], parent: int) -> bool:
+    """Whether YAML takes the lines without `|`: as a list, in quotes, or as a text by itself."""
+    if not BEGIN.match(block[0].lstrip()):
+        return True
+    return min(_indent(line) for line in block if line.strip()) > parent
 
 
 def _indent(line: str) -> int:

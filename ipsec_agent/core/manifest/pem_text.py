@@ -15,6 +15,11 @@ ESCAPED = re.compile(
 PARTS = frozenset({"ca", "certificate", "private_key", "value"})
 """The keys of CredHub's maps below which there is PEM."""
 
+MAP = re.compile(r"\s*(?:\{|[\"']?(?:ca|certificate|private_key|value)[\"']? *:)")
+"""One of those maps, in a text."""
+
+LIST = "ca_certificates"
+
 PATH = re.compile(
     r"\s*(?:@|file:(?://)?)?(?:(?:~|\.{0,2})/[\w./~-]+|[\w./~-]+\.(?:pem|crt|cer|key|der))\s*"
 )
@@ -41,7 +46,9 @@ def mended(entry: Entry, name: str, path: str, complaints: Complaints) -> Entry:
             for key, item in entry.items.items()
         }
         return replace(entry, items=items)
-    return _mended(entry, f"{name}:" if name else "-", path, complaints)
+    # A list is what should be there.
+    head = f"{name}:" if name and name != LIST else "-"
+    return _mended(entry, head, path, complaints)
 
 
 def _mended(entry: Entry, head: str, path: str, complaints: Complaints) -> Entry:
@@ -62,14 +69,26 @@ def _mended(entry: Entry, head: str, path: str, complaints: Complaints) -> Entry
             f"decode it with `base64 -d`, and write {below}",
         )
         return entry.voided()
+    if of_map(text):
+        complaints.error(entry.line, path, *_no_map(entry.style))
+        return entry.voided()
     escaped = ESCAPED.search(text)
     if "-----BEGIN" not in text or escaped is None:
         return entry
-    if text.lstrip().startswith("{"):
-        complaints.error(entry.line, path, "is a map within quotes", "remove the quotes around it")
-        return entry.voided()
     complaints.error(entry.line, path, *_escaped(entry.style, below, escaped[0]))
     return replace(entry, value=ESCAPED.sub("\n", text))
+
+
+def of_map(text: str) -> bool:
+    """Whether one of those maps is within a text."""
+    return "-----BEGIN" in text and MAP.match(text) is not None
+
+
+def _no_map(style: str) -> tuple[str, str]:
+    """Why a map is a text there, and what to write."""
+    if style in {"|", ">"}:
+        return f"is a map below `{style}`, which makes a text of it", f"remove the `{style}`"
+    return "is a map within quotes", "remove the quotes around it"
 
 
 def _escaped(style: str, below: str, found: str) -> tuple[str, str]:

@@ -1,11 +1,16 @@
 """The two lists of subnets: what they may contain, and what no-ipsec leaves of ipsec."""
 
 from collections.abc import Sequence
-from ipaddress import IPv6Network, ip_network
 
 from msgspec import Struct
 
 from ipsec_agent.core.config import Subnet
+from ipsec_agent.core.manifest.addresses import (
+    WRITE_SUBNET,
+    network_as_ipv4,
+    no_subnet,
+    read_network,
+)
 from ipsec_agent.core.manifest.complaint import shown
 from ipsec_agent.core.manifest.fields import Fields
 from ipsec_agent.core.manifest.yaml_lines import Entry
@@ -33,7 +38,7 @@ def read_subnets(fields: Fields) -> tuple[tuple[Subnet, ...], tuple[Subnet, ...]
         _mapped(fields, item)
     for item in ipsec:
         reason = _not_for_ipsec(item.subnet.network)
-        if reason and not _as_ipv4(item.subnet.network):
+        if reason and not network_as_ipv4(item.subnet.network):
             fields.complaints.error(
                 item.line, item.path, f"{item.subnet.written} {reason}", "list subnets of VMs"
             )
@@ -64,7 +69,7 @@ def _list(fields: Fields, name: str) -> tuple[Listed, ...]:
         # A number would be read as an address.
         text = item.value.strip() if isinstance(item.value, str) else ""
         try:
-            listed.append(Listed(item.line, where, Subnet(text, ip_network(text, strict=False))))
+            listed.append(Listed(item.line, where, Subnet(text, read_network(text))))
         except ValueError:
             if not item.void:
                 fields.complaints.error(item.line, where, *_no_subnet(item))
@@ -77,23 +82,20 @@ def _no_subnet(item: Entry) -> tuple[str, str]:
         return "is empty", "delete this dash, or write a subnet after it"
     if item.elements is not None:
         return "must be a subnet, not a list", "write one dash before each subnet"
-    what = "this" if item.value is None else shown(item.value)
-    return f"{what} is not a subnet", "write an address and a prefix length, such as 10.0.0.0/20"
+    if not isinstance(item.value, str):
+        what = "this" if item.value is None else shown(item.value)
+        return f"{what} is not a subnet", WRITE_SUBNET
+    message, remedy = no_subnet(item.value.strip())
+    return f"{shown(item.value)} {message}", remedy
 
 
 def _mapped(fields: Fields, item: Listed) -> None:
     """Refuse IPv4 written as IPv6: no packet has such an address, so it would be without effect."""
-    ipv4 = _as_ipv4(item.subnet.network)
+    ipv4 = network_as_ipv4(item.subnet.network)
     if ipv4:
         fields.complaints.error(
             item.line, item.path, f"{item.subnet.written} is IPv4 written as IPv6", f"write {ipv4}"
         )
-
-
-def _as_ipv4(network: Network) -> str:
-    """The IPv4 form of IPv4 that is written as IPv6 (RFC 4291, 2.5.5.2), "" for all else."""
-    mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped
-    return f"{mapped}/{network.prefixlen - 96}" if mapped else ""
 
 
 def _not_for_ipsec(network: Network) -> str:

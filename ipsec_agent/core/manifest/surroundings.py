@@ -15,6 +15,7 @@ CLI = re.compile(
     r"Acting as (?:user|client)|Using (?:environment|deployment|director)|Succeeded(?=\s*$)"
     r"|Exit code|Target set to|Logged in as|Your username:|Enter password:|Task \d+"
     r"|Release has been created|Runtime config (?:has been )?updated|Continue\?|```"
+    r"|(?i:deprecat\w*|warning|error)\b:? "
 )
 """What the BOSH CLIs (1 and 2) and web pages write, at the begin of a line."""
 
@@ -25,6 +26,17 @@ PROMPT = re.compile(
 
 PROSE = re.compile(r"[A-Za-z][^\s:]* (?=[^#])")
 """Two words, of which the first is no key."""
+
+LONGEST = 200
+"""Characters of a line that are looked at for a key."""
+
+LIKE_YAML = re.compile(
+    r"\s*(?:#|$)|---|%(?:YAML|TAG) |[\"']?[\w.<-][\w. <>/-]{0,60}[\"']? *:(?:\s|$)|-(?:\s|$)|[{&!]"
+)
+"""What a config may begin with: a comment, a document, a key, a list, a mapping in braces."""
+
+END = re.compile(r"~~~|EOF\s*$|% |[-d][-rwxsStT]{9} ")
+"""What else follows a config that was copied from a terminal or a page."""
 
 CONFIG = re.compile(r" *[\"']?(?:releases|addons|ipsec|properties|agent|tags)[\"']? *:(?:\s|$)")
 """A line with which a config begins."""
@@ -78,7 +90,10 @@ def foreign(text: str) -> tuple[Foreign, ...]:
     begin = next((at for at, line in enumerate(lines) if CONFIG.match(line)), None)
     if begin is None:
         return ()
-    above = [at for at in range(begin) if _is_foreign(lines[at])]
+    top = next((at for at in range(begin) if _is_of_config(lines[at])), begin)
+    above = [
+        at for at in range(begin) if _is_foreign(lines[at]) or (at < top and lines[at].strip())
+    ]
     return tuple(_runs(lines, above)) + tuple(_runs(lines, _below(lines, begin)))
 
 
@@ -95,7 +110,7 @@ def _below(lines: Sequence[str], begin: int) -> list[int]:
     """The last lines of the text, up to one that may be of the config."""
     found: list[int] = []
     for at in range(len(lines) - 1, begin, -1):
-        if _is_foreign(lines[at]):
+        if _is_foreign(lines[at]) or END.match(lines[at]):
             found.insert(0, at)
         elif lines[at].strip():
             break
@@ -106,6 +121,13 @@ def _is_foreign(line: str) -> bool:
     return any(kind.match(line) for kind in (CLI, PROMPT, PROSE))
 
 
+def _is_of_config(line: str) -> bool:
+    """Whether a line is something that a config may begin with."""
+    return (
+        not _is_foreign(line) and bool(line.strip()) and LIKE_YAML.match(line[:LONGEST]) is not None
+    )
+
+
 def _runs(lines: Sequence[str], found: Sequence[int]) -> Iterator[Foreign]:
     """Lines that follow one another, but for empty ones, as one."""
     start = 0
@@ -114,5 +136,5 @@ def _runs(lines: Sequence[str], found: Sequence[int]) -> Iterator[Foreign]:
         if following is None or any(line.strip() for line in lines[at + 1 : following]):
             first = found[start]
             known = CLI.match(lines[first])
-            yield Foreign(first + 1, at + 1, known[0].strip(":`") if known else "")
+            yield Foreign(first + 1, at + 1, known[0].strip(":` ") if known else "")
             start = index + 1

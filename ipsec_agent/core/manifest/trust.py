@@ -23,6 +23,13 @@ from ipsec_agent.core.manifest.sizes import oversized
 
 def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]:
     """Everything that is wrong with the certificates at this time."""
+    position = _place_of(bundle, key) if key is not None else 0
+    if position:
+        # The rest is judged as it is meant.
+        first, second = bundle.intermediates[:position], bundle.intermediates[position:]
+        others = (bundle.leaf, *first[:-1], *second)
+        meant = Bundle(first[-1], others, bundle.authorities)
+        return _out_of_order(position), *judge(meant, key, now)
     findings = [*validity(bundle.leaf, LEAF, now), *usage(bundle.leaf, LEAF)]
     if key is not None:
         findings += _matching(bundle, key)
@@ -110,23 +117,30 @@ def _too_long(path: Path) -> bool:
     return False
 
 
-def _matching(bundle: Bundle, key: Key) -> Iterator[Finding]:
+def _place_of(bundle: Bundle, key: Key) -> int:
+    """Which intermediate has the key, from 1 on; 0 for the leaf or none."""
     public = _public(key.public_key())
     if _public(bundle.leaf.public_key()) == public:
-        return
-    for position, other in enumerate(bundle.intermediates, 2):
-        if _public(other.public_key()) == public:
-            yield Finding(
-                LEAF,
-                f"the key belongs to certificate {position} here, not to the first",
-                "put the certificate of the key first, then its intermediates",
-            )
-            return
-    yield Finding(
-        KEY_PART,
-        "the key does not match instance_certificate",
-        "paste the key that belongs to the certificate",
+        return 0
+    places = enumerate(bundle.intermediates, 1)
+    return next((at for at, one in places if _public(one.public_key()) == public), 0)
+
+
+def _out_of_order(position: int) -> Finding:
+    return Finding(
+        LEAF,
+        f"the key belongs to certificate {position + 1} here, not to the first",
+        "put the certificate of the key first, then its intermediates",
     )
+
+
+def _matching(bundle: Bundle, key: Key) -> Iterator[Finding]:
+    if _public(bundle.leaf.public_key()) != _public(key.public_key()):
+        yield Finding(
+            KEY_PART,
+            "the key does not match instance_certificate",
+            "paste the key that belongs to the certificate",
+        )
 
 
 def _public(key: object) -> bytes:

@@ -63,6 +63,12 @@ def complained(entry: Entry, path: str, complaints: Complaints) -> bool:
     return True
 
 
+def of_map(text: str) -> bool:
+    """Whether a text is a variable of BOSH's, and not one part of it, such as a certificate."""
+    found = VARIABLE.fullmatch(text.strip())
+    return found is not None and bool(found[1]) and not found[1].endswith(".certificate")
+
+
 def _shown(variable: re.Match[str]) -> str:
     """The variable with its name, unless that is none."""
     if variable[0].startswith("<%"):

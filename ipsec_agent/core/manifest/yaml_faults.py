@@ -36,6 +36,7 @@ KNOWN = (
     ("'`'", "not valid YAML: a value cannot begin with `", 'write it in quotes: "…"'),
     ("'@'", "not valid YAML: a value cannot begin with @", 'write it in quotes: "…"'),
     ("'%'", "not valid YAML: a value cannot begin with %", 'write it in quotes: "…"'),
+    ("'!'", "not valid YAML: a value cannot begin with !", 'write it in quotes: "…"'),
     (
         "'<stream end>'",
         "not valid YAML: a bracket or brace is not closed",
@@ -57,12 +58,61 @@ KNOWN = (
         "write the value, in quotes where it begins so",
     ),
     (
+        "expected '<document start>'",
+        "not valid YAML: the line does not belong to what is above it",
+        "compare its indentation with that of the first line, or delete what is not of the config",
+    ),
+    (
+        "expected a comment or a line break",
+        "not valid YAML: only a comment may follow `|` or `>`",
+        "write the text in the lines below it, indented",
+    ),
+    (
+        "expected alphabetic or numeric character",
+        "not valid YAML: a value cannot begin with * or &",
+        'write it in quotes: "…"',
+    ),
+    (
+        "mapping values are not allowed here",
+        "not valid YAML: a key with a colon cannot be here",
+        "write a value that has `: ` in quotes, and check the indentation of this line",
+    ),
+    (
+        "sequence entries are not allowed here",
+        "not valid YAML: a dash cannot be here",
+        "write a value that begins with a dash in quotes, or a list in the lines below its key",
+    ),
+    (
+        "escape",
+        "not valid YAML: a backslash in double quotes is not followed by what it may be",
+        "write two backslashes, or single quotes in place of the double ones",
+    ),
+    (
+        "document separator",
+        "not valid YAML: a quote is not closed",
+        "write the same quote at the value's end",
+    ),
+    (
+        "second occurrence",
+        "not valid YAML: the name behind `&` is above already",
+        "write another name",
+    ),
+    (
         "unexpected end of stream",
         "not valid YAML: a quote is not closed",
         "write the same quote at the value's end",
     ),
 )
 """A part of PyYAML's words, ours, and what to do."""
+
+CONTEXTS = {
+    "while scanning a block scalar": "expected a comment or a line break",
+    SIMPLE_KEY: SIMPLE_KEY,
+    "while scanning a directive": "'%'",
+    "while scanning a tag": "'!'",
+    "while parsing a tag": "'!'",
+}
+"""What is known by where PyYAML was."""
 
 
 def explained(error: yaml.MarkedYAMLError) -> tuple[int, str, str]:
@@ -83,7 +133,7 @@ def explained(error: yaml.MarkedYAMLError) -> tuple[int, str, str]:
         name = unicodedata.name(letter[-1], "without a name").lower()
         message = f"not valid YAML: it contains a character that only looks like a space ({name})"
         return at + 1, message, "write a space in its place"
-    return mark.line + 1, *_known(problem if error.context != SIMPLE_KEY else SIMPLE_KEY)
+    return mark.line + 1, *_known(CONTEXTS.get(str(error.context), problem))
 
 
 def _known(problem: str) -> tuple[str, str]:

@@ -49,6 +49,9 @@ ESP = {
     6: Part("CONFIG_INET6_ESP", ("esp6", "xfrm_algo"), ("xfrm-type-10-50",)),
 }
 
+# What takes SAs and policies from programs: NETLINK_XFRM is 6, PF_NETLINK 16.
+XFRM = Part("CONFIG_XFRM_USER", ("xfrm_user", "xfrm_algo"), ("net-pf-16-proto-6",))
+
 PARTS = {
     "rfc4106(gcm(aes))": ("CRYPTO_GCM", "gcm", "ctr", "ghash_generic", "seqiv", "aes_generic"),
     "rfc4309(ccm(aes))": ("CRYPTO_CCM", "ccm", "ctr", "seqiv", "aes_generic"),
@@ -93,6 +96,10 @@ def esp_problems(ability: EspAbility) -> tuple[Problem, ...]:
                 " and look for modprobe in `ps`",
             ),
         )
+    if ability.no_xfrm:
+        cause = _why_away(XFRM, ability.evidence or KernelEvidence())
+        message = f"this kernel cannot do ESP: it takes no SAs, since {cause.text}"
+        return (Problem(CODE, Severity.CRITICAL, message, cause.hint, cause.text),)
     found: dict[tuple[str, Cause], list[Trial]] = {}
     for trial in ability.failed:
         for what, cause in _causes(trial, ability.evidence or KernelEvidence()):
@@ -121,7 +128,7 @@ def _causes(trial: Trial, evidence: KernelEvidence) -> Iterator[tuple[str, Cause
     if not trial.sa.algorithms:
         yield words, Cause("charon cannot install such an SA", _without(words))
     elif trial.error == errno.EPROTONOSUPPORT:
-        yield "", _prevented(part, evidence) or _unloaded(part, evidence) or _unexplained(part)
+        yield "", _why_away(part, evidence)
     elif trial.error in ABSENT_ALGORITHM:
         # An algorithm that is missing is told first, and hides that there is no ESP at all.
         why = _prevented(part, evidence)
@@ -154,6 +161,10 @@ def _part_of(one: Algorithm) -> Part:
 
 def _without(words: str) -> str:
     return f"remove {words} from esp_proposals on every VM"
+
+
+def _why_away(part: Part, evidence: KernelEvidence) -> Cause:
+    return _prevented(part, evidence) or _unloaded(part, evidence) or _unexplained(part)
 
 
 def _unexplained(part: Part) -> Cause:

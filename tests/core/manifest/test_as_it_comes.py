@@ -2,6 +2,7 @@
 
 import base64
 import json
+import textwrap
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -243,6 +244,19 @@ def test_a_map_alone() -> None:
             ["ipsec.ca_certificates: is missing; list the CA that signed the certificate"],
         ),
         (
+            {"instance_certificate": of_credhub(VM, ca=""), "ca_certificates": None},
+            ["ipsec.ca_certificates: is missing; list the CA that signed the certificate"],
+        ),
+        ({"instance_private_key": ""}, []),
+        (
+            {"instance_certificate": json.dumps(of_credhub(VM)), **NOTHING},
+            ["ipsec.instance_certificate: is a map within quotes; remove the quotes around it"],
+        ),
+        (
+            {"instance_certificate": "((vm))", **NOTHING},
+            [f"ipsec.instance_certificate: ((vm)) {FILL_IN}"],
+        ),
+        (
             {"instance_certificate": of_credhub(VM, private_key=None), **NOTHING},
             [
                 "ipsec.instance_private_key: is missing; write `instance_private_key: |` and the"
@@ -293,6 +307,33 @@ def test_a_map_alone() -> None:
 def test_a_map_of_the_instance(changes: dict[str, Any], expected: list[str]) -> None:
     """Its parts, beside the properties of their own."""
     assert said(text(**{"instance_certificate": of_credhub(VM), **changes})) == expected
+
+
+def test_a_map_that_is_a_text() -> None:
+    """Below `|` it is one; nothing is said of what it would give."""
+    written = text(instance_certificate=None, instance_private_key=None, ca_certificates=None)
+    rest = written.replace("  instance_certificate: null\n", "")
+    below = textwrap.indent(yaml.safe_dump(of_credhub(VM), default_style="|"), "    ")
+    assert said(f"{rest}  instance_certificate: |\n{below}") == [
+        "ipsec.instance_certificate: is a map below `|`, which makes a text of it; remove the `|`"
+    ]
+
+
+def test_a_part_of_a_variable() -> None:
+    """What gives only the certificate gives neither the key nor a CA."""
+    found = said(text(instance_certificate="((vm.certificate))", **NOTHING))
+    assert {one.partition(":")[0] for one in found} == {
+        "ipsec.instance_private_key",
+        "ipsec.ca_certificates",
+        "ipsec.instance_certificate",
+    }
+
+
+def test_a_list_that_is_an_escaped_text() -> None:
+    """Of what should be a list it is said how an item is written, not how a text is."""
+    found = said(text(ca_certificates=ROOT.cert_pem.replace("\n", "\\n")))
+    assert "must be a list, not one string" in " ".join(found)
+    assert all("`ca_certificates: |`" not in one for one in found)
 
 
 def test_the_same_key_in_two_forms() -> None:

@@ -99,6 +99,24 @@ def test_no_certificate(text: str, said: str) -> None:
     assert refused(text) == [said]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ("\n", "\u00a0\n", "delete what base64 does not have in it (no-break space), or paste"),
+        ("\n", "\u200b\n", "delete what base64 does not have in it (zero width space), or paste"),
+        ("-\nM", "-\nComment: x\n\nM", "delete the lines with a colon below its BEGIN line"),
+        ("-\nM", "-\nM.", "delete what base64 does not have in it (full stop), or paste all"),
+        ("-\nM", "-\n", "paste all of it again"),
+    ],
+)
+def test_what_damages_it(old: str, new: str, remedy: str) -> None:
+    """A character that cannot be seen is named: to paste it again would bring it again."""
+    _, (finding,) = load_certificates(LEAF.cert_pem.replace(old, new, 1), PART)
+
+    assert finding.message == "the certificate is damaged"
+    assert finding.remedy.startswith(remedy)
+
+
 def test_a_lost_end_between_two() -> None:
     """A certificate without END does not swallow the next one."""
     found, findings = load_certificates(LEAF.cert_pem.partition("-----END")[0] + CA.cert_pem, PART)

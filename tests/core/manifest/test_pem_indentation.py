@@ -99,12 +99,17 @@ def test_without_end() -> None:
         "key_x: |\n  words\n",
         "key_x: |\n",
         f"key_x: |\n  words\nother: |\n{block(2, 2, 2, 2)}",
+        f"key_x:\n{block(2, 2, 4, 2)}",
+        f"key_x:\n- '{block(0, 2, 2, 2)}  '\n",
+        f'key_x:\n  - "{block(0, 4, 4, 4)}"\n',
+        f"key_x:\n  '{block(0, 4, 4, 4)}'\n",
+        f"key_x:\n- {block(0, 2, 2, 2)}",
         "-\n-----BEGIN X-----\n",
         "x" * 300 + ": |\n-----BEGIN X-----\n",
     ],
 )
 def test_nothing_to_say(text: str) -> None:
-    """What is indented, is no PEM, or is nothing of a config is left alone."""
+    """What YAML takes as it is, is no PEM, or is nothing of a config is left alone."""
     assert misplaced(text) == ()
 
 

@@ -135,6 +135,12 @@ TEXT = "this text is not part of the config"
         ("root@opsman:~# cat /tmp/a.yml\n", f"{TEXT}; delete line 1"),
         ("[root@opsman tmp]# cat a.yml\n", f"{TEXT}; delete line 1"),
         ("Please check this config\n", f"{TEXT}; delete line 1"),
+        ("% bosh runtime-config\n", f"{TEXT}; delete line 1"),
+        ("~~~\n", f"{TEXT}; delete line 1"),
+        ("2026-11-28 10:00:00 UTC\n", f"{TEXT}; delete line 1"),
+        ("[sudo] password for ubuntu:\n", f"{TEXT}; delete line 1"),
+        ("ID  Type\n1*  runtime  2026-01-01 00:00:00\n", f"{TEXT}; delete lines 1 to 2"),
+        ("DEPRECATION: 'bosh x' goes. See: y\n", f"`DEPRECATION …`, {CLI}; delete line 1"),
     ],
 )
 def test_words_above_the_config(above: str, words: str) -> None:
@@ -152,6 +158,10 @@ def test_words_above_the_config(above: str, words: str) -> None:
         ("ubuntu@opsman:~$ \n", TEXT),
         ("```\n", TEXT),
         ("Thanks a lot\n", TEXT),
+        ("EOF\n", TEXT),
+        ("~~~\n", TEXT),
+        ("% \n", TEXT),
+        ("-rw-r--r-- 1 root root 5 a.yml\n", TEXT),
     ],
 )
 def test_words_below_the_config(below: str, words: str) -> None:
@@ -198,6 +208,8 @@ def test_the_colours_of_a_terminal() -> None:
         "Acting as user 'admin'\n",
         "other:\n  key: 1\nlonely: 1\nipsec: {}\n",
         "ipsec:\n  a: |\n    Acting as user\n  b: 1\n",
+        "%YAML 1.2\n---\n# a\n'a-b': 1\n- 1\nipsec: {}\n",
+        "key: |\n-----BEGIN X-----\nMIIE\n=\nipsec: {}\n",
         "ipsec:\n  key: |\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nQIBADANBgkqhkiG9w0BA\n",
     ],
 )
@@ -226,6 +238,14 @@ def test_no_line_moves() -> None:
         ("release: ipsec", "release: *ipsec", "no `&name` above belongs to this `*name`; write"),
         ("release: ipsec", "release: ]", "a bracket, brace or comma is where a value should be"),
         ("release: ipsec", "release: [a,,b]", "a bracket, brace or comma is where a value"),
+        ("release: ipsec", "release: *", "a value cannot begin with * or &; write it in quotes"),
+        ("release: ipsec", "release: !<x", "a value cannot begin with !; write it in quotes"),
+        ("release: ipsec", "release: | x", "only a comment may follow `|` or `>`; write the text"),
+        ("release: ipsec", "release: |x", "only a comment may follow `|` or `>`; write the text"),
+        ("release: ipsec", "release: a: b", "a key with a colon cannot be here; write a value"),
+        ("release: ipsec", "release: - a", "a dash cannot be here; write a value that begins"),
+        ("release: ipsec", 'release: "\\y"', "a backslash in double quotes is not followed by"),
+        ("release: ipsec", 'release: "\\xzz"', "a backslash in double quotes is not followed by"),
         ("release: ipsec", "release: ip\x00sec", "it contains a forbidden character; remove the"),
     ],
 )
@@ -237,6 +257,23 @@ def test_no_yaml(old: str, new: str, words: str) -> None:
     (found,) = said(text)
 
     assert found.startswith(f"f:{where}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{a: 1}\nb: 1\n", "f:2: the line does not belong to what is above it; compare its"),
+        ("  a: 1\nb: 1\n", "f:2: the line does not belong to what is above it; compare its"),
+        ("%FOO: |\na: 1\n", "f:1: a value cannot begin with %"),
+        ("a: &x 1\nb: &x 2\n", "f:2: the name behind `&` is above already; write another name"),
+        ("a: 'x\n---\nb: 1\n", "a quote is not closed; write the same quote"),
+    ],
+)
+def test_what_does_not_belong_together(text: str, words: str) -> None:
+    """The line is named, and no word of the reader's is left that says nothing."""
+    (found,) = said(text)
+
+    assert words in found
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,38 @@ def test_all_is_well() -> None:
     assert esp_problems(EspAbility()) == ()
 
 
+@pytest.mark.parametrize(
+    ("evidence", "why", "hint"),
+    [
+        (
+            replace(USUAL, modprobe=(("/etc/modprobe.d/a.conf", "install xfrm_user /bin/true"),)),
+            "xfrm_user is disabled by /etc/modprobe.d/a.conf:1 (`install xfrm_user /bin/true`)",
+            "remove that line and run `modprobe xfrm_user`",
+        ),
+        (
+            replace(USUAL, modprobe=(("/etc/modprobe.d/a.conf", "blacklist xfrm-user"),)),
+            "xfrm_user is disabled by /etc/modprobe.d/a.conf:1",
+            "remove that line",
+        ),
+        (
+            replace(USUAL, options=(("CONFIG_INET_ESP", "m"),)),
+            "the kernel 6.1.0 was built without CONFIG_XFRM_USER",
+            "install another kernel",
+        ),
+        (replace(USUAL, locked=True, loadable=None), "refuses to load modules", "write xfrm_user"),
+        (KernelEvidence(), "no file says why", "run `modprobe xfrm_user`"),
+    ],
+)
+def test_no_sas_at_all(evidence: KernelEvidence, why: str, hint: str) -> None:
+    """A kernel whose interface for SAs is disabled says so as well."""
+    (problem,) = esp_problems(EspAbility(evidence=evidence, no_xfrm=True))
+
+    assert (problem.code, problem.severity) == ("esp-unavailable", Severity.CRITICAL)
+    assert problem.message.startswith("this kernel cannot do ESP: it takes no SAs, since ")
+    assert why in problem.message
+    assert problem.hint.startswith(hint)
+
+
 def test_not_known_yet() -> None:
     """Nobody is healthy before the kernel has shown that it can."""
     (problem,) = esp_problems(EspAbility(pending=True))
