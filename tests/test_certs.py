@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ipsec_agent.cli import CERTS_ACTIONS, CERTS_EXAMPLES, main
+from ipsec_agent.core.certificates import order
 from ipsec_agent.core.manifest.certificates import load_key
 from ipsec_agent.core.manifest.parser import parse
 from ipsec_agent.verbs import certs
@@ -262,6 +263,15 @@ def test_one_identity_per_vm(create: Create, capsys: pytest.CaptureFixture[str])
         (["--per-vm", "pcf-ipsec-ca"], "cannot be the name of a VM's files"),
         (["--per-vm", "a", "--san", "b"], "--per-vm gives each VM its own name"),
         (["--san", "not a name"], "'not a name' is neither a DNS name nor an IP address"),
+        (["--san", "fe80::1%eth0"], "'fe80::1%eth0' is neither a DNS name nor an IP address"),
+        (["--san", "x" * 64], "is neither a DNS name nor an IP address"),
+        (["--san", ".".join("x" * 128)], "is neither a DNS name nor an IP address"),
+        (["--san", "a..b"], "is neither a DNS name nor an IP address"),
+        (["--out-manifest", "-"], "'-' is not the path of a file"),
+        (["--out-manifest", "/dev/stdout", "--force"], "'/dev/stdout' is not the path of a file"),
+        (["--out-manifest", ".", "--per-vm", "a"], "'.' is not the path of a file"),
+        (["--out-manifest", "/", "--per-vm", "a"], "'/' is not the path of a file"),
+        (["--out-manifest", "..", "--per-vm", "a"], "'..' is not the path of a file"),
         (["--name", "x" * 65], "cannot be the name in a certificate"),
         (["--name", "a\nb"], "cannot be the name in a certificate"),
         (["--ca", "none.pem"], "there is no file none.pem"),
@@ -318,6 +328,68 @@ def test_files_that_are_needed(
 
     assert {path: Path(path).read_text() for path in written()} == before
     assert "hint: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--dir", "loop"],
+        ["--out-manifest", "loop"],
+        ["--out-manifest", "loop/fields.yml"],
+        ["--ca", "loop"],
+        ["--ca", CA, "--ca-key", "loop", "--dir", "new"],
+    ],
+)
+def test_links_that_lead_to_each_other(
+    create: Create, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """They are named, and nothing is written."""
+    Path("loop").symlink_to("loop")
+
+    assert create(*words) == 1
+
+    assert re.search("loop|there is no file certs", capsys.readouterr().err)
+    assert written() == []
+
+
+@pytest.mark.parametrize("more", [(), ("--per-vm", "a")])
+def test_fields_where_a_link_leads(create: Create, more: tuple[str, ...]) -> None:
+    """The link stays, as with the other files that an operator names."""
+    Path("fields.yml").symlink_to("elsewhere.yml")
+    Path("fields-a.yml").symlink_to("elsewhere.yml")
+
+    assert create("--force", "--out-manifest", "fields.yml", *more) == 0
+
+    assert Path("fields.yml").is_symlink()
+    assert Path("fields-a.yml").is_symlink()
+    assert "instance_private_key" in Path("elsewhere.yml").read_text()
+
+
+def test_many_vms() -> None:
+    """Names are not compared each with each."""
+    compared = 0
+
+    class Name(str):
+        """Counts with how many others it is compared."""
+
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    names = [Name(f"vm-{number}") for number in range(1000)]
+    assert len(order.per_vm(names)) == len(names)
+    assert compared < 10 * len(names)
+
+
+def test_a_command_to_paste(create: Create, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one for the next certificate has its path in quotes where a shell needs them."""
+    assert create("--dir", "my certs") == 0
+
+    assert "--ca 'my certs/pcf-ipsec-ca-cert.pem' --dir" in capsys.readouterr().out
 
 
 def test_a_directory_has_the_ca(create: Create) -> None:

@@ -5,9 +5,11 @@ What it says holds only as long as its program lives, except that IPsec has ende
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -16,8 +18,14 @@ from ipsec_agent.errors import StartError
 from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.files import as_json, open_regular, write_whole
 from ipsec_agent.host.pidfd import open_pidfd
+from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 NAME = "drain.json"
+
+NO_DRAIN = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO}
+)
+"""There is no file, or something that no drain has written."""
 
 LARGEST = 1 << 20
 """Bytes that are read; all that is written is less."""
@@ -56,10 +64,25 @@ class DrainFile:
     def read(self) -> Drain | None:
         """What a drain says, None where there is none, or where its program has died."""
         try:
+            return self._read()
+        except OSError:
+            return None
+
+    def _read(self) -> Drain | None:
+        """The same.
+
+        Raises:
+            OSError: the file is there, and cannot be read now.
+        """
+        try:
             with open_regular(self.path) as file:
                 found = msgspec.json.decode(file.read(LARGEST) or b"", type=Drain)
-        except (OSError, ValueError, msgspec.DecodeError):
+        except NOT_UNDERSTOOD:
             return None
+        except OSError as error:
+            if error.errno in NO_DRAIN:
+                return None
+            raise
         lives = began(found.pid) == found.started
         return found if lives or found.phase is Phase.ENDED else None
 
@@ -67,9 +90,15 @@ class DrainFile:
         """End a drain that is under way, and wait until it has; charon stays as it is.
 
         Raises:
-            StartError: it does not end.
+            StartError: it does not end, or whether there is one cannot be read.
         """
-        found = self.read()
+        try:
+            found = self._read()
+        except OSError as error:
+            raise StartError(
+                f"cannot read {self.path}: {error.strerror}",
+                hint=remedy(error, f"rm {quote(str(self.path))}, unless a drain is under way"),
+            ) from error
         if found is not None and found.pid != os.getpid():
             await _end(found)
         self.remove()

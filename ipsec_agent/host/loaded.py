@@ -15,6 +15,11 @@ from msgspec import Struct
 
 from ipsec_agent.core.inherited import Inherited
 from ipsec_agent.core.observed import CharonProcess
+from ipsec_agent.host.files import open_regular
+from ipsec_agent.host.understood import NOT_UNDERSTOOD
+
+LARGEST = 32 << 20
+"""Bytes that are read; those of 10,000 peers are less than 4 MB."""
 
 SPARE_LINES = 64
 """Lines beyond twice the connections after which the file is written whole."""
@@ -115,12 +120,13 @@ def _read(path: Path, process: tuple[int, float]) -> _Known:
     """What a file says of a charon; what is damaged in it, and what follows, is not known."""
     known = _Known(process, {})
     try:
-        first, *lines = path.read_text().splitlines() or [""]
+        with open_regular(path) as file:
+            first, *lines = file.read(LARGEST).splitlines() or [b""]
         record = json.loads(first)
         if not isinstance(record, dict) or (record.get("pid"), record.get("started")) != process:
             return known
         connections, changes = record.get("connections"), [json.loads(line) for line in lines]
-    except (OSError, ValueError, RecursionError):
+    except (OSError, *NOT_UNDERSTOOD):
         return known
     if isinstance(connections, dict):
         known.connections = {str(name): str(mark) for name, mark in connections.items()}
@@ -141,5 +147,5 @@ def _left(found: Any) -> Inherited:
     try:
         spis, policies = found
         return Inherited(frozenset(map(int, spis)), frozenset(map(int, policies)))
-    except (OverflowError, TypeError, ValueError):
+    except NOT_UNDERSTOOD:
         return Inherited()

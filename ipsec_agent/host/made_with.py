@@ -20,6 +20,7 @@ from ipsec_agent.core.observed import CharonProcess, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import set_mark
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import open_regular, write_whole
+from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 LARGEST = 8 << 20
 """Bytes of the file; 2,000 IKE_SAs take 0.1 MB."""
@@ -108,7 +109,7 @@ def _read(path: Path, process: CharonProcess) -> _Notes:
     try:
         with open_regular(path) as file:
             notes = msgspec.json.decode(file.read(LARGEST) or b"", type=_Notes)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_UNDERSTOOD):
         return unknown
     same = (notes.pid, notes.started) == (process.pid, process.started)
     return notes if same else unknown

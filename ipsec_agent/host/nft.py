@@ -25,6 +25,7 @@ from ipsec_agent.core.observed_guard import GuardTable
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host import own_time
 from ipsec_agent.host.exhausted import NO_START, refused
+from ipsec_agent.host.files import open_regular
 from ipsec_agent.host.nft_events import Authors, Transactions, open_events
 from ipsec_agent.host.nft_exempt import set_exempt
 from ipsec_agent.host.nft_image import MOST, Image
@@ -39,6 +40,7 @@ from ipsec_agent.host.nft_tables import (
 from ipsec_agent.host.nft_trial import try_text
 from ipsec_agent.host.nft_wire import DATAGRAM
 from ipsec_agent.host.program import find_program, outcome, start_program
+from ipsec_agent.host.understood import NOT_UNDERSTOOD
 
 DEADLINE = 10.0
 """Seconds that nft may take; it needs some 10 ms."""
@@ -386,7 +388,8 @@ def _recall(memory: Path | None) -> dict[str, str]:
     if memory is None:
         return {}
     try:
-        found = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        with open_regular(memory) as file:
+            found = json.loads(file.read(_ROOM) or b"")
+    except (OSError, *NOT_UNDERSTOOD):
         return {}
     return {str(key): str(form) for key, form in found.items()} if isinstance(found, dict) else {}

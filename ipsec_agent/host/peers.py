@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ipsec_agent.core.clock import LATEST
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import CharonProcess, RememberedPeer
 from ipsec_agent.errors import AgentError
@@ -144,10 +145,21 @@ def _answered(channel: socket.socket) -> bool:
     return False
 
 
+def _remembered(address: str, seen: float) -> RememberedPeer:
+    """One entry.
+
+    Raises:
+        ValueError: or another of NOT_UNDERSTOOD: it is none of ours.
+    """
+    if not 0 <= seen < LATEST:
+        raise ValueError(seen)
+    return RememberedPeer(ip_address(address), float(seen))
+
+
 def _read(path: Path) -> tuple[RememberedPeer, ...]:
     try:
         with open_regular(path) as file:
             found = json.loads(file.read(LARGEST) or b"")
-        return tuple(RememberedPeer(ip_address(key), float(seen)) for key, seen in found.items())
+        return tuple(_remembered(key, seen) for key, seen in found.items())
     except (OSError, *NOT_UNDERSTOOD):
         return ()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,11 +26,12 @@ from ipsec_agent.core.certificates.verdict import SOON, verify
 from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.manifest import trust
 from ipsec_agent.core.manifest.certificates import Key, name
-from ipsec_agent.core.manifest.complaint import Complaint
+from ipsec_agent.core.manifest.complaint import Complaint, shown
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.files import NewFile, make_private, pem_files, read_pem, write_together
 from ipsec_agent.host.keys import new_key, new_mark, new_serial
+from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
 from ipsec_agent.host.own_process import WARNING, complain, say
 from ipsec_agent.host.writers import readers
 
@@ -149,11 +151,24 @@ def _subjects(arguments: argparse.Namespace) -> tuple[Subject, ...]:
 
 
 def _manifest_path(arguments: argparse.Namespace, subject: Subject) -> Path | None:
-    """Where its fields go: each VM has a file of its own."""
-    if not arguments.out_manifest:
+    """Where its fields go: each VM has a file of its own.
+
+    Raises:
+        AgentError: it is no file, or cannot be one.
+    """
+    given = arguments.out_manifest
+    if not given:
         return None
-    path = Path(arguments.out_manifest)
-    return path.with_name(f"{path.stem}-{subject.file}{path.suffix}") if arguments.per_vm else path
+    path = Path(given)
+    if given in STANDARD_OUTPUT or path.name in {"", ".."}:
+        # What is made is said there, and a key must not get into a terminal's memory.
+        raise AgentError(
+            f"--out-manifest: {shown(given)} is not the path of a file",
+            hint="write, for example, --out-manifest fields.yml",
+        )
+    if arguments.per_vm:
+        given = str(path.with_name(f"{path.stem}-{subject.file}{path.suffix}"))
+    return output_file(given, "--out-manifest")
 
 
 def _source(arguments: argparse.Namespace) -> tuple[Path, Path] | None:
@@ -183,14 +198,15 @@ def _refuse_paths(paths: Sequence[Path], source: tuple[Path, Path] | None, *, fo
     Raises:
         AgentError: the message names the file.
     """
-    resolved = [path.resolve() for path in paths]
-    needed = {path.resolve() for path in source or ()}
+    resolved = list(map(_resolved, paths))
+    needed = set(map(_resolved, source or ()))
+    times = Counter(resolved)
     for path, place in zip(paths, resolved, strict=True):
         reasons = (
             (path.is_dir(), "is a directory"),
             (path.exists() and not path.is_file(), "is a device or a pipe, not a file"),
             (place in needed, "is of the CA that signs"),
-            (resolved.count(place) > 1, "would be two files"),
+            (times[place] > 1, "would be two files"),
         )
         for refused, why in reasons:
             if refused:
@@ -203,6 +219,21 @@ def _refuse_paths(paths: Sequence[Path], source: tuple[Path, Path] | None, *, fo
             hint="write to another directory with --dir, or overwrite with --force; a key that is"
             " overwritten is lost",
         )
+
+
+def _resolved(path: Path) -> Path:
+    """Where a path leads to.
+
+    Raises:
+        AgentError: symbolic links lead to each other.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise AgentError(
+            f"cannot write {path}: its symbolic links lead to each other",
+            hint="choose another name or directory",
+        ) from error
 
 
 def _new_ca(arguments: argparse.Namespace, now: datetime) -> Issuer:
@@ -272,7 +303,9 @@ def _told(source: Path | None, files: Sequence[NewFile], ca: Issuer, ends: datet
         f"valid until {ends:%Y-%m-%d}; their CA {name(ca.certificate.subject)} until"
         f" {ca.certificate.not_valid_after_utc:%Y-%m-%d}"
     )
-    lines.append(f"before it ends: ipsec-agent certs create --ca {used} --dir NEW-DIRECTORY")
+    lines.append(
+        f"before it ends: ipsec-agent certs create --ca {quote(str(used))} --dir NEW-DIRECTORY"
+    )
     if source is None:
         lines.append("keep the CA's key off the VMs: who has it can join the deployment")
     return "".join(f"{line}\n" for line in lines)

@@ -1,15 +1,17 @@
 """The file of a drain: what it says, when that holds, and how a drain is ended."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from msgspec.structs import replace
@@ -66,13 +68,42 @@ def test_a_drain_that_died(tmp_path: Path, phase: Phase) -> None:
         assert (found is not None) == (phase is Phase.ENDED)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', "\ud800"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"pid": 1}', "\ud800", '{"a":' * 100_000], ids=range(6)
+)
 def test_another_content(tmp_path: Path, content: str) -> None:
     """It says nothing."""
     file = DrainFile(tmp_path)
     file.path.write_bytes(content.encode(errors="surrogatepass"))
 
     assert file.read() is None
+
+
+async def test_a_file_that_cannot_be_read_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That no file can be opened does not mean that there is no drain: its file stays."""
+    file = DrainFile(tmp_path)
+    file.write(record(os.getpid()))
+
+    def exhausted(path: Path) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(drain_file, "open_regular", exhausted)
+    assert file.read() is None
+    with pytest.raises(StartError, match="Too many open files") as refused:
+        await file.end()
+    assert "ulimit" in refused.value.hint
+    assert file.path.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+async def test_something_else_in_its_place(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """What no drain has written is none, and keeps no agent from its start."""
+    file = DrainFile(tmp_path)
+    make(file.path)
+
+    await file.end()
 
 
 async def test_end(tmp_path: Path) -> None:

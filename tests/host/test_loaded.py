@@ -1,6 +1,7 @@
 """The record of what was loaded into charon is bound to one process."""
 
 import json
+import os
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -50,6 +51,17 @@ def test_damaged(tmp_path: Path) -> None:
         assert LoadedRecord(path).fingerprints(ONE) == {}
         assert LoadedRecord(path).inherited(ONE) == Inherited()
     path.write_text(json.dumps({"pid": 1, "started": 10.5, "connections": {"a": "x"}}))
+    assert LoadedRecord(path).fingerprints(ONE) == {"a": "x"}
+
+
+def test_a_pipe_in_its_place(tmp_path: Path) -> None:
+    """Nobody is waited for, and the next memory takes its place."""
+    path = tmp_path / "loaded.json"
+    os.mkfifo(path)
+    record = LoadedRecord(path)
+
+    assert record.fingerprints(ONE) == {}
+    record.remember(ONE, "a", "x")
     assert LoadedRecord(path).fingerprints(ONE) == {"a": "x"}
 
 

@@ -1,5 +1,6 @@
 """Of which certificate an IKE_SA is: the notes outlive the agent, and belong to one charon."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,30 @@ def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
     notes.begin(PROCESS)
     notes.loading(PROCESS, FIRST)
     assert marks(notes, FIRST, ONE) == [set_mark(fingerprint(FIRST))]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"\xff",
+        b'{"made": ' + b"[" * 100_000,
+        b'{"later": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"pid": %d, "started": 0.0, "made": {"1": {"mark": "\xff"}}}' % PROCESS.pid,
+    ],
+    ids=("empty", "no text", "deep", "deep and later", "a mark that is no text"),
+)
+def test_damaged(tmp_path: Path, damage: bytes) -> None:
+    """Whatever the file holds costs what it would have said, and no more."""
+    path = tmp_path / "made-with.json"
+    path.write_bytes(damage)
+
+    assert marks(MadeWith(path), FIRST, ONE) == [""]
+
+
+def test_a_pipe_in_its_place(tmp_path: Path) -> None:
+    """Nobody is waited for."""
+    path = tmp_path / "made-with.json"
+    os.mkfifo(path)
+
+    assert marks(MadeWith(path), FIRST, ONE) == [""]

@@ -27,13 +27,19 @@ def test_written_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"x": 1}', '{"10.0.0.1": "y"}', '{"10.0.0.1": []}']
+    "text",
+    [
+        *("", "[]", "{", '{"x": 1}', '{"10.0.0.1": "y"}', '{"10.0.0.1": []}'),
+        *(f'{{"10.0.0.1": {seen}}}' for seen in ("Infinity", "NaN", "-1", "1e300", "9" * 5000)),
+    ],
 )
 def test_damaged(tmp_path: Path, text: str) -> None:
-    """A file that cannot be read is one without peers."""
+    """A file that cannot be read is one without peers, and is written again."""
     (tmp_path / "peers.json").write_text(text)
+    memory = PeerMemory(tmp_path / "peers.json")
 
-    assert PeerMemory(tmp_path / "peers.json").peers(CHARON) == ()
+    assert memory.peers(CHARON) == ()
+    memory.write(memory.peers(CHARON))
 
 
 def test_poked_once_for_each_charon(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What `certs create` is to make: for whom, under which names, in which files."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -24,7 +25,8 @@ SHARED_NAME = "IPsec peer"
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 """It is a file's name, a DNS name, or an IP address."""
 
-DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+"""As many characters as there may be, in all and between two dots (RFC 1035, 2.3.4)."""
 
 
 def files(begin: str) -> tuple[str, str]:
@@ -70,13 +72,14 @@ def per_vm(names: Sequence[str]) -> tuple[Subject, ...]:
     Raises:
         AgentError: a name is given twice, or cannot be a file's name.
     """
+    times = Counter(names)
     for name in names:
         if not VM_NAME.fullmatch(name) or name in {CA_FILE, SHARED_FILE}:
             raise AgentError(
                 f"--per-vm: {shown(name)} cannot be the name of a VM's files",
                 hint="use letters, digits, dots and hyphens, such as diego-cell-0",
             )
-        if names.count(name) > 1:
+        if times[name] > 1:
             raise AgentError(f"--per-vm: {name} is given twice", hint="give each VM once")
         _refuse_name(name)
     return tuple(Subject(name, (name,), name) for name in names)
@@ -107,11 +110,12 @@ def _refuse_name(name: str) -> None:
 
 
 def _is_address(text: str) -> bool:
+    """A certificate has no room for the link of one such as fe80::1%eth0."""
     try:
         ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 def issuer(material: Material, file: str, key_file: str) -> Issuer:
