@@ -105,6 +105,14 @@ def lockouts_here(config: Config) -> tuple[tuple[Finding, ...], tuple[str, ...]]
     return lockouts(config, own, network.gateways, essential), essential.unresolved
 
 
+_CLOSED = {
+    ClosedBy.BOOT: "the saved table did not load at boot, so only SSH and IPsec pass:"
+    " run `ipsec-agent guard up`",
+    ClosedBy.HAND: "`guard up --closed` has closed this VM: correct the config and start the"
+    " agent, or run `ipsec-agent guard up`",
+}
+
+
 async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> GuardStatus:
     """Compare the table with everything that may have made it.
 
@@ -132,21 +140,17 @@ async def read_guard_status(nft: Nft, config: Config | None, path: Path) -> Guar
         table = await nft.read()
     state = _state(table, frozenset(map(mark, closed)))
     exempt: Mapping[str, str] = {}
+    wrong = ""
     if table is not None and state is TableState.UP and table.exempt:
         exempt, wrong = await _exempt(nft, config, table)
-        state = TableState.ALTERED if wrong else state
+        wrong = wrong and f"{wrong}: run `ipsec-agent guard up`"
         notes += filter(None, (wrong, _unverified(exempt)))
     current = None if config is None else _current(table, wanted)
     notes += _notes(state, config, kept, wanted, current=current)
+    state = TableState.ALTERED if wrong else state
     closed_by = _closed_by(table, state)
     if closed_by is not None:
-        notes.append(
-            "the saved table did not load at boot, so only SSH and IPsec pass:"
-            " run `ipsec-agent guard up`"
-            if closed_by is ClosedBy.BOOT
-            else "`guard up --closed` has closed this VM: correct the config and start the agent,"
-            " or run `ipsec-agent guard up`"
-        )
+        notes.append(_CLOSED[closed_by])
     held = table is not None and table.flow_rules is not None
     filtered = f"; table netdev {GUARD_TABLE} filters them" if held else ""
     notes += [
@@ -274,7 +278,8 @@ def _notes(
         notes.append(
             f"{owned[0]}: {owned[1]}"
             if owned
-            else "the table is not the one that ipsec-agent loaded: run `ipsec-agent guard up`"
+            else "the guard's table was changed and may let clear packets pass: run"
+            " `ipsec-agent guard up` to load it again"
         )
     if wanted is not None and kept not in {None, wanted}:
         notes.append("the saved table is not the config's: run `ipsec-agent guard up` to save it")

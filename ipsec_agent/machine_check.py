@@ -75,8 +75,13 @@ def _distrust(place: Path) -> AgentError | None:
 
 def _place(config: Config) -> Findings:
     # Without the links, so an address that only containers use may count, too.
-    refuse_unlisted(config, read_network())
-    return (), ()
+    network = read_network()
+    refuse_unlisted(config, network)
+    address = config.agent.address
+    if address is None or any(one.address == address for one in network.addresses):
+        return (), ()
+    # It may come later, so nothing is refused.
+    return (f"address: agent.address is {address}, and no link of this VM has it",), ()
 
 
 def _links(config: Config) -> Findings:

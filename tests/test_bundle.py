@@ -244,6 +244,20 @@ def test_logs_of_the_bosh_job(place: Path) -> None:
     assert "ipsec-agent-drain" in shown["log/ipsec-agent-drain.txt"]
 
 
+def test_log_of_a_charon_without_a_journal(place: Path) -> None:
+    """charon writes a file where nobody hears it; the archive has its end, beside the journal's."""
+    programs(place / "bin")
+    agent = {"run_dir": str(place)}
+    path = place / "ipsec.yml"
+    path.write_text(manifest(["10.0.1.0/24"], leaf=make_leaf(CA), cas=[CA], agent=agent))
+    assert "log/charon.log" not in made(place, path)
+    (place / "made.tar.gz").unlink()
+    (place / "charon.log").write_text("00[DMN] started\n")
+    shown = made(place, path)
+    assert shown["log/charon.log"] == "00[DMN] started\n"
+    assert "charon-systemd" in shown["log/charon-syslog.txt"]
+
+
 def test_versions_in_the_debian_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no metadata of its libraries, and the version in a directory's name."""
     monkeypatch.setattr(bundle, "HOME", tmp_path)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from shlex import split
 
 import pytest
 import yaml
@@ -167,6 +168,57 @@ def test_an_existing_ca_signs(create: Create, capsys: pytest.CaptureFixture[str]
     assert create("--ca", CA, "--dir", "last", "--days", "5000") == 0
     assert "they end with their CA, before the 5000 days of --days" in capsys.readouterr().out
     assert names(new) == [x509.IPAddress(ip_address("10.0.0.7"))]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--per-vm", "diego-cell-0", "10.0.1.7"),
+        ("--bits", "4096", "--name", "our VMs", "--san", "a.example.com", "--san", "10.0.1.7"),
+    ],
+)
+def test_the_next_ones_are_made_by_the_command_it_tells(
+    create: Create, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """They are like these: of the same CA, for the same VMs."""
+    assert create(*options, "--out-manifest", "fields.yml") == 0
+    begin = "before it ends: ipsec-agent "
+    (line,) = [it for it in capsys.readouterr().out.splitlines() if it.startswith(begin)]
+    made = set(written()) - {CA, CA.replace("cert.pem", "key.pem")}
+
+    assert main(split(line.removeprefix(begin).replace("NEW-DIRECTORY", "next"))) == 0
+
+    again = {path.replace("next/", "") for path in written() if path.startswith("next/")}
+    assert again == {path.replace("certs/", "") for path in made}
+    for path in made:
+        if path.endswith("cert.pem"):
+            new = path.replace("certs", "next")
+            certificate(new).verify_directly_issued_by(certificate(CA))
+            assert names(new) == names(path)
+            assert certificate(new).subject == certificate(path).subject
+
+
+def test_a_ca_that_ends_as_well_is_not_to_sign_again(
+    create: Create, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What comes next needs a new one; the order of the deployments is told."""
+    assert create("--days", "5000") == 0
+
+    told = "before it ends: ipsec-agent certs create --dir NEW-DIRECTORY (a new CA: docs/"
+    assert told in capsys.readouterr().out
+
+
+def test_only_the_ca_has_expired(create: Create, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is said of the certificate that was not made."""
+    put("ca", make_ca("Old", key=ec_key(1), days=9, not_before=YEAR_AGO))
+
+    assert create("--ca", "ca.pem") == 1
+
+    said = capsys.readouterr().err
+    assert "CN=Old expired on" in said
+    assert "IPsec peer" not in said
+    assert "1 error" in said
 
 
 def test_the_ca_ends_first(create: Create) -> None:

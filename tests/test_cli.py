@@ -147,6 +147,8 @@ def test_plan_and_check_in_optional_mode(good: Path, capsys: pytest.CaptureFixtu
     assert "note: optional: true: packets pass in clear" in said
     assert main([*about, "10.0.1.4"]) == 0
     assert "to 10.0.1.4: clear, because 10.0.1.4 is in no_ipsec" in capsys.readouterr().out
+    assert main([*about, "10.0.1.7"]) == 0
+    assert "to 10.0.1.7: clear, because it is this VM's own address" in capsys.readouterr().out
 
     assert main(["check", str(good)]) == 0
     assert "  note: optional: true: packets pass in clear with every" in capsys.readouterr().out

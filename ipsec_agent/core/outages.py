@@ -140,10 +140,13 @@ def followed(
             found.append(replace(one, end=0.0, code=told.code, reason=told.reason))
         else:
             found.append(replace(one, end=max(now, one.begin)))
-    begun = [
-        Outage(peer, max(min(max(told.since, stepped), now), FIRST), 0.0, told.code, told.reason)
-        for peer, told in left.items()
-    ]
+    over = {one.peer: one.end for one in sorted(found, key=lambda one: one.end)}
+    begun = []
+    for peer, told in left.items():
+        # A fault may be older than a time in which the peer was reached, as in optional mode.
+        since = told.since if told.since > over.get(peer, 0.0) else now
+        begin = max(min(max(since, stepped), now), FIRST)
+        begun.append(Outage(peer, begin, 0.0, told.code, told.reason))
     return bounded((*found, *begun), now)
 
 

@@ -38,7 +38,8 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
         except (FileNotFoundError, ConnectionError) as error:
             raise NotRunningError(
                 f"no agent is running: nothing answers on {path}",
-                hint="start it, or give its socket with --socket PATH",
+                hint="start it (`systemctl start ipsec-agent.target`, with BOSH and monit `monit"
+                " start ipsec`), or give its socket with --socket PATH",
             ) from error
         except PermissionError as error:
             raise ControlError(

@@ -6,6 +6,7 @@ without that flag, as each of our texts begins.
 """
 
 import errno
+import re
 from pathlib import Path
 
 from ipsec_agent.core.model import GUARD_TABLE
@@ -30,10 +31,14 @@ _OWNER = 7
 _ABSENT = "No such file or directory"
 """What nft says of a module that the kernel lacks."""
 
+_OUR_FILE = re.compile(r"/proc/self/fd/\d+:(\d+)(?:-\d+)?:[\d-]+: ")
+"""Where nft finds a fault; the file is one of ours that nobody can open."""
+
 
 def refusal(doing: str, complaint: str) -> KernelError:
     """What nft's complaint means."""
     reason = complaint.strip().splitlines()[0] if complaint.strip() else "nft gave no reason"
+    reason = _OUR_FILE.sub(r"line \1: ", reason)
     code, hint = 0, "try `nft -c -f FILE` by hand"
     if "not permitted" in reason:
         code = errno.EPERM

@@ -21,6 +21,7 @@ from ipsec_agent.core.status_view import peers
 from ipsec_agent.core.support import outline, scrubbed, shown_config
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
+from ipsec_agent.host.charon_start import log_file
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.evidence import Outcome, said, tail, write_archive
 from ipsec_agent.host.files import read_config
@@ -193,6 +194,10 @@ def _logs(agent: AgentConfig) -> Iterator[Part]:
         yield Part("log/charon.log", _end_of(Path(agent.charon.log)))
     else:
         yield Part("log/charon-syslog.txt", _ran(*journal, "-t", "charon-systemd"))
+        # Without a journal charon has written here, and so has one of before there was a journal.
+        fallback = log_file(Path(agent.run_dir))
+        if fallback.exists():
+            yield Part("log/charon.log", _end_of(fallback))
 
 
 def _may_be_there(path: Path) -> bool:

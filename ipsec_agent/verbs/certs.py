@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 
 from cryptography import x509
 
@@ -25,6 +25,7 @@ from ipsec_agent.core.certificates.shown import document, text
 from ipsec_agent.core.certificates.verdict import SOON, verify
 from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.manifest import trust
+from ipsec_agent.core.manifest.certificate_rules import validity
 from ipsec_agent.core.manifest.certificates import Key, name
 from ipsec_agent.core.manifest.complaint import Complaint, shown
 from ipsec_agent.core.words import several
@@ -36,6 +37,7 @@ from ipsec_agent.host.own_process import WARNING, complain, say
 from ipsec_agent.host.writers import readers
 
 CERTIFICATE_MODE, KEY_MODE = 0o644, 0o600
+LEAST_BITS = 3072
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -138,7 +140,11 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
     make_private(place)
     write_together(files, hint="choose another directory with --dir")
     ends = min(leaf.not_valid_after_utc for leaf in leaves)
-    say(_told(source[0] if source else None, files, ca, ends))
+    say(_told(files, ca, ends))
+    used = source[0] if source else next(one.path for one in files if one.mode == CERTIFICATE_MODE)
+    say(f"before it ends: {_renewal(arguments, used, ends, ca.certificate.not_valid_after_utc)}\n")
+    if source is None:
+        say("keep the CA's key off the VMs: who has it can join the deployment\n")
     if ca.certificate.not_valid_after_utc < now + timedelta(days=arguments.days):
         say(f"they end with their CA, before the {arguments.days} days of --days\n")
     return 0
@@ -268,6 +274,8 @@ def _judge(file: str, ca: Issuer, leaves: Sequence[x509.Certificate], now: datet
         Complaint(file, 0, "", found.message, found.remedy, found.severity)
         for leaf in leaves
         for found in trust.judge(order.bundle(leaf, ca), None, now)
+        # One that is not made yet ends with its CA, which is what has expired.
+        if found not in set(validity(leaf, found.part, now))
     )
     _refuse(tuple(complaints), f"VMs would refuse a certificate of {name(ca.certificate.subject)}")
 
@@ -295,17 +303,32 @@ def _refuse(complaints: Sequence[Complaint], what: str) -> None:
     _report(complaints)
 
 
-def _told(source: Path | None, files: Sequence[NewFile], ca: Issuer, ends: datetime) -> str:
-    """What was made, how long it lasts, and what to do before it ends."""
-    used = source or next(file.path for file in files if file.mode == CERTIFICATE_MODE)
+def _told(files: Sequence[NewFile], ca: Issuer, ends: datetime) -> str:
+    """What was made, and how long it lasts."""
     lines = [f"created {file.path}" for file in files]
     lines.append(
         f"valid until {ends:%Y-%m-%d}; their CA {name(ca.certificate.subject)} until"
         f" {ca.certificate.not_valid_after_utc:%Y-%m-%d}"
     )
-    lines.append(
-        f"before it ends: ipsec-agent certs create --ca {quote(str(used))} --dir NEW-DIRECTORY"
-    )
-    if source is None:
-        lines.append("keep the CA's key off the VMs: who has it can join the deployment")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _renewal(arguments: argparse.Namespace, used: Path, ends: datetime, ca_ends: datetime) -> str:
+    """What makes the next certificates, like these."""
+    words = ["ipsec-agent", "certs", "create"]
+    if ends < ca_ends:
+        words += ["--ca", str(used)]
+    words += ["--dir", "NEW-DIRECTORY"]
+    if arguments.out_manifest:
+        words += ["--out-manifest", "NEW-DIRECTORY/fields.yml"]
+    if arguments.name:
+        words += ["--name", arguments.name]
+    for one in arguments.san or ():
+        words += ["--san", one]
+    if arguments.bits != LEAST_BITS:
+        words += ["--bits", str(arguments.bits)]
+    if arguments.per_vm:
+        words += ["--per-vm", *arguments.per_vm]
+    line = join(words)
+    # A CA that ends as well cannot sign what comes after it.
+    return line if ends < ca_ends else f"{line} (a new CA: docs/certificates.md, procedure 2)"

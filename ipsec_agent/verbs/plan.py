@@ -13,13 +13,14 @@ from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.guard import explain
 from ipsec_agent.core.model import Action, Address
 from ipsec_agent.core.placement import Placement
-from ipsec_agent.core.promise import Promise
+from ipsec_agent.core.promise import Flow, Promise
 from ipsec_agent.core.words import OPTIONAL
 from ipsec_agent.errors import AgentError, UsageError
 from ipsec_agent.host.own_process import say
 
 SCHEMA = 1
 
+ITSELF = Flow(Action.PASS, "it is this VM's own address, and no packet leaves for it")
 OPTIONALLY = ", and IPsec is optional (optional: true)"
 """Why a flow may travel in clear that is to be encrypted."""
 
@@ -68,7 +69,7 @@ def document(config: Config, address: Address, target: Address | None) -> dict[s
         "notes": [*wanted.notes, *([f"optional: true: {OPTIONAL}"] if config.optional else [])],
     }
     if target is not None:
-        flow = Promise.of(config).flow(address, target)
+        flow = Promise.of(config).flow(address, target) if target != address else ITSELF
         loose = config.optional and flow.action is Action.ENCRYPT
         shown["flow"] = {
             "to": str(target),

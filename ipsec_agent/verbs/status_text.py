@@ -26,7 +26,7 @@ COUNTED = {
 
 GUARD_STATES = {
     "missing": "DOWN: no table is loaded",
-    "altered": "ALTERED: the table is not the one that was loaded",
+    "altered": "ALTERED: the table is not as it should be",
     "closed": "CLOSED: by `ipsec-agent guard up --closed`",
     "lowered": "DOWN: taken down by `ipsec-agent guard down`",
     "none": "none (agent.guard: none)",

@@ -402,7 +402,7 @@ def test_the_table_in_force_decides_what_is_said() -> None:
         shown = document(snapshot(vm))
         assert not shown["guard"]["drops"]
         assert "clear-received" not in vm.problems()
-        assert "guard      ALTERED: the table is not the one that was loaded, counted 0 in, 0" in (
+        assert "guard      ALTERED: the table is not as it should be, counted 0 in, 0" in (
             text(shown)
         )
     assert not document(snapshot(enforced.but(guard=None)))["guard"]["drops"]

@@ -102,6 +102,16 @@ def test_from_when_to_when() -> None:
     assert len(followed(ended, {PEER: replace(CUT[PEER], since=later)}, later)) == 2
 
 
+def test_a_fault_that_is_older_than_the_last_outage() -> None:
+    """As one that optional mode has interrupted: in between the peer was reached."""
+    ended = followed(followed((), CUT, NOW), {}, NOW + 20)
+
+    first, second = followed(ended, CUT, NOW + 20 + AGAIN + 5)
+
+    assert (first.begin, first.end) == (NOW - 100, NOW + 20)
+    assert (second.begin, second.end) == (NOW + 20 + AGAIN + 5, 0.0)
+
+
 def test_the_clock_is_set() -> None:
     """Each lasts as long as it did, and none begins by it."""
     lasts = followed((), CUT, NOW)

@@ -20,6 +20,17 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
 """
 
 
+def test_line_of_a_fault() -> None:
+    """The file that nft was given is ours, and has no name that says anything."""
+    complaint = "/proc/self/fd/6:12:5-5: Error: syntax error, unexpected newline\njunk\n"
+
+    found = refusal("the guard's table does not load", complaint)
+
+    assert found.message == (
+        "the guard's table does not load: line 12: Error: syntax error, unexpected newline"
+    )
+
+
 @pytest.mark.parametrize(("answers", "hint"), [(True, "nft -c -f"), (False, "modprobe nf_tables")])
 def test_not_supported(*, answers: bool, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is a kernel without nf_tables only where nothing of them answers."""

@@ -125,6 +125,9 @@ def test_status_of_each_state(config: Path, capsys: pytest.CaptureFixture[str]) 
     run("nft", "insert rule inet ipsec_agent out4 accept")
     code, shown = told(capsys, config)
     assert (code, shown["state"], shown["matches_config"]) == (1, "altered", False)
+    (told_of_it,) = shown["notes"]
+    assert told_of_it.startswith("the guard's table was changed and may let clear packets pass")
+    assert "run `ipsec-agent guard up" in told_of_it
 
     run("nft", "-f", "-", text=CLOSED)
     send_udp(A, A4, B4)
@@ -233,7 +236,9 @@ def test_a_link_that_somebody_exempts(config: Path, capsys: pytest.CaptureFixtur
     code, shown = told(capsys, config)
 
     assert (code, shown["state"]) == (1, "altered")
-    assert any("the guard does not cover a0, though nothing says" in it for it in shown["notes"])
+    (told_of_it,) = shown["notes"]
+    assert "the guard does not cover a0, though nothing says" in told_of_it
+    assert "clear packets may pass there: run `ipsec-agent guard up" in told_of_it
     guard("up", config)
     assert told(capsys, config)[0] == 0
     assert not send_udp(A, A4, B4)

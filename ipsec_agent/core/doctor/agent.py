@@ -50,6 +50,9 @@ FIRST = {
 }
 """What to type before what the hint of a problem names: that comes last, or is seldom needed."""
 
+OF_THE_TABLE = frozenset({"guard-missing", "guard-altered", "guard-lowered"})
+"""Problems for which the guard is not up."""
+
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
 RESTART = "systemctl restart ipsec-agent.service"
@@ -100,12 +103,13 @@ def agent(facts: Facts) -> Iterator[Finding]:
         return
     start = START if facts.units is not None and not of_bosh(facts) else MONIT
     if _in_clear(facts):
+        no_guard = without_guard(facts)
         yield Finding(
             "agent",
             Severity.CRITICAL,
             "no agent runs and no guard is loaded: packets to other VMs leave in clear",
-            "ipsec-agent guard up",
-            f"then start the agent: `{start}`",
+            start if no_guard else "ipsec-agent guard up",
+            "" if no_guard else f"then start the agent: `{start}`",
         )
     else:
         yield Finding(
@@ -132,6 +136,11 @@ def _silent(facts: Facts, because: Complaint) -> Finding:
 def of_bosh(facts: Facts) -> bool:
     """Whether it is a VM of the BOSH release."""
     return any(unit.name == BOSH_UNIT for unit in facts.units or ())
+
+
+def without_guard(facts: Facts) -> bool:
+    """Whether the config says so: `guard up` refuses then."""
+    return facts.config is not None and facts.config.agent.guard is GuardMode.NONE
 
 
 def _in_clear(facts: Facts) -> bool:
@@ -201,14 +210,17 @@ def _without_agent(facts: Facts) -> Iterator[Problem]:
 def guard(facts: Facts) -> Iterator[Finding]:
     """It is up, as it was loaded, and loads at the next boot."""
     found = facts.guard
-    if found is None or (facts.config and facts.config.agent.guard is GuardMode.NONE):
+    if found is None or without_guard(facts):
         return
     loud = Severity.CRITICAL if found.state == "altered" else Severity.WARNING
     said = (facts.status or {}).get("guard", {}).get("state")
+    # What the agent reports of the table, or the check of the agent, is a finding of both.
+    same = tuple(one for one in problems(facts) if one.check in OF_THE_TABLE)
+    if said is None and facts.silent is None and _in_clear(facts):
+        same = tuple(agent(facts))
+    yield from same
     for note in found.notes:
-        # A running agent has a problem for what is wrong with the table itself; without one, a
-        # table that is missing is told there.
-        told = said not in {None, "up"} or found.state == "missing"
+        told = same or (said is not None and (said != "up" or found.state == "missing"))
         if told and "saved" not in note and "boot" not in note:
             continue
         harmless = note.startswith(("IPsec is optional", "where "))

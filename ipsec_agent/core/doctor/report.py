@@ -91,15 +91,17 @@ def _repeated(one: Finding, about: About) -> Finding:
 
 
 def _unmade(name: str, facts: Facts) -> str:
-    if name in BY_CONFIG and facts.config is None:
-        return "there is no valid config"
-    if name in BY_STATUS and facts.silent is not None:
-        return "the agent cannot be asked"
-    if name == "boot" and facts.units is None:
-        return "systemd did not start this machine"
-    if name == "strongswan" and not any(package in facts.packages for package in PACKAGES):
-        return "dpkg knows no strongSwan here"
-    return "this needs root" if name in AS_ROOT and not facts.root else ""
+    known = any(package in facts.packages for package in PACKAGES)
+    reasons = {
+        "there is no valid config": name in BY_CONFIG and facts.config is None,
+        "the agent cannot be asked": name in BY_STATUS and facts.silent is not None,
+        "systemd did not start this machine": name == "boot" and facts.units is None,
+        "dpkg knows no strongSwan here": name == "strongswan" and not known,
+        "this needs root": name in AS_ROOT and not facts.root,
+        "the config says agent.guard: none": name == "guard" and agent.without_guard(facts),
+        "it could not be read": name == "guard" and facts.guard is None,
+    }
+    return next((because for because, so in reasons.items() if so), "")
 
 
 def _loudest_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -3,7 +3,7 @@
 import difflib
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from ipsec_agent.core.config import Endpoint
@@ -17,6 +17,8 @@ Choice = TypeVar("Choice", bound=enum.StrEnum)
 ENDPOINT = re.compile(
     r"(\[(?P<v6>[0-9a-fA-F:.]{2,45})\]|(?P<v4>[0-9.]{7,15})):(?P<port>[0-9]{1,5})"
 )
+NOWHERE: Mapping[str, str] = {}
+
 LOWEST_PORT, HIGHEST_PORT = 1024, 65535
 """The agent has no right to listen below."""
 
@@ -83,19 +85,16 @@ class Fields:
         """Warn of a value."""
         self.complaints.warn(self.line(name), self.path(name), message, remedy)
 
-    def unknown(self, known: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
+    def unknown(self, known: Iterable[str], elsewhere: Mapping[str, str] = NOWHERE) -> None:
         """Warn of unknown keys, with the nearest known one.
 
         Args:
-            elsewhere: keys that belong beside the mapping.
+            elsewhere: keys that belong somewhere else, each with what to do.
         """
         names = sorted(known)
         for name, (path, entry) in self._entries.items():
-            if name in elsewhere:
-                remedy = "move it out of `ipsec:`, beside it"
-            else:
-                remedy = nearest(name, names)
             if name not in names:
+                remedy = elsewhere.get(name) or nearest(name, names)
                 self.complaints.warn(entry.line, path, "unknown key", remedy)
 
     def text(self, name: str, default: str = "") -> str:

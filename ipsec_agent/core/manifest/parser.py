@@ -15,7 +15,7 @@ from ipsec_agent.core.config import (
     ExpiryPeriods,
 )
 from ipsec_agent.core.manifest import certificates
-from ipsec_agent.core.manifest.agent_section import read_agent
+from ipsec_agent.core.manifest.agent_section import AGENT_KEYS, read_agent
 from ipsec_agent.core.manifest.baseline import judge_proposals
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints, shown
 from ipsec_agent.core.manifest.credentials import complain, read_credentials
@@ -57,6 +57,13 @@ PROPERTIES = frozenset(
         *(f"instance_certificate_{period}_period" for period in PERIODS),
     }
 )
+
+ELSEWHERE = {
+    **dict.fromkeys(AGENT_KEYS, "write it below `agent:`, which is beside `ipsec:`"),
+    "agent": "move it out of `ipsec:`, beside it",
+    "ipsec": "it is there twice: delete this line, and move what is below it two columns left",
+}
+"""What belongs beside the properties, or around them."""
 
 
 class Parsed(Struct, frozen=True):
@@ -103,7 +110,7 @@ def _config(
 ) -> tuple[Config | None, AgentConfig]:
     properties, section = usable(located, complaints)
     fields = Fields(properties, located.line, located.path, complaints)
-    fields.unknown(PROPERTIES, elsewhere={"agent"})
+    fields.unknown(PROPERTIES, ELSEWHERE)
     _replaced(fields)
     ipsec, no_ipsec = read_subnets(fields)
     read_rest = _rest(fields, baseline)

@@ -131,17 +131,18 @@ def network_problems(placement: Placement | None, network: NetworkFacts) -> tupl
 def _address_missing(placement: Placement, network: NetworkFacts) -> tuple[str, str]:
     """Message and hint: no link has this VM's address, or one that is not taken for its own."""
     address = placement.address
+    correct = "correct agent.address: `ip -br address` shows this VM's"
     bearing = {one.link for one in network.addresses if one.address == address}
     for one in placement.inside:
         if one.link.index in bearing:
             name = one.link.name
             return (
                 f"this VM's address {address} is on {name}, which is not guarded: {one.because}",
-                f"write agent.uplinks: [{name}] if it leads to other VMs, or correct agent.address",
+                f"write agent.uplinks: [{name}] if it leads to other VMs, or {correct}",
             )
     return (
         f"no link of this VM has the address {address}",
-        "correct agent.address, bring the link up, or add the address to it",
+        f"bring the link up, add the address to it, or {correct}",
     )
 
 

@@ -137,17 +137,17 @@ def _difference(aspect: Aspect, groups: list[tuple[str, list[str]]]) -> Finding:
     alike = f"{len(most)} of {sum(len(them) for _, them in groups)} VMs are alike"
     if len(rest[0][1]) == len(most):
         # Neither is the minority.
-        alike = f"{named(most)} {'is' if len(most) == 1 else 'are'} alike"
-    others = [
-        f"{named(them)} {'has' if len(them) == 1 else 'have'}"
-        f" {code(other) if aspect.shown else 'another value'}"
-        for other, them in rest
-    ]
+        alike, common = _have(most, code(value) if aspect.shown else "one value"), ""
+    others = [_have(them, code(other) if aspect.shown else "another value") for other, them in rest]
     message = f"{aspect.what}: {alike}{common}; {'; '.join(others[:4])}"
     if len(others) > len(others[:4]):
         message += f"; and {len(others) - 4} more values"
     names = tuple(name for _, them in rest for name in them)
     return Finding(aspect.kind, aspect.severity, message, aspect.hint, names)
+
+
+def _have(names: list[str], what: str) -> str:
+    return f"{named(names)} {'has' if len(names) == 1 else 'have'} {what}"
 
 
 def _certificates(fleet: Fleet) -> Iterator[Finding]:

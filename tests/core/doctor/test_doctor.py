@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.cli import parser
 from ipsec_agent.core.commands import About
-from ipsec_agent.core.config import AgentConfig, CharonConfig
+from ipsec_agent.core.config import AgentConfig, CharonConfig, GuardMode
 from ipsec_agent.core.doctor.facts import Complaint, Cpu, Facts, GuardFacts, Mount, Unit
 from ipsec_agent.core.doctor.report import CHECKS, Result, document, examined, repeated, text
 from ipsec_agent.core.model import Direction
@@ -310,8 +310,8 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
 
 
 def found(facts: Facts) -> list[Any]:
-    """All findings."""
-    return [one for result in examined(facts) for one in result.findings]
+    """All findings, each once, as the text tells them."""
+    return list(dict.fromkeys(one for result in examined(facts) for one in result.findings))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -444,6 +444,45 @@ def test_a_guard_of_a_running_agent() -> None:
     findings = found(but(WELL, status=status, guard=GuardFacts("altered", "good", notes)))
 
     assert [one.message for one in findings] == ["the saved table is not ours"]
+
+
+LOWERED = problem("guard-lowered", "critical", "run `ipsec-agent guard up`")
+EXEMPT = but(
+    ALONE,
+    config=config(no_ipsec=("10.0.0.0/24",)),
+    guard=GuardFacts("missing", "good", ("packets may leave in clear",)),
+)
+NO_GUARD = but(WELL, config=config(agent=AgentConfig(guard=GuardMode.NONE)))
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        (WELL, "ok"),
+        (but(ALONE, guard=GuardFacts("missing", "good")), "found"),
+        (EXEMPT, "found"),
+        (but(WELL, guard=GuardFacts("missing", "good"), status=LOWERED), "found"),
+        (but(WELL, guard=None), "not checked"),
+        (NO_GUARD, "not checked"),
+    ],
+)
+def test_a_guard_that_is_not_up_is_not_well(facts: Facts, state: str) -> None:
+    """Also where another check tells why, which the text shows once."""
+    (result,) = [one for one in examined(facts) if one.name == "guard"]
+
+    assert result.state == state
+    assert ("the guard is up" in text(examined(facts))) == (state == "ok")
+    messages = [line for line in text(examined(facts)).splitlines() if " guard" in line]
+    assert len(messages) == len(set(messages))
+
+
+def test_a_config_without_a_guard() -> None:
+    """The agent is what to start: `guard up` refuses."""
+    facts = but(NO_GUARD, status=None, guard=GuardFacts("missing", "missing"))
+
+    (told,) = [one for one in found(facts) if one.check == "agent"]
+
+    assert (told.command, told.hint) == ("systemctl start ipsec-agent.target", "")
 
 
 def test_advice_is_no_failure() -> None:

@@ -556,6 +556,23 @@ def test_unknown_keys() -> None:
     assert parsed.complaints[0].severity == "warning"
 
 
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("uplinks", "write it below `agent:`, which is beside `ipsec:`"),
+        ("ipsec", "it is there twice: delete this line, and move what is below it two columns"),
+    ],
+)
+def test_keys_that_belong_elsewhere(key: str, remedy: str) -> None:
+    """As after the line `agent:` was deleted, or fields were pasted with the `ipsec:` above."""
+    parsed = read(good(uplinks=["x"]).replace("uplinks:", f"{key}:"))
+
+    assert parsed.config is not None
+    (complaint,) = parsed.complaints
+    assert (complaint.message, complaint.severity) == ("unknown key", "warning")
+    assert complaint.remedy.startswith(remedy)
+
+
 def test_all_at_once() -> None:
     """Every complaint comes in one go, in the order of the lines."""
     parsed = read(

@@ -179,7 +179,9 @@ def test_another_config() -> None:
     docs[3] = status("10.0.0.4", settings=config(no_ipsec=("10.0.9.9/32",)))
     docs = docs[:4]
     (found,) = (one for one in loud(docs) if one[0] is Kind.CONFIG)
-    assert found[2].endswith("10.0.0.1, 10.0.0.2 are alike; 10.0.0.3, 10.0.0.4 have another value")
+    assert found[2].endswith(
+        "10.0.0.1, 10.0.0.2 have one value; 10.0.0.3, 10.0.0.4 have another value"
+    )
     docs[2:] = [status("10.0.0.3", settings=config(optional=True), version="0.3.0")]
     told = [(one.severity, one.message) for one in of(report(docs), Kind.CONFIG)]
     assert told == [
