@@ -21,11 +21,11 @@ from ipsec_agent.core.proof import Echoes, Observation, Pair
 from ipsec_agent.core.verify_status import Lists, dropped, faults
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.capture import Capture, decrypts_early
-from ipsec_agent.host.echo import LARGEST, Echo, source_for
+from ipsec_agent.host.echo import LARGEST, Echo
 from ipsec_agent.host.neighbours import Neighbours
 from ipsec_agent.host.peer_sas import PeerSas
 from ipsec_agent.host.peers import Knock
-from ipsec_agent.host.route_records import read_network
+from ipsec_agent.host.route_records import read_network, source_for
 from ipsec_agent.host.socket_policy import require_esp
 
 AT_ONCE = 16

@@ -1,4 +1,4 @@
-"""Echo requests (ICMP) to one peer, of any size, never fragmented; the route that they take."""
+"""Echo requests (ICMP) to one peer, of any size, never fragmented."""
 
 import contextlib
 import errno
@@ -7,13 +7,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.path_mtu import SMALLEST
-from ipsec_agent.host.exhausted import is_exhausted, refused
+from ipsec_agent.host.exhausted import refused
 from ipsec_agent.host.socket_policy import forget_route
 
 IP4 = 4
@@ -25,25 +24,6 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG, IP_PMTUDISC_DO = 10, 23, 62, 
 LARGEST = 65_535
 AT_ONCE = 256
 """Answers that are read before others have their turn."""
-
-DISCARD = 9
-
-
-def source_for(peer: Address) -> Address | None:
-    """This VM's address that a packet to a peer would have; None where no route leads there.
-
-    Raises:
-        KernelError: there is no descriptor left for a socket.
-    """
-    try:
-        with socket.socket(_family(peer), socket.SOCK_DGRAM) as channel:
-            # Nothing is sent by this.
-            channel.connect((str(peer), DISCARD))
-            return ip_address(channel.getsockname()[0])
-    except OSError as error:
-        if not is_exhausted(error):
-            return None
-        raise refused(f"cannot find the route to {peer}", error) from error
 
 
 def _family(peer: Address) -> socket.AddressFamily:

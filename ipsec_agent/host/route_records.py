@@ -1,4 +1,4 @@
-"""What the kernel says of this namespace's addresses and default routes, as records.
+"""What the kernel says of this namespace's addresses, its default routes and the way to a peer.
 
 Formats: linux/if_addr.h, linux/rtnetlink.h.
 """
@@ -13,27 +13,35 @@ from typing import NamedTuple
 from ipsec_agent.core.model import Address
 from ipsec_agent.core.observed import NetworkFacts, OwnAddress
 from ipsec_agent.host.netlink_errors import translated
-from ipsec_agent.host.rtnetlink import attributes, dump, number, open_rtnetlink
+from ipsec_agent.host.rtnetlink import (
+    ATTRIBUTE,
+    ROUTE,
+    RTM_GETROUTE,
+    ask,
+    attributes,
+    dump,
+    number,
+    open_rtnetlink,
+)
 from ipsec_agent.host.understood import as_told
 
 RTM_GETADDR = 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWROUTE, RTM_DELROUTE = 24, 25
 IFADDR = struct.Struct("=BBBBI")
 """`struct ifaddrmsg`: family, prefix length, flags, scope, link."""
-
-ROUTE = struct.Struct("=BBBBBBBBI")
-"""`struct rtmsg`: family, lengths of destination and source, tos, table, protocol, scope, type,
-flags."""
 
 NEXT_HOP = struct.Struct("=HBBi")
 """`struct rtnexthop`: length, flags, hops, link; its attributes follow."""
 
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 4, 5, 6, 9, 15, 18
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
+RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 RTNH_F_DEAD = 1
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
+"""Without a route, and of one that is unreachable, prohibited or a blackhole."""
 
 
 class Hop(NamedTuple):
@@ -64,6 +72,29 @@ def read_network() -> NetworkFacts:
         default_links=tuple(dict.fromkeys(hop.link for hop in hops if hop.link)),
         gateways=tuple(dict.fromkeys(hop.gateway for hop in hops if hop.gateway is not None)),
     )
+
+
+def source_for(peer: Address) -> Address | None:
+    """This VM's address that a packet to a peer would have; None where no route leads there.
+
+    A socket that is connected would tell it, too, but of a policy that blocks as of no route, and
+    where there is no SA charon would be asked for one.
+
+    Raises:
+        KernelError: refused, too late, or not understood.
+    """
+    family, raw = FAMILIES[peer.version == 6], peer.packed  # noqa: PLR2004
+    wanted = ROUTE.pack(family, len(raw) * 8, 0, 0, 0, 0, 0, 0, 0)
+    wanted += ATTRIBUTE.pack(ATTRIBUTE.size + len(raw), RTA_DST) + raw
+    with translated(f"finding the route to {peer}"), open_rtnetlink() as channel:
+        try:
+            found = ask(channel, RTM_GETROUTE, wanted)
+        except OSError as error:
+            if error.errno in NO_ROUTE:
+                return None
+            raise
+        with as_told():
+            return ip_address(found[RTA_PREFSRC]) if RTA_PREFSRC in found else None
 
 
 def read_addresses(channel: socket.socket) -> tuple[OwnAddress, ...]:

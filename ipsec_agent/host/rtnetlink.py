@@ -25,11 +25,21 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 1, 4, 0x10, 0x300
 NLMSG_ERROR, NLMSG_DONE, NLA_TYPE_MASK = 2, 3, 0x3FFF
 AF_BRIDGE = 7
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWNEIGH, RTM_GETNEIGH, RTM_GETNSID = 16, 18, 28, 30, 90
+RTM_GETROUTE = 26
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 NETLINK_LISTEN_ALL_NSID, NETLINK_GET_STRICT_CHK = 8, 12
 NETNSA_NSID, NETNSA_FD = 1, 3
 
-FIXED = {RTM_GETLINK: IFINFO.size, RTM_GETNEIGH: NDMSG.size, RTM_GETNSID: RTGEN.size}
+ROUTE = struct.Struct("=BBBBBBBBI")
+"""`struct rtmsg`: family, lengths of destination and source, tos, table, protocol, scope, type,
+flags."""
+
+FIXED = {
+    RTM_GETLINK: IFINFO.size,
+    RTM_GETROUTE: ROUTE.size,
+    RTM_GETNEIGH: NDMSG.size,
+    RTM_GETNSID: RTGEN.size,
+}
 """Bytes before the attributes of an answer."""
 
 BUFFER = 1 << 16

@@ -22,10 +22,10 @@ from ipsec_agent.host import nft, process, systemd
 from ipsec_agent.host.capture import Capture
 from ipsec_agent.host.child import Child
 from ipsec_agent.host.drain_file import _end, began
-from ipsec_agent.host.echo import Echo, source_for
+from ipsec_agent.host.echo import Echo
 from ipsec_agent.host.exhausted import MORE_FILES, is_exhausted, refused, remedy
 from ipsec_agent.host.peers import probe
-from ipsec_agent.host.route_records import read_network
+from ipsec_agent.host.route_records import read_network, source_for
 
 PEERS = (ip_address("127.0.0.1"), ip_address("::1"))
 

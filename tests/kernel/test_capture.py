@@ -12,9 +12,10 @@ import pytest
 from ipsec_agent.core.path_mtu import PathMtu
 from ipsec_agent.core.proof import Window
 from ipsec_agent.host.capture import Capture, decrypts_early
-from ipsec_agent.host.echo import Echo, source_for
+from ipsec_agent.host.echo import Echo
+from ipsec_agent.host.route_records import source_for
 from ipsec_agent.verification import _absent, _path_mtu
-from tests.charon.nodes import Node, network
+from tests.charon.nodes import Node, ip, network
 from tests.lab.namespaces import inside
 from tests.lab.traffic import ping
 
@@ -88,6 +89,28 @@ def test_capture(vms: tuple[list[Node], Ends]) -> None:
         assert "UDP" not in capture.take().protocols
 
 
+def test_source(vms: tuple[list[Node], Ends]) -> None:
+    """It is that of the route, whatever the policies say; of no route there is none."""
+    (one, _), (own, peer) = vms
+    nowhere = ip_address("192.0.2.1" if own.version == 4 else "2001:db8::1")
+    pair = ("src", str(own), "dst", str(peer), "dir", "out")
+    policy = ("xfrm", "policy", "add", *pair, "priority", "1", "action", "block")
+    # A template without an SA: who connects a socket has charon asked for one.
+    trap = (*policy[:-2], "tmpl", "proto", "esp", "mode", "transport")
+    for added in (policy, trap):
+        ip(*added, netns=one.name)
+        with inside(one.name):
+            assert source_for(peer) == own
+        assert [line for line in ip("xfrm", "state", netns=one.name).splitlines() if line] == []
+        ip("xfrm", "policy", "delete", *pair, netns=one.name)
+    for kind in ("", "unreachable", "prohibit", "blackhole"):
+        if kind:
+            ip("route", "replace", kind, str(nowhere), netns=one.name)
+        with inside(one.name):
+            assert source_for(nowhere) is None
+    ip("route", "delete", kind, str(nowhere), netns=one.name)
+
+
 def test_echo(vms: tuple[list[Node], Ends]) -> None:
     """Echoes are answered and timed; the largest packet is that of the link."""
     (one, _), (own, peer) = vms
@@ -107,8 +130,6 @@ def test_echo(vms: tuple[list[Node], Ends]) -> None:
         return path, times
 
     with inside(one.name):
-        assert source_for(peer) == own
-        assert source_for(ip_address("192.0.2.1" if own.version == 4 else "2001:db8::1")) is None
         path, times = asyncio.run(measure())
 
     assert len(times) == 1
