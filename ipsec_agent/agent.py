@@ -237,9 +237,8 @@ class Agent:
             complaints = list(error.complaints) if isinstance(error, ConfigError) else []
             self._log.error("reload refused", message=error.message, complaints=complaints)
             self._file.refuse(first_complaint(error), "" if complaints else error.hint)
-            raise
-        finally:
             self._tell_of_config()
+            raise
 
     async def _judged(self, *, asks: bool) -> tuple[Loaded, EssentialAddresses, admission.Told]:
         loop = self._loop
@@ -261,6 +260,8 @@ class Agent:
         await refuse_refused(self._loop, self._machine.rehearsals, config, force=force)
         self._loop.adopt(config, essential)
         self._file.adopt(loaded)
+        # Before the pass that takes the config begins, or it would need another one to be told.
+        self._tell_of_config()
         self._log.info("config reloaded", config=str(self._path))
         try:
             await self._machine.reopen_log()
@@ -280,7 +281,8 @@ class Agent:
         warnings = await self._take_config(asks=asks, force=force)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IN_FORCE):
-                await self._loop.passed()
+                # It may have begun or even ended while charon opened its log again.
+                await self._loop.in_force()
         return {"warnings": list(warnings)}
 
     async def _guard_down(self, _request: dict[str, Any]) -> dict[str, Any]:

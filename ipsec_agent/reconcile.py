@@ -138,7 +138,7 @@ class Reconciler:
         self._retry, self._retry_at = RETRY_FIRST, 0.0
         self._only_asked = False
         self._looking = self._looked = 0.0
-        self._begun = self._ended = 0
+        self._begun = self._ended = self._adopted = 0
         self._change = asyncio.Condition()
         self._passing = asyncio.Lock()
         self._settled = False
@@ -150,8 +150,8 @@ class Reconciler:
         self.config = config
         self.essential = essential or self.essential
         self._host.adopt(config)
-        self._settled = False
-        self._budget = Budget()
+        self._adopted = self._begun
+        self._settled, self._budget = False, Budget()
         self.heard()
 
     def lower_guard(self, *, lowered: bool) -> None:
@@ -191,6 +191,10 @@ class Reconciler:
         await self._pass_after(self._begun)
         assert self.snapshot is not None  # noqa: S101 - a pass has ended
         return self.snapshot
+
+    async def in_force(self) -> None:
+        """Wait for the end of a pass that began after the newest config was adopted."""
+        await self._pass_after(self._adopted)
 
     async def look(self, within: float = 0.0) -> Look:
         """A look that was taken after this call, or at most so many seconds before it.

@@ -48,6 +48,40 @@ async def running(machine: FakeMachine) -> AsyncIterator[Reconciler]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_config_is_in_force_after_the_pass_that_takes_it() -> None:
+    """Also for who asks when that has ended: nobody waits for another one."""
+    async with running(Slow()) as loop:
+        before = await loop.passed()
+        loop.adopt(config(("192.0.2.0/24",)))
+        async with asyncio.timeout(SOON):
+            async with loop._change:
+                await loop._change.wait_for(lambda: loop.snapshot is not before)
+
+            await loop.in_force()
+
+        assert loop.snapshot is not None
+        assert loop.snapshot.passes == before.passes + 1
+
+
+async def test_a_pass_under_way_takes_no_new_config() -> None:
+    """It may have decided already: who asks waits for the next one."""
+    machine = Slow()
+    async with running(machine) as loop:
+        before = await loop.passed()
+        machine.looking.clear()
+        machine.may_go_on.clear()
+        loop.heard()
+        async with asyncio.timeout(SOON):
+            await machine.looking.wait()
+            loop.adopt(config(("192.0.2.0/24",)))
+            machine.may_go_on.set()
+
+            await loop.in_force()
+
+        assert loop.snapshot is not None
+        assert loop.snapshot.passes == before.passes + 2
+
+
 def passes(look: Look) -> int:
     """The number of the pass."""
     assert look.snapshot is not None

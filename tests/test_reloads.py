@@ -59,6 +59,45 @@ async def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert started._loop.config == newest.config
 
 
+async def test_the_pass_that_takes_a_config_tells_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may end before charon has opened its log again: the refusal before is gone by then."""
+    path = tmp_path / "ipsec.yml"
+    where = {"state_dir": str(tmp_path)}
+    path.write_text(manifest(ipsec=["10.1.0.0/24"], leaf=LEAF, cas=[CA], agent=where))
+    told = list[str]()
+
+    async def candidate(*_words: object, **_more: object) -> tuple[Loaded, EssentialAddresses]:
+        return load(path), EssentialAddresses()
+
+    async def refuse(*_words: object, **_more: object) -> None:
+        if not told:
+            raise ConfigError("a peer refuses it")
+
+    async def reopen_log() -> None:
+        tell()
+
+    def tell() -> None:
+        state = started._loop.reporter.config_state
+        assert state is not None
+        told.append(state.reload_refused)
+
+    monkeypatch.setattr(agent, "candidate", candidate)
+    monkeypatch.setattr(agent, "refuse_refused", refuse)
+    machine: Any = SimpleNamespace(
+        rehearsals=None, reopen_log=reopen_log, adopt=lambda _config: None
+    )
+    started = agent.Agent(path, load(path), machine, EssentialAddresses(), force=False)
+    with pytest.raises(ConfigError):
+        await started._take_config()
+    tell()
+
+    await started._take_config()
+
+    assert told == ["a peer refuses it", ""]
+
+
 async def test_the_loop_goes_on_while_a_config_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
