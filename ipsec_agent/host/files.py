@@ -323,6 +323,10 @@ def only_agent(path: Path) -> Iterator[None]:
     """
     try:
         file = os.fdopen(os.open(path, LOCK_FLAGS, 0o600), "r+")
+    except io.UnsupportedOperation as error:
+        # Something in which no place can be sought, such as a FIFO.
+        hint = f"rm {quote(str(path))}"
+        raise StartError(f"cannot open {path}: it is not a file", hint=hint) from error
     except OSError as error:
         raise StartError(
             f"cannot open {path}: {error.strerror}", hint="run as root, or change agent.run_dir"

@@ -86,6 +86,18 @@ def test_the_command_for_a_path_with_a_blank(tmp_path: Path) -> None:
     assert path.with_name("my ipsec.yml.new").read_text(encoding="utf-8") == "# Müller"
 
 
+def test_a_fifo_in_place_of_the_lock(tmp_path: Path) -> None:
+    """It is named, and how to be rid of it."""
+    os.mkfifo(tmp_path / "agent.pid")
+
+    with (
+        pytest.raises(StartError, match=r"agent\.pid: it is not a file") as refused,
+        only_agent(tmp_path / "agent.pid"),
+    ):
+        pass
+    assert refused.value.hint == f"rm {tmp_path}/agent.pid"
+
+
 def test_pem_beside_a_text_that_is_not_utf8(tmp_path: Path) -> None:
     """PEM is found in it: it is ASCII in each."""
     path = tmp_path / "vm.pem"
