@@ -277,7 +277,7 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
     except OSError as error:
         raise StartError(
             f"cannot create the directory {path}: {error.strerror}",
-            hint="run as root, or change agent.run_dir",
+            hint=_remedy(error, path) or "run as root, or change agent.run_dir",
         ) from error
     refuse_writable_directory(path)
 
@@ -328,8 +328,10 @@ def only_agent(path: Path) -> Iterator[None]:
         hint = f"rm {quote(str(path))}"
         raise StartError(f"cannot open {path}: it is not a file", hint=hint) from error
     except OSError as error:
+        there = f"rm {quote(str(path))}" if error.errno == errno.ELOOP else ""
         raise StartError(
-            f"cannot open {path}: {error.strerror}", hint="run as root, or change agent.run_dir"
+            f"cannot open {path}: {error.strerror}",
+            hint=_remedy(error, path) or there or "run as root, or change agent.run_dir",
         ) from error
     with file:
         if not trusted(os.fstat(file.fileno()).st_uid):
@@ -340,9 +342,14 @@ def only_agent(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _locked(path, file.read()) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            # At once: what a buffer holds would fail again when it is closed.
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise StartError(
+                f"cannot write {path}: {error.strerror}", hint=_remedy(error, path)
+            ) from error
         try:
             yield
         finally:
