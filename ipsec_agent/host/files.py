@@ -277,7 +277,7 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
     except OSError as error:
         raise StartError(
             f"cannot create the directory {path}: {error.strerror}",
-            hint="run as root, or change agent.run_dir",
+            hint=_remedy(error, path) or "run as root, or change agent.run_dir",
         ) from error
     refuse_writable_directory(path)
 
@@ -323,9 +323,15 @@ def only_agent(path: Path) -> Iterator[None]:
     """
     try:
         file = os.fdopen(os.open(path, LOCK_FLAGS, 0o600), "r+")
+    except io.UnsupportedOperation as error:
+        # Something in which no place can be sought, such as a FIFO.
+        hint = f"rm {quote(str(path))}"
+        raise StartError(f"cannot open {path}: it is not a file", hint=hint) from error
     except OSError as error:
+        there = f"rm {quote(str(path))}" if error.errno == errno.ELOOP else ""
         raise StartError(
-            f"cannot open {path}: {error.strerror}", hint="run as root, or change agent.run_dir"
+            f"cannot open {path}: {error.strerror}",
+            hint=_remedy(error, path) or there or "run as root, or change agent.run_dir",
         ) from error
     with file:
         if not trusted(os.fstat(file.fileno()).st_uid):
@@ -336,9 +342,14 @@ def only_agent(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _locked(path, file.read()) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            # At once: what a buffer holds would fail again when it is closed.
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise StartError(
+                f"cannot write {path}: {error.strerror}", hint=_remedy(error, path)
+            ) from error
         try:
             yield
         finally:

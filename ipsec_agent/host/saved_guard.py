@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 
 from ipsec_agent.errors import StartError
-from ipsec_agent.host.files import make_directory, write_whole
+from ipsec_agent.host.files import make_directory, open_regular, write_whole
 
 NAME = "guard.nft"
 """In `agent.state_dir`; ipsec-agent-guard.service loads it."""
+
+LARGEST = 16 * 1024 * 1024
+"""Bytes that are read; a table of 2,000 subnets has some 100,000."""
 
 
 def save_guard(path: Path, text: str) -> bool:
@@ -42,7 +45,7 @@ def forget_guard(path: Path) -> bool:
         return False
     except OSError as error:
         raise StartError(
-            f"cannot remove the saved guard {path}: {error.strerror}", hint="run this as root"
+            f"cannot remove the saved guard {path}: {error.strerror}", hint=_remedy(error, path)
         ) from error
     _settle(path.parent)
     return True
@@ -55,13 +58,18 @@ def saved_guard(path: Path) -> str | None:
         StartError: it is there and cannot be read.
     """
     try:
-        return path.read_text(errors="replace")
+        with open_regular(path) as file:
+            return (file.read(LARGEST) or b"").decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StartError(
-            f"cannot read the saved guard {path}: {error.strerror}", hint="run this as root"
+            f"cannot read the saved guard {path}: {error.strerror}", hint=_remedy(error, path)
         ) from error
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    return "run this as root" if isinstance(error, PermissionError) else f"move {path} away"
 
 
 def _settle(directory: Path) -> None:

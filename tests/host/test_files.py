@@ -1,6 +1,7 @@
 """Files of the agent: the config is read, ours are written whole, one agent holds a directory."""
 
 import codecs
+import errno
 import fcntl
 import os
 import signal
@@ -84,6 +85,45 @@ def test_the_command_for_a_path_with_a_blank(tmp_path: Path) -> None:
     command = refused.value.hint.split("`")[1]
     subprocess.run(["/bin/sh", "-c", command], check=True, timeout=20)
     assert path.with_name("my ipsec.yml.new").read_text(encoding="utf-8") == "# Müller"
+
+
+def test_a_full_disk_below_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for an output that is lost, and what to do is said."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ipsec_agent.host.files.os.write", full)
+
+    with (
+        pytest.raises(StartError, match=r"cannot write .*agent\.pid: No space left") as refused,
+        only_agent(tmp_path / "agent.pid"),
+    ):
+        pass
+    assert refused.value.hint.startswith("make room: see `df -h")
+
+
+def test_a_link_in_place_of_the_lock(tmp_path: Path) -> None:
+    """It is not followed; the hint is the command that helps."""
+    path = tmp_path / "agent.pid"
+    path.symlink_to(tmp_path / "victim")
+
+    with pytest.raises(StartError, match="cannot open") as refused, only_agent(path):
+        pass
+    assert refused.value.hint == f"rm {path}"
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_fifo_in_place_of_the_lock(tmp_path: Path) -> None:
+    """It is named, and how to be rid of it."""
+    os.mkfifo(tmp_path / "agent.pid")
+
+    with (
+        pytest.raises(StartError, match=r"agent\.pid: it is not a file") as refused,
+        only_agent(tmp_path / "agent.pid"),
+    ):
+        pass
+    assert refused.value.hint == f"rm {tmp_path}/agent.pid"
 
 
 def test_pem_beside_a_text_that_is_not_utf8(tmp_path: Path) -> None:

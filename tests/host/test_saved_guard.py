@@ -43,6 +43,27 @@ def test_a_file_that_is_no_text_is_replaced(tmp_path: Path) -> None:
     assert save_guard(path, "one")
 
 
+@pytest.mark.parametrize("kind", ["fifo", "directory"])
+def test_what_is_no_file(tmp_path: Path, kind: str) -> None:
+    """Nobody waits for it; it is named, and what to do."""
+    path = tmp_path / "guard.nft"
+    os.mkfifo(path) if kind == "fifo" else path.mkdir()
+
+    with pytest.raises(StartError, match=r"cannot read the saved guard .*guard\.nft: ") as refused:
+        saved_guard(path)
+    assert refused.value.hint == f"move {path} away"
+
+
+def test_a_huge_file_is_replaced(tmp_path: Path) -> None:
+    """What it holds is not read into memory."""
+    path = tmp_path / "guard.nft"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+    assert save_guard(path, "one")
+    assert saved_guard(path) == "one"
+
+
 def test_where_it_cannot_be_written_the_old_one_stays(tmp_path: Path) -> None:
     """One sentence, and no half of a file."""
     path = tmp_path / "guard.nft"

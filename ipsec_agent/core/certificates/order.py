@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from ipsec_agent.core.certificates.issuing import LONGEST_NAME, Issuer, Subject
 from ipsec_agent.core.certificates.material import Material
 from ipsec_agent.core.manifest import pem
+from ipsec_agent.core.manifest.addresses import as_ipv4, read_address
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificates import KEY_PART, Key
 from ipsec_agent.core.manifest.complaint import shown
@@ -25,8 +25,8 @@ SHARED_NAME = "IPsec peer"
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 """It is a file's name, a DNS name, or an IP address."""
 
-DNS_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
-"""As many characters as there may be, in all and between two dots (RFC 1035, 2.3.4)."""
+LONGEST_DNS_NAME, LONGEST_LABEL = 253, 63
+DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
 def files(begin: str) -> tuple[str, str]:
@@ -58,7 +58,7 @@ def shared(name: str, alternatives: Sequence[str]) -> Subject:
     """
     _refuse_name(name)
     for one in alternatives:
-        if not _is_address(one) and not DNS_NAME.fullmatch(one):
+        if not _is_address(one) and not _is_dns_name(one):
             raise AgentError(
                 f"{shown(one)} is neither a DNS name nor an IP address",
                 hint="write, for example, --san vm.example.com --san 10.0.1.7",
@@ -72,14 +72,16 @@ def per_vm(names: Sequence[str]) -> tuple[Subject, ...]:
     Raises:
         AgentError: a name is given twice, or cannot be a file's name.
     """
-    times = Counter(names)
+    # A DNS name and the digits of an address are the same in both cases.
+    same = Counter(name.casefold() for name in names)
     for name in names:
-        if not VM_NAME.fullmatch(name) or name in {CA_FILE, SHARED_FILE}:
+        known = _is_address(name) or _is_dns_name(name)
+        if not known or not VM_NAME.fullmatch(name) or name in {CA_FILE, SHARED_FILE}:
             raise AgentError(
                 f"--per-vm: {shown(name)} cannot be the name of a VM's files",
                 hint="use letters, digits, dots and hyphens, such as diego-cell-0",
             )
-        if times[name] > 1:
+        if same[name.casefold()] > 1:
             raise AgentError(f"--per-vm: {name} is given twice", hint="give each VM once")
         _refuse_name(name)
     return tuple(Subject(name, (name,), name) for name in names)
@@ -110,12 +112,21 @@ def _refuse_name(name: str) -> None:
 
 
 def _is_address(text: str) -> bool:
-    """A certificate has no room for the link of one such as fe80::1%eth0."""
+    """Whether a text is an address that a packet can have."""
     try:
-        ip_address(text)
+        return as_ipv4(read_address(text)) is None
     except ValueError:
         return False
-    return "%" not in text
+
+
+def _is_dns_name(text: str) -> bool:
+    """Whether a text is a name of the DNS, within its limits (RFC 1035, 2.3.4)."""
+    labels = text.split(".")
+    return (
+        DNS_NAME.fullmatch(text) is not None
+        and len(text) <= LONGEST_DNS_NAME
+        and all(0 < len(label) <= LONGEST_LABEL for label in labels)
+    )
 
 
 def issuer(material: Material, file: str, key_file: str) -> Issuer:

@@ -2,6 +2,7 @@
 
 import argparse
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,15 @@ CA = make_ca()
 LEAF = make_leaf(CA)
 
 
-def said(agent: str = "", **lists: list[str]) -> str:
+def text(lists: dict[str, list[str]]) -> str:
+    """A manifest that is accepted but for these lists."""
+    changes: dict[str, Any] = {"leaf": LEAF, "cas": [CA], "form": "rendered", **lists}
+    return manifest(**changes)
+
+
+def said(agent: str = "", lists: dict[str, list[str]] | None = None) -> str:
     """The complaint about a manifest, which is refused for nothing else."""
-    written = manifest(leaf=LEAF, cas=[CA], form="rendered", **lists) + agent
+    written = text(lists or {}) + agent
     parsed = parse(written, file="f", now=datetime.now(UTC))
     assert parsed.config is None
     (complaint,) = parsed.complaints
@@ -31,7 +38,7 @@ def said(agent: str = "", **lists: list[str]) -> str:
 def test_a_subnet_with_a_link(key: str, written: str) -> None:
     """The name of a link is refused: it would reach nft, which takes none, as it is written."""
     expected = f"{key}[0]: '{written}' has the name of a link; remove `%` and what is behind it"
-    assert said(**{key: [written]}).endswith(expected)
+    assert said(lists={key: [written]}).endswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +53,14 @@ def test_a_subnet_with_a_link(key: str, written: str) -> None:
 def test_a_subnet_of_ipv4_in_ipv6(key: str, written: str, right: str) -> None:
     """Both ways in which IPv6 writes IPv4 are refused: the IPv4 address would not be meant."""
     expected = f"{key}[0]: {written} is IPv4 written as IPv6; write {right}"
-    assert said(**{key: [written]}).endswith(expected)
+    assert said(lists={key: [written]}).endswith(expected)
 
 
 @pytest.mark.parametrize("written", ["::1/128", "::/0", "64:ff9b::10.0.0.1/128", "::/8"])
 def test_a_subnet_of_ipv6(written: str) -> None:
     """What packets do have is no IPv4."""
-    text = manifest(leaf=LEAF, cas=[CA], form="rendered", no_ipsec_subnets=[written])
-    assert parse(text, file="f", now=datetime.now(UTC)).complaints == ()
+    whole = text({"no_ipsec_subnets": [written]})
+    assert parse(whole, file="f", now=datetime.now(UTC)).complaints == ()
 
 
 @pytest.mark.parametrize(
