@@ -34,11 +34,12 @@ class CharonProcess(Struct, frozen=True):
 
     Attributes:
         pid: process id.
-        started: start time, seconds since the epoch as psutil's create_time gives it.
+        started: start time, seconds since the epoch by the clock of now.
         memory: resident bytes.
         ours: it runs on the strongswan.conf that this agent wrote.
         stopped: a signal has stopped it (SIGSTOP), or it is being traced.
         reachable: its VICI socket is where it should be.
+        birth: tells it from all other processes, "" where that is not known.
     """
 
     pid: int
@@ -47,6 +48,12 @@ class CharonProcess(Struct, frozen=True):
     ours: bool
     stopped: bool = False
     reachable: bool = True
+    birth: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The same as long as it lives, also where the clock is set, which changes `started`."""
+        return self.birth or f"{self.pid} {self.started}"
 
 
 class LoadedConnection(Struct, frozen=True):
