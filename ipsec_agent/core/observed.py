@@ -73,7 +73,6 @@ class ChildSa(Struct, frozen=True):
     """A CHILD_SA as charon sees it; counters as charon read them from the kernel.
 
     Attributes:
-        transport: in transport mode.
         restricted: a protocol or a port narrows its selectors.
         algorithms: what was negotiated, such as AES_GCM_16-128.
         details: what nobody decides by.
@@ -104,7 +103,6 @@ class IkeSa(Struct, frozen=True):
     Attributes:
         age: seconds since it was established, 0 while it is not.
         remote_id: who the peer says that it is, such as `CN=vm`; "" while it has not said it.
-        algorithms: what was negotiated.
         made_with: mark of the set of ours that it was made with, "" where it is not known.
         details: what nobody decides by.
     """
@@ -228,8 +226,7 @@ class SecurityAssociation(Struct, frozen=True):
 
     Attributes:
         last_used: 0 where the kernel does not tell it (it does from 6.2 on, xfrm_output.c).
-        between_hosts: in transport mode, and its selector takes packets between its own two
-            addresses only.
+        between_hosts: in transport mode, with a selector for its own two addresses only.
         sequence: its numbers of packets.
     """
 

@@ -30,7 +30,7 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
             channel.connect(path)
             channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             line = _line(channel)
-        except (FileNotFoundError, ConnectionError) as error:
+        except (FileNotFoundError, NotADirectoryError, ConnectionError) as error:
             raise NotRunningError(
                 f"no agent is running: nothing answers on {path}",
                 hint="start it, or give its socket with --socket PATH",

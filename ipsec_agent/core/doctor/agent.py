@@ -104,7 +104,8 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "agent",
             Severity.CRITICAL,
             "no agent runs and no guard is loaded: packets to other VMs leave in clear",
-            "ipsec-agent guard up",
+            # Without a config that is accepted there is no other guard.
+            f"ipsec-agent guard up{'' if facts.config else ' --closed'}",
             f"then start the agent: `{start}`",
         )
     else:
