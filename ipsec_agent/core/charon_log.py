@@ -84,8 +84,10 @@ PATTERNS = (
 )
 
 EXPLAINS = re.compile("|".join(pattern for pattern, _, _ in PATTERNS))
-"""Any of them, at the beginning only: behind it are names that a peer chose, which may say the same.
-Hundreds of lines come at once when charon loads its connections, and few explain anything."""
+"""Any of them, at the beginning only: behind it are names that a peer chose, and may say so.
+
+Hundreds of lines come at once when charon loads its connections, and few explain anything.
+"""
 
 HINTS = {code: hint for _, code, hint in PATTERNS}
 """What to do, by the code."""
