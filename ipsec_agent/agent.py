@@ -17,12 +17,12 @@ from ipsec_agent.candidate import candidate, warned
 from ipsec_agent.config_file import Loaded, agent_of, load
 from ipsec_agent.config_watch import ConfigWatch, first_complaint
 from ipsec_agent.core.charon_log import Said
-from ipsec_agent.core.config import AgentConfig
+from ipsec_agent.core.config import AgentConfig, GuardMode
 from ipsec_agent.core.essential_addresses import EssentialAddresses
 from ipsec_agent.core.health_answer import health_answer
 from ipsec_agent.core.problems.guard import GuardState
 from ipsec_agent.core.status import Snapshot, sentence
-from ipsec_agent.errors import AgentError, CharonError, ConfigError, StartError
+from ipsec_agent.errors import AgentError, CharonError, ConfigError, ControlError, StartError
 from ipsec_agent.guard_status import warning_of_clear
 from ipsec_agent.history import History
 from ipsec_agent.host.control import serve_control
@@ -292,6 +292,11 @@ class Agent:
         return {"guard_up": snapshot.observed.guard is not None}
 
     async def _guard_up(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._loop.config.agent.guard is GuardMode.NONE:
+            raise ControlError(
+                "the config in force says agent.guard: none",
+                hint="remove that line, and run `ipsec-agent reload`",
+            )
         force = self._force or bool(request.get("force"))
         if not force:
             admission.refuse_lockout(

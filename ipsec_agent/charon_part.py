@@ -148,7 +148,7 @@ class CharonPart:
             ForeignCharonError: a charon of somebody else's owns the VICI socket.
         """
         process = find_charon(self._vici, self._conf)
-        if process is None or self._process is None or process.started != self._process.started:
+        if process is None or self._process is None or process.identity != self._process.identity:
             await self.forget()
         self._process = process
         if process is None:
@@ -256,8 +256,8 @@ class CharonPart:
         self, process: CharonProcess, client: CharonClient
     ) -> tuple[str, frozenset[str]]:
         """Version and key exchanges; asked once of each process: every question is a wait."""
-        if self._able[0] != process.started:
-            self._able = process.started, (await client.version(), await client.exchanges())
+        if self._able[0] != process.identity:
+            self._able = process.identity, (await client.version(), await client.exchanges())
         return self._able[1]
 
     async def perform(self, step: CharonStep) -> None:
@@ -362,7 +362,7 @@ class CharonPart:
             group.create_task(self._watch_health(wake), name="charon's health")
 
     def _ended(self, process: CharonProcess) -> None:
-        if self._process is not None and self._process.started == process.started:
+        if self._process is not None and self._process.identity == process.identity:
             self._process = None
 
     async def _watch_health(self, wake: Callable[[], None]) -> None:

@@ -20,9 +20,10 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.drain import QUIET, Drain, Job, Phase, Wait
 from ipsec_agent.errors import AgentError, ControlError, StartError
+from ipsec_agent.host.birth import began
 from ipsec_agent.host.charon_end import end_charon
 from ipsec_agent.host.control_client import NotRunningError, ask
-from ipsec_agent.host.drain_file import GIVES_UP, DrainFile, began
+from ipsec_agent.host.drain_file import GIVES_UP, DrainFile
 from ipsec_agent.host.jobs import Jobs, Places
 from ipsec_agent.host.process import find_charon
 

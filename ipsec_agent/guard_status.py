@@ -267,7 +267,8 @@ def _notes(
     if config is not None and wanted is None:
         notes.append("agent.guard is none: packets may leave in clear")
     elif state is TableState.MISSING:
-        notes.append("packets may leave in clear: run `ipsec-agent guard up`")
+        up = "guard up" if config is not None else "guard up --closed"
+        notes.append(f"packets may leave in clear: run `ipsec-agent {up}`")
     elif state is TableState.UP and current is False:
         notes.append(
             "the config has changed since this table was loaded: run `ipsec-agent guard up`;"

@@ -131,7 +131,7 @@ class Reporter:
     def heard(self, said: Said, now: float) -> bool:
         """Keep a line of charon's log if it explains something; whether it does.
 
-        Where it names no peer, that of its IKE_SA is meant.
+        That of its IKE_SA is meant; the line counts only where that one is not known.
         """
         peer = counterpart(said)
         if peer:
@@ -140,7 +140,7 @@ class Reporter:
         found = explain(said)
         if found is None:
             return False
-        peer = found.peer or self._counterparts.get(said.ike_sa, "")
+        peer = self._counterparts.get(said.ike_sa, "") or found.peer
         self._lines.append(LogLine(found.code, found.message, peer, found.hint, now))
         return True
 

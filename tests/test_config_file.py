@@ -118,3 +118,15 @@ def test_below_properties() -> None:
     found = salvaged(text, datetime.now(UTC))
     assert found is not None
     assert (found.run_dir, found.proof) == ("/run/other", AgentConfig().proof)
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_the_least_far_in_counts(after: bool) -> None:
+    """What is further in is another add-on's, or within a text."""
+    good, other = "agent:\n  run_dir: /run/own\n", "x:\n    agent:\n      run_dir: /run/other\n"
+    text = (other + good if after else good + other) + "ipsec: [\n"
+
+    found = salvaged(text, datetime.now(UTC))
+
+    assert found is not None
+    assert found.run_dir == "/run/own"

@@ -12,7 +12,7 @@ from ipsec_agent import agent
 from ipsec_agent import candidate as candidates
 from ipsec_agent.config_file import Loaded, load
 from ipsec_agent.core.essential_addresses import EssentialAddresses
-from ipsec_agent.errors import ConfigError
+from ipsec_agent.errors import ConfigError, ControlError
 from tests.certificates import ec_key, make_ca, make_leaf
 from tests.manifests import manifest
 
@@ -121,3 +121,15 @@ async def test_the_loop_goes_on_while_a_config_is_read(
         await task
 
     assert asked["apart"] is True
+
+
+async def test_a_guard_that_the_config_in_force_does_not_want(tmp_path: Path) -> None:
+    """Who asks for it is told so, and not that it could not be loaded."""
+    path, where = tmp_path / "ipsec.yml", {"state_dir": str(tmp_path), "guard": "none"}
+    path.write_text(manifest(leaf=LEAF, cas=[CA], agent=where))
+    machine: Any = SimpleNamespace()
+    started = agent.Agent(path, load(path), machine, EssentialAddresses(), force=False)
+
+    with pytest.raises(ControlError, match="config in force says") as refused:
+        await started._guard_up({"force": True})
+    assert "ipsec-agent reload" in refused.value.hint

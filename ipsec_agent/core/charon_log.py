@@ -84,8 +84,10 @@ PATTERNS = (
 )
 
 EXPLAINS = re.compile("|".join(pattern for pattern, _, _ in PATTERNS))
-"""Any of them: hundreds of lines come at once when charon loads its connections, and few explain
-anything."""
+"""Any of them, at the beginning only: behind it are names that a peer chose, and may say so.
+
+Hundreds of lines come at once when charon loads its connections, and few explain anything.
+"""
 
 HINTS = {code: hint for _, code, hint in PATTERNS}
 """What to do, by the code."""
@@ -93,7 +95,7 @@ HINTS = {code: hint for _, code, hint in PATTERNS}
 BEGINNINGS = re.compile(
     r"^initiating IKE_SA .* to (\S+)$"
     r"|^(\S+) is initiating (?:an IKE_SA|IKE_SA .*\[\d+\])$"
-    r"|^IKE_SA .* (?:established|rekeyed) between .*\.\.\.([0-9A-Fa-f:.]+)\["
+    r"|^IKE_SA .* (?:established|rekeyed) between .*?\.\.\.([0-9A-Fa-f:.]+)\["
 )
 """What charon says when an IKE_SA gets its number (ike_init.c, ike_establish.c, ike_rekey.c).
 
@@ -103,16 +105,19 @@ From 6.0.6 the responder's line names the connection, as the initiator's does.
 ADDRESS = re.compile(r"[0-9A-Fa-f:.]{3,}")
 """What may be an address; a time of day or a hex number may look like one."""
 
+NAME = re.compile(r"['\"].*")
+"""What a peer says that it is called: it may bear the address of another one."""
+
 SIDES = re.compile(r"===|\.\.\.")
 """Stands between charon's own side and the peer's."""
 
 
 def explain(said: Said) -> Explanation | None:
     """What a line explains, None for the others."""
-    if said.level > 1 or said.group in {"ENC", "NET"} or not EXPLAINS.search(said.text):
+    if said.level > 1 or said.group in {"ENC", "NET"} or not EXPLAINS.match(said.text):
         return None
     for pattern, code, hint in PATTERNS:
-        if re.search(pattern, said.text):
+        if re.match(pattern, said.text):
             return Explanation(code, said.text, _peer(said.group, said.text), hint)
     return None
 
@@ -161,7 +166,7 @@ def doubts_kernel(said: Said) -> bool:
     if said.group == "KNL":
         found = explain(said)
         return found is not None and found.code == "kernel-refuses"
-    return "NO_PROPOSAL_CHOSEN" in said.text
+    return said.text.startswith("received NO_PROPOSAL_CHOSEN")
 
 
 def counterpart(said: Said) -> str:
@@ -174,7 +179,7 @@ def _peer(group: str, message: str) -> str:
     """The first address on the peer's side; the kernel's lines have source and destination."""
     if group == "KNL":
         return ""
-    words = ADDRESS.findall(SIDES.split(message)[-1])
+    words = ADDRESS.findall(SIDES.split(NAME.sub("", message))[-1])
     return next(filter(None, map(_address, words)), "")
 
 

@@ -27,6 +27,10 @@ UNKNOWN = CredentialSet("")
 """Stands first in the history of a charon of which nobody has noted what it had before."""
 
 
+STEP = 1.0
+"""Seconds by which a clock is set at the least; what is less is not told from its drift."""
+
+
 class Made(Struct, frozen=True):
     """What is noted of an IKE_SA.
 
@@ -120,3 +124,15 @@ def settled(
     if len(history) < 2 or {*loaded.values()} != {newest[0].mark}:  # noqa: PLR2004
         return history
     return newest if all(one.mark == newest[0].mark for one in notes.values()) else history
+
+
+def turned(history: tuple[CredentialSet, ...], by: float, now: float) -> tuple[CredentialSet, ...]:
+    """The history where the clock was set by so many seconds: what is to end by it ends neither
+    earlier nor later. No set has come later than now.
+    """
+    by = by if abs(by) >= STEP else 0.0
+    if not by and all(one.since <= now for one in history):
+        return history
+    return tuple(
+        replace(one, since=min(one.since + by, now)) if one.mark else one for one in history
+    )

@@ -8,6 +8,7 @@ suite takes is in RFC 4106 (GCM), 4309 (CCM), 7634 (ChaCha20), 3602 (AES-CBC), 3
 
 import re
 from collections.abc import Iterable, Iterator
+from shlex import quote
 
 from msgspec import Struct
 
@@ -148,7 +149,7 @@ class Misfit(Struct, frozen=True):
     @property
     def remedy(self) -> str:
         """The command that corrects it on this VM until the link is created again."""
-        return f"ip link set dev {self.link.name} mtu {self.fits}"
+        return f"ip link set dev {quote(self.link.name)} mtu {self.fits}"
 
 
 def judge_links(

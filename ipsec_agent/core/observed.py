@@ -34,11 +34,12 @@ class CharonProcess(Struct, frozen=True):
 
     Attributes:
         pid: process id.
-        started: start time, seconds since the epoch as psutil's create_time gives it.
+        started: start time, seconds since the epoch by the clock of now.
         memory: resident bytes.
         ours: it runs on the strongswan.conf that this agent wrote.
         stopped: a signal has stopped it (SIGSTOP), or it is being traced.
         reachable: its VICI socket is where it should be.
+        birth: tells it from all other processes, "" where that is not known.
     """
 
     pid: int
@@ -47,6 +48,12 @@ class CharonProcess(Struct, frozen=True):
     ours: bool
     stopped: bool = False
     reachable: bool = True
+    birth: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The same as long as it lives, also where the clock is set, which changes `started`."""
+        return self.birth or f"{self.pid} {self.started}"
 
 
 class LoadedConnection(Struct, frozen=True):
@@ -66,7 +73,6 @@ class ChildSa(Struct, frozen=True):
     """A CHILD_SA as charon sees it; counters as charon read them from the kernel.
 
     Attributes:
-        transport: in transport mode.
         restricted: a protocol or a port narrows its selectors.
         algorithms: what was negotiated, such as AES_GCM_16-128.
         details: what nobody decides by.
@@ -97,7 +103,6 @@ class IkeSa(Struct, frozen=True):
     Attributes:
         age: seconds since it was established, 0 while it is not.
         remote_id: who the peer says that it is, such as `CN=vm`; "" while it has not said it.
-        algorithms: what was negotiated.
         made_with: mark of the set of ours that it was made with, "" where it is not known.
         details: what nobody decides by.
     """
@@ -221,8 +226,7 @@ class SecurityAssociation(Struct, frozen=True):
 
     Attributes:
         last_used: 0 where the kernel does not tell it (it does from 6.2 on, xfrm_output.c).
-        between_hosts: in transport mode, and its selector takes packets between its own two
-            addresses only.
+        between_hosts: in transport mode, with a selector for its own two addresses only.
         sequence: its numbers of packets.
     """
 

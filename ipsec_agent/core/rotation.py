@@ -314,7 +314,10 @@ def _waiting(pair: Pair, connection: Connection, drift: Drift) -> bool:
 
 def _rests(connection: Connection, attempts: Mapping[str, Attempt], drift: Drift) -> bool:
     attempt = attempts.get(connection.name)
-    return attempt is not None and drift.observed.time - attempt.at < pause(attempt.count)
+    if attempt is None:
+        return False
+    # Below 0, where the clock was set back, nobody rests.
+    return 0 <= drift.observed.time - attempt.at < pause(attempt.count)
 
 
 def pause(count: int) -> float:

@@ -55,9 +55,9 @@ class CharonSession:
         Raises:
             CharonError: charon does not accept.
         """
-        started, opened = process.started if process else None, self._opened
+        which, opened = process.identity if process else None, self._opened
         async with self._opening:
-            if self._open is not None and self._open[0] == started:
+            if self._open is not None and self._open[0] == which:
                 return self._open
             if self._failure is not None and self._opened != opened:
                 raise copy.copy(self._failure)
@@ -68,7 +68,7 @@ class CharonSession:
                     client = await stack.enter_async_context(
                         open_charon(self._vici, self._deadline)
                     )
-                    self._open = (started, client, stack.pop_all())
+                    self._open = (which, client, stack.pop_all())
                     return self._open
             except CharonError as error:
                 self._failure = error

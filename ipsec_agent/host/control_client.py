@@ -35,7 +35,7 @@ def ask(path: str, verb: str, *, deadline: float = 10.0, **arguments: object) ->
             _connect(channel, path, time.monotonic() + deadline)
             channel.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             line = _line(channel)
-        except (FileNotFoundError, ConnectionError) as error:
+        except (FileNotFoundError, NotADirectoryError, ConnectionError) as error:
             raise NotRunningError(
                 f"no agent is running: nothing answers on {path}",
                 hint="start it (`systemctl start ipsec-agent.target`, with BOSH and monit `monit"

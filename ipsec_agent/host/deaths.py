@@ -26,18 +26,18 @@ class Deaths:
 
     def __init__(self) -> None:
         self._deaths: collections.deque[Death] = collections.deque(maxlen=REMEMBERED)
-        self._told: set[tuple[int, float]] = set()
+        self._told: set[str] = set()
         self._expected: asyncio.Queue[CharonProcess] = asyncio.Queue()
-        self._newest = 0.0
+        self._newest = ""
 
     def asked(self, process: CharonProcess) -> None:
         """The agent itself is about to end this process: that is to be no death."""
-        self._told.add((process.pid, process.started))
+        self._told.add(process.identity)
 
     def expect(self, process: CharonProcess) -> None:
         """This process is there, and its death counts, however soon it comes."""
-        if process.started != self._newest:
-            self._newest = process.started
+        if process.identity != self._newest:
+            self._newest = process.identity
             self._expected.put_nowait(process)
 
     async def run(
@@ -56,10 +56,9 @@ class Deaths:
     async def watch(self, process: CharonProcess, wake: Callable[[], None]) -> None:
         """Return once the process has ended, which is remembered once; wake at once."""
         status = await watch_death(process.pid, wake)
-        known = (process.pid, process.started)
-        if known in self._told:
+        if process.identity in self._told:
             return
-        self._told = {known}
+        self._told = {process.identity}
         unit = charon_unit()
         if status is None and unit is not None:
             # It is systemd's child. Soon it starts another one, and says no more of this.

@@ -15,6 +15,7 @@ import msgspec
 
 from ipsec_agent.core.drain import Drain, Phase
 from ipsec_agent.errors import StartError
+from ipsec_agent.host.birth import began
 from ipsec_agent.host.exhausted import remedy
 from ipsec_agent.host.files import as_json, open_regular, write_whole
 from ipsec_agent.host.pidfd import open_pidfd
@@ -138,13 +139,3 @@ async def _readable(descriptor: int) -> None:
         await readable.wait()
     finally:
         loop.remove_reader(descriptor)
-
-
-def began(pid: int) -> int | None:
-    """When a process began, in clock ticks since the boot (proc_pid_stat(5)); None once ended."""
-    try:
-        # They are behind the name, which may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
-    except OSError:
-        return None
-    return None if not fields or fields[0] in "ZX" else int(fields[19])

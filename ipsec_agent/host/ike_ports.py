@@ -67,7 +67,7 @@ class IkePortsReader:
         Raises:
             KernelError: the kernel does not tell it.
         """
-        same = (process and process.started) == (self._charon and self._charon.started)
+        same = (process and process.identity) == (self._charon and self._charon.identity)
         if same and self._found.well and time.monotonic() - self._read < self._lasts():
             return self._found
         if not same:

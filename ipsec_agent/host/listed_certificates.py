@@ -19,7 +19,7 @@ class ListedCertificates:
     """What one charon listed, and with which IKE_SAs it had then."""
 
     def __init__(self) -> None:
-        self._of: tuple[float, frozenset[int]] = (0.0, frozenset())
+        self._of: tuple[str, frozenset[int]] = ("", frozenset())
         self._asked = 0.0
         self._kept: tuple[ListedCertificate, ...] = ()
 
@@ -31,7 +31,7 @@ class ListedCertificates:
         Raises:
             CharonError: it does not answer.
         """
-        of = process.started, frozenset(sa.unique_id for sa in sas if sa.age)
+        of = process.identity, frozenset(sa.unique_id for sa in sas if sa.age)
         now = time.monotonic()
         another = of[0] != self._of[0]
         if another or (of != self._of and now - self._asked >= EACH):

@@ -1,6 +1,6 @@
 """What was loaded into charon, which cannot show all of it: a fingerprint of each is remembered.
 
-The memory is bound to charon's pid and start time; lost or stale, it costs one more load. The file
+The memory is bound to one process; lost or stale, it costs one more load. The file
 has all that was known once in its first line, and a line for each change since then: with hundreds
 of connections, to write it whole at each of them took as long as to load them.
 """
@@ -32,7 +32,7 @@ class _Known(Struct):
         lines: of the file; 0 where it is another charon's, damaged or not there.
     """
 
-    process: tuple[int, float]
+    process: CharonProcess
     connections: dict[str, str]
     left: Inherited = Inherited()
     lines: int = 0
@@ -72,9 +72,8 @@ class LoadedRecord:
             self._add(known, name, None)
 
     def _of(self, process: CharonProcess) -> _Known:
-        key = process.pid, process.started
-        if self._known is None or self._known.process != key:
-            self._known = _read(self._path, key)
+        if self._known is None or self._known.process.identity != process.identity:
+            self._known = _read(self._path, process)
         return self._known
 
     def _add(self, known: _Known, name: str, fingerprint: str | None) -> None:
@@ -98,10 +97,10 @@ class LoadedRecord:
                 self._path.unlink()
 
     def _write(self, known: _Known) -> None:
-        pid, started = known.process
         record = {
-            "pid": pid,
-            "started": started,
+            "pid": known.process.pid,
+            "started": known.process.started,
+            "birth": known.process.birth,
             "connections": known.connections,
             "inherited": [sorted(known.left.spis), sorted(known.left.policies)],
         }
@@ -116,14 +115,14 @@ class LoadedRecord:
             known.lines = 1
 
 
-def _read(path: Path, process: tuple[int, float]) -> _Known:
+def _read(path: Path, process: CharonProcess) -> _Known:
     """What a file says of a charon; what is damaged in it, and what follows, is not known."""
     known = _Known(process, {})
     try:
         with open_regular(path) as file:
             first, *lines = file.read(LARGEST).splitlines() or [b""]
         record = json.loads(first)
-        if not isinstance(record, dict) or (record.get("pid"), record.get("started")) != process:
+        if not isinstance(record, dict) or not _is_of(record, process):
             return known
         connections, changes = record.get("connections"), [json.loads(line) for line in lines]
     except (OSError, *NOT_UNDERSTOOD):
@@ -141,6 +140,13 @@ def _read(path: Path, process: tuple[int, float]) -> _Known:
                 return _Known(process, {})
     known.lines = 1 + len(changes)
     return known
+
+
+def _is_of(record: dict[str, Any], process: CharonProcess) -> bool:
+    """Whether a record is of this charon; an earlier version knew its start by the clock only."""
+    if record.get("birth") and process.birth:
+        return bool(record["birth"] == process.birth)
+    return (record.get("pid"), record.get("started")) == (process.pid, process.started)
 
 
 def _left(found: Any) -> Inherited:

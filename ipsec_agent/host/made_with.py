@@ -1,7 +1,7 @@
 """With which of our certificates each IKE_SA was made: in a file while there is more than one.
 
-As with what was loaded (loaded.py), the notes are bound to charon's pid and start time; lost ones
-make SAs of whose certificate nothing is said.
+As with what was loaded (loaded.py), the notes are bound to one process; lost ones make SAs of
+whose certificate nothing is said.
 """
 
 import contextlib
@@ -14,7 +14,15 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from ipsec_agent.core.credential_set import UNKNOWN, Made, loaded_now, noted, set_of, settled
+from ipsec_agent.core.credential_set import (
+    UNKNOWN,
+    Made,
+    loaded_now,
+    noted,
+    set_of,
+    settled,
+    turned,
+)
 from ipsec_agent.core.model import Connection, CredentialSet
 from ipsec_agent.core.observed import CharonProcess, IkeSa, LoadedConnection
 from ipsec_agent.core.swanctl import set_mark
@@ -29,8 +37,7 @@ LARGEST = 8 << 20
 class _Notes(Struct, frozen=True):
     """The file, which is written only where an IKE_SA may be of one set or of another."""
 
-    pid: int
-    started: float
+    process: str
     sets: tuple[CredentialSet, ...] = ()
     made: dict[int, Made] = field(default_factory=dict)
 
@@ -42,11 +49,12 @@ class MadeWith:
         self._path = path
         self._notes: _Notes | None = None
         self._earlier: dict[str, str] | None = None
+        self._clocks = time.time(), time.monotonic()
 
     def begin(self, process: CharonProcess) -> None:
         """Note that this charon is new: it has had no certificate yet."""
         self._earlier = None
-        self._notes = _Notes(process.pid, process.started)
+        self._notes = _Notes(process.identity)
         self._write()
 
     def sets(self, process: CharonProcess) -> tuple[CredentialSet, ...]:
@@ -82,16 +90,21 @@ class MadeWith:
             self.begin(process)
         notes = self._of(process)
         made = noted(notes.made, notes.sets, listed, loaded, self._earlier)
-        sets = settled(notes.sets, made, loaded)
+        sets = turned(settled(notes.sets, made, loaded), self._clock_set_by(), time.time())
         self._notes, self._earlier = replace(notes, sets=sets, made=made), loaded
         if sets != notes.sets or (len(sets) > 1 and made != notes.made):
             self._write()
         nothing = Made("")
         return tuple(replace(sa, made_with=made.get(sa.unique_id, nothing).mark) for sa in listed)
 
+    def _clock_set_by(self) -> float:
+        """Seconds by which the clock was set since the last look; a suspended VM's counts, too."""
+        (clock, steady), self._clocks = self._clocks, (time.time(), time.monotonic())
+        return (self._clocks[0] - clock) - (self._clocks[1] - steady)
+
     def _of(self, process: CharonProcess) -> _Notes:
         notes = self._notes
-        if notes is None or (notes.pid, notes.started) != (process.pid, process.started):
+        if notes is None or notes.process != process.identity:
             notes = self._notes = _read(self._path, process)
             self._earlier = None
         return notes
@@ -105,11 +118,10 @@ class MadeWith:
 
 def _read(path: Path, process: CharonProcess) -> _Notes:
     """What the file says of a charon; where that is nothing, what it had before is not known."""
-    unknown = _Notes(process.pid, process.started, (UNKNOWN,))
+    unknown = _Notes(process.identity, (UNKNOWN,))
     try:
         with open_regular(path) as file:
             notes = msgspec.json.decode(file.read(LARGEST) or b"", type=_Notes)
     except (OSError, *NOT_UNDERSTOOD):
         return unknown
-    same = (notes.pid, notes.started) == (process.pid, process.started)
-    return notes if same else unknown
+    return notes if notes.process == process.identity else unknown

@@ -31,14 +31,14 @@ class PeerMemory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._peers: tuple[RememberedPeer, ...] | None = None
-        self._charon = 0.0
+        self._charon = ""
         self._poked: dict[Address, float] = {}
 
     def peers(self, charon: CharonProcess | None) -> tuple[RememberedPeer, ...]:
         """The peers; what cannot be read is forgotten, which costs a peer the wait for its DPD."""
-        started = charon.started if charon else 0.0
-        if started != self._charon:
-            self._charon, self._poked = started, {}
+        which = charon.identity if charon else ""
+        if which != self._charon:
+            self._charon, self._poked = which, {}
         if self._peers is None:
             self._peers = _read(self._path)
         return tuple(

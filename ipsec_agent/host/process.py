@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import CharonTimeoutError, ForeignCharonError, StartError
 from ipsec_agent.host import own_time
+from ipsec_agent.host.birth import birth
 from ipsec_agent.host.exhausted import is_exhausted, refused
 from ipsec_agent.host.files import write_whole
 from ipsec_agent.host.pidfd import open_pidfd
@@ -131,6 +132,9 @@ def facts(pid: int, conf: Path, *, reachable: bool = True) -> CharonProcess | No
             status = process.status()
             if status in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
                 return None
+            born = birth(pid)
+            if not born:
+                return None
             return CharonProcess(
                 pid=pid,
                 started=process.create_time(),
@@ -138,6 +142,7 @@ def facts(pid: int, conf: Path, *, reachable: bool = True) -> CharonProcess | No
                 ours=_is_ours(pid, conf),
                 stopped=status in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP},
                 reachable=reachable,
+                birth=born,
             )
     except psutil.NoSuchProcess:
         return None
@@ -297,8 +302,8 @@ def _pinned(process: CharonProcess) -> Iterator[int | None]:
             descriptor = open_pidfd(process.pid)
             opened.callback(os.close, descriptor)
             # The pid may be another's by now; the descriptor pins whoever has it.
-            ours = psutil.Process(process.pid).create_time() == process.started
-        except (ProcessLookupError, psutil.NoSuchProcess):
+            ours = birth(process.pid) == process.birth
+        except ProcessLookupError:
             pass
         except OSError as error:
             raise refused(f"cannot end charon (pid {process.pid})", error, KERNEL) from error

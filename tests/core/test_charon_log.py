@@ -161,3 +161,44 @@ def test_the_responders_line_since_strongswan_6_0_6() -> None:
 def test_signs(group: str, line: str, tells: tuple[Sign, str] | None) -> None:
     """What tells of a peer without a complaint; a packet names it itself."""
     assert sign(Said(group, 1, line, 3)) == tells
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        (
+            "CFG",
+            "looking for peer configs matching 10.7.0.1[%any]...10.7.0.2[unable to install SA]",
+        ),
+        ("IKE", 'received end entity cert "CN=giving up after 3 retransmits, O=10.7.0.9"'),
+        ("IKE", 'received end entity cert "CN=no private key found for"'),
+        ("IKE", "authentication of 'received NO_PROPOSAL_CHOSEN notify error' with RSA successful"),
+    ],
+)
+def test_a_peer_names_itself_after_a_fault(group: str, line: str) -> None:
+    """Who has proved nothing yet chooses what he is called; that explains nothing."""
+    assert explain(Said(group, 1, line, 3)) is None
+    assert not doubts_kernel(Said(group, 1, line, 3))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no trusted RSA public key found for 'CN=10.7.0.9'",
+        "no trusted RSA public key found for '10.7.0.9'",
+        'no issuer certificate found for "CN=x...10.7.0.9[y], O=\'=== 10.7.0.9"',
+    ],
+)
+def test_a_peer_names_itself_after_another_one(line: str) -> None:
+    """No other peer is to blame."""
+    found = explain(Said("CFG", 1, line, 3))
+
+    assert found is not None
+    assert found.peer == ""
+
+
+def test_a_peer_that_proved_an_odd_name() -> None:
+    """The IKE_SA is that of its address."""
+    line = "IKE_SA ipsec[3] established between 10.7.0.1[CN=a]...10.7.0.2[CN=x...10.7.0.9[y]"
+
+    assert counterpart(Said("IKE", 1, line, 3)) == "10.7.0.2"

@@ -255,3 +255,11 @@ def test_the_remedy_is_enough(links: list[Link], mtu: int) -> None:
     assert all(lower[link.index] < link.mtu for link in links if link.index in lower)
     after = [replace(link, mtu=lower.get(link.index, link.mtu)) for link in links]
     assert judge_links((uplink,), network(uplink, *after), PLAIN) == ()
+
+
+def test_an_odd_name() -> None:
+    """The command is one that a shell takes."""
+    odd = replace(VETH, name="a b;c")
+
+    (misfit,) = judge_links((ETH0,), network(ETH0, odd), PLAIN)
+    assert misfit.remedy == "ip link set dev 'a b;c' mtu 1466"

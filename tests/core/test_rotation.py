@@ -204,6 +204,8 @@ def test_one_that_refuses_is_asked_again_later() -> None:
     assert again(1, RETRY_FIRST + 1) == (step,)
     assert again(2, RETRY_FIRST + 1) == ()
     assert pause(99) == RETRY_MOST
+    # Where the clock was set back, nobody waits until it says so late again.
+    assert again(9, -86400) == (step,)
     assert moves(drift(old(), later=0.0, attempts={name: Attempt()})) == (step,)
 
 

@@ -188,6 +188,9 @@ def test_nobody_there(tmp_path: Path) -> None:
     """Without an agent the caller is told so."""
     with pytest.raises(NotRunningError, match="no agent is running"):
         ask(str(tmp_path / "none.sock"), "status")
+    (tmp_path / "run").touch()
+    with pytest.raises(NotRunningError, match="no agent is running"):
+        ask(str(tmp_path / "run" / "none.sock"), "status")
 
 
 async def test_a_caller_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,21 @@ async def test_a_child(code: str, status: int) -> None:
     assert woken == [True]
 
 
+async def test_a_clock_that_was_set() -> None:
+    """It makes no second process of one, whose end was asked for or counts once."""
+    for asked in (True, False):
+        deaths = Deaths()
+        process = replace(child("raise SystemExit(3)"), birth="boot-1-2")
+        later = replace(process, started=process.started + 3600)
+        deaths.expect(process)
+        deaths.expect(later)
+        if asked:
+            deaths.asked(later)
+        assert deaths._expected.qsize() == 1
+        await deaths.watch(process, lambda: None)
+        assert len(deaths.listed()) == (not asked)
+
+
 async def test_each_once() -> None:
     """Who watches may not know yet that it is gone; another one with its pid is another one."""
     deaths = Deaths()

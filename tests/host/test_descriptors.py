@@ -19,9 +19,10 @@ from ipsec_agent.core.observed import CharonProcess
 from ipsec_agent.errors import KernelError, StartError
 from ipsec_agent.host import exhausted as exhaustion
 from ipsec_agent.host import nft, process, systemd
+from ipsec_agent.host.birth import began
 from ipsec_agent.host.capture import Capture
 from ipsec_agent.host.child import Child
-from ipsec_agent.host.drain_file import _end, began
+from ipsec_agent.host.drain_file import _end
 from ipsec_agent.host.echo import Echo
 from ipsec_agent.host.exhausted import MORE_FILES, is_exhausted, refused, remedy
 from ipsec_agent.host.peers import probe

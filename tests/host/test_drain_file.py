@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from ipsec_agent.core.drain import Drain, Job, Phase
 from ipsec_agent.errors import StartError
 from ipsec_agent.host import drain_file
-from ipsec_agent.host.drain_file import DrainFile, began
+from ipsec_agent.host.birth import began
+from ipsec_agent.host.drain_file import DrainFile
 
 
 @contextmanager

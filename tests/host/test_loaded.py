@@ -39,6 +39,20 @@ def test_another_charon(tmp_path: Path) -> None:
     assert record.inherited(other) == Inherited()
 
 
+def test_a_clock_that_was_set(tmp_path: Path) -> None:
+    """Its start is told by the clock of now, and it is the same all the same; a file of an earlier
+    version has nothing else."""
+    path = tmp_path / "loaded.json"
+    born = replace(ONE, birth="boot-1-1050")
+    LoadedRecord(path).remember(born, "a", "x")
+
+    assert LoadedRecord(path).fingerprints(replace(born, started=99.5)) == {"a": "x"}
+    assert LoadedRecord(path).fingerprints(replace(born, birth="boot-1-1051")) == {}
+    path.write_text(json.dumps({"pid": 1, "started": 10.5, "connections": {"a": "x"}}))
+    assert LoadedRecord(path).fingerprints(born) == {"a": "x"}
+    assert LoadedRecord(path).fingerprints(replace(born, started=99.5)) == {}
+
+
 def test_damaged(tmp_path: Path) -> None:
     """Whatever else the file holds costs one more load, and no more."""
     path = tmp_path / "loaded.json"

@@ -1,6 +1,7 @@
 """Of which certificate an IKE_SA is: the notes outlive the agent, and belong to one charon."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,36 @@ def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
     assert marks(notes, FIRST, ONE) == [set_mark(fingerprint(FIRST))]
 
 
+@pytest.mark.parametrize("by", [86400.0, -86400.0])
+def test_a_clock_that_was_set(path: Path, monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    """What counts from when a set came, such as the end of a removed CA's SAs, is neither late nor
+    early; the process is the same."""
+    notes = MadeWith(path)
+    marks(notes, SECOND, ONE, TWO)
+    before = [one.since for one in notes.sets(PROCESS)]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + by)
+
+    assert "" not in marks(notes, SECOND, ONE, TWO)
+
+    after = [one.since for one in notes.sets(PROCESS)]
+    assert [late - early for early, late in zip(before, after, strict=True)] == pytest.approx(
+        [by, by], abs=10
+    )
+    assert [one.since for one in MadeWith(path).sets(PROCESS)] == after
+
+
+def test_a_clock_that_was_set_back_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No agent ran then: no set can have come later than now."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86400)
+    notes = MadeWith(path)
+
+    marks(notes, SECOND, ONE, TWO)
+
+    assert all(one.since <= real() - 86400 for one in notes.sets(PROCESS))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -105,7 +136,7 @@ def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
         b"\xff",
         b'{"made": ' + b"[" * 100_000,
         b'{"later": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"pid": %d, "started": 0.0, "made": {"1": {"mark": "\xff"}}}' % PROCESS.pid,
+        b'{"process": "1", "made": {"1": {"mark": "\xff"}}}',
     ],
     ids=("empty", "no text", "deep", "deep and later", "a mark that is no text"),
 )

@@ -1,8 +1,12 @@
 """charon's pid, noted in a file that others read."""
 
+import os
 from pathlib import Path
 
-from ipsec_agent.host.process import note_pid, record_of
+import psutil
+import pytest
+
+from ipsec_agent.host.process import facts, note_pid, record_of
 
 
 def test_the_pid_is_written_whole(tmp_path: Path) -> None:
@@ -24,3 +28,21 @@ def test_a_full_disk(tmp_path: Path) -> None:
     note_pid(conf, 111)
 
     assert not record_of(conf).exists()
+
+
+def test_a_process_stays_the_same_where_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells when it started by the clock of now; that makes no other process of it."""
+    before = facts(os.getpid(), tmp_path / "strongswan.conf")
+    began = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _process: began + 3600)
+    after = facts(os.getpid(), tmp_path / "strongswan.conf")
+
+    assert before
+    assert after
+    assert after.started == before.started + 3600
+    assert after.identity == before.identity
+    parent = facts(os.getppid(), tmp_path / "strongswan.conf")
+    assert parent
+    assert parent.identity != before.identity

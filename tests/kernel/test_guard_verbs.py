@@ -318,6 +318,15 @@ def test_a_refused_config_touches_nothing(config: Path, capsys: pytest.CaptureFi
     assert guard("down", config) == 0
     assert send_udp(A, A4, B4)
     capsys.readouterr()
+    note = f"packets may leave in clear: run `ipsec-agent guard up --closed --config {config}`"
+    assert note in told(capsys, config)[1]["notes"]
+    # Nor does what lies in the place of its run_dir hide why the config is refused.
+    (config.parent / "run").rename(config.parent / "moved")
+    (config.parent / "run").touch()
+    assert guard("up", config) == 1
+    assert "'10.77.0.0/99' is not a subnet" in capsys.readouterr().err
+    (config.parent / "run").unlink()
+    (config.parent / "moved").rename(config.parent / "run")
     assert guard("up", config) == 1
     assert (
         "no guard is loaded, so packets may travel in clear: `ipsec-agent guard up --closed"

@@ -108,7 +108,8 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "agent",
             Severity.CRITICAL,
             "no agent runs and no guard is loaded: packets to other VMs leave in clear",
-            start if no_guard else "ipsec-agent guard up",
+            # Without a config that is accepted there is no other guard than the closed one.
+            start if no_guard else f"ipsec-agent guard up{'' if facts.config else ' --closed'}",
             "" if no_guard else f"then start the agent: `{start}`",
         )
     else:

@@ -23,7 +23,11 @@ def salvaged(text: str, now: datetime) -> AgentConfig | None:
     all the same.
     """
     lines = text.expandtabs().splitlines()
-    heads = (number for number, line in enumerate(lines) if HEAD.match(line))
+    # The least far in counts: what is further in may be another add-on's, or within a text.
+    heads = sorted(
+        (number for number, line in enumerate(lines) if HEAD.match(line)),
+        key=lambda number: lines[number].index("agent"),
+    )
     read = (
         parse(f"{REST}{_section(lines[number:])}\n", file="", now=now).agent
         for number in itertools.islice(heads, MOST)

@@ -1,6 +1,7 @@
 """The IKE ports' part of health: can charon negotiate at all."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 from ipsec_agent.core.ike_ports import in_the_way, lacking
 from ipsec_agent.core.model import Desired
@@ -37,7 +38,7 @@ def ike_port_problems(desired: Desired, observed: Observed) -> Iterator[Problem]
                 remedy += ", and `wg show` the ports of WireGuard"
         else:
             who = f"the {link.kind} link {link.name}"
-            remedy = f"give it another port; `ip -d link show {link.name}` shows it"
+            remedy = f"give it another port; `ip -d link show {quote(link.name)}` shows it"
         who += f" of user {user}" if user else ""
         yield Problem(
             "ike-port-taken",

@@ -1,6 +1,7 @@
 """The kernel's part of health: its policies, the VM's address and links, what cannot be read."""
 
 from collections.abc import Sequence
+from shlex import quote
 
 from ipsec_agent.core.drift import Drift, takes_trapped
 from ipsec_agent.core.model import Desired, Narrowing
@@ -110,7 +111,7 @@ def network_problems(placement: Placement | None, network: NetworkFacts) -> tupl
             "link-down",
             Severity.ERROR,
             f"the uplink {link.name} is down",
-            f"bring it up (`ip link set {link.name} up`); if it leads"
+            f"bring it up (`ip link set {quote(link.name)} up`); if it leads"
             f" to containers only, write agent.inside: [{link.name}]",
             link.name,
         )

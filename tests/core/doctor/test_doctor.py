@@ -100,6 +100,19 @@ CASES: dict[str, tuple[Facts, str, Severity, str, str]] = {
         "no agent runs and no guard is loaded: packets to other VMs leave in clear",
         "ipsec-agent guard up",
     ),
+    "in clear, and no config that is accepted": (
+        but(
+            ALONE,
+            config=None,
+            refused=Complaint("x is refused: 1 error", "", ("x:3: a tab",)),
+            guard=GuardFacts("missing", "missing"),
+            units=None,
+        ),
+        "agent",
+        CRITICAL,
+        "no agent runs and no guard is loaded: packets to other VMs leave in clear",
+        "ipsec-agent guard up --closed",
+    ),
     "no agent, but a guard": (
         ALONE,
         "agent",
