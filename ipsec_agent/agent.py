@@ -234,7 +234,7 @@ class Agent:
                 with self._history.prover.held():
                     return await self._reread(asks=asks, force=force)
         except AgentError as error:
-            complaints = list(error.complaints) if isinstance(error, ConfigError) else []
+            complaints = list(error.complaints)
             self._log.error("reload refused", message=error.message, complaints=complaints)
             self._file.refuse(first_complaint(error), "" if complaints else error.hint)
             self._tell_of_config()

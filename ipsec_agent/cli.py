@@ -289,8 +289,8 @@ def _certs_arguments(verb: argparse.ArgumentParser) -> None:
     made["verify"].add_argument(
         "--config",
         metavar="FILE",
-        help="config with the days before the end of a certificate of a PEM file from which on it"
-        f" is told; default: {DEFAULT_CONFIG}, where that can be read",
+        help="config whose instance_certificate_info_period says how many days before its end a"
+        f" certificate of a PEM file is told; default: {DEFAULT_CONFIG}, where that can be read",
     )
     made["show"].add_argument("--json", action="store_true", help="print JSON with a stable schema")
     _create_arguments(made["create"])

@@ -113,5 +113,5 @@ def _signature(path: Path) -> Signature:
 
 def first_complaint(error: AgentError) -> str:
     """Why a config is refused, in one line, which names the file's line where one is wrong."""
-    complaints = error.complaints if isinstance(error, ConfigError) else ()
+    complaints = error.complaints
     return next((text for text in complaints if ": warning: " not in text), error.message)

@@ -23,27 +23,21 @@ class AgentError(Exception):
     Attributes:
         message: what is wrong, a sentence without secrets.
         hint: what to do about it, or "" where nothing sensible can be said.
+        complaints: where a config is refused, every complaint as one line of text, in file order.
     """
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, complaints: Sequence[str] = (), hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.complaints = tuple(complaints)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class ConfigError(AgentError):
-    """The config was refused.
-
-    Attributes:
-        complaints: every complaint as one line of text, in file order.
-    """
-
-    def __init__(self, message: str, *, complaints: Sequence[str] = (), hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.complaints = tuple(complaints)
+    """The config was refused."""
 
 
 class CharonError(AgentError):

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipsec_agent.errors import AgentError, ConfigError, ControlError
+from ipsec_agent.errors import AgentError, ControlError
 
 MAX_REQUEST = 64 * 1024
 """Bytes of the longest request line."""
@@ -166,7 +166,7 @@ async def _reply(
     try:
         return {"ok": True, **await (reading.get(verb) or changing[verb])(request)}
     except AgentError as error:
-        complaints = list(error.complaints) if isinstance(error, ConfigError) else []
+        complaints = list(error.complaints)
         return {**_refusal(error.message, error.hint), "complaints": complaints}
 
 

@@ -92,7 +92,9 @@ def _answer(line: bytes) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise ControlError("the agent's answer is not an object", hint="see its log")
     if not answer.get("ok"):
-        complaints = answer.get("complaints") or []
-        text = "\n".join([*complaints, str(answer.get("error", "refused"))])
-        raise ControlError(text, hint=str(answer.get("hint", "")))
+        raise ControlError(
+            str(answer.get("error", "refused")),
+            complaints=list(map(str, answer.get("complaints") or ())),
+            hint=str(answer.get("hint", "")),
+        )
     return answer

@@ -46,11 +46,10 @@ def _machine(config: Config, arguments: argparse.Namespace) -> int:
     good, bad = import_module("ipsec_agent.machine_check").check_machine(config)
     for error in bad:
         complain(f"error: {error.message}\n  hint: {repeatable(error.hint, arguments)}\n")
+    say(("" if bad else "this VM is ready\n") + "".join(f"  {text}\n" for text in good))
     if bad:
         complain(f"ipsec-agent: this VM is not ready: {several(len(bad), 'error')}\n")
-        return 1
-    say("this VM is ready\n" + "".join(f"  {text}\n" for text in good))
-    return 0
+    return 1 if bad else 0
 
 
 def _summary(config: Config) -> str:

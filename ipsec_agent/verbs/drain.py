@@ -121,7 +121,7 @@ class Log:
 
     def warns(self, error: AgentError) -> None:
         """Log what failed."""
-        complaints = list(error.complaints) if isinstance(error, ConfigError) else []
+        complaints = list(error.complaints)
         self._log.warning(
             "drain failed", message=error.message, hint=error.hint, complaints=complaints
         )

@@ -4,7 +4,7 @@ document, too. Imports little: `status` is to start at once."""
 import argparse
 import json
 
-from ipsec_agent.errors import AgentError, ConfigError, UsageError
+from ipsec_agent.errors import AgentError, UsageError
 from ipsec_agent.host.own_process import complain, say
 from ipsec_agent.verbs.commands import repeatable
 
@@ -14,7 +14,7 @@ FAILED, WRONG_CALL, NOT_RUNNING = 1, 2, 3
 
 def tell(error: AgentError, chosen: argparse.Namespace, code: int = FAILED) -> int:
     """Say it; the exit code, which is 2 for a wrong command line, whatever the VM is like."""
-    complaints = error.complaints if isinstance(error, ConfigError) else ()
+    complaints = error.complaints
     hint = repeatable(error.hint, chosen)
     complain("".join(f"{repeatable(complaint, chosen)}\n" for complaint in complaints))
     complain(f"ipsec-agent: {error.message}\n" + (f"  hint: {hint}\n" if hint else ""))

@@ -190,8 +190,12 @@ def test_what_is_well(said: Said, check: str, phases: set[str]) -> None:
 
 
 def test_nothing_is_said_twice(said: Said) -> None:
-    """Two names of one unit are one finding, as is a mount with many servers."""
+    """Two names of one unit are one finding, as is a mount with many servers.
+
+    What another check tells of the machine or the guard is a finding of both, in the document.
+    """
     for name, document in said.items():
         lines = [(one["code"], one["message"]) for one in findings(document)]
-        shared = {(one["code"], one["message"]) for one in findings(document, "machine")}
+        both = [*findings(document, "machine"), *findings(document, "guard")]
+        shared = {(one["code"], one["message"]) for one in both}
         assert [one for one in lines if lines.count(one) > 1 and one not in shared] == [], name

@@ -80,6 +80,7 @@ def test_check_machine(node: Node) -> None:
     assert "error: this kernel cannot do ESP over IPv4: the kernel " in done.stderr
     assert "was built without CONFIG_INET_ESP" in done.stderr
     assert "ipsec-agent: this VM is not ready: " in done.stderr
+    assert "  guard: its table loads\n" in done.stdout, "what it can is told as well"
     assert "Traceback" not in done.stderr
     assert took < 2.5
     assert node.policies() == []

@@ -89,7 +89,8 @@ async def test_refusal_carries_the_complaints(tmp_path: Path) -> None:
         with pytest.raises(ControlError) as caught:
             await asyncio.to_thread(ask, str(path), "reload")
 
-    assert caught.value.message == "line 3\nthe config is refused"
+    assert caught.value.message == "the config is refused"
+    assert caught.value.complaints == ("line 3",)
     assert caught.value.hint == "mend it"
 
 

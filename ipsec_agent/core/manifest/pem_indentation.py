@@ -90,7 +90,8 @@ def _below(lines: list[str], opener: int) -> Misplaced | None:
         first += 1
     at = _begin(lines, first, text_above=opened["style"] is not None)
     begin = BEGIN.search(lines[at]) if at < len(lines) else None
-    if begin is None:
+    # In quotes it may be written on many lines; behind a key of its own it is that one's.
+    if begin is None or _next_value(lines[at]) or lines[at][: begin.start()].endswith(("'", '"')):
         return None
     last = _last(lines, at)
     parent = len(opened["dash"]) if opened["key"] else opened["dash"].rindex("-")

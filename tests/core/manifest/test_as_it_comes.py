@@ -662,3 +662,20 @@ def test_other_addons(change: Callable[[list[Any]], object]) -> None:
 def test_addons_and_jobs(form: str, change: Callable[[list[Any]], object], expected: str) -> None:
     """Two of ours, or one under another name: one complaint, and the properties are judged."""
     assert said(of_addons(change, form)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        ("Using environment '10.0.0.6' as admin\n\n{}", "`Using environment …`, which the BOSH"),
+        ("{}\tx: 1\n", "not valid YAML: the line is indented with a tab"),
+    ],
+)
+def test_pem_in_quotes_beside_another_mistake(broken: str, complaint: str) -> None:
+    """As a program writes it, on many lines: nothing is wrong with it, and that is not said."""
+    dumped = yaml.safe_dump(yaml.safe_load(text()))
+    assert "'-----BEGIN" in dumped
+
+    (told,) = said(broken.format(dumped))
+
+    assert complaint in told
