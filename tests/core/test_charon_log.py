@@ -2,7 +2,16 @@
 
 import pytest
 
-from ipsec_agent.core.charon_log import Said, Sign, counterpart, doubts_kernel, explain, sign
+from ipsec_agent.core.charon_log import (
+    HINTS,
+    Said,
+    Sign,
+    counterpart,
+    doubts_kernel,
+    explain,
+    sign,
+)
+from ipsec_agent.core.problems.charon import MEANINGS, OWN
 
 
 @pytest.mark.parametrize(
@@ -161,3 +170,9 @@ def test_the_responders_line_since_strongswan_6_0_6() -> None:
 def test_signs(group: str, line: str, tells: tuple[Sign, str] | None) -> None:
     """What tells of a peer without a complaint; a packet names it itself."""
     assert sign(Said(group, 1, line, 3)) == tells
+
+
+def test_each_code_has_a_meaning() -> None:
+    """What no peer is to blame for is said of this VM."""
+    assert MEANINGS.keys() == HINTS.keys()
+    assert OWN == {"own-key-missing", "kernel-refuses", "trap-not-installed"}
