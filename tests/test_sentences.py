@@ -167,9 +167,6 @@ def texts_of_tests() -> frozenset[str]:
 
 
 UNPROVOKED = {
-    "ca-removed": "tests/lab/test_rotation.py ends such SAs, and does not wait until it is told",
-    "flows-offloaded": "tests/lab/test_guard_flows_esp.py has the guard's own sentence of it",
-    "kernel-refuses": "charon's words of an SA that the kernel does not take",
     "plan-unsafe": "a defect of the agent's own",
     "trap-not-installed": "a kernel takes every policy of charon's, unless it is out of memory or a"
     " security module takes the capability of a charon that runs: one that has none does not start",
