@@ -55,7 +55,7 @@ COUNTERPARTS = 4096
 
 STEPS_LOGGED = 20
 
-OF_CHARON = frozenset({"charon", "policies"})
+OF_CHARON = frozenset({"charon", "policies", "private key"})
 """Kinds of repair that a charon which ends again and again uses up: each new one is told all."""
 
 

@@ -18,6 +18,7 @@ from ipsec_agent.core.steps import (
     KillCharon,
     LoadConnection,
     LoadGuard,
+    LoadKey,
     ReinstallPolicies,
     RemoveGuard,
     SaveGuard,
@@ -119,6 +120,9 @@ class Budget(Struct, frozen=True):
                 return "policies"
             case StartCharon() | ContinueCharon() | KillCharon():
                 return "charon"
+            # One that forgets the CAs that were removed is no repair.
+            case LoadKey(only=False):
+                return "private key"
             case _:
                 wish = _wish(step)
                 return wish[0] if wish is not None and wish in self.made else ""

@@ -50,6 +50,14 @@ PROPOSALS = (
     "compare esp_proposals and ike_proposals of both VMs; a peer whose kernel lacks ESP"
     " says the same: see `ipsec-agent status` there"
 )
+KEY = (
+    "the agent loads it again; where that does not last, find the program that unloads it over"
+    " charon's VICI socket"
+)
+IDENTITY = (
+    "find out what runs IPsec on that peer: it asks for another identity than that of this VM's"
+    " certificate, or proves its own by another way than a certificate"
+)
 SUBNETS = "compare ipsec_subnets and no_ipsec_subnets of both VMs"
 
 PATTERNS = (
@@ -59,13 +67,13 @@ PATTERNS = (
     (r"subject certificate invalid", "peer-certificate-invalid", CERTIFICATE_DATES),
     (r"constraint check failed", "peer-not-trusted", CERTIFICATES),
     (r"signature validation failed", "peer-not-trusted", CERTIFICATES),
-    (r"no private key found for", "own-key-missing", "the agent loads it again"),
+    (r"no private key found for", "own-key-missing", KEY),
     (r"received NO_PROPOSAL_CHOSEN", "proposals-differ", PROPOSALS),
     (r"no acceptable proposal found", "proposals-differ", PROPOSALS),
     (r"received proposals (inacceptable|unacceptable)", "proposals-differ", PROPOSALS),
     (r"received TS_UNACCEPTABLE", "selectors-differ", SUBNETS),
     (r"traffic selectors .* unacceptable", "selectors-differ", SUBNETS),
-    (r"no matching peer config found", "peer-not-configured", SUBNETS),
+    (r"no matching peer config found", "peer-not-configured", IDENTITY),
     (
         r"giving up after \d+ retransmits",
         "peer-silent",
@@ -77,7 +85,7 @@ PATTERNS = (
         "`ipsec-agent check --machine` says what the kernel lacks",
     ),
     (
-        r"installing trap failed|unable to install .*trap",
+        r"installing trap failed",
         "trap-not-installed",
         "see charon's log; the agent tries again",
     ),

@@ -14,7 +14,7 @@ PEER_VERDICTS = {
     "own-key-missing": Verdict.CERTIFICATE_REFUSED,
     "proposals-differ": Verdict.PROPOSALS_DIFFER,
     "selectors-differ": Verdict.SELECTORS_DIFFER,
-    "peer-not-configured": Verdict.SELECTORS_DIFFER,
+    "peer-not-configured": Verdict.CERTIFICATE_REFUSED,
 }
 """What explains that no SA is made, by the code of the problem that the status has of the peer."""
 

@@ -1,5 +1,6 @@
 """An operator's look at a VM: what has happened is read in status and log, and nothing else is."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -66,3 +67,54 @@ def alarms(lines: Sequence[Mapping[str, Any]]) -> set[str]:
 def expected() -> set[str]:
     """What a kernel without ESP has told of each VM."""
     return set() if has_esp() else {NO_ESP}
+
+
+def found(node: Node, code: str) -> list[tuple[str, str, str]]:
+    """Severity, message and hint of each problem of this code that the status has."""
+    return [
+        (one["severity"], one["message"], one["hint"])
+        for one in node.status().get("problems", ())
+        if one["code"] == code
+    ]
+
+
+def tells(
+    node: Node,
+    code: str,
+    severity: str,
+    message: str,
+    hint: str,
+    *,
+    asking: Callable[[], object] = lambda: None,
+    steady: Callable[[str], str] = str,
+) -> None:
+    """Fail unless the status tells exactly this of a code in time, as text and as JSON.
+
+    Args:
+        asking: done again and again meanwhile.
+        steady: makes one of what is said differently from moment to moment.
+    """
+
+    def told() -> bool:
+        asking()
+        said = [(level, steady(text), hint) for level, text, hint in found(node, code)]
+        return said == [(severity, message, hint)] and shown()
+
+    def shown() -> bool:
+        lines = [steady(line) for line in node.ask("status").stdout.splitlines()]
+        head = f"  {severity.upper()} {code}: {message}"
+        return head in lines and lines[lines.index(head) + 1].endswith(f". {hint}")
+
+    until(told, lambda: f"{found(node, code)}: {node.log[-2000:]}", WITHIN, every=0.2)
+
+
+def ends(node: Node, code: str, asking: Callable[[], object] = lambda: None) -> None:
+    """Fail unless a problem is over in time, in the log, too."""
+
+    def over() -> bool:
+        asking()
+        return not found(node, code)
+
+    until(over, lambda: f"{code} is over: {found(node, code)}", WITHIN, every=0.2)
+    lines = [json.loads(line) for line in node.log.splitlines() if line.startswith("{")]
+    assert [one for one in lines if one["event"] == "problem solved" and one["code"] == code]

@@ -3,13 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ipsec_agent.core.budget import EXEMPT, MOST, REFILL, Budget, Waiting
-from ipsec_agent.core.model import Action, DesiredGuard, LinkId
+from ipsec_agent.core.model import Action, Credentials, DesiredGuard, LinkId, Secret
 from ipsec_agent.core.steps import (
     ExemptLinks,
     GuardFlows,
     LoadGuard,
+    LoadKey,
     Poke,
     ReinstallPolicies,
     RemoveGuard,
@@ -42,6 +44,17 @@ def test_exhausted() -> None:
     assert budget.allowed((GUARD, POLICIES, Poke(()))) == (POLICIES, Poke(()))
     assert 0 < budget.wait() <= REFILL
     assert budget.at(budget.time + budget.wait()).allowed((GUARD,)) == (GUARD,)
+
+
+def test_a_key_that_is_unloaded_again_and_again() -> None:
+    """Waits like all else; charon forgets a removed CA at once."""
+    key = LoadKey(Credentials("aa", Secret(b""), ()))
+    budget = Budget()
+    for _ in range(int(MOST)):
+        budget = budget.spent((key,))
+
+    assert budget.exhausted() == (Waiting("private key"),)
+    assert budget.allowed((key, replace(key, only=True))) == (replace(key, only=True),)
 
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.floats(0, 20)), max_size=200))

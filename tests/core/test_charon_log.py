@@ -2,7 +2,16 @@
 
 import pytest
 
-from ipsec_agent.core.charon_log import Said, Sign, counterpart, doubts_kernel, explain, sign
+from ipsec_agent.core.charon_log import (
+    HINTS,
+    Said,
+    Sign,
+    counterpart,
+    doubts_kernel,
+    explain,
+    sign,
+)
+from ipsec_agent.core.problems.charon import MEANINGS, OWN
 
 
 @pytest.mark.parametrize(
@@ -202,3 +211,9 @@ def test_a_peer_that_proved_an_odd_name() -> None:
     line = "IKE_SA ipsec[3] established between 10.7.0.1[CN=a]...10.7.0.2[CN=x...10.7.0.9[y]"
 
     assert counterpart(Said("IKE", 1, line, 3)) == "10.7.0.2"
+
+
+def test_each_code_has_a_meaning() -> None:
+    """What no peer is to blame for is said of this VM."""
+    assert MEANINGS.keys() == HINTS.keys()
+    assert OWN == {"own-key-missing", "kernel-refuses", "trap-not-installed"}

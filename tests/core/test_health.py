@@ -411,7 +411,11 @@ def test_line_of_the_key() -> None:
     """That the key was not found is over once charon has it."""
     lines = (line("own-key-missing"),)
 
-    assert "own-key-missing" in VM.problems(lines=lines)
+    found = VM.problems(lines=(*lines, replace(lines[0], peer="10.0.0.8")))["own-key-missing"]
+    assert (found.subject, found.message) == (
+        "",
+        f"charon has no private key for this VM's certificate (charon: {lines[0].text})",
+    )
     assert VM.but(charon=replace(CHARON, keys=("aa",))).problems(lines=lines) == {}
 
 

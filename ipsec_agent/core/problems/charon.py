@@ -10,6 +10,9 @@ from ipsec_agent.core.problems.problem import LogLine, Problem, Severity
 from ipsec_agent.core.words import several
 
 SILENT = "peer-silent"
+KEYLESS = "own-key-missing"
+REFUSED = "kernel-refuses"
+TRAPLESS = "trap-not-installed"
 
 PEER_CODES = frozenset(
     {
@@ -31,8 +34,14 @@ MEANINGS = {
     "proposals-differ": "{peer} and this VM have no proposal in common",
     "selectors-differ": "{peer} and this VM do not agree on what to encrypt",
     SILENT: "{peer} does not answer IKE",
+    KEYLESS: "charon has no private key for this VM's certificate",
+    REFUSED: "the kernel refused an SA or a policy",
+    TRAPLESS: "charon could not install a trap",
 }
-"""What a line about a peer means."""
+"""What a line means."""
+
+OWN = frozenset(code for code, meaning in MEANINGS.items() if "{peer}" not in meaning)
+"""This VM's own faults, whichever peer's handshake shows them."""
 
 STARTING_SAYS = "received NO_PROPOSAL_CHOSEN notify error"
 """What a peer answers to IKE_SA_INIT whose charon has no connections yet, as well as one that has
@@ -145,7 +154,7 @@ def explained(
     drift: Drift,
 ) -> tuple[Problem, ...]:
     """The problems, and one for each peer and cause that lines of charon's log name."""
-    latest = {(line.code, line.peer): line for line in lines}
+    latest = {(line.code, _subject(line)): line for line in lines}
     sas = newest(drift.observed) if latest else {}
     return (
         *problems,
@@ -155,7 +164,7 @@ def explained(
                 Severity.WARNING,
                 said(line),
                 line.hint,
-                line.peer,
+                _subject(line),
             )
             for line in latest.values()
             if not over(line, drift, sas)
@@ -163,12 +172,16 @@ def explained(
     )
 
 
+def _subject(line: LogLine) -> str:
+    """Whom a line is about, "" where it is not about a peer."""
+    return "" if line.code in OWN else line.peer
+
+
 def said(line: LogLine) -> str:
     """What a line of charon's log means, and the line."""
-    if not line.peer:
+    if not line.peer and line.code not in OWN:
         return f"charon: {line.text}"
-    what = MEANINGS.get(line.code, "charon complains of {peer}").format(peer=line.peer)
-    return f"{what} (charon: {line.text})"
+    return f"{MEANINGS[line.code].format(peer=line.peer)} (charon: {line.text})"
 
 
 def over(line: LogLine, drift: Drift, sas: Mapping[str, int]) -> bool:
@@ -182,11 +195,11 @@ def over(line: LogLine, drift: Drift, sas: Mapping[str, int]) -> bool:
         sas: what `newest` says.
     """
     desired, charon = drift.desired, drift.observed.charon
-    if line.code == "trap-not-installed":
+    if line.code == TRAPLESS:
         return not drift.missing
     if charon is None:
         return False
-    if line.code == "own-key-missing":
+    if line.code == KEYLESS:
         return desired.credentials is not None and desired.credentials.key_id in charon.keys
     if line.code == SILENT:
         # charon ends the IKE_SA that it gives up, with its children: this is another one's, and
