@@ -30,10 +30,10 @@ from ipsec_agent.core.observed import (
     Observed,
     OwnAddress,
     Policy,
-    RememberedPeer,
     SecurityAssociation,
 )
 from ipsec_agent.core.observed_guard import ClearPeer, GuardTable
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.placement import Placement, place
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.swanctl import credentials_mark, fingerprint

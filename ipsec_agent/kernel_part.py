@@ -14,8 +14,9 @@ from ipsec_agent.core.esp import DummySa, EspAbility, dummy_sas
 from ipsec_agent.core.guard_table import mark
 from ipsec_agent.core.inside import Words, find_inside
 from ipsec_agent.core.model import Address, DesiredGuard, LinkId
-from ipsec_agent.core.observed import Neighbour, NetworkFacts
+from ipsec_agent.core.observed import NetworkFacts
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.observed_peers import Neighbour
 from ipsec_agent.core.promise import Promise
 from ipsec_agent.core.steps import (
     DeletePolicy,

@@ -32,10 +32,10 @@ from ipsec_agent.core.observed import (
     Observed,
     OwnAddress,
     Policy,
-    RememberedPeer,
     SecurityAssociation,
 )
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.steps import (
     CharonStep,
     ContinueCharon,

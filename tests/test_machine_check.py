@@ -38,7 +38,7 @@ def test_an_address_that_no_link_has(
     """It may be mistyped, or come later: a note, as of a link."""
     for name in ("_directories", "_links", "_esp", "_guard", "_lockouts", "_charon"):
         monkeypatch.setattr(machine_check, name, lambda _: ((), ()))
-    monkeypatch.setattr(machine_check, "read_addresses", lambda: NETWORK)
+    monkeypatch.setattr(machine_check, "read_network", lambda: NETWORK)
 
     good, bad = check_machine(config(agent=AgentConfig(address=address)))
 

@@ -23,6 +23,7 @@ from ipsec_agent.core.model import (
     PolicySelector,
 )
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.observed_peers import Neighbour, RememberedPeer
 from ipsec_agent.core.sa_details import ChildDetails, IkeDetails, Sequence
 from ipsec_agent.core.strongswan_conf import IKE_PORTS
 from ipsec_agent.core.switch import Switch
@@ -329,34 +330,6 @@ class NetworkFacts(Struct, frozen=True):
     may_enter: bool = False
     namespaces: tuple[Namespace, ...] = ()
     number: int | None = None
-
-
-class RememberedPeer(Struct, frozen=True):
-    """A peer that had an SA with this VM, as the file of peers tells.
-
-    Attributes:
-        seen: when it last had one, seconds since the epoch, to the day.
-        poked: it has been sent a packet since charon started.
-        poked_at: when that was, seconds since the epoch.
-    """
-
-    address: Address
-    seen: float
-    poked: bool = False
-    poked_at: float = 0.0
-
-
-class Neighbour(Struct, frozen=True):
-    """What neighbour discovery (ARP) knows of a peer on a link of this VM.
-
-    Attributes:
-        answered: when it last proved to be there, seconds since the epoch, 0 for not known.
-        failed: it does not answer now.
-    """
-
-    address: Address
-    answered: float = 0.0
-    failed: bool = False
 
 
 class Observed(Struct, frozen=True):

@@ -11,7 +11,8 @@ from msgspec import Struct
 from ipsec_agent.core import pacing
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address, Role
-from ipsec_agent.core.observed import Charon, Observed, RememberedPeer
+from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.observed_peers import RememberedPeer
 
 FORGOTTEN_AFTER = 7 * 86_400.0
 NOTED_EACH = 86_400.0

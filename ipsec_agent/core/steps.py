@@ -11,7 +11,8 @@ from ipsec_agent.core.model import (
     DesiredGuard,
     LinkId,
 )
-from ipsec_agent.core.observed import CharonProcess, Policy, RememberedPeer, SecurityAssociation
+from ipsec_agent.core.observed import CharonProcess, Policy, SecurityAssociation
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.terse import Terse
 from ipsec_agent.core.words import several
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import Neighbour, NetworkFacts
+from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.observed_peers import Neighbour
 from ipsec_agent.errors import KernelError
 from ipsec_agent.host.rtnetlink import (
     ATTRIBUTE,

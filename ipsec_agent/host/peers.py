@@ -13,7 +13,8 @@ from typing import Self
 
 from ipsec_agent.core.clock import LATEST
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import CharonProcess, RememberedPeer
+from ipsec_agent.core.observed import CharonProcess
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.errors import AgentError
 from ipsec_agent.host.files import open_regular, write_whole
 from ipsec_agent.host.socket_policy import forget_route

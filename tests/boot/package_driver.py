@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ipsec_agent import __version__
-from ipsec_agent.core.observed import RememberedPeer
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.outages import Outage
 from ipsec_agent.core.problems.kept_faults import Kept
 from ipsec_agent.core.problems.peer_faults import Fault, Hearing, Suspect

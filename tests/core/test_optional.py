@@ -13,14 +13,9 @@ from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.guard_table import COUNTED_FOR
 from ipsec_agent.core.health import Memory
 from ipsec_agent.core.model import Action, Desired
-from ipsec_agent.core.observed import (
-    LoadedConnection,
-    Neighbour,
-    Policy,
-    RememberedPeer,
-    SecurityAssociation,
-)
+from ipsec_agent.core.observed import LoadedConnection, Policy, SecurityAssociation
 from ipsec_agent.core.observed_guard import ClearPeer
+from ipsec_agent.core.observed_peers import Neighbour, RememberedPeer
 from ipsec_agent.core.order import check_order
 from ipsec_agent.core.plan import plan
 from ipsec_agent.core.problems.kept_faults import Kept, resumed

@@ -10,7 +10,7 @@ from ipsec_agent.core.doctor.facts import Facts
 from ipsec_agent.core.doctor.outages import outages
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.model import Address
-from ipsec_agent.core.observed import RememberedPeer
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.outages import (
     AGAIN,
     KEPT,

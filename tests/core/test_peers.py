@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.observed import Charon, Observed, RememberedPeer, SecurityAssociation
+from ipsec_agent.core.observed import Charon, Observed, SecurityAssociation
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.pacing import BEGUN_AT_ONCE, TURN, begins
 from ipsec_agent.core.peers import FORGOTTEN_AFTER, PeersToDo, peers_to_do, pokes_wait
 from ipsec_agent.core.placement import Placement

@@ -34,10 +34,10 @@ from ipsec_agent.core.observed import (
     NetworkFacts,
     Observed,
     Policy,
-    RememberedPeer,
     SecurityAssociation,
 )
 from ipsec_agent.core.observed_guard import GuardTable
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.core.order import Kind, check_order, kind_of
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.plan import plan

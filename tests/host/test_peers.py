@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ipsec_agent.core.observed import CharonProcess, RememberedPeer
+from ipsec_agent.core.observed import CharonProcess
+from ipsec_agent.core.observed_peers import RememberedPeer
 from ipsec_agent.host.peers import Knock, PeerMemory, probe
 
 CHARON = CharonProcess(pid=1, started=10.0, memory=0, ours=True)

@@ -11,7 +11,6 @@ import pytest
 
 from ipsec_agent.core.observed import OwnAddress
 from ipsec_agent.host.route_records import (
-    RTM_GETROUTE,
     Hop,
     Route,
     address_of,
@@ -19,7 +18,7 @@ from ipsec_agent.host.route_records import (
     matters,
     read_default_hops,
 )
-from ipsec_agent.host.rtnetlink import HEADER, NLMSG_DONE
+from ipsec_agent.host.rtnetlink import HEADER, NLMSG_DONE, RTM_GETROUTE
 from tests.host.test_link_records import attribute
 
 V4, V6 = ip_address("10.0.0.1"), ip_address("fd00::1")

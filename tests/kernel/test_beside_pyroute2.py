@@ -18,15 +18,20 @@ from ipsec_agent.host.link_records import read_links
 from ipsec_agent.host.route_records import (
     FAMILIES,
     IFADDR,
-    ROUTE,
     RT_TABLE_MAIN,
     RTM_GETADDR,
-    RTM_GETROUTE,
     Hop,
     read_addresses,
     read_default_hops,
 )
-from ipsec_agent.host.rtnetlink import IFINFO, RTM_GETLINK, dump, open_rtnetlink
+from ipsec_agent.host.rtnetlink import (
+    IFINFO,
+    ROUTE,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    dump,
+    open_rtnetlink,
+)
 from tests.kernel.conftest import Run
 
 pytestmark = pytest.mark.kernel

@@ -8,7 +8,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from ipsec_agent.core.observed import Neighbour, NetworkFacts
+from ipsec_agent.core.observed import NetworkFacts
+from ipsec_agent.core.observed_peers import Neighbour
 from ipsec_agent.host.links import open_links
 from ipsec_agent.host.neighbours import Neighbours
 from tests.charon.nodes import ips, remove

@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.observed import Charon, Neighbour, Observed
+from ipsec_agent.core.observed import Charon, Observed
+from ipsec_agent.core.observed_peers import Neighbour
 from ipsec_agent.core.problems.charon import (
     PEER_CODES,
     SILENT,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ipsec_agent.core.health import Memory
-from ipsec_agent.core.observed import IkeSa, Neighbour, RememberedPeer, SecurityAssociation
+from ipsec_agent.core.observed import IkeSa, SecurityAssociation
+from ipsec_agent.core.observed_peers import Neighbour, RememberedPeer
 from ipsec_agent.core.problems.peer_faults import (
     FORGOTTEN_AFTER,
     GONE_AFTER,
