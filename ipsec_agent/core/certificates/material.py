@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from cryptography import x509
 from msgspec import Struct
 
+from ipsec_agent.core.derived import derived
 from ipsec_agent.core.manifest import certificates, pem
 from ipsec_agent.core.manifest.bundle import LEAF
 from ipsec_agent.core.manifest.complaint import Complaint, Complaints
@@ -64,7 +65,7 @@ class HeldKey(Terse, frozen=True):
     place: Place
 
 
-class Material(Struct, frozen=True):
+class Material(Struct, frozen=True, dict=True):
     """All that was read.
 
     Attributes:
@@ -77,11 +78,13 @@ class Material(Struct, frozen=True):
 
     def owner(self, key: HeldKey) -> Held | None:
         """The certificate of a key; None where it is none of these."""
-        public = encoded(key.key.public_key())
-        return next(
-            (one for one in self.certificates if encoded(one.certificate.public_key()) == public),
-            None,
-        )
+        return _by_key(self).get(encoded(key.key.public_key()))
+
+
+@derived
+def _by_key(material: Material) -> dict[bytes, Held]:
+    """The first certificate of each public key: a fleet may have one for each VM."""
+    return {encoded(one.certificate.public_key()): one for one in reversed(material.certificates)}
 
 
 def read_files(texts: Iterable[tuple[str, str]]) -> Material:

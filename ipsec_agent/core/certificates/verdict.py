@@ -1,6 +1,5 @@
 """What `certs verify` finds: what `check` would, and what a set of files shows beside it."""
 
-import itertools
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -9,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from ipsec_agent.core.certificates.material import Held, HeldKey, Material, Place
 from ipsec_agent.core.config import ExpiryPeriods
+from ipsec_agent.core.derived import derived
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificate_rules import (
     authority,
@@ -106,16 +106,23 @@ def _behind(material: Material, leaf: Held) -> Iterator[Held]:
 
 def _key_of(leaf: Held, material: Material) -> HeldKey | None:
     """Its key, or the one that its config gives for it."""
+    of_file, of_public = _numbered(material)
     public = encoded(leaf.certificate.public_key())
-    return next(
-        (
-            one
-            for one in material.keys
-            if (one.place.part and one.place.file == leaf.place.file)
-            or encoded(one.key.public_key()) == public
-        ),
-        None,
-    )
+    found = (of_file.get(leaf.place.file), of_public.get(public))
+    first = min((one for one in found if one is not None), default=None)
+    return None if first is None else material.keys[first]
+
+
+@derived
+def _numbered(material: Material) -> tuple[dict[str, int], dict[bytes, int]]:
+    """The number of the first key of each config, and of each public key."""
+    of_file: dict[str, int] = {}
+    of_public: dict[bytes, int] = {}
+    for number, one in enumerate(material.keys):
+        if one.place.part:
+            of_file.setdefault(one.place.file, number)
+        of_public.setdefault(encoded(one.key.public_key()), number)
+    return of_file, of_public
 
 
 def _keys(material: Material) -> Iterator[Complaint]:
@@ -166,32 +173,45 @@ def _weak(held: Held) -> Iterator[Finding]:
 
 
 def _shared(material: Material) -> Iterator[Complaint]:
-    """Serial numbers and names that two different certificates have."""
-    distinct = {one.certificate: one for one in reversed(material.certificates)}
-    for earlier, later in itertools.combinations(reversed(distinct.values()), 2):
-        where = f"{earlier.place.file}:{earlier.place.line}"
-        for finding in _alike(earlier.certificate, later.certificate, where):
-            yield _complaint(finding, later.place)
+    """Serial numbers and names that two different certificates have; each is told once, beside the
+    first one that it is like.
+    """
+    serials: dict[tuple[x509.Name, int], Held] = {}
+    names: dict[x509.Name, dict[bytes, Held]] = {}
+    seen: set[x509.Certificate] = set()
+    for held in material.certificates:
+        certificate = held.certificate
+        if certificate in seen:
+            continue
+        seen.add(certificate)
+        serial = certificate.issuer, serial_number(certificate)
+        if serial in serials:
+            yield _alike(
+                held,
+                serials[serial],
+                "the serial number of the certificate in {}, which the same CA issued",
+                "issue it with a random serial number, as `ipsec-agent certs create` does",
+            )
+        serials.setdefault(serial, held)
+        public = encoded(certificate.public_key())
+        others = names.setdefault(certificate.subject, {})
+        another = next((one for key, one in others.items() if key != public), None)
+        if another is not None:
+            yield _alike(
+                held,
+                another,
+                "the name of the certificate in {}, but another key",
+                "nothing to do where one replaces the other; two VMs need two names, so that logs"
+                " tell them apart",
+            )
+        others.setdefault(public, held)
 
 
-def _alike(earlier: x509.Certificate, later: x509.Certificate, where: str) -> Iterator[Finding]:
+def _alike(later: Held, earlier: Held, what: str, remedy: str) -> Complaint:
     """What tells two certificates apart, and does not."""
-    if earlier.issuer == later.issuer and serial_number(earlier) == serial_number(later):
-        yield Finding(
-            "",
-            f"{name(later.subject)} has the serial number of the certificate in {where}, which the"
-            " same CA issued",
-            "issue it with a random serial number, as `ipsec-agent certs create` does",
-            "warning",
-        )
-    if earlier.subject == later.subject and earlier.public_key() != later.public_key():
-        yield Finding(
-            "",
-            f"{name(later.subject)} has the name of the certificate in {where}, but another key",
-            "nothing to do where one replaces the other; two VMs need two names, so that logs tell"
-            " them apart",
-            "warning",
-        )
+    where = f"{earlier.place.file}:{earlier.place.line}"
+    message = f"{name(later.certificate.subject)} has {what.format(where)}"
+    return _complaint(Finding("", message, remedy, "warning"), later.place)
 
 
 def _complaint(finding: Finding, place: Place) -> Complaint:

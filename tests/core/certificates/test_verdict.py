@@ -8,8 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ipsec_agent.core.certificates import material, verdict
 from ipsec_agent.core.certificates.material import read_files
 from ipsec_agent.core.certificates.verdict import verify
+from ipsec_agent.core.manifest.public_keys import encoded
 from tests.certificates import Issued, ec_key, make_ca, make_leaf, rsa_key
 from tests.manifests import manifest
 
@@ -175,3 +177,31 @@ def test_shared_serials_and_names() -> None:
     assert found(numbered("one", 1, 21), ROOT.cert_pem, ROOT.cert_pem) == [
         "c:1: warning: CN=Root is listed twice, here and in b:1; remove one"
     ]
+
+
+def test_what_many_share_is_told_once_of_each() -> None:
+    """A fleet of which all certificates are alike gives as many complaints, not each with each."""
+    alike = [numbered("one", 1, 21 + number) for number in range(5)]
+
+    said = found(*alike, ROOT.cert_pem)
+
+    assert len(said) == 2 * 4
+    assert all("certificate in a:1" in one for one in said)
+
+
+def test_a_fleet_is_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an identity for each VM there are hundreds of certificates and keys."""
+    calls = 0
+
+    def counted(key: object) -> bytes:
+        nonlocal calls
+        calls += 1
+        return encoded(key)
+
+    for module in (material, verdict):
+        monkeypatch.setattr(module, "encoded", counted)
+    fleet = [make_leaf(ROOT, f"vm{number}", key=ec_key(50 + number)) for number in range(12)]
+
+    assert found("".join(one.cert_pem + one.key_pem for one in fleet), ROOT.cert_pem) == []
+
+    assert calls < 8 * len(fleet)
