@@ -108,13 +108,19 @@ def tells(
     until(told, lambda: f"{found(node, code)}: {node.log[-2000:]}", WITHIN, every=0.2)
 
 
-def ends(node: Node, code: str, asking: Callable[[], object] = lambda: None) -> None:
-    """Fail unless a problem is over in time, in the log, too."""
+def ends(
+    node: Node,
+    code: str,
+    asking: Callable[[], object] = lambda: None,
+    *,
+    within: float = WITHIN,
+) -> None:
+    """Fail unless a problem is over in so many seconds, in the log, too."""
 
     def over() -> bool:
         asking()
         return not found(node, code)
 
-    until(over, lambda: f"{code} is over: {found(node, code)}", WITHIN, every=0.2)
+    until(over, lambda: f"{code} is over: {found(node, code)}", within, every=0.2)
     lines = [json.loads(line) for line in node.log.splitlines() if line.startswith("{")]
     assert [one for one in lines if one["event"] == "problem solved" and one["code"] == code]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ipsec_agent.host.control_client import ask
+from ipsec_agent.reporter import LOG_LINES_AGE
 from tests.charon.nodes import SCALE, Node, ip, network
-from tests.charon.reading import ends, tells
+from tests.charon.reading import WITHIN, ends, tells
 from tests.charon.test_doctor_problems import container
 from tests.lab.deployment import B, configure, start
 from tests.lab.test_rotation import FIRST, LAST, OLD, SECOND, mesh
@@ -88,14 +89,15 @@ def test_an_sa_that_the_kernel_refuses(taken: tuple[Node, Node]) -> None:
         "warning",
         "the kernel refused an SA or a policy"
         " (charon: unable to install outbound IPsec SA (SAD) in kernel)",
-        f"`ipsec-agent check --machine {ours.config}` says what the kernel lacks",
+        f"`ipsec-agent check --machine --config {ours.config}` says what the kernel lacks",
         asking=lambda: ours.send(B),
         steady=lambda text: re.sub(r"unable to add SAD.*\)\)$", SAD, text),
     )
 
     foreign(ours, "delete")
     first_answer(ours, B)
-    ends(ours, "kernel-refuses")
+    # charon does not say that it is over: what it has said last counts for two minutes.
+    ends(ours, "kernel-refuses", within=LOG_LINES_AGE + WITHIN)
 
 
 SAD = "unable to install outbound IPsec SA (SAD) in kernel)"
