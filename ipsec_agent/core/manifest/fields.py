@@ -203,7 +203,9 @@ class Fields:
         if ipv4 := as_ipv4(address):
             self.wrong(name, f"{shown(text)} is IPv4 written as IPv6", f"write {name}: {ipv4}")
             return None
-        if address.is_loopback or address.is_multicast or address.is_unspecified:
+        everybody = str(address) == "255.255.255.255"
+        nobody = address.is_loopback or address.is_multicast or address.is_unspecified
+        if nobody or everybody or address.is_link_local:
             self.wrong(name, f"{address} cannot be the address of a VM", example)
             return None
         return address

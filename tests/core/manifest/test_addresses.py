@@ -71,6 +71,9 @@ def test_a_subnet_of_ipv6(written: str) -> None:
             "agent.address: '::ffff:10.9.0.1' is IPv4 written as IPv6; write address: 10.9.0.1",
         ),
         ("address: fd00::1%eth0", "agent.address: 'fd00::1%eth0' is not an IP address; write, "),
+        ("address: 255.255.255.255", "255.255.255.255 cannot be the address of a VM; write, "),
+        ("address: fe80::1", "agent.address: fe80::1 cannot be the address of a VM; write, "),
+        ("address: ff02::1", "agent.address: ff02::1 cannot be the address of a VM; write, "),
         (
             'metrics: "[::ffff:10.9.0.1]:9815"',
             "agent.metrics: the address is IPv4 written as IPv6; write metrics: 10.9.0.1:9815",
