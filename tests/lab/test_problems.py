@@ -55,6 +55,11 @@ def test_a_ca_is_removed(tmp_path: Path) -> None:
 
 
 SPI = "0xc0000001"
+FOREIGN = (
+    f"xfrm state add src 192.0.2.9 dst {B} proto esp spi {SPI} mode transport"
+    f" aead rfc4106(gcm(aes)) 0x{20 * 'ab'} 128"
+)
+"""Another program's SA towards the peer, from an address that nobody has."""
 
 
 @pytest.fixture
@@ -68,14 +73,8 @@ def taken(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
         }
         configure([theirs], [], charon=charon)
         start([ours, theirs])
-        foreign(ours, "add", "mode transport aead rfc4106(gcm(aes)) 0x" + 20 * "ab" + " 128")
+        ip(*FOREIGN.split(), netns=ours.name)
         yield ours, theirs
-
-
-def foreign(node: Node, verb: str, *more: str) -> None:
-    """Another program's SA towards the peer, from an address that nobody has."""
-    words = f"xfrm state {verb} src 192.0.2.9 dst {B} proto esp spi {SPI}"
-    ip(*" ".join((words, *more)).split(), netns=node.name)
 
 
 @pytest.mark.long
@@ -94,7 +93,7 @@ def test_an_sa_that_the_kernel_refuses(taken: tuple[Node, Node]) -> None:
         steady=lambda text: re.sub(r"unable to add SAD.*\)\)$", SAD, text),
     )
 
-    foreign(ours, "delete")
+    # charon, as it gives up its own SA of that SPI, deletes the other program's.
     first_answer(ours, B)
     # charon does not say that it is over: what it has said last counts for two minutes.
     ends(ours, "kernel-refuses", within=LOG_LINES_AGE + WITHIN)
