@@ -35,10 +35,10 @@ SAYS: dict[str, dict[str, str]] = {
     "bare": {
         f"there is no config at {CONFIG}": CHECK,
         "no agent runs and no guard is loaded: packets to other VMs leave in clear": (
-            "ipsec-agent guard up"
+            "ipsec-agent guard up --closed"
         ),
         "no table is saved: the next boot has no guard until the agent starts": (
-            "ipsec-agent guard up"
+            "ipsec-agent guard up --closed"
         ),
         "ipsec-agent.target is not enabled: after the next boot no agent runs": ENABLE,
         "ipsec-agent-guard.service is not enabled: until the agent starts, the next boot has no"

@@ -103,7 +103,7 @@ def test_links(machine: None) -> None:
     """Index, name, MTU, state, kind, bridge, lower link and namespace."""
 
     def link(message: Any) -> Link:
-        info = message.get_attr("IFLA_LINKINFO")
+        info, names = message.get_attr("IFLA_LINKINFO"), message.get_attr("IFLA_PROP_LIST")
         return Link(
             index=message["index"],
             name=message.get_attr("IFLA_IFNAME"),
@@ -114,6 +114,7 @@ def test_links(machine: None) -> None:
             lower=message.get_attr("IFLA_LINK") or 0,
             namespace=message.get_attr("IFLA_LINK_NETNSID"),
             loopback=bool(message["flags"] & 8),
+            altnames=tuple(names.get_attrs("IFLA_ALT_IFNAME") if names else ()),
         )
 
     with open_rtnetlink() as channel:

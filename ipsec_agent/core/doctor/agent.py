@@ -108,8 +108,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "agent",
             Severity.CRITICAL,
             "no agent runs and no guard is loaded: packets to other VMs leave in clear",
-            # Without a config that is accepted there is no other guard than the closed one.
-            start if no_guard else f"ipsec-agent guard up{'' if facts.config else ' --closed'}",
+            start if no_guard else _guard_up(facts),
             "" if no_guard else f"then start the agent: `{start}`",
         )
     else:
@@ -225,8 +224,13 @@ def guard(facts: Facts) -> Iterator[Finding]:
         if told and "saved" not in note and "boot" not in note:
             continue
         harmless = note.startswith(("IPsec is optional", "where "))
-        command = command_of(note, "ipsec-agent guard up")
+        command = command_of(note, _guard_up(facts))
         yield Finding("guard", Severity.INFO if harmless else loud, note, command)
+
+
+def _guard_up(facts: Facts) -> str:
+    """Without a config that is accepted there is no other guard than the closed one."""
+    return f"ipsec-agent guard up{'' if facts.config else ' --closed'}"
 
 
 def boot(facts: Facts) -> Iterator[Finding]:
