@@ -306,7 +306,8 @@ async def test_a_table_that_another_program_loaded_is_learnt(tmp_path: Path) -> 
     assert await intact(nft)
     table = await nft.read()
     assert table is not None
-    assert table.dropped_out == 1
+    # The kernel may have sent something by itself since, which is dropped as well.
+    assert table.dropped_out >= 1
     run("nft", "insert rule inet ipsec_agent out accept")
     assert not await intact(nft)
 
