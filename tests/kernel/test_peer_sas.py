@@ -26,6 +26,7 @@ from tests.charon.nodes import Node, ip, network
 from tests.core.test_status import states
 from tests.kernel.conftest import Run
 from tests.lab.namespaces import inside
+from tests.lab.traffic import ping
 
 pytestmark = pytest.mark.kernel
 
@@ -92,7 +93,11 @@ def vms(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[list[N
     version = request.param
     with network(tmp_path, 2, "ps", version=version) as nodes:
         form = "10.9.0.{}" if version == 4 else "fd09::{}"
-        yield nodes, (ip_address(form.format(1)), ip_address(form.format(2)))
+        own, peer = ip_address(form.format(1)), ip_address(form.format(2))
+        # What is sent to a neighbour that is not known yet waits: a second, where the link was not
+        # ready for the first question.
+        assert ping(nodes[0].name, str(peer), 3).arrived
+        yield nodes, (own, peer)
 
 
 def test_a_socket_that_requires_esp(vms: tuple[list[Node], Ends]) -> None:

@@ -132,7 +132,8 @@ def test_flood_tells_pauses_and_refusals(pair: list[Node]) -> None:
         flow = running.end()
     ip("addr", "replace", f"{A6}/64", "dev", "eth0", "nodad", netns=a.name)
 
-    assert flow.refused.keys() == {"ENETUNREACH"}
+    # While its neighbour is asked for again, what waits can fill the socket's buffer.
+    assert {"ENETUNREACH"} <= flow.refused.keys() <= {"ENETUNREACH", "EAGAIN"}
     assert 0.4 < flow.longest_pause < 5
 
 
