@@ -20,6 +20,7 @@ from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import ask
 from tests.charon import agents
 from tests.lab.guest import has_esp
+from tests.lab.namespaces import await_links
 
 PYTHON = sys.executable
 AGENT = (PYTHON, "-m", "ipsec_agent")
@@ -365,6 +366,9 @@ def network(
             nodes.append(Node(name, place))
             # Whatever is written into it: it has a private key.
             nodes[-1].config.touch(0o600)
+            await_links(name, *(_link(nic) for nic in range(nics)))
+        ports = (_port(number, nic) for number in range(1, count + 1) for nic in range(nics))
+        await_links(hub, *ports)
         yield nodes
     finally:
         for node in nodes:

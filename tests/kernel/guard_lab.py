@@ -30,7 +30,7 @@ from ipsec_agent.host.nft_table import guard_table
 from ipsec_agent.host.nft_tables import guard_image
 from ipsec_agent.host.nft_wire import Channel
 from tests.charon.nodes import ips, remove
-from tests.lab.namespaces import inside
+from tests.lab.namespaces import await_links, inside
 
 A, B, C = (f"guard-{name}-{os.getpid()}" for name in "abc")
 A4, B4, C4, GATE4 = "10.77.0.1", "10.77.0.2", "192.168.77.2", "192.168.77.1"
@@ -93,6 +93,9 @@ def namespaces() -> Iterator[None]:
         ips(*_up(c0=(f"{C4}/24",)), f"route add default via {GATE4}", netns=C)
         with inside(A):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        await_links(B, "b0")
+        await_links(A, "a0", "ac0")
+        await_links(C, "c0")
         yield
     finally:
         remove((A, B, C))

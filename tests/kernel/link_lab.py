@@ -33,7 +33,7 @@ from ipsec_agent.reconcile import Reconciler
 from tests.charon.nodes import ips, remove
 from tests.configs import config
 from tests.kernel.guard_lab import SCALE, Capture, Seen
-from tests.lab.namespaces import inside
+from tests.lab.namespaces import await_links, inside
 
 VM, HUB, PEER, POD, POD2 = (
     f"links-{name}-{os.getpid()}" for name in ("vm", "hub", "peer", "pod", "pod2")
@@ -80,6 +80,9 @@ def lab() -> Iterator[None]:
             # What is let through must reach the wire, whether or not somebody there answers ARP.
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             ips("link set lo up", "link set eth0 up", "link set eth1 up")
+            await_links(HUB, "h0", "h1", "hp")
+            await_links(PEER, "p0")
+            await_links(VM, "eth0", "eth1")
             yield
     finally:
         remove(names)
@@ -103,6 +106,7 @@ def pod(name: str, end: str, address: str, gateway: str, *, master: str = "") ->
         f"route add default via {gateway}",
         netns=name,
     )
+    await_links(name, "eth0")
 
 
 class Kernel(KernelPart):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.charon.nodes import DEADLINE, Node, ips, remove
-from tests.lab.namespaces import inside
+from tests.lab.namespaces import await_links, inside
 
 PORT = 9000
 
@@ -31,6 +31,8 @@ def container(node: Node, number: int) -> Iterator[tuple[str, str]]:
             f"route add default via {inner}.1",
             netns=name,
         )
+        await_links(name, "eth0")
+        await_links(node.name, "c0")
         with inside(node.name):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         rules = f"""
