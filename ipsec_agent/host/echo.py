@@ -26,14 +26,14 @@ AT_ONCE = 256
 """Answers that are read before others have their turn."""
 
 
-def _family(peer: Address) -> socket.AddressFamily:
-    return socket.AF_INET if peer.version == IP4 else socket.AF_INET6
+def _family(own: Address) -> socket.AddressFamily:
+    return socket.AF_INET if own.version == IP4 else socket.AF_INET6
 
 
-def _opened(own: Address, peer: Address) -> socket.socket:
-    four = peer.version == IP4
+def _opened(own: Address) -> socket.socket:
+    four = own.version == IP4
     protocol = socket.IPPROTO_ICMP if four else socket.IPPROTO_ICMPV6
-    opened = socket.socket(_family(peer), socket.SOCK_RAW, protocol)
+    opened = socket.socket(_family(own), socket.SOCK_RAW, protocol)
     try:
         opened.setblocking(False)
         if four:
@@ -42,7 +42,6 @@ def _opened(own: Address, peer: Address) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_DO)
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
         opened.bind((str(own), 0))
-        opened.connect((str(peer), 0))
     except OSError:
         opened.close()
         raise
@@ -77,11 +76,10 @@ class Echo:
         self.refused: list[str] = []
         self._version, self._id = peer.version, int.from_bytes(os.urandom(2))
         try:
-            self._socket = _opened(own, peer)
+            self._socket = _opened(own)
         except OSError as error:
             raise refused(f"cannot send echo requests to {peer}", error, "run as root") from error
-        if allowed is not None:
-            forget_route(self._socket)
+        self._connected = False
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +110,11 @@ class Echo:
     def send(self, size: int = SMALLEST) -> int | None:
         """Send a request whose IP packet has so many bytes; its number, None where it is refused.
 
-        A packet that does not fit is refused as EMSGSIZE. What `allowed` raises is passed on.
+        A packet that does not fit is refused as EMSGSIZE, and one that a policy blocks as EPERM.
+        What `allowed` raises is passed on.
+
+        Raises:
+            KernelError: the kernel refuses that the socket keeps no route.
         """
         number, failed = len(self.sent) + 1, 0
         payload = bytes(max(size - HEADERS[self._version], 0))
@@ -121,6 +123,7 @@ class Echo:
             if self.allowed is not None:
                 self.allowed(self._socket)
             try:
+                self._connect()
                 self._socket.send(self._message(number, payload))
             except OSError as error:
                 failed = error.errno or 0
@@ -129,6 +132,15 @@ class Echo:
                 return number
         self.refused.append(errno.errorcode.get(failed, str(failed)))
         return None
+
+    def _connect(self) -> None:
+        """Before the first request only: the kernel looks for a policy, and one may block."""
+        if self._connected:
+            return
+        self._socket.connect((str(self.peer), 0))
+        self._connected = True
+        if self.allowed is not None:
+            forget_route(self._socket)
 
     def _message(self, number: int, payload: bytes) -> bytes:
         head = struct.pack("!BBHHH", REQUEST[self._version], 0, 0, self._id, number)

@@ -137,6 +137,22 @@ def test_echo(vms: tuple[list[Node], Ends]) -> None:
     assert path == PathMtu(1500, 1500)
 
 
+def test_an_echo_that_a_policy_blocks(vms: tuple[list[Node], Ends]) -> None:
+    """It is a request that this VM did not send, and no lack of rights; later ones leave."""
+    (one, _), (own, peer) = vms
+    pair = ("src", str(own), "dst", str(peer), "dir", "out")
+    ip("xfrm", "policy", "add", *pair, "priority", "1", "action", "block", netns=one.name)
+    with inside(one.name):
+        echo = Echo(own, peer)
+    with echo:
+        blocked = echo.send()
+        ip("xfrm", "policy", "delete", *pair, netns=one.name)
+        sent = echo.send()
+
+    assert (blocked, echo.refused) == (None, ["EPERM"])
+    assert sent == 1
+
+
 def test_nobody_there(vms: tuple[list[Node], Ends]) -> None:
     """Who is on a link and does not answer is absent; who is elsewhere may well be there."""
     (one, _), (own, peer) = vms

@@ -139,6 +139,8 @@ def test_a_socket_that_is_closed(vms: tuple[list[Node], Ends], kind: str) -> Non
         listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
         used = Echo(own, peer, lambda _: None) if kind == "echo" else Knock(peer, lambda _: None)
     with listener, used:
+        if isinstance(used, Echo):
+            assert used.send() == 1
         listener.bind((0, ACQUIRES))
         ip(*POLICY.format(own, length, peer, length).split(), netns=node.name)
     left = ip("xfrm", "state", netns=node.name)

@@ -22,6 +22,7 @@ def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
     )
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
+    assert "peers" in found, found
     proven = all(one["verdict"] == "proven" for one in found["peers"])
     assert (done.returncode, found["proven"]) == (0 if proven else 1, proven)
     return list(found["peers"])
