@@ -237,6 +237,11 @@ class Node:
         """Whether all is as it should be now, as far as this kernel can be."""
         return as_good_as_can_be(self.status())
 
+    def enforces(self) -> bool:
+        """Whether each policy that it wants is in the kernel: they come one after the other."""
+        policies = self.status().get("policies", {})
+        return bool(policies.get("desired")) and not policies["missing"]
+
     def status(self) -> dict[str, Any]:
         """What `ipsec-agent status --json` prints, without a program; empty where no agent is."""
         try:
