@@ -514,16 +514,18 @@ def test_a_config_that_locks_out(node: Node) -> None:
     )
 
 
-def test_without_root(node: Node) -> None:
+def test_without_root() -> None:
     """Without root the agent ends at once and says so."""
-    for place in (node.directory, *node.directory.parents):
-        if str(place).startswith(tempfile.gettempdir() + "/"):
-            place.chmod(0o755)
-    node.config.chmod(0o644)
-    for place in (node.run_dir, node.directory / "state"):
-        place.mkdir()
-        os.chown(place, 65534, 65534)
-    done = as_nobody("run", "--config", str(node.config))
+    # Not within pytest's own directory: whenever a pytest starts, it closes that to all but root.
+    with tempfile.TemporaryDirectory() as place, network(Path(place), 1) as (node,):
+        configure(node)
+        for above in (Path(place), node.directory):
+            above.chmod(0o755)
+        node.config.chmod(0o644)
+        for own in (node.run_dir, node.directory / "state"):
+            own.mkdir()
+            os.chown(own, 65534, 65534)
+        done = as_nobody("run", "--config", str(node.config))
 
     assert done.returncode == 1
     assert "ipsec-agent run needs root" in done.stderr
