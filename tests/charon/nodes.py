@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -324,6 +325,13 @@ class Node:
             pid = self.charon_pid
             if str(self.run_dir).encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 os.kill(pid, signal.SIGKILL)
+
+
+def knows(node: Node, address: str, other: Node) -> None:
+    """Have a VM know where a neighbour's address is, and not ask for it."""
+    (link,) = json.loads(ip("-j", "link", "show", "eth0", netns=other.name))
+    words = ("lladdr", link["address"], "dev", "eth0", "nud", "permanent")
+    ip("neigh", "replace", address, *words, netns=node.name)
 
 
 def keeps_ike_sa(node: Node) -> bool:
