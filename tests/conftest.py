@@ -37,7 +37,8 @@ def wire(guarded: None) -> Iterator[Capture]:
         yield capture
         assert capture.lost() == 0, "the capture lost packets: it is no judge"
         send_below(A, uplink, PLANTED)
-        assert PLANTED in [seen.raw for seen in capture.packets()], "it missed the planted packet"
+        planted = capture.matching(lambda seen: seen.raw == PLANTED, 1)
+        assert planted, "it missed the planted packet"
 
 
 @pytest.fixture

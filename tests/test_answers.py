@@ -5,7 +5,6 @@ import contextlib
 import socket
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from ipsec_agent.reconcile import Reconciler
 from tests.configs import config
 from tests.exposition import from_openmetrics
 from tests.fakes import FakeMachine, network
+from tests.loopback import LOOPBACK
 
 SOON = 20.0
 """Seconds within which whatever is awaited must come."""
@@ -49,12 +49,12 @@ async def running(settings: Config) -> AsyncIterator[tuple[Reconciler, Answers]]
 
 def listener() -> socket.socket:
     """Somebody else, who listens."""
-    return socket.create_server(("127.0.0.1", 0))
+    return socket.create_server((str(LOOPBACK), 0))
 
 
 def endpoint_of(made: socket.socket) -> Endpoint:
     """Where he listens."""
-    return Endpoint(ip_address("127.0.0.1"), made.getsockname()[1])
+    return Endpoint(LOOPBACK, made.getsockname()[1])
 
 
 def fetched(endpoint: Endpoint, query: str = "", accept: str = "") -> tuple[str, str]:

@@ -72,10 +72,12 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
 async def test_one_that_hangs(loop: Loop, tmp_path: Path) -> None:
     """No pass waits for it, and two missed deadlines in a row are known after two deadlines."""
     with charon(tmp_path, delay=60):
-        took = await loop.run(3)
+        # In this process's own time: a machine may give it no CPU for a while.
+        async with own_time.timeout(2 * DEADLINE + 1):
+            took = await loop.run(3)
 
     assert said(loop) == [(False, 0, 0), (False, 1, 1), (False, 2, 2)]
-    assert 2 * DEADLINE <= took < 2 * DEADLINE + 1
+    assert took >= 2 * DEADLINE
 
 
 async def test_one_that_works(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,10 +166,15 @@ async def test_one_that_is_slow(loop: Loop, tmp_path: Path) -> None:
     assert second.version == "slow"
 
 
-async def test_one_that_answers(loop: Loop, tmp_path: Path) -> None:
+async def test_one_that_answers(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pass hears it at once."""
+    # Long enough for a charon without a CPU.
+    monkeypatch.setattr(charon_part, "PATIENCE", 20 * DEADLINE)
     with charon(tmp_path, delay=0):
-        await loop.run(1)
+        took = await loop.run(1)
 
+    assert took < 20 * DEADLINE
     assert loop.seen[0] is not None
     assert loop.seen[0].responsive

@@ -91,14 +91,15 @@ async def test_success_stands_until_charon_is_refused(kernel: Kernel) -> None:
 async def test_failure_is_tried_again(kernel: Kernel) -> None:
     """When it is due, and no sooner, whatever charon says; it is gone at once then."""
     kernel.error = errno.EPROTONOSUPPORT
-    esp = reading(kernel, bad_lasts=0.2)
+    lasts = 60.0
+    esp = EspReading(kernel.trial, lambda: lasts)
     for _ in range(5):
         assert (await esp.get(WANTED)).failed
         esp.outdated()
     assert len(kernel.tried) == 1
 
     kernel.error = 0
-    await asyncio.sleep(0.25)
+    lasts = 0.0
 
     assert (await esp.get(WANTED)).failed == ()
     assert len(kernel.tried) == 2

@@ -37,6 +37,8 @@ class Kernel:
         self.states: tuple[SecurityAssociation, ...] = ()
         self.table: GuardTable | None = None
         self.refuses = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def ipsec(self) -> tuple[Reading, ...]:
         """Its SAs and policies."""
@@ -73,6 +75,7 @@ class Negotiating:
 
     async def _answer(self) -> Charon:
         await asyncio.sleep(0.05)
+        await self._kernel.answers.wait()
         ends = (ip_network(OWN), ip_network(PEER))
         self._kernel.policies = tuple(
             Policy(PolicySelector(direction, *pair), 367231, esp=True, blocks=False)
@@ -117,11 +120,13 @@ async def test_what_cannot_be_read() -> None:
 async def test_a_guard_that_comes_back_meanwhile_is_seen() -> None:
     """It was read before that; else the next plan would load it once more."""
     kernel = Kernel()
+    kernel.answers.clear()
     vm = machine(kernel)
     reading = asyncio.create_task(vm.observe())
     await asyncio.sleep(0.01)
 
     assert await vm.restore_guard(GUARD)
+    kernel.answers.set()
 
     seen = (await reading).guard
     assert seen is not None

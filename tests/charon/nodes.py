@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -237,6 +238,11 @@ class Node:
         """Whether all is as it should be now, as far as this kernel can be."""
         return as_good_as_can_be(self.status())
 
+    def enforces(self) -> bool:
+        """Whether each policy that it wants is in the kernel: they come one after the other."""
+        policies = self.status().get("policies", {})
+        return bool(policies.get("desired")) and not policies["missing"]
+
     def status(self) -> dict[str, Any]:
         """What `ipsec-agent status --json` prints, without a program; empty where no agent is."""
         try:
@@ -319,6 +325,13 @@ class Node:
             pid = self.charon_pid
             if str(self.run_dir).encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 os.kill(pid, signal.SIGKILL)
+
+
+def knows(node: Node, address: str, other: Node) -> None:
+    """Have a VM know where a neighbour's address is, and not ask for it."""
+    (link,) = json.loads(ip("-j", "link", "show", "eth0", netns=other.name))
+    words = ("lladdr", link["address"], "dev", "eth0", "nud", "permanent")
+    ip("neigh", "replace", address, *words, netns=node.name)
 
 
 def keeps_ike_sa(node: Node) -> bool:

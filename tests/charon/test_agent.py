@@ -1,5 +1,6 @@
 """The agent with a real charon and the real kernel's policies, on namespaces."""
 
+import contextlib
 import functools
 import json
 import os
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.charon.nodes import (
 )
 from tests.charon.shared_manifest import EXPECTED, WITHOUT_SHUNT, configure
 from tests.lab.guest import has_esp
+from tests.lab.namespaces import inside
 
 pytestmark = pytest.mark.charon
 
@@ -73,41 +75,53 @@ def test_the_key_is_in_no_file(node: Node) -> None:
     assert [path for path in written if key in path.read_bytes()] == [node.config]
 
 
+@contextlib.contextmanager
+def monitored(node: Node) -> Iterator[Callable[[], str]]:
+    """What `ip xfrm monitor` has shown so far, from now on."""
+    path = node.directory / "monitor"
+    with path.open("w") as shown:
+        monitor = subprocess.Popen(node.command("ip", "xfrm", "monitor"), stdout=shown)
+    try:
+        until(lambda: hears_xfrm(node, monitor.pid), "it listens")
+        yield path.read_text
+    finally:
+        monitor.kill()
+        monitor.wait(10)
+
+
+def hears_xfrm(node: Node, pid: int) -> bool:
+    """Whether a program is told of changes of XFRM (netlink(7): protocol 6, and its groups)."""
+    with inside(node.name):
+        sockets = Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]
+    return any(
+        (protocol, int(owner)) == ("6", pid) and int(groups, 16)
+        for _, protocol, owner, groups, *_ in map(str.split, sockets)
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_next_agent_adopts(node: Node, number: signal.Signals) -> None:
     """After the agent ends, charon stays; the next agent adopts it and touches no policy."""
     before = node.up()["charon"]
-    monitor = subprocess.Popen(
-        node.command("ip", "xfrm", "monitor"), stdout=subprocess.PIPE, text=True
-    )
-    try:
+    with monitored(node) as seen:
         code = node.end_agent(number)
         assert node.policies() == EXPECTED
 
         after = node.up()["charon"]
-    finally:
         time.sleep(0.3)
-        monitor.terminate()
-        seen, _ = monitor.communicate(timeout=10)
 
     assert code == (0 if number is not signal.SIGKILL else -9)
     assert (after["pid"], after["started"]) == (before["pid"], before["started"])
-    assert seen == ""
+    assert seen() == ""
 
 
 def test_monitor_can_convict(node: Node) -> None:
     """The silence above means something: the monitor does see a policy that changes."""
     node.up()
-    monitor = subprocess.Popen(
-        node.command("ip", "xfrm", "monitor"), stdout=subprocess.PIPE, text=True
-    )
-    time.sleep(0.3)
-    ip("xfrm", "policy", "flush", netns=node.name)
-    until(lambda: node.policies() == EXPECTED, "policies are back")
-    monitor.terminate()
-    seen, _ = monitor.communicate(timeout=10)
-
-    assert "Flushed policy" in seen
+    with monitored(node) as seen:
+        ip("xfrm", "policy", "flush", netns=node.name)
+        until(lambda: node.policies() == EXPECTED, "policies are back")
+        until(lambda: "Flushed policy" in seen(), "it is seen")
 
 
 def test_lost_memory_costs_one_load(node: Node) -> None:
@@ -500,16 +514,18 @@ def test_a_config_that_locks_out(node: Node) -> None:
     )
 
 
-def test_without_root(node: Node) -> None:
+def test_without_root() -> None:
     """Without root the agent ends at once and says so."""
-    for place in (node.directory, *node.directory.parents):
-        if str(place).startswith(tempfile.gettempdir() + "/"):
-            place.chmod(0o755)
-    node.config.chmod(0o644)
-    for place in (node.run_dir, node.directory / "state"):
-        place.mkdir()
-        os.chown(place, 65534, 65534)
-    done = as_nobody("run", "--config", str(node.config))
+    # Not within pytest's own directory: whenever a pytest starts, it closes that to all but root.
+    with tempfile.TemporaryDirectory() as place, network(Path(place), 1) as (node,):
+        configure(node)
+        for above in (Path(place), node.directory):
+            above.chmod(0o755)
+        node.config.chmod(0o644)
+        for own in (node.run_dir, node.directory / "state"):
+            own.mkdir()
+            os.chown(own, 65534, 65534)
+        done = as_nobody("run", "--config", str(node.config))
 
     assert done.returncode == 1
     assert "ipsec-agent run needs root" in done.stderr

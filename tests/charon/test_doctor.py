@@ -18,13 +18,21 @@ from tests.lab.guest import has_esp
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(150)]
 
 HOLDS = """
-import socket
+import socket, time
 held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-held.bind(("", 500))
+end = time.monotonic() + 20
+while True:
+    try:
+        held.bind(("", 500))
+        break
+    except OSError:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.02)
 print("holds", flush=True)
 input()
 """
-"""A program that has a port of IKE."""
+"""A program that has a port of IKE, once a charon that was killed has let it go."""
 
 WITHOUT = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
 """Root, as in a container that may not administer the network."""
@@ -295,7 +303,7 @@ def test_an_agent_that_was_killed(tmp_path: Path) -> None:
         words = node.command(PYTHON, "-c", HOLDS)
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             assert program.stdout is not None
-            program.stdout.readline()
+            assert program.stdout.readline() == b"holds\n"
             (taken,) = found(doctor(node), "problems")
             program.kill()
     assert taken["code"] == "ike-port-taken"

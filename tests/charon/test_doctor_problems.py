@@ -108,7 +108,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         with taken:
             a.start()
             b.start()
-            until(lambda: a.status().get("connections") and b.status().get("connections"), "up")
+            until(lambda: a.enforces() and b.enforces(), "up")
             a.send(B)
             routed(b)
             with container(b) as outsider:

@@ -49,7 +49,7 @@ def test_each_accepts_any_certificate_of_the_ca(tmp_path: Path) -> None:
             node.start()
         first, second, shared, stranger = nodes
         for node in nodes:
-            until(node.policies, f"{node.name} has its policies")
+            until(node.enforces, f"{node.name} has its policies")
 
         need_ike_sas(first)
         first.send("10.9.0.2")

@@ -172,7 +172,7 @@ def test_a_certificate_that_has_expired(pair: tuple[Node, Node], names: tuple[st
         give(node, CA, name, ago)
         node.start()
     for node in pair:
-        until(node.policies, "its policies are there")
+        until(node.enforces, "its policies are there")
     pair[0].send(B)
     until(lambda: "AUTH_FAILED" in pair[0].charon_log, "a handshake is refused")
 
@@ -188,7 +188,7 @@ def test_a_peers_certificate_has_expired(pair: tuple[Node, Node]) -> None:
         give(node, CA, name, ends)
         node.start()
     for node in pair:
-        until(node.policies, "its policies are there")
+        until(node.enforces, "its policies are there")
     pair[1].send(A)
 
     ended = issued(CA, "other", ago).certificate.not_valid_after_utc
@@ -204,7 +204,7 @@ def test_a_peer_with_other_subnets(pair: tuple[Node, Node]) -> None:
     for node in pair:
         node.start()
     for node in pair:
-        until(node.policies, "its policies are there")
+        until(node.enforces, "its policies are there")
     pair[0].send(B)
 
     reads(pair[0], incidents.SUBNETS_DIFFER.of(peer=B))

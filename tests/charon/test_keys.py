@@ -49,7 +49,7 @@ def test_nowhere(node: Node) -> None:
     answer, command line or environment, though charon logs much."""
     give(node, FIRST)
     node.start()
-    until(node.policies, "policies")
+    until(node.enforces, "policies")
     give(node, SECOND)
     assert node.ask("reload").returncode == 0
     outputs: list[tuple[str, str | bytes]] = [*said(node)]
@@ -88,7 +88,7 @@ def test_no_core(node: Node) -> None:
         node.start()
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
-    until(node.policies, "policies")
+    until(node.enforces, "policies")
     assert node.agent is not None
 
     for pid in (node.agent.pid, node.charon_pid):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from vici.exception import CommandException
 
 from ipsec_agent.core.guard_table import PEERS_COUNTED
-from tests.charon.nodes import AGENT, PYTHON, Node, ip, ips, network, until
+from tests.charon.nodes import AGENT, PYTHON, Node, ip, ips, knows, network, until
 from tests.charon.reading import WITHIN, ends, found, tells
 from tests.charon.shared_manifest import configure as give
 from tests.charon.test_doctor_problems import container
@@ -274,7 +274,7 @@ def test_forged_senders(guarded: tuple[Node, Node]) -> None:
     clear; the commands of the hint empty it."""
     node, bare = guarded
     # The first packets would wait for the address, and only a few can.
-    ip("neigh", "replace", A, "lladdr", mac(node), "dev", "eth0", netns=bare.name)
+    knows(bare, A, node)
     where = f"--config {node.config} --socket {node.run_dir / 'control.sock'}"
     down, up = (f"ipsec-agent guard {verb} {where}" for verb in ("down", "up"))
     commands = f"`{down}` and `{up}`"
@@ -314,9 +314,3 @@ def test_forged_senders(guarded: tuple[Node, Node]) -> None:
     ends(node, "guard-counters-full")
     datagram(bare.name, B, A)
     until(lambda: f"{B} (1 packet)" in str(found(node, "clear-received")), "it is named", WITHIN)
-
-
-def mac(node: Node) -> str:
-    """The hardware address of a VM's link."""
-    (link,) = json.loads(ip("-j", "link", "show", "eth0", netns=node.name))
-    return str(link["address"])

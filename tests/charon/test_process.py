@@ -438,7 +438,9 @@ async def test_one_that_never_listens(place: Place) -> None:
 async def test_a_cancelled_start(place: Place) -> None:
     """A start that is given up leaves no half a charon behind."""
     start = asyncio.create_task(place.run(place.script("exec sleep 60"), 60))
-    await asyncio.sleep(0.3 * SCALE)
+    async with asyncio.timeout(DEADLINE):
+        while not (place.directory / "charon.pid").exists():  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
 
     start.cancel()
     with contextlib.suppress(asyncio.CancelledError):

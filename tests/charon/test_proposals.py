@@ -48,7 +48,7 @@ def started(*nodes: Node) -> None:
     for node in nodes:
         node.start()
     for node in nodes:
-        until(node.policies, f"{node.name} has its policies")
+        until(node.enforces, f"{node.name} has its policies")
     nodes[0].send("10.9.0.2")
 
 

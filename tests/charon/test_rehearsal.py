@@ -101,7 +101,7 @@ async def test_a_peer_that_rehearses_meanwhile(vms: tuple[Vm, Vm]) -> None:
         )
         await load(first, ours, chain.leaf, chain.behind)
         await load(peer, theirs, chain.leaf, chain.behind)
-        assert await there.establish(theirs.name, WAIT)
+        assert await there.establish(theirs.name, DEADLINE / 2)
 
         asked = asyncio.create_task(
             Rehearsals(one.vici, DEADLINE).ask(ours, time.monotonic() + 20 * SCALE)
@@ -129,7 +129,7 @@ async def test_a_peer_that_asks_meanwhile(vms: tuple[Vm, Vm]) -> None:
         await client.load_connection(replace(own, remote=ip_network("10.9.0.0/24")))
         await load(peer, theirs, chain.leaf, chain.behind)
         # Without a child, which a kernel may not have.
-        assert await CharonClient(peer).establish(theirs.name, 4.0 * SCALE)
+        assert await CharonClient(peer).establish(theirs.name, DEADLINE / 2)
         for _ in range(int(100 * SCALE)):
             if any(sa.state == "ESTABLISHED" for sa in await client.sas()):
                 break

@@ -13,14 +13,13 @@ from ipsec_agent.core.config import Endpoint
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host import metrics_http
 from ipsec_agent.host.metrics_http import MAX_CALLERS, MAX_REQUEST, serve_metrics
-
-LOOPBACK = ip_address("127.0.0.1")
+from tests.loopback import LOOPBACK
 
 
 @contextmanager
 def taken() -> Iterator[Endpoint]:
     """An endpoint on which somebody else listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((str(LOOPBACK), 0)) as listener:
         yield Endpoint(LOOPBACK, listener.getsockname()[1])
 
 
@@ -103,7 +102,7 @@ async def test_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that sends no request is told so when its time is over."""
     monkeypatch.setattr(metrics_http, "DEADLINE", 0.1)
     async with serve_metrics(endpoint := free(), page):
-        reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+        reader, writer = await asyncio.open_connection(str(LOOPBACK), endpoint.port)
         async with asyncio.timeout(10):
             answer = await reader.read()
         writer.close()
@@ -121,7 +120,7 @@ async def test_too_many() -> None:
 
     async with serve_metrics(endpoint := free(), slow):
         held = [
-            await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(MAX_CALLERS)
+            await asyncio.open_connection(str(LOOPBACK), endpoint.port) for _ in range(MAX_CALLERS)
         ]
         for _, writer in held:
             writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -141,7 +140,7 @@ async def test_too_many_who_say_nothing(caplog: pytest.LogCaptureFixture) -> Non
     """They keep nobody from the metrics; the oldest one goes, without a word in the log."""
     async with serve_metrics(endpoint := free(), page):
         held = [
-            await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(MAX_CALLERS)
+            await asyncio.open_connection(str(LOOPBACK), endpoint.port) for _ in range(MAX_CALLERS)
         ]
         answers = [await asyncio.to_thread(asked, endpoint, "/metrics") for _ in range(3)]
         async with asyncio.timeout(10):
@@ -166,7 +165,7 @@ async def test_a_caller_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> N
         return "x" * (16 << 20), "text/plain"
 
     async with serve_metrics(endpoint := free(), long), asyncio.timeout(20):
-        with socket.create_connection(("127.0.0.1", endpoint.port)) as channel:
+        with socket.create_connection((str(LOOPBACK), endpoint.port)) as channel:
             channel.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
             await answering.wait()
             while (await asyncio.to_thread(asked, endpoint, "/"))[0] == 503:
@@ -193,10 +192,10 @@ async def test_an_address_that_is_not_here() -> None:
 async def test_it_ends() -> None:
     """With the context nobody listens any more, and a caller that waits is let go."""
     async with serve_metrics(endpoint := free(), page):
-        reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+        reader, writer = await asyncio.open_connection(str(LOOPBACK), endpoint.port)
         await asyncio.sleep(0.05)
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", endpoint.port)
+        await asyncio.open_connection(str(LOOPBACK), endpoint.port)
     async with asyncio.timeout(10):
         with suppress(ConnectionError):
             assert await reader.read() == b""

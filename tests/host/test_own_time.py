@@ -59,8 +59,10 @@ async def test_what_has_arrived_is_read() -> None:
 
 async def test_wait() -> None:
     """Waits for a task no longer than that, and lets it go on."""
-    task = asyncio.create_task(asyncio.sleep(2 * SHORT))
+    over = asyncio.Event()
+    task = asyncio.create_task(over.wait())
     await own_time.wait(task, own_time.TICK)
     assert not task.done()
+    over.set()
     await own_time.wait(task, 60)
     assert task.done()

@@ -1,8 +1,10 @@
 """The file of peers."""
 
+import contextlib
+import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -64,6 +66,31 @@ def test_a_disk_that_is_full_stops_nothing(tmp_path: Path) -> None:
     assert memory.peers(CHARON) == PEERS
 
 
+@contextlib.contextmanager
+def one_port(
+    family: socket.AddressFamily, address: str
+) -> Iterator[tuple[int, socket.socket, socket.socket]]:
+    """A port with a socket for datagrams and one for connections.
+
+    One that is free for datagrams may be taken for connections by whoever runs beside.
+    """
+    while True:
+        with (
+            socket.socket(family, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(family, socket.SOCK_STREAM) as connections,
+        ):
+            datagrams.bind((address, 0))
+            port = datagrams.getsockname()[1]
+            try:
+                connections.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            yield port, datagrams, connections
+            return
+
+
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
@@ -71,13 +98,7 @@ def test_a_probe(
     family: socket.AddressFamily, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A datagram and a connection, for neither of which it waits; nobody need be there."""
-    with (
-        socket.socket(family, socket.SOCK_DGRAM) as datagrams,
-        socket.socket(family, socket.SOCK_STREAM) as connections,
-    ):
-        datagrams.bind((address, 0))
-        port = datagrams.getsockname()[1]
-        connections.bind((address, port))
+    with one_port(family, address) as (port, datagrams, connections):
         connections.listen()
         for socket_ in (datagrams, connections):
             socket_.settimeout(5)
@@ -97,13 +118,7 @@ def test_a_knock_is_answered(
 ) -> None:
     """By the kernel that a port is closed, or by who listens; nobody need listen for datagrams."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with (
-        socket.socket(family, socket.SOCK_DGRAM) as datagrams,
-        socket.socket(family, socket.SOCK_STREAM) as connections,
-    ):
-        datagrams.bind((address, 0))
-        port = datagrams.getsockname()[1]
-        connections.bind((address, port))
+    with one_port(family, address) as (port, _, connections):
         if listens:
             connections.listen()
         monkeypatch.setattr("ipsec_agent.host.peers.DISCARD", port)

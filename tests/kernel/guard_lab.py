@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
@@ -53,6 +53,9 @@ SNAT = (
 SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 """How much slower than usual this machine is."""
 
+MOMENT = 0.3 * SCALE
+"""Seconds for which what must not come is waited for."""
+
 DEADLINE = 60 * SCALE
 """Seconds for a program that the tests run: some have nft read much, and others run beside."""
 
@@ -76,9 +79,12 @@ def namespaces() -> Iterator[None]:
         ips(*(f"netns add {name}" for name in (A, B, C)))
         for netns in (A, B, C):
             with inside(netns):
-                # No probes, and no second report of multicast groups, milliseconds: tests count.
+                # What the kernel sends by itself, when it likes, is counted by tests, too: no
+                # probes, questions for routers, and second reports of multicast groups
+                # (milliseconds).
                 for name, value in (
                     ("accept_dad", "0"),
+                    ("router_solicitations", "0"),
                     ("mldv2_unsolicited_report_interval", "600000"),
                 ):
                     for path in Path("/proc/sys/net/ipv6/conf").glob(f"*/{name}"):
@@ -230,12 +236,17 @@ def receiver(ns: str, address: str, port: int = 9) -> Iterator[socket.socket]:
         yield opened
 
 
-def arrived(opened: socket.socket, wait: float = 0.3) -> bytes | None:
+def arrived(opened: socket.socket, wait: float = DEADLINE) -> bytes | None:
     """The next datagram, None if none comes in time (seconds)."""
-    if not select.select([opened], [], [], wait * SCALE)[0]:
+    if not select.select([opened], [], [], wait)[0]:
         return None
     data: bytes = opened.recv(65536)
     return data
+
+
+def silent(opened: socket.socket) -> bool:
+    """Whether no datagram comes for a moment, in which what was sent before would have come."""
+    return arrived(opened, MOMENT) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,14 +292,31 @@ class Capture:
                     found.append(seen)
         return found
 
-    def between(self, source: str, target: str, wait: float = 0.2) -> list[Seen]:
-        """The packets between two addresses, neighbour discovery left out."""
-        return [
-            seen
-            for seen in self.packets(wait)
-            if (seen.source, seen.target) == (source, target)
-            and not (seen.protocol == socket.IPPROTO_ICMPV6 and seen.raw[40] in {135, 136})
-        ]
+    def between(self, source: str, target: str, expected: int = 0) -> list[Seen]:
+        """The packets between two addresses, neighbour discovery left out.
+
+        Args:
+            expected: so many are waited for, until the deadline; more of them in a moment only.
+        """
+        return self.matching(
+            lambda seen: (
+                (seen.source, seen.target) == (source, target)
+                and not (seen.protocol == socket.IPPROTO_ICMPV6 and seen.raw[40] in {135, 136})
+            ),
+            expected,
+        )
+
+    def udp(self, expected: int = 0) -> list[Seen]:
+        """The same of UDP between any addresses."""
+        return self.matching(lambda seen: seen.protocol == socket.IPPROTO_UDP, expected)
+
+    def matching(self, wanted: Callable[[Seen], bool], expected: int) -> list[Seen]:
+        """The same of packets of any kind."""
+        end = time.monotonic() + DEADLINE
+        found = list(filter(wanted, self.packets()))
+        while len(found) < expected and time.monotonic() < end:
+            found += filter(wanted, self.packets(0.01))
+        return found
 
 
 def _seen(raw: bytes) -> Seen | None:
@@ -300,9 +328,13 @@ def _seen(raw: bytes) -> Seen | None:
 
 
 _FLOOD = """
-import socket, sys, time
+import signal, socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 end, sent, passed = time.monotonic() + float(sys.argv[2]), 0, 0
+def stop(*_):
+    global end
+    end = 0
+signal.signal(signal.SIGTERM, stop)
 print("go", flush=True)
 while time.monotonic() < end:
     for _ in range(200):
@@ -317,7 +349,7 @@ print(sent, passed)
 
 
 class Flood:
-    """A program that sends to an address as fast as it can, for some seconds."""
+    """A program that sends to an address as fast as it can, for some seconds or until `stop`."""
 
     def __init__(self, ns: str, target: str, seconds: float) -> None:
         with inside(ns):
@@ -333,6 +365,10 @@ class Flood:
     def running(self) -> bool:
         """Whether it still sends."""
         return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Have it end now."""
+        self._process.terminate()
 
     def __enter__(self) -> Self:
         return self

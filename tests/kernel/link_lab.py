@@ -107,6 +107,7 @@ def pod(name: str, end: str, address: str, gateway: str, *, master: str = "") ->
         netns=name,
     )
     await_links(name, "eth0")
+    await_links(VM, end)
 
 
 class Kernel(KernelPart):

@@ -12,6 +12,7 @@ from ipsec_agent.core.guard_table import ruleset
 from tests.kernel.guard_lab import (
     A4,
     B4,
+    DEADLINE,
     GUARD,
     PLAIN4,
     SCALE,
@@ -202,11 +203,12 @@ def test_without_any_guard_that_loads_nothing_is_changed(saved: Path, key: str) 
 
 def flooded(*steps: Callable[[], object]) -> tuple[int, int]:
     """Datagrams tried, and those on the wire, while steps are taken five times under a flood."""
-    with Capture(B, "b0") as wire, Flood(A, B4, 3 * SCALE) as flood:
+    with Capture(B, "b0") as wire, Flood(A, B4, DEADLINE) as flood:
         for _ in range(5):
             for step in steps:
                 step()
         assert flood.running, "the flood ended before the steps did"
+        flood.stop()
         tried, passed = flood.result()
         arrived = len(wire.between(A4, B4)) + wire.lost()
     assert (arrived > 0) == (passed > 0)

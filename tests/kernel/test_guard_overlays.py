@@ -13,6 +13,7 @@ from tests.kernel.guard_lab import (
     C4,
     GATE4,
     GUARD,
+    MOMENT,
     SNAT,
     A,
     B,
@@ -26,6 +27,7 @@ from tests.kernel.guard_lab import (
     run,
     send_ip,
     send_udp,
+    silent,
     table,
     udp_header,
 )
@@ -148,7 +150,7 @@ def reach(kind: str) -> set[str]:
             program(A, SEND, target, payload.hex(), str(PORT), user=65534)
         program(A, SEND, A4, forged(kind, b"root").hex(), str(PORT))
         found = set()
-        while (one := arrived(at_a)) is not None:
+        while (one := arrived(at_a, MOMENT)) is not None:
             found.add(one.decode())
     return found
 
@@ -187,7 +189,7 @@ def test_its_own_packets_pass(kind: str, user: int) -> None:
     guard()
     with receiver(B, FAR) as at_b:
         program(A, SEND, FAR, b"early".hex(), "9", user=user)
-        assert arrived(at_b) is None
+        assert silent(at_b)
     guard(ipsec=True)
 
     with receiver(B, FAR) as at_b:
@@ -208,7 +210,10 @@ def test_a_user_does_not_reach_the_peers_port(kind: str) -> None:
                 program(
                     ns, SEND, B4, forged(kind, b"forged", back=True).hex(), str(PORT), user=65534
                 )
-                assert (arrived(at_b) == b"forged") is expected, ns
+                if expected:
+                    assert arrived(at_b) == b"forged", ns
+                else:
+                    assert silent(at_b), ns
 
 
 def test_nothing_leaves_to_who_is_in_no_list(kind: str) -> None:
@@ -228,4 +233,4 @@ def test_nothing_leaves_to_who_is_in_no_list(kind: str) -> None:
         program(A, SEND, FAR, b"secret".hex(), "9", user=65534)
         assert not [seen for seen in wire.packets() if b"secret" in seen.raw]
         program(A, SEND, X, b"plain".hex(), "9", user=65534)
-        assert [seen for seen in wire.packets() if b"plain" in seen.raw]
+        assert wire.matching(lambda seen: b"plain" in seen.raw, 1)

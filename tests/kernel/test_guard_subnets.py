@@ -21,6 +21,7 @@ from tests.kernel.guard_lab import (
     receiver,
     run,
     send_udp,
+    silent,
     table,
 )
 from tests.lab.namespaces import inside
@@ -63,7 +64,10 @@ def test_nested(end: str, guard: Guard, clear: tuple[str, ...]) -> None:
     for target in targets:
         with receiver(B, target) as at_b:
             send_udp(A, A4, target)
-            assert arrived(at_b) == (b"clear" if target in clear else None), target
+            if target in clear:
+                assert arrived(at_b) == b"clear", target
+            else:
+                assert silent(at_b), target
 
 
 @pytest.mark.parametrize("end", [A, B], ids=["out", "in"])
@@ -77,7 +81,8 @@ def test_everything_is_encrypted(end: str) -> None:
         with receiver(B, target) as clear, receiver(B, target, 500) as ike:
             send_udp(A, source, target)
             send_udp(A, source, target, IKE, ports=(500, 500))
-            assert (arrived(ike), arrived(clear)) == (IKE, None)
+            assert arrived(ike) == IKE
+            assert silent(clear)
 
 
 def test_link_local_and_multicast_pass(wire: Capture) -> None:
@@ -95,10 +100,12 @@ def test_link_local_and_multicast_pass(wire: Capture) -> None:
     with inside(A), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
         for kind in (133, 143):
             raw.sendto(bytes([kind]) + bytes(7), ("ff02::2%a0", 0))
-    seen = wire.packets()
 
-    for payload in (b"link-local", b"multicast 6", b"multicast 4"):
-        assert [one for one in seen if one.raw.endswith(payload)], payload
+    payloads = {b"link-local", b"multicast 6", b"multicast 4"}
+    seen = wire.matching(
+        lambda one: one.raw.endswith(tuple(payloads)) or one.target == "ff02::2", 5
+    )
+    assert {it for it in payloads for one in seen if one.raw.endswith(it)} == payloads
     kinds = {one.raw[40] for one in seen if one.target == "ff02::2" and one.protocol == 58}
     assert kinds == {133, 143}
     assert table(B).dropped_in == 0, seen
@@ -136,7 +143,7 @@ def test_a_clear_broadcast_of_a_subnet_is_neither_sent_nor_heard(wire: Capture) 
         assert arrived(at_b) == b"clear"
         load(B)
         assert broadcast()
-        assert arrived(at_b) is None
+        assert silent(at_b)
         assert [str(peer.address) for peer in table(B).clear_in] == [A4]
         wire.packets()
         load(A)

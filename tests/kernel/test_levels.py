@@ -1,5 +1,6 @@
 """The level of a real kernel's trap: what is changed, what stays, and what passes then."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ def peer(namespace: Run, name: str) -> Iterator[None]:
 async def test_what_passes(namespace: Run) -> None:
     """With a peer without IPsec nothing passes while ESP is required, and all while it is not."""
     ping = ("ping", "-n", "-q", "-c", "2", "-i", "0.2", "-W", "1", "10.0.0.2")
-    with peer(namespace, "levels-peer"):
+    with peer(namespace, f"levels-{os.getpid()}"):
         traps(namespace, "required")
         async with open_xfrm() as xfrm:
             for optional in (False, True, False):

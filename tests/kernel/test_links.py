@@ -16,6 +16,7 @@ from ipsec_agent.errors import KernelError
 from ipsec_agent.host.links import Links, open_links
 from tests.configs import config
 from tests.kernel.conftest import Run
+from tests.lab.namespaces import await_links_here
 
 pytestmark = pytest.mark.kernel
 
@@ -41,6 +42,8 @@ def machine(namespace: Run) -> Run:
         "addr add 10.7.0.1 peer 10.7.0.2/32 dev v2",
         "addr add fd00:5::1/64 dev v0 nodad",
     )
+    # What tells that a link has become ready comes by itself, and is heard by who listens.
+    await_links_here("v0", "v1", "v2", "v3")
     return ip
 
 
@@ -163,7 +166,7 @@ async def rings(links: Links) -> AsyncIterator[asyncio.Queue[None]]:
         async with asyncio.timeout(SOON):
             await heard.get()
         await asyncio.sleep(QUIET)
-        while not heard.empty():  # the links may still be coming up
+        while not heard.empty():
             heard.get_nowait()
         yield heard
     finally:

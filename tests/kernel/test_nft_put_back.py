@@ -227,8 +227,10 @@ async def test_where_it_cannot_be_put_back_nft_loads_it(
 def _wrapped(directory: Path, meanwhile: str) -> None:
     program = directory / "nft"
     real = find_program("nft")
+    loaded = f"{real} list table inet ipsec_agent >/dev/null 2>&1"
     # What inherits its output has ended when the agent takes nft for ended.
-    program.write_text(f'#!/bin/sh\n(sleep 0.5; {real} {meanwhile}) &\nexec {real} "$@"\n')
+    after = f"for _ in $(seq 500); do {loaded} && break; sleep 0.02; done; {real} {meanwhile}"
+    program.write_text(f'#!/bin/sh\n({after}) &\nexec {real} "$@"\n')
     program.chmod(0o755)
 
 

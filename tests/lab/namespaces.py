@@ -48,10 +48,16 @@ def await_links(netns: str, *names: str) -> None:
     Raises:
         AssertionError: one is not ready after `READY_WITHIN`.
     """
+    with inside(netns):
+        await_links_here(*names)
+
+
+def await_links_here(*names: str) -> None:
+    """The same of links in this thread's namespace."""
     end = time.monotonic() + READY_WITHIN
-    with inside(netns), open_rtnetlink() as channel:
+    with open_rtnetlink() as channel:
         while not_ready := set(names) - set(_ready(channel)):
-            assert time.monotonic() < end, f"{not_ready} in {netns} cannot send"
+            assert time.monotonic() < end, f"{not_ready} cannot send"
             time.sleep(0.01)
 
 

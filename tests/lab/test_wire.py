@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.charon.nodes import Node, ip, network
+from tests.charon.nodes import Node, ip, network, until
 from tests.lab.deployment import A, B, hub_of
 from tests.lab.floods import flood
 from tests.lab.frames import Kind
@@ -108,11 +108,13 @@ def test_flood_is_counted(pair: list[Node], protocol: str, one: str, other: str)
     a, b = pair
     with (
         Capture(hub_of(pair)) as capture,
-        flood(a.name, b.name, other, protocol=protocol, seconds=2) as running,
+        flood(a.name, b.name, other, protocol=protocol) as running,
     ):
-        flow = running.wait()
+        # On a busy machine it takes longer: what was due in a long sleep is not made good.
+        until(lambda: running.read().out["sent"] >= 1900, "they are sent")
+        flow = running.end()
 
-    assert flow.attempts >= 1900
+    assert flow.attempts <= 1000 * (flow.ended - flow.began)
     assert flow.sent == flow.arrived
     assert capture.dropped == 0
     # A delayed TCP segment may hold two messages.
@@ -123,18 +125,26 @@ def test_flood_is_counted(pair: list[Node], protocol: str, one: str, other: str)
 def test_flood_tells_pauses_and_refusals(pair: list[Node]) -> None:
     """A link that is down for half a second is a pause of that length, and errors have names."""
     a, b = pair
-    with flood(a.name, b.name, B, seconds=20) as running:
-        time.sleep(0.5)
+    began = time.monotonic()
+    with flood(a.name, b.name, B) as running:
+
+        def received() -> int:
+            return int(running.read().came["received"])
+
+        until(received, "it arrives")
         ip("link", "set", "eth0", "down", netns=a.name)
+        until(lambda: "ENETUNREACH" in running.read().out["refused"], "it is refused")
         time.sleep(0.5)
+        before = received()
         ip("link", "set", "eth0", "up", netns=a.name)
-        time.sleep(1)
+        until(lambda: received() > before, "it arrives again")
+        took = time.monotonic() - began
         flow = running.end()
     ip("addr", "replace", f"{A6}/64", "dev", "eth0", "nodad", netns=a.name)
 
     # While its neighbour is asked for again, what waits can fill the socket's buffer.
     assert {"ENETUNREACH"} <= flow.refused.keys() <= {"ENETUNREACH", "EAGAIN"}
-    assert 0.4 < flow.longest_pause < 5
+    assert 0.4 < flow.longest_pause < took
 
 
 def test_transfer(pair: list[Node]) -> None:
