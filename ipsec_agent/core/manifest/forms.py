@@ -303,20 +303,30 @@ def _of_addon(
             "add the line `properties:` above this one, and " + _move(ipsec.line, ipsec.last, 2),
         )
     yield _Section(path, addon, ipsec)
-    if own is None:
-        yield from _properties(addon, path)
-        return
     for section in _properties(addon, path):
-        for name in ("ipsec", "agent"):
-            ignored = section.holder.get(name)
-            if ignored is not None and not ignored.empty:
-                complaints.warn(
-                    ignored.line,
-                    section.path_of(name),
-                    f"has no effect: the job {JOB} has `properties:` of its own (line {own.line}),"
-                    " and BOSH gives it those alone",
-                    f"move what is needed there, and delete {_lines(ignored.line, ignored.last)}",
-                )
+        if own is None or _ignored(section, own, complaints):
+            yield section
+
+
+def _ignored(section: _Section, own: Entry, complaints: Complaints) -> bool:
+    """Complain of what an add-on gives in vain, since its job has properties of its own.
+
+    Returns:
+        Whether nothing else has the properties, so that these are read all the same.
+    """
+    alone = section.ipsec is not None and own.get("ipsec") is None
+    for name in ("ipsec", "agent"):
+        ignored = section.holder.get(name)
+        if ignored is not None and not ignored.empty:
+            complain = complaints.error if alone and name == "ipsec" else complaints.warn
+            complain(
+                ignored.line,
+                section.path_of(name),
+                f"has no effect: the job {JOB} has `properties:` of its own (line {own.line}),"
+                " and BOSH gives it those alone",
+                f"move {_lines(ignored.line, ignored.last)} there, or delete them",
+            )
+    return alone
 
 
 def _properties(holder: Entry, path: str) -> Iterator[_Section]:

@@ -409,6 +409,10 @@ def test_the_map_of_an_intermediate() -> None:
             "ipsec.esp_proposals[0]: must be a string; write esp_proposals: [",
         ),
         (
+            {"esp_proposals": {"one": 1}},
+            "ipsec.esp_proposals: must be a list or a text; write esp_proposals: [",
+        ),
+        (
             {"ipsec": [["10.0.0.0/8"]]},
             "ipsec.ipsec_subnets[0]: must be a subnet, not a list; write",
         ),
