@@ -65,13 +65,13 @@ def mirrored(place: Path, version: str) -> None:
     )
 
 
-@pytest.fixture(params=["sources", "list"])
+@pytest.fixture
 def apt(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A machine's apt, with its mirror in either form."""
+    """A machine's apt, with its mirror; in the older form where that is asked for."""
     place = tmp_path / "apt"
     (place / "sources.list.d").mkdir(parents=True)
     mirror = tmp_path / "mirror"
-    if request.param == "list":
+    if getattr(request, "param", "") == "list":
         (place / "sources.list").write_text(f"# ours\ndeb [trusted=yes] file:{mirror} ./\n")
     else:
         (place / "sources.list.d/debian.sources").write_text(
@@ -182,6 +182,7 @@ def blobs_of(root: Path) -> set[str]:
     return {path.name for path in (root / "blobs").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("apt", ["sources", "list"], indirect=True)
 def test_the_mirror_has_it(tmp_path: Path, debian: Debian, root: Path, pypi: Pypi) -> None:
     """All comes from there; what is here already is not fetched, and what is another file is."""
     mirrored(tmp_path / "mirror", OLD)
@@ -311,10 +312,16 @@ def test_update(tmp_path: Path, debian: Debian, root: Path, pypi: Pypi) -> None:
 def test_update_of_one(tmp_path: Path, debian: Debian, root: Path, pypi: Pypi) -> None:
     """The others stay."""
     mirrored(tmp_path / "mirror", NEW)
-    wheeled(tmp_path / "index", "vici", "6.1")
+    for name, version in (("thing", "1"), ("thing", "2"), ("vici", "6.1")):
+        wheeled(tmp_path / "index", name, version)
+    (tmp_path / "project/pyproject.toml").write_text('[project]\ndependencies = ["vici", "thing"]')
+    thing = tmp_path / "index/thing-1-py3-none-any.whl"
+    sum_ = hashlib.sha256(thing.read_bytes()).hexdigest()
+    with (root / "config/blobs.list").open("a") as file:
+        file.write(f"pypi thing 1 ipsec-agent/{thing.name} {sum_}\n")
 
     assert update(root, ["strongswan"], debian, pypi) == (f"strongswan: {OLD} -> {NEW}",)
-    assert [it.version for it in listed(root)] == [NEW, NEW, "6.0.3"]
+    assert [it.version for it in listed(root)] == [NEW, NEW, "6.0.3", "1"]
     assert update(root, ["vici"], debian, pypi) == ("vici: 6.0.3 -> 6.1",)
 
 
