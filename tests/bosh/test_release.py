@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bosh.tarball import ReleaseError, make
+from bosh.blobs import ReleaseError
+from bosh.tarball import make
 from ipsec_agent import __version__
 from ipsec_agent.core.doctor.holes import DEFAULT_PLUGINS, HOLES, has
 from tests.bosh.job import BOSH, SPEC
