@@ -17,15 +17,13 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
+from bosh.blobs import ReleaseError, listed
+
 HERE = Path(__file__).parent
 SOURCES = ("src", "blobs")
 """Where the files that a package's spec names are looked for, in this order."""
 
 PROGRAM, PLAIN = 0o755, 0o644
-
-
-class ReleaseError(Exception):
-    """Something is missing or is not what it should be; the text says what to do."""
 
 
 class Member(Struct, frozen=True):
@@ -115,22 +113,16 @@ def refuse_unfit_blobs(root: Path) -> None:
     Raises:
         ReleaseError: one is absent, or has another digest.
     """
-    for place, digest in blobs(root):
-        path = root / "blobs" / place
+    for blob in listed(root):
+        path = root / "blobs" / blob.place
         if not path.is_file():
             raise ReleaseError(
-                f"the blob {place} is missing: run scripts/release, which fetches it"
+                f"the blob {blob.place} is missing: run scripts/release, which fetches it"
             )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise ReleaseError(f"the blob {place} is not the one that is listed: delete {path}")
-
-
-def blobs(root: Path) -> Iterator[tuple[str, str]]:
-    """The place below blobs/ and the SHA-256 of each blob that is listed."""
-    for line in (root / "config/blobs.list").read_text().splitlines():
-        if line and not line.startswith("#"):
-            *_, place, digest = line.split()
-            yield place, digest
+        if not blob.found(path):
+            raise ReleaseError(
+                f"the blob {blob.place} is not the one that is listed: delete {path}"
+            )
 
 
 def _spec(path: Path) -> dict[str, Any]:

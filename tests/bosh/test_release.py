@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bosh.tarball import ReleaseError, make
+from bosh.blobs import ReleaseError
+from bosh.tarball import make
 from ipsec_agent import __version__
 from ipsec_agent.core.doctor.holes import DEFAULT_PLUGINS, HOLES, has
 from tests.bosh.job import BOSH, SPEC
@@ -184,3 +185,12 @@ def test_known_holes_are_told() -> None:
     told = set(re.findall(r"CVE-\d+-\d+", (BOSH.parent / "docs/bosh.md").read_text()))
     concern = {hole.name for hole in HOLES if hole.plugin in DEFAULT_PLUGINS}
     assert told == {hole.name for hole in HOLES if has(hole, version, 12)} & concern
+
+
+def test_the_readme_leads_to_it() -> None:
+    """In two lines: what makes the release, and where the rest is told."""
+    paragraphs = (BOSH.parent / "README.md").read_text().split("\n\n")
+    (found,) = [it for it in paragraphs if it.startswith("**With BOSH:**")]
+    assert found.count("\n") == 1
+    assert {"`scripts/release`", "`bosh/`"} <= set(re.findall(r"`[^`]+`", found))
+    assert "[docs/bosh.md](docs/bosh.md)" in found

@@ -147,7 +147,10 @@ def test_subnets_as_the_agent_takes_them(written: str) -> None:
 WRONG: dict[str, list[Any]] = {
     "ipsec.ipsec_subnets": [None, [], "10.0.0.0/16", ["10.0.0.0/16", "all"], [10]],
     "ipsec.no_ipsec_subnets": ["10.0.1.1", ["the director"]],
-    "ipsec.instance_certificate": [None, "", "certificate", ["-----BEGIN CERTIFICATE-----"]],
+    "ipsec.instance_certificate": [
+        *(None, "", "certificate", ["-----BEGIN CERTIFICATE-----"]),
+        {"private_key": LEAF.key_pem, "ca": CA.cert_pem},
+    ],
     "ipsec.instance_private_key": [None, "key", {"private_key": "x"}],
     "ipsec.ca_certificates": [None, [], CA.cert_pem, {"ca": CA.cert_pem}, ["none"], [1]],
     "ipsec.prestart_timeout": ["30", 0, 3601, True],

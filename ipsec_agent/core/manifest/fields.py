@@ -182,8 +182,10 @@ class Fields:
             if isinstance(item.value, str):
                 values.append(item.value)
             elif not item.void:
-                where = found[0] if entry.elements is None else f"{found[0]}[{position}]"
-                what, right = "must be a string", f"write {name}: [one, two]"
+                where, what = f"{found[0]}[{position}]", "must be a string"
+                if entry.elements is None:
+                    where, what = found[0], "must be a list or a text"
+                right = f"write {name}: [one, two]"
                 if item.empty:
                     what, right = "is empty", "delete this dash, or write a value after it"
                 self.complaints.error(item.line, where, what, right)

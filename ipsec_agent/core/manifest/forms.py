@@ -223,7 +223,10 @@ def _at_top(root: Entry, complaints: Complaints) -> Iterator[_Section]:
 
 
 def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
-    """Those of the add-on with the job ipsec, then those of the job, which outrank them."""
+    """Those of the add-on with the job ipsec, or those of the job where it has any.
+
+    The director merges nothing either (bosh: addon.rb, add_addon_jobs_to_instance_groups).
+    """
     addons = root.get("addons")
     if addons is None or addons.empty:
         return
@@ -255,7 +258,7 @@ def _in_addons(root: Entry, complaints: Complaints) -> Iterator[_Section]:
                 f"delete {_lines(job.line, job.last)}; BOSH refuses a job twice",
             )
         if named or _without_job(addon, path, complaints):
-            yield from _of_addon(addon, path, complaints)
+            yield from _of_addon(addon, path, _own(named), complaints)
         for where, job in named:
             _agent_elsewhere(_Section(where, job, None), complaints)
             yield from _properties(job, where)
@@ -277,7 +280,20 @@ def _name(job: Entry) -> Scalar:
     return name.value if name is not None else None
 
 
-def _of_addon(addon: Entry, path: str, complaints: Complaints) -> Iterator[_Section]:
+def _own(named: Iterable[tuple[str, Entry]]) -> Entry | None:
+    """The properties of the job, where it has any."""
+    given = (job.get("properties") for _, job in named)
+    return next((entry for entry in given if entry is not None and not entry.empty), None)
+
+
+def _of_addon(
+    addon: Entry, path: str, own: Entry | None, complaints: Complaints
+) -> Iterator[_Section]:
+    """What the add-on itself gives to its job.
+
+    Args:
+        own: the properties of the job.
+    """
     ipsec = addon.get("ipsec")
     if ipsec is not None:
         complaints.error(
@@ -287,7 +303,30 @@ def _of_addon(addon: Entry, path: str, complaints: Complaints) -> Iterator[_Sect
             "add the line `properties:` above this one, and " + _move(ipsec.line, ipsec.last, 2),
         )
     yield _Section(path, addon, ipsec)
-    yield from _properties(addon, path)
+    for section in _properties(addon, path):
+        if own is None or _ignored(section, own, complaints):
+            yield section
+
+
+def _ignored(section: _Section, own: Entry, complaints: Complaints) -> bool:
+    """Complain of what an add-on gives in vain, since its job has properties of its own.
+
+    Returns:
+        Whether nothing else has the properties, so that these are read all the same.
+    """
+    alone = section.ipsec is not None and own.get("ipsec") is None
+    for name in ("ipsec", "agent"):
+        ignored = section.holder.get(name)
+        if ignored is not None and not ignored.empty:
+            complain = complaints.error if alone and name == "ipsec" else complaints.warn
+            complain(
+                ignored.line,
+                section.path_of(name),
+                f"has no effect: the job {JOB} has `properties:` of its own (line {own.line}),"
+                " and BOSH gives it those alone",
+                f"move {_lines(ignored.line, ignored.last)} there, or delete them",
+            )
+    return alone
 
 
 def _properties(holder: Entry, path: str) -> Iterator[_Section]:

@@ -409,6 +409,10 @@ def test_the_map_of_an_intermediate() -> None:
             "ipsec.esp_proposals[0]: must be a string; write esp_proposals: [",
         ),
         (
+            {"esp_proposals": {"one": 1}},
+            "ipsec.esp_proposals: must be a list or a text; write esp_proposals: [",
+        ),
+        (
             {"ipsec": [["10.0.0.0/8"]]},
             "ipsec.ipsec_subnets[0]: must be a subnet, not a list; write",
         ),
@@ -570,12 +574,14 @@ def test_the_node_section_elsewhere() -> None:
     assert found.endswith("ipsec.agent: unknown key; move it out of `ipsec:`, beside it")
 
 
-def test_the_node_section_as_bosh_gives_it() -> None:
-    """Beside `ipsec:` it counts; of each key the job's outranks the add-on's, the file's both."""
+@pytest.mark.parametrize("of", ["add-on", "job"])
+def test_the_node_section_as_bosh_gives_it(of: str) -> None:
+    """Beside `ipsec:` it counts; of each key the file's outranks it."""
     tree = yaml.safe_load(text(form="runtime"))
     addon = tree["addons"][0]
     addon["properties"]["agent"] = {"outside": "clear", "mtu": "fix", "interval": 20}
-    addon["jobs"][0]["properties"] = {"agent": {"mtu": "warn", "interval": 30}}
+    if of == "job":
+        addon["jobs"][0]["properties"] = addon.pop("properties")
     tree["agent"] = {"interval": 40}
 
     found = parse(yaml.safe_dump(tree), file="f", now=datetime.now(UTC))
@@ -583,7 +589,7 @@ def test_the_node_section_as_bosh_gives_it() -> None:
     assert found.complaints == ()
     assert found.config is not None
     agent = found.config.agent
-    assert (agent.outside, agent.mtu, agent.interval) == (Outside.CLEAR, MtuMode.WARN, 40)
+    assert (agent.outside, agent.mtu, agent.interval) == (Outside.CLEAR, MtuMode.FIX, 40)
 
 
 # --- several add-ons ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,17 +48,40 @@ def test_forms(form: str) -> None:
     assert parsed.config.ipsec_subnets[0].network == ip_network("10.0.0.0/16")
 
 
-def test_job_outranks_addon() -> None:
-    """A property of the job outranks the add-on's."""
-    text = good(prestart_timeout=40).replace(
-        "    release: ipsec\n",
-        "    release: ipsec\n    properties:\n      ipsec:\n        prestart_timeout: 50\n",
+def test_the_job_has_properties_of_its_own() -> None:
+    """BOSH gives a job these alone, or the add-on's; it merges nothing."""
+    tree = yaml.safe_load(good(prestart_timeout=40))
+    addon = tree["addons"][0]
+    addon["properties"]["agent"] = {"interval": 20}
+    ours = {**addon["properties"]["ipsec"], "ca_certificates": None}
+    addon["jobs"][0]["properties"] = {"ipsec": ours}
+
+    complaints = [str(it) for it in read(yaml.safe_dump(tree, sort_keys=False)).complaints]
+
+    for name in ("ipsec", "agent"):
+        (found,) = [it for it in complaints if f": addons[0].properties.{name}: " in it]
+        assert "has no effect: the job ipsec has `properties:` of its own (line " in found
+    assert [it for it in complaints if "ca_certificates" in it and "missing" in it]
+    ours["ca_certificates"] = addon["properties"]["ipsec"]["ca_certificates"]
+    ours.pop("prestart_timeout")
+    config = read(yaml.safe_dump(tree)).config
+    assert config is not None
+    assert (config.prestart_timeout, config.agent.interval) == (30, 10)
+
+
+@pytest.mark.parametrize("own", [None, {}, {"agent": {"interval": 20}}])
+def test_properties_of_the_job_without_ipsec(own: dict[str, Any] | None) -> None:
+    """Also these are in place of the add-on's; nothing behind the colon is not."""
+    tree = yaml.safe_load(good())
+    tree["addons"][0]["jobs"][0]["properties"] = own
+
+    parsed = read(yaml.safe_dump(tree))
+
+    assert (parsed.config is not None) == (own is None)
+    said = [str(it) for it in parsed.complaints]
+    assert ["addons[0].properties.ipsec: has no effect" in it for it in said] == (
+        [] if own is None else [True]
     )
-
-    parsed = read(text)
-
-    assert parsed.config is not None
-    assert parsed.config.prestart_timeout == 50
 
 
 def test_defaults() -> None:
