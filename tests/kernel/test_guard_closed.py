@@ -16,12 +16,15 @@ from tests.kernel.guard_lab import (
     A6,
     B4,
     B6,
+    C4,
     GUARD,
     PLAIN4,
     PLAIN6,
     SCALE,
+    SNAT,
     A,
     B,
+    C,
     Capture,
     arrived,
     as_nobody,
@@ -32,6 +35,7 @@ from tests.kernel.guard_lab import (
     send_ip,
     send_raw,
     send_udp,
+    table,
     udp_header,
 )
 from tests.lab.namespaces import inside
@@ -171,6 +175,25 @@ def test_the_operators_way_in(address: str) -> None:
 
     assert greeting(A, B, address, 22) == b"SSH-2.0-x\r\n"
     assert greeting(A, B, address, 23) == b""
+
+
+def test_a_containers_ssh_is_not_its_vms(wire: Capture) -> None:
+    """Masquerade gives it the VM's address and leaves it the port: it would leave in clear."""
+    run("nft", "-f", "-", ns=A, text=SNAT)
+
+    def connect() -> int:
+        with inside(C), socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.settimeout(0.3 * SCALE)
+            client.bind((C4, 22))
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                client.connect((B4, 22))
+        return len(wire.between(A4, B4))
+
+    assert connect()
+    close(A)
+    assert not connect()
+    assert table(A).dropped_out >= 1
 
 
 @pytest.mark.parametrize("address", [B4, B6])
