@@ -71,6 +71,7 @@ keeps it, and the socket of who sent the inner one."""
 MAPPED = "::ffff:0.0.0.0/96"
 """IPv4 addresses in an IPv6 header (RFC 4291, 2.5.5.2)."""
 
+_SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 _PORTS = "udp sport 4500 udp dport 4500"
 
 COUNTED_FOR = 3600
@@ -343,6 +344,8 @@ def _unlisted(family: Family, enforce: bool) -> Iterable[str]:
         [
             f"fib saddr type local {own} {misplaced}",
             f"meta skuid >= 0 fib saddr type != local {misplaced}",
+            # A socket of AF_SMC connects by one of the kernel's own, which has no user.
+            f'{_SYN} fib saddr type != local iif 0 meta oifkind != "bridge" {misplaced}',
             f"{family.routed}oif . oifname != @exempt {untranslated}",
         ],
     )
