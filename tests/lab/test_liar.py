@@ -396,7 +396,7 @@ def test_many_children(laid: Bed, count: int) -> None:
             f"lie{number}": lie("transport", f"{C}/32[udp/{number + 1000}]", f"{A}/32[udp]")
             for number in range(count)
         }
-        laid.load(version=4, encap="no", **children)
+        laid.load(version=4, encap="no", unique="never", **children)
         for name in children:
             laid.initiate(name)
         assert laid.sas() == count
