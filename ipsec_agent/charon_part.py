@@ -10,7 +10,8 @@ from typing import assert_never
 from ipsec_agent.core.charon_log import Said
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.inherited import Inherited
-from ipsec_agent.core.observed import Charon, CharonProcess, LoadedConnection
+from ipsec_agent.core.liars import met
+from ipsec_agent.core.observed import Charon, CharonProcess, IkeSa, LoadedConnection
 from ipsec_agent.core.steps import (
     CharonStep,
     ContinueCharon,
@@ -105,6 +106,7 @@ class CharonPart:
         self._drain = DrainFile(self._run_dir)
         self._events = CharonEvents(self._vici)
         self._made_with = MadeWith(self._run_dir / "made-with.json")
+        self._sas: tuple[IkeSa, ...] = ()
         self._process: CharonProcess | None = None
         self._question: asyncio.Task[Charon] | None = None
         self._listed = ListedCertificates()
@@ -210,7 +212,7 @@ class CharonPart:
     async def forget(self) -> None:
         """Drop what concerns a charon that is gone: the question, the session, the renewals."""
         question, self._question = self._question, None
-        self._silence = Silence()
+        self._silence, self._sas = Silence(), ()
         await self._session.end()
         await self.renewals.end()
         if question is not None:
@@ -236,6 +238,7 @@ class CharonPart:
                 for item in listed
                 if item.name not in renewing
             )
+            self._sas = met(self._made_with.see(process, sas, connections), self._sas)
             version, exchanges = await self._abilities(process, client)
             return Charon(
                 process=process,
@@ -244,7 +247,7 @@ class CharonPart:
                 authorities=authorities,
                 keys=self.rehearsals.without(keys),
                 credentials=remembered.get(CREDENTIALS, ""),
-                sas=self._made_with.see(process, sas, connections),
+                sas=self._sas,
                 renewing=renewing,
                 sets=self._made_with.sets(process),
                 attempts=self.renewals.attempts,

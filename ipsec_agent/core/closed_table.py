@@ -54,6 +54,13 @@ table inet {GUARD_TABLE} {{
 {_LAST_OUT}\
 		counter drop
 	}}
+	chain closed_forward {{
+		type filter hook forward priority 300; policy drop;
+		meta ipsec exists jump closed_ipsec_in
+		rt ipsec exists jump closed_ipsec_out
+		meta l4proto esp accept
+		counter drop
+	}}
 	chain closed_disguised {{
 		ip6 saddr ::ffff:0.0.0.0/96 counter drop
 		ip6 daddr ::ffff:0.0.0.0/96 counter drop
@@ -88,7 +95,8 @@ table inet {GUARD_TABLE} {{
 - Through IPsec is what one SA in transport mode carries, as guard_table.py says. Here nobody knows
   which addresses are encrypted: an operator's own VPN in tunnel mode carries SSH, as all else does.
 - ARP is no traffic of this family, and passes.
-- SSH passes to this VM's own server only: an SSH client here would be one that speaks clear.
+- SSH passes to this VM's own server only: an SSH client here would be one that speaks clear. So
+  would a container's, whose port 22 masquerade keeps: what is forwarded passes through IPsec only.
 - ESP in UDP does not pass, since it cannot be told from data, as in the guard without forced
   encapsulation; IKE does, and the agent's own table brings the rest.
 - On the way out fragments are made after this chain, on the way in they come as they are. Ports are

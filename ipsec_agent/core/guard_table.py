@@ -71,12 +71,12 @@ keeps it, and the socket of who sent the inner one."""
 MAPPED = "::ffff:0.0.0.0/96"
 """IPv4 addresses in an IPv6 header (RFC 4291, 2.5.5.2)."""
 
+_SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 _PORTS = "udp sport 4500 udp dport 4500"
 
 COUNTED_FOR = 3600
 """Seconds after its last packet until an address is forgotten and makes room. A full set hides who
 comes next; that packets are dropped is told all the same (problems/guard_drops.py)."""
-
 
 _ENDS = ("saddr", "daddr")
 
@@ -206,10 +206,11 @@ def _hook(name: str, where: str, families: Sequence[Family], *, marks: bool = Fa
 
 
 def _disguised(direction: str, enforce: bool) -> str:
-    return block(
-        f"chain disguised_{direction}",
-        [f'counter {_verdict(enforce)} comment "an IPv4-mapped address or a source route"'],
-    )
+    goal = f"disguised_{direction}"
+    what = f'counter {_verdict(enforce)} comment "an IPv4-mapped address or a source route"'
+    # The protocol is known where all headers are there.
+    whole = ["meta l4proto >= 0 return", f"goto {goal}"]
+    return block(f"chain {goal}", [what]) + block(f"chain beginnings_{direction}", whole)
 
 
 def _ipsec(name: str, families: Sequence[Family]) -> Iterable[str]:
@@ -282,6 +283,8 @@ def _ike(force_encapsulation: bool) -> Iterable[str]:
             # What was not sent from here has no user: no match, and on to the next rule.
             "meta skuid != 0 return",
             "fib saddr type local return",
+            # An address of a link in a VRF is in its table, and what comes by it by the VRF's link.
+            "fib saddr . oif type local return",
             "iif . iifname @exempt return",
             "goto ike_in",
         ],
@@ -292,9 +295,7 @@ def _judge(family: Family, enforce: bool) -> Iterable[str]:
     version, ip, later = family.version, family.ip, family.later
     outside, overlay = f"@outside{version}", "udp dport @overlay_ports"
     elsewhere = f"{ip} daddr {outside} accept"
-    source_routes = {
-        way: [f"{it} goto disguised_{way}" for it in family.source_routes] for way in ("out", "in")
-    }
+    routes_out, routes_in = ([it.format(w) for it in family.source_routes] for w in ("out", "in"))
     yield from _unlisted(family, enforce)
     yield _clear(f"clear_out{version}", "out", f"{ip} daddr", enforce)
     yield _clear(f"clear_in{version}", "in", f"{ip} saddr", enforce)
@@ -303,7 +304,7 @@ def _judge(family: Family, enforce: bool) -> Iterable[str]:
     yield block(
         f"chain out{version}",
         [
-            *source_routes["out"],
+            *routes_out,
             f"{overlay} {ip} saddr != {outside} {ip} daddr {outside} goto overlay_out{version}",
             f"{ip} saddr {outside} {ip} daddr != {outside} jump unlisted{version}",
             f"{ip} saddr {outside} {family.routed}accept",
@@ -317,7 +318,7 @@ def _judge(family: Family, enforce: bool) -> Iterable[str]:
     yield block(
         f"chain in{version}",
         [
-            *source_routes["in"],
+            *routes_in,
             f"{overlay} {ip} daddr != {outside} goto overlay_in{version}",
             # Also multicast and broadcast, which a tunnel's socket receives, too.
             f"{overlay} fib daddr type != unicast goto overlay_in{version}",
@@ -343,6 +344,8 @@ def _unlisted(family: Family, enforce: bool) -> Iterable[str]:
         [
             f"fib saddr type local {own} {misplaced}",
             f"meta skuid >= 0 fib saddr type != local {misplaced}",
+            # A socket of AF_SMC connects by one of the kernel's own, which has no user.
+            f'{_SYN} fib saddr type != local iif 0 meta oifkind != "bridge" {misplaced}',
             f"{family.routed}oif . oifname != @exempt {untranslated}",
         ],
     )

@@ -6,6 +6,11 @@ tunnel mode for all that our trap's selectors cover (child_create.c of 5.9 and 6
 never has anything but transport mode, for all that the two hosts send each other. The guard lets
 nothing pass that goes through another SA; what is left is that flows fall into it, and so it ends.
 
+A peer that pretends to be behind a NAT may also move an SA of its own to another's address: charon
+follows each message that has the right key (ike_sa.c: update_hosts), and one that is sent with a
+false source is enough, whereupon what the liar sends from there is heard. Honest VMs do not move:
+MOBIKE is off, and so are charon's own reactions to changed addresses.
+
 No configuration prevents it. A trap for any peer needs the subnet as its remote selector, and with
 that child charon also answers within the IKE_SAs that the trap began, and narrows what the peer
 answers there; `dynamic` for the others would only take one of three ways away.
@@ -78,6 +83,10 @@ def _negotiated(observed: Observed) -> tuple[Lie, ...]:
     broad = {(state.destination, state.spi) for state in observed.states if not state.between_hosts}
     found = []
     for sa in charon.sas:
+        if sa.met is not None and sa.met != sa.remote:
+            because = f"an SA that it then moved to {sa.remote}"
+            found.append(Lie(sa.met, because, sa.unique_id, _selectors(sa.children)))
+            continue
         false = [
             (child, because)
             for child in sa.children
@@ -86,14 +95,33 @@ def _negotiated(observed: Observed) -> tuple[Lie, ...]:
         if not false:
             continue
         more = f" (and {len(false) - 1} more)" if len(false) > 1 else ""
-        selectors = frozenset(
-            frozenset((local, remote))
-            for child, _ in false
-            for local in child.local
-            for remote in child.remote
-        )
+        selectors = _selectors(child for child, _ in false)
         found.append(Lie(sa.remote, false[0][1] + more, sa.unique_id, selectors))
     return tuple(found)
+
+
+def _selectors(children: Iterable[ChildSa]) -> frozenset[frozenset[Network]]:
+    return frozenset(
+        frozenset((local, remote))
+        for child in children
+        for local in child.local
+        for remote in child.remote
+    )
+
+
+def met(sas: Iterable[IkeSa], before: Iterable[IkeSa]) -> tuple[IkeSa, ...]:
+    """The IKE_SAs, each with where its peer was when it was first seen.
+
+    Args:
+        before: those of charon's last answer, from this function.
+    """
+    known = {sa.unique_id: sa.met for sa in before}
+
+    def first(sa: IkeSa) -> Address | None:
+        there = None if sa.remote.is_unspecified else sa.remote
+        return known.get(sa.unique_id) or there
+
+    return tuple(replace(sa, met=first(sa)) for sa in sas)
 
 
 def _false(sa: IkeSa, child: ChildSa, broad: set[tuple[Address, int]]) -> str:

@@ -105,6 +105,7 @@ class IkeSa(Struct, frozen=True):
         age: seconds since it was established, 0 while it is not.
         remote_id: who the peer says that it is, such as `CN=vm`; "" while it has not said it.
         made_with: mark of the set of ours that it was made with, "" where it is not known.
+        met: where the peer was when it was first seen, None where that is not known.
         details: what nobody decides by.
     """
 
@@ -119,6 +120,7 @@ class IkeSa(Struct, frozen=True):
     remote_id: str = ""
     algorithms: str = ""
     made_with: str = ""
+    met: Address | None = None
     details: IkeDetails = IkeDetails()
 
 

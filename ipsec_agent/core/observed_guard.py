@@ -50,8 +50,8 @@ class GuardTable(Struct, frozen=True):
         dropped_out: likewise, on the way out.
         tunnelled_in: those of dropped_in that came through an SA not in transport mode.
         tunnelled_out: likewise, of dropped_out.
-        disguised_in: those of dropped_in with an IPv4-mapped address, a source route or a routing
-            header.
+        disguised_in: those of dropped_in with an IPv4-mapped address, a source route, a routing
+            header, or headers cut off by fragmentation.
         disguised_out: likewise, of dropped_out.
         clear_in: peers that sent us clear.
         clear_out: peers to whom something here would have sent clear.

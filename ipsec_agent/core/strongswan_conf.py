@@ -37,6 +37,8 @@ SETTINGS: dict[str, str] = {
     # A connection has one own address. Where that goes, charon would negotiate its selectors again
     # from another one, and a peer could not tell that from an address that somebody else claims.
     "plugins.kernel-netlink.roam_events": "no",
+    # Nor does any VM send another one to somebody else (RFC 5685), but for one that lies.
+    "follow_redirects": "no",
     "make_before_break": "yes",
     # Four critical jobs never end; 16 more keep up with 1,000 peers that come at once.
     "threads": "32",

@@ -38,6 +38,7 @@ _DROPS_IN = (
 _DROPS_OUT = (
     "clear_out4", "clear_out6", "tunnel_out4", "tunnel_out6", "misplaced4", "misplaced6",
     "disguised_out", "overlay_out4", "overlay_out6", "closed_out",
+    "closed_forward",
 )  # fmt: skip
 """The chains that drop, with a counter."""
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.drift import Drift
-from ipsec_agent.core.liars import Lie, lies
+from ipsec_agent.core.liars import Lie, lies, met
 from ipsec_agent.core.model import Direction, Network, PolicySelector
 from ipsec_agent.core.observed import (
     Charon,
@@ -110,6 +110,21 @@ def test_honest_sas_stay() -> None:
     assert [step.unique_id for step in steps if isinstance(step, TerminateSa)] == [3]
     assert not [step for step in steps if isinstance(step, TerminateChild)]
     assert "(and 99 more)" in lies(Drift(WISH, observed))[0].because
+
+
+def test_an_sa_that_moves_is_ended_and_names_who_made_it() -> None:
+    """Wherever its peer was first seen; one whose address was not known yet has not moved."""
+    first = met((replace(ike_sa(1, HONEST), remote=ip_address("0.0.0.0")), ike_sa(2, HONEST)), ())
+    second = met((ike_sa(1, HONEST), ike_sa(2, HONEST)), first)
+    assert lies(Drift(WISH, seen(*second))) == ()
+    there = replace(HONEST, remote=(ip_network(OTHER),))
+
+    third = met((*second[:1], ike_sa(2, there, peer=OTHER), ike_sa(3, there, peer=OTHER)), second)
+
+    (lie,) = lies(Drift(WISH, seen(*third)))
+    assert (lie.peer, lie.ike_sa) == (PEER, 2)
+    assert lie.because == f"an SA that it then moved to {OTHER}"
+    assert lie.selectors == {frozenset((ip_network(OWN), ip_network(OTHER)))}
 
 
 def test_the_kernel_has_it_wider_than_charon_says() -> None:

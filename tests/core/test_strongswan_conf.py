@@ -21,12 +21,13 @@ def test_section_follows_the_program() -> None:
 
 
 def test_what_must_never_be_left_to_defaults() -> None:
-    """The settings without which traffic stops for minutes, or VICI hangs."""
+    """The settings without which traffic stops for minutes, VICI hangs, or a peer leads astray."""
     shown = text(config())
 
     assert 'xfrm_acq_expires = "3"' in shown
     assert 'threads = "32"' in shown
     assert 'make_before_break = "yes"' in shown
+    assert 'follow_redirects = "no"' in shown
     assert 'retransmit_base = "1.3"' in shown
     assert 'socket = "unix:///run/x/charon.vici"' in shown
 

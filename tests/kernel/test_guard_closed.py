@@ -16,13 +16,17 @@ from tests.kernel.guard_lab import (
     A6,
     B4,
     B6,
+    C4,
     DEADLINE,
     GUARD,
     MOMENT,
     PLAIN4,
     PLAIN6,
+    SCALE,
+    SNAT,
     A,
     B,
+    C,
     Capture,
     arrived,
     as_nobody,
@@ -34,6 +38,7 @@ from tests.kernel.guard_lab import (
     send_raw,
     send_udp,
     silent,
+    table,
     udp_header,
 )
 from tests.lab.namespaces import inside
@@ -179,6 +184,25 @@ def test_the_operators_way_in(address: str) -> None:
 
     assert greets(A, B, address, 22)
     assert not greets(A, B, address, 23, patience=MOMENT)
+
+
+def test_a_containers_ssh_is_not_its_vms(wire: Capture) -> None:
+    """Masquerade gives it the VM's address and leaves it the port: it would leave in clear."""
+    run("nft", "-f", "-", ns=A, text=SNAT)
+
+    def connect(expected: int) -> int:
+        with inside(C), socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.settimeout(0.3 * SCALE)
+            client.bind((C4, 22))
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                client.connect((B4, 22))
+        return len(wire.between(A4, B4, expected))
+
+    assert connect(1)
+    close(A)
+    assert not connect(0)
+    assert table(A).dropped_out >= 1
 
 
 @pytest.mark.parametrize("address", [B4, B6])

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -30,6 +31,7 @@ from tests.kernel.guard_lab import (
     receiver,
     run,
     send_ip,
+    send_udp,
     silent,
     table,
     udp_header,
@@ -41,6 +43,9 @@ ONLY_FOUR = Guard(replace(PROMISE, ipsec=PROMISE.ipsec[:1], no_ipsec=PROMISE.no_
 MAPPED_A, MAPPED_B = (str(IPv6Address(f"::ffff:{own}")) for own in (A4, B4))
 CLEAR = udp_header((500, 500), b"clear")
 """IKE's ports: the closed table lets pass nothing else that could be told from nothing at all."""
+
+OPTIONS = bytes([43, 3, 0x1E, 28]) + bytes(28)
+"""An IPv6 header of 32 bytes to be skipped (RFC 8200, 4.2), and then one of routing."""
 
 LOOSE, STRICT = 131, 137
 ROUTED4 = """
@@ -74,10 +79,14 @@ def source_route(kind: int) -> str:
     return (bytes([1, kind, 7, 4]) + IPv4Address(PLAIN4).packed).hex()
 
 
-def routing_header() -> str:
-    """The same for IPv6 (RFC 8754, 2): the last segment first, none of both visited yet."""
+def routing_header(behind: int = 0) -> str:
+    """The same for IPv6 (RFC 8754, 2): the last segment first, none of both visited yet.
+
+    Args:
+        behind: the protocol of what comes behind it, which a socket sets itself.
+    """
     segments = IPv6Address(B6).packed + IPv6Address(PLAIN6).packed
-    return (bytes([0, 4, 4, 1, 1, 0, 0, 0]) + segments).hex()
+    return (bytes([behind, 4, 4, 1, 1, 0, 0, 0]) + segments).hex()
 
 
 def send(version: int, kind: int, *, port: int = 0, user: int = 0) -> bool:
@@ -128,6 +137,33 @@ def test_no_detour_is_heard(guard: Load, version: int, kind: int, target: str) -
         send(version, kind, port=500)
 
         assert silent(at_b)
+
+
+@pytest.mark.parametrize("cut", [8, len(OPTIONS)], ids=["cut", "left out"])
+@pytest.mark.parametrize("guard", [load, close])
+def test_no_detour_hides_in_a_later_fragment(wire: Capture, guard: Load, cut: int) -> None:
+    """A first fragment that does not have all headers leaves the routing header to the next one."""
+    whole = OPTIONS + bytes.fromhex(routing_header(17)) + _checked(A6, B6)
+
+    def send_cut() -> bool:
+        # The offset counts in units of 8 bytes above the flag that more fragments follow.
+        sent = [
+            send_ip(A, PLAIN6, ipv6(A6, PLAIN6, 44, struct.pack("!BBHI", 60, 0, *field) + part))
+            for field, part in (((1, 7), whole[:cut]), ((cut, 7), whole[cut:]))
+        ]
+        return sent[0]
+
+    with detour(), receiver(B, B6, 500) as at_b:
+        assert send_udp(A, A6, PLAIN6)
+        assert send_cut()
+        assert arrived(at_b) == b"clear"
+        guard(B)
+        assert send_cut()
+        assert silent(at_b)
+    wire.packets()
+    guard(A)
+    assert not send_cut()
+    assert not [seen for seen in wire.between(A6, PLAIN6) if seen.raw[42:44] == b"\0\1"]
 
 
 def test_detours_are_counted() -> None:

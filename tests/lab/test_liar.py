@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from vici.exception import CommandException
 
 from ipsec_agent.config_file import load_config
 from ipsec_agent.core.desired import desired
@@ -19,8 +20,8 @@ from ipsec_agent.core.orphans import renewal
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.swanctl import renewal_message
 from tests.charon.nodes import SCALE, Node, ip, ips, network, until
-from tests.kernel.guard_lab import arrived, receiver, run, send_udp
-from tests.lab.deployment import A, B, C, configure, start
+from tests.kernel.guard_lab import Capture, arrived, receiver, run, send_udp
+from tests.lab.deployment import A, B, C, configure, peer_of, start
 from tests.lab.traffic import ping
 from tests.lab.truth import charon_of
 
@@ -73,11 +74,18 @@ class Bed:
                     if sa["remote-host"].decode() in peers:
                         yield sa
 
-    def load(self, *, version: int = 4, encap: str = "no", **children: dict[str, Any]) -> None:
+    def load(
+        self,
+        *,
+        version: int = 4,
+        encap: str = "no",
+        unique: str = "never",
+        **children: dict[str, Any],
+    ) -> None:
         """Give the liar's charon a connection with the victim, called `lie`."""
         own, to = (C, A) if version == 4 else (C6, A6)
         body = self.settings | {
-            "local_addrs": [own], "remote_addrs": [to], "encap": encap,
+            "local_addrs": [own], "remote_addrs": [to], "encap": encap, "unique": unique,
         }  # fmt: skip
         with charon_of(self.liar) as session:
             session.load_conn({"lie": body | {"children": children}})
@@ -292,6 +300,94 @@ def test_ipv4_in_ipv6(laid: Bed) -> None:
     laid.forget()
 
 
+def test_it_moves_to_anothers_address(laid: Bed) -> None:
+    """As if behind a NAT, by one message with a false source; what it made there is ended."""
+    laid.load(encap="yes", lie=lie("transport", "dynamic"), more=lie("transport", "dynamic"))
+    laid.initiate()
+    until(lambda: peer_of(laid.victim, C).get("state") == "installed", "it is seen", SETTLED)
+    snat = f"type nat hook postrouting priority 100; ip daddr {A} udp sport 4500 snat to {OTHER}"
+    run("nft", "-f", "-", ns=laid.liar.name, text=f"table ip moved {{ chain out {{ {snat}; }}; }}")
+    try:
+        with contextlib.suppress(Exception):
+            laid.initiate("more")
+        laid.tells("critical", f"an SA that it then moved to {OTHER}")
+        until(lambda: not list(laid._sas(laid.victim, (OTHER,))), "it is ended", SETTLED)
+    finally:
+        run("nft", "delete", "table", "ip", "moved", ns=laid.liar.name)
+    laid.forget()
+    laid.reaches(B)
+
+
+@pytest.mark.long
+def test_it_sends_its_victim_elsewhere(laid: Bed) -> None:
+    """By a redirection of IKE (RFC 5685); the victim goes nowhere."""
+    laid.load(answer=lie("transport", "dynamic"))
+    laid.reaches(C)
+    with Capture(laid.liar.name, "eth0") as wire, charon_of(laid.liar) as session:
+        (own,) = laid._sas(laid.liar, (A,))
+        number = own["uniqueid"].decode()
+        session.redirect({"ike-id": number, "peer-ip": A, "gateway": OTHER})
+        assert not wire.between(A, OTHER, 3)
+        assert wire.lost() == 0
+    laid.reaches(C)
+
+
+ATTEMPTS: dict[str, dict[str, Any]] = {
+    "in BEET mode": lie("beet"),
+    "for everything": lie("tunnel", "0.0.0.0/0", "0.0.0.0/0"),
+    "for both IP versions": {
+        **lie("tunnel"),
+        "local_ts": [SUBNET, SUBNET6],
+        "remote_ts": [f"{A}/32", f"{A6}/128"],
+    },
+    "for one protocol, in a tunnel": lie("tunnel", f"{SUBNET}[udp]", f"{A}/32[udp]"),
+    "by the label of a handover": lie("tunnel", label="ipsec-agent-later-1", label_mode="simple"),
+    "compressed": lie("tunnel", ipcomp="yes"),
+    "of two hosts in a tunnel": lie("tunnel", f"{C}/32"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
+def test_it_tries_otherwise(laid: Bed, attempt: dict[str, Any]) -> None:
+    """Whatever else it asks for that is not in transport mode is refused and ended, too."""
+    with deceived(laid):
+        laid.load(lie=attempt)
+        laid.initiate()
+        refused(laid)
+    laid.tells("not in transport mode")
+
+
+REFUSALS: dict[str, dict[str, Any]] = {
+    "of a gateway": lie("tunnel", "10.9.0.254/32"),
+    "of IPv6 in IPv4": lie("tunnel", SUBNET6, f"{A6}/128"),
+    "without encryption": {**lie("transport", "dynamic"), "esp_proposals": ["null-sha256"]},
+    "of AH": {**lie("transport", "dynamic"), "ah_proposals": ["sha256"]},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attempt", REFUSALS.values(), ids=REFUSALS)
+def test_its_victim_makes_no_such_sa(laid: Bed, attempt: dict[str, Any]) -> None:
+    """charon refuses."""
+    laid.load(lie=attempt)
+    with pytest.raises(CommandException):
+        laid.initiate()
+    refused(laid)
+    assert not laid.sas()
+
+
+@pytest.mark.long
+def test_it_says_that_it_is_the_first(laid: Bed) -> None:
+    """INITIAL_CONTACT with the identity of all VMs ends nobody else's SA."""
+    laid.reaches(B)
+    before = [sa["initiator-spi"] for sa in laid._sas(laid.victim, (B,))]
+    laid.load(unique="replace", lie=lie("transport", "dynamic"))
+    laid.initiate()
+    assert laid.sas()
+    assert [sa["initiator-spi"] for sa in laid._sas(laid.victim, (B,))] == before
+
+
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_many_children(laid: Bed, count: int) -> None:
     """However many SAs it makes, one step ends them."""
@@ -300,7 +396,7 @@ def test_many_children(laid: Bed, count: int) -> None:
             f"lie{number}": lie("transport", f"{C}/32[udp/{number + 1000}]", f"{A}/32[udp]")
             for number in range(count)
         }
-        laid.load(version=4, encap="no", **children)
+        laid.load(version=4, encap="no", unique="never", **children)
         for name in children:
             laid.initiate(name)
         assert laid.sas() == count

@@ -13,9 +13,9 @@ UNLISTED = """\
 """
 
 REPAIR = "tests/charon/test_repair.py"
-DISGUISE, FLOWS, LINKS, PORTS, SOURCES, TABLE = (
+CLOSED, DISGUISE, FLOWS, LINKS, PORTS, SOURCES, TABLE = (
     f"tests/kernel/test_guard_{name}.py"
-    for name in ("disguise", "flows", "links", "ports", "sources", "table")
+    for name in ("closed", "disguise", "flows", "links", "ports", "sources", "table")
 )
 
 
@@ -133,12 +133,12 @@ TEST_MUTATIONS = (
         for name, text, test in (
             (
                 "what is sent with a source route is only passing",
-                '*source_routes["out"],',
+                "*routes_out,",
                 f"{DISGUISE}::test_no_detour_leaves",
             ),
             (
                 "what arrives with a source route is only passing",
-                '*source_routes["in"],',
+                "*routes_in,",
                 f"{DISGUISE}::test_no_detour_is_heard",
             ),
             (
@@ -152,6 +152,20 @@ TEST_MUTATIONS = (
                 f"{PORTS}::test_a_container_with_an_encrypted_address_speaks_no_ike",
             ),
         )
+    ),
+    OfTest(
+        "a first fragment is judged by the headers that it has",
+        "core/guard_families.py",
+        ', "frag frag-off 0 jump beginnings_{}"',
+        ",",
+        f"{DISGUISE}::test_no_detour_hides_in_a_later_fragment",
+    ),
+    OfTest(
+        "a closed VM forwards a container's SSH",
+        "core/closed_table.py",
+        "hook forward priority 300; policy drop;\n",
+        "hook forward priority 300; policy accept; accept\n",
+        f"{CLOSED}::test_a_containers_ssh_is_not_its_vms",
     ),
     OfTest(
         "an IPv4-mapped address is an IPv6 address",

@@ -39,7 +39,8 @@ class Memory(Struct, frozen=True):
         unnamed_out: likewise, on the way out.
         received: dropped on the way in, of senders that are in no set.
         prevented: dropped on the way out, likewise.
-        disguised: dropped because of a mapped address, a source route or a routing header.
+        disguised: dropped because of a mapped address, a source route, a routing header, or cut
+            headers.
     """
 
     table: GuardTable | None = None
@@ -182,7 +183,8 @@ def _said(memory: Memory) -> Iterable[Problem]:
             "clear-disguised",
             Severity.WARNING,
             f"the guard dropped {several(memory.disguised.packets, 'packet')} with an IPv4-mapped"
-            " IPv6 address, a source route or a routing header, which would bypass IPsec",
+            " IPv6 address, a source route or a routing header, or with headers cut off by"
+            " fragmentation, which would bypass IPsec",
             "no VM needs them: find the sender with `tcpdump -ni any 'ip[0] > 0x45 or ip6[6] ="
-            " 43 or net ::ffff:0:0/96'`",
+            " 43 or ip6[6] = 44 or net ::ffff:0:0/96'`",
         )

@@ -450,6 +450,7 @@ def test_refused_by_the_time_alone() -> None:
 
 
 TUNABLE = {
+    "follow_redirects",
     "threads",
     "retransmit_tries",
     "retransmit_timeout",
