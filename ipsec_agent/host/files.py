@@ -159,7 +159,7 @@ def _received(path: Path, file: io.FileIO) -> bytes:
 
 
 def config_warnings(path: Path) -> tuple[Complaint, ...]:
-    """That others may read the config and the private key in it; as root only, as on the VM."""
+    """That others may read a config with a private key in it; as root only, as on the VM."""
     try:
         found = path.stat()
     except OSError:

@@ -28,6 +28,7 @@ from ipsec_agent.core.manifest import trust
 from ipsec_agent.core.manifest.certificate_rules import validity
 from ipsec_agent.core.manifest.certificates import Key, name
 from ipsec_agent.core.manifest.complaint import Complaint, shown
+from ipsec_agent.core.manifest.pem import has_key
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
 from ipsec_agent.host.files import NewFile, make_private, pem_files, read_pem, write_together
@@ -190,7 +191,7 @@ def _source(arguments: argparse.Namespace) -> tuple[Path, Path] | None:
         path /= order.files(order.CA_FILE)[0]
     if arguments.ca_key:
         return path, Path(arguments.ca_key)
-    if order.has_key(read_pem(path)):
+    if has_key(read_pem(path)):
         return path, path
     for file in order.keys_beside(path.name):
         if path.with_name(file).exists():
