@@ -130,6 +130,17 @@ def test_links_that_are_judged_and_links_that_are_not() -> None:
     assert config is not None
     assert (config.agent.uplinks, config.agent.inside) == (("eth1",), ("tap0", "tun7"))
 
+    other = "enx" + "0123456789ab" * 10 + "name"
+    agent = {"interface": other, "uplinks": [other], "inside": "the-bridge-of-the-containers"}
+    config = read(good(agent=agent)).config
+    assert config is not None
+    assert (config.agent.interface, config.agent.uplinks) == (other, (other,))
+    assert len(other) == 127
+    for key in ("interface", "uplinks", "inside"):
+        assert complaints(good(agent={key: other + "s"})) == [
+            f"agent.{key}: not a valid link name; write one that `ip link` shows"
+        ]
+
     both = good(agent={"interface": "eth0", "uplinks": ["eth1"], "inside": ["eth1", "eth0", "a b"]})
     found = read(both).complaints
     assert [complaint.message for complaint in found] == [
