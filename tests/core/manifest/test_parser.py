@@ -89,6 +89,47 @@ def test_agent_section() -> None:
     assert config.agent.charon.settings == (("plugins.a.b", "yes"),)
 
 
+@pytest.mark.parametrize("key", ["run_dir", "state_dir", "vici_socket"])
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [
+        ("/", False),
+        ("//", False),
+        ("/run", False),
+        ("/run/", False),
+        ("/etc", False),
+        ("/usr", False),
+        ("/usr/local/./lib", False),
+        ("/tmp", False),
+        ("/run/x/..", False),
+        ("/../var//run", False),
+        ("/proc/self", False),
+        ("/run/ipsec", True),
+        ("/ipsec", True),
+        ("/etc/ipsec/run", True),
+        ("/var/vcap/data/ipsec", True),
+        ("/tmp/ipsec", True),
+    ],
+)
+def test_directories_of_the_system(key: str, path: str, taken: bool) -> None:
+    """The agent's files are in directories of its own: those of others are no place for them."""
+    parsed = read(good(agent={key: path}))
+
+    assert (parsed.config is not None) == taken
+    if not taken:
+        (found,) = complaints(good(agent={key: path}))
+        assert found.startswith(f"agent.{key}: {path} belongs to the system; write, for example, ")
+        assert read(good(agent={key: found.rpartition(": ")[2]})).config is not None
+
+
+def test_logs_in_directories_of_the_system() -> None:
+    """A file may be in one of them, and not be one."""
+    assert read(good(agent={"charon": {"log": "/var/log/charon.log"}})).config is not None
+    assert complaints(good(agent={"charon": {"log": "/var/log"}})) == [
+        "agent.charon.log: /var/log belongs to the system; write, for example, log: journal"
+    ]
+
+
 def test_host_bits() -> None:
     """10.0.1.1/20, as in the guide, is accepted and normalised."""
     config = read(good(ipsec=["10.0.1.1/20"])).config
