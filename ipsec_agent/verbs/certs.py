@@ -25,7 +25,7 @@ from ipsec_agent.core.certificates.shown import document, text
 from ipsec_agent.core.certificates.verdict import SOON, verify
 from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.manifest import trust
-from ipsec_agent.core.manifest.certificate_rules import validity
+from ipsec_agent.core.manifest.bundle import LEAF
 from ipsec_agent.core.manifest.certificates import Key, name
 from ipsec_agent.core.manifest.complaint import Complaint, shown
 from ipsec_agent.core.manifest.pem import has_key
@@ -276,7 +276,7 @@ def _judge(file: str, ca: Issuer, leaves: Sequence[x509.Certificate], now: datet
         for leaf in leaves
         for found in trust.judge(order.bundle(leaf, ca), None, now)
         # One that is not made yet ends with its CA, which is what has expired.
-        if found not in set(validity(leaf, found.part, now))
+        if not (found.part == LEAF and found.dated)
     )
     _refuse(tuple(complaints), f"VMs would refuse a certificate of {name(ca.certificate.subject)}")
 
