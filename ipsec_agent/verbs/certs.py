@@ -31,7 +31,7 @@ from ipsec_agent.core.manifest.complaint import Complaint, shown
 from ipsec_agent.core.manifest.pem import has_key
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
-from ipsec_agent.host.files import NewFile, make_private, pem_files, read_pem, write_together
+from ipsec_agent.host.files import NewFile, pem_files, private_directory, read_pem, write_together
 from ipsec_agent.host.keys import new_key, new_mark, new_serial
 from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
 from ipsec_agent.host.own_process import WARNING, complain, say
@@ -138,8 +138,8 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
         files += _pair(place, subject.file, leaf, key)
         if manifest is not None:
             files.append(NewFile(manifest, order.manifest_text(leaf, key, ca), KEY_MODE))
-    make_private(place)
-    write_together(files, hint="choose another directory with --dir")
+    with private_directory(place):
+        write_together(files, hint="choose another directory with --dir", unmixed=True)
     ends = min(leaf.not_valid_after_utc for leaf in leaves)
     say(_told(files, ca, ends))
     used = source[0] if source else next(one.path for one in files if one.mode == CERTIFICATE_MODE)
