@@ -398,6 +398,7 @@ def test_what_a_running_agent_says_is_not_said_twice() -> None:
     machine = (Complaint("it is so", "see `dmesg`"),)
     results = examined(but(WELL, status=status, machine=machine))
     assert {one.name for one in results if one.state == "found"} == {"problems", "machine"}
+    assert [one.see for one in results if one.see] == [("problems",)]
     said = text(results)
     assert said.count("esp-unavailable: it is so") == 1
     assert "ok       machine" not in said
@@ -487,6 +488,9 @@ def test_a_guard_that_is_not_up_is_not_well(facts: Facts, state: str) -> None:
     assert ("the guard is up" in text(examined(facts))) == (state == "ok")
     messages = [line for line in text(examined(facts)).splitlines() if " guard" in line]
     assert len(messages) == len(set(messages))
+    carried = [one for check in document(examined(facts))["checks"] for one in check["findings"]]
+    assert [one for one in carried if carried.count(one) > 1] == []
+    assert result.state != "found" or result.findings or result.see in {("agent",), ("problems",)}
 
 
 def test_a_config_without_a_guard() -> None:
