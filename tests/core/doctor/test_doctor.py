@@ -371,6 +371,34 @@ def test_with_bosh() -> None:
     assert one.command == "systemctl enable ipsec-agent-guard.service"
 
 
+@pytest.mark.parametrize(
+    ("units", "monit", "start", "look"),
+    [
+        (ENABLED, False, "systemctl start ipsec-agent.target", "systemctl restart ipsec-agent."),
+        (ENABLED, True, "systemctl start ipsec-agent.target", "systemctl restart ipsec-agent."),
+        ((), True, "monit start ipsec", "monit status ipsec"),
+        (None, True, "monit start ipsec", "monit status ipsec"),
+        (None, False, "ipsec-agent run", "ps -fp $(cat /run/ipsec-agent/agent.pid)"),
+        ((), False, "ipsec-agent run", "ps -fp $(cat /run/ipsec-agent/agent.pid)"),
+    ],
+)
+def test_what_starts_the_agent(
+    units: tuple[Unit, ...] | None, monit: bool, start: str, look: str
+) -> None:
+    """Nothing is to be typed that this VM does not have."""
+    facts = but(ALONE, units=units, monit=monit)
+    clear = but(facts, guard=GuardFacts("missing", "missing"))
+    silent = but(facts, silent=Complaint("it did not answer", "see its log"))
+
+    def told(of: Facts) -> Any:
+        (one,) = [one for one in found(of) if one.check == "agent"]
+        return one
+
+    assert told(facts).command == start
+    assert told(clear).hint == f"then start the agent: `{start}`"
+    assert told(silent).command.startswith(look)
+
+
 def test_mounts_that_do_not_hang() -> None:
     """Those of machines that are not encrypted, and those that only name one."""
     mounts = (Mount("/a", "nfs4", ip_address("192.0.2.1")), Mount("/b", "ext4", PEER))
