@@ -5,7 +5,6 @@ at once.
 """
 
 import argparse
-import errno
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ipsec_agent import __version__
 from ipsec_agent.core.commands import DEFAULT_CONFIG, DEFAULT_SOCKET
 from ipsec_agent.errors import AgentError
-from ipsec_agent.host.exhausted import remedy
-from ipsec_agent.host.own_process import complain, discard, forbid_cores, open_streams
+from ipsec_agent.host.own_process import complain, forbid_cores, open_streams
 from ipsec_agent.verbs import status_arguments
 from ipsec_agent.verbs.argument_types import address, given, whole
 from ipsec_agent.verbs.combinations import refuse_passed_over
 from ipsec_agent.verbs.diagnosis import doctor_arguments, report_arguments, verify_arguments
-from ipsec_agent.verbs.failure import tell
+from ipsec_agent.verbs.failure import tell, unforeseen
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -368,8 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        _complain_of(error)
-        return 1
+        return unforeseen(error)
 
 
 def _verb(chosen: argparse.Namespace) -> int:
@@ -378,23 +375,3 @@ def _verb(chosen: argparse.Namespace) -> int:
         return int(import_module(f"ipsec_agent.verbs.{chosen.verb}").main(chosen))
     except AgentError as error:
         return tell(error, chosen)
-
-
-OUTPUT_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE}
-"""What writing to standard output fails with; files of ours have errors of their own."""
-
-
-def _complain_of(error: OSError) -> None:
-    """Say in one line what a verb could not foresee: of its output, and of this process."""
-    if error.filename is None and error.errno in OUTPUT_LOST:
-        # The reader of a pipe has seen enough.
-        if error.errno != errno.EPIPE:
-            closed = error.errno == errno.EBADF
-            why = "standard output is closed" if closed else error.strerror
-            complain(f"ipsec-agent: cannot write the output: {why}\n")
-        discard(sys.stdout)
-        return
-    what = f"{error.filename}: " if error.filename else ""
-    complain(f"ipsec-agent: {what}{error.strerror or error}\n")
-    if hint := remedy(error):
-        complain(f"  hint: {hint}\n")

@@ -131,6 +131,7 @@ def load(
         work = partial(load, path, hint=hint, baseline=baseline, outdated=outdated)
         return Child(work).result()
     from ipsec_agent.core.manifest.parser import parse  # noqa: PLC0415 - see above
+    from ipsec_agent.core.manifest.pem import has_key  # noqa: PLC0415 - likewise
     from ipsec_agent.core.manifest.salvage import salvaged  # noqa: PLC0415 - likewise
 
     parsed = parse(text, file=str(path), now=now, baseline=baseline)
@@ -146,7 +147,9 @@ def load(
             complaints = tuple(one.overlooked for one in complaints)
         elif doubt:
             hint = "; ".join(filter(None, (f"{doubt}: set the clock, if it is wrong", hint)))
-    said = tuple(str(complaint) for complaint in (*complaints, *config_warnings(path)))
+    if has_key(text):
+        complaints = (*complaints, *config_warnings(path))
+    said = tuple(map(str, complaints))
     if config is None:
         errors = sum(complaint.severity == "error" for complaint in complaints)
         raise RefusedError(

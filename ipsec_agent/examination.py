@@ -32,6 +32,7 @@ from ipsec_agent.host.nft import FORMS, Nft
 from ipsec_agent.host.outages import NAME as NAME_OF_OUTAGES
 from ipsec_agent.host.outages import OutageFile
 from ipsec_agent.host.process import find_charon
+from ipsec_agent.host.program import find_program
 from ipsec_agent.host.saved_guard import NAME
 from ipsec_agent.host.switches import SwitchesReader
 from ipsec_agent.host.xfrm import open_xfrm
@@ -59,6 +60,7 @@ def examine(given: Path | None, socket: str | None, *, root: bool) -> Facts:
         facts,
         network=reading.tried("this VM's links", _network, NetworkFacts()),
         units=installed.units(*UNITS),
+        monit=find_program("monit") is not None,
         daemons=traits.ike_programs(),
         packages=installed.packages(*PACKAGES),
         release=installed.debian_release(),

@@ -4,7 +4,6 @@ A pre-start may ask before the VM is closed for the first time.
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ipsec_agent.core.config import Config, GuardMode
 from ipsec_agent.core.desired_guard import guard_of
 from ipsec_agent.core.esp import dummy_sas
 from ipsec_agent.core.guard_table import ruleset
+from ipsec_agent.core.inside import link_names
 from ipsec_agent.core.lockout import unknown_lockout, unknown_lockout_hint
 from ipsec_agent.core.placement import absent_links
 from ipsec_agent.core.problems.esp import esp_problems
@@ -20,6 +20,8 @@ from ipsec_agent.errors import AgentError, KernelError, StartError
 from ipsec_agent.guard_status import lockouts_here
 from ipsec_agent.host.charon_start import locate_program
 from ipsec_agent.host.files import refuse_unfit_directory
+from ipsec_agent.host.link_reading import LinkReading
+from ipsec_agent.host.links import read_facts
 from ipsec_agent.host.nft import Nft
 from ipsec_agent.host.preflight import esp_ability
 from ipsec_agent.host.route_records import read_network
@@ -86,16 +88,10 @@ def _place(config: Config) -> Findings:
 
 def _links(config: Config) -> Findings:
     """A name that no link has may be mistyped; the link may also come later."""
-    there = {name for name in (*config.agent.uplinks, *config.agent.inside) if _is_link(name)}
+    if not (config.agent.uplinks or config.agent.inside):
+        return (), ()
+    there = link_names(read_facts(LinkReading()).links)
     return tuple(f"links: {text}" for text in absent_links(config.agent, there)), ()
-
-
-def _is_link(name: str) -> bool:
-    """Whether a link has a name, be it one of its other ones (SIOCGIFINDEX)."""
-    try:
-        return socket.if_nametoindex(name) > 0
-    except OSError:
-        return False
 
 
 def _esp(config: Config) -> Findings:

@@ -1,6 +1,7 @@
 """A reload is rehearsed with peers: before it, and by `reload --dry-run`."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from ipsec_agent.core.config import Config
 from ipsec_agent.core.desired import desired
 from ipsec_agent.core.model import Desired, Pair, address_order
 from ipsec_agent.core.rehearsal import (
+    BOUND,
+    BOUND_OF_SAMPLE,
     SAMPLE,
     Answer,
     Asked,
@@ -26,8 +29,8 @@ from ipsec_agent.errors import CharonError, StartError
 from ipsec_agent.host.rehearsals import Rehearsals
 from ipsec_agent.reconcile import Reconciler
 
-DEADLINE = 20.0
-"""Seconds for all peers; who has not had his turn by then is not asked."""
+REASONS = 5.0
+"""Seconds to wait for the pass that knows why peers refuse; without it, they refuse for none."""
 
 
 async def refuse_refused(
@@ -44,7 +47,8 @@ async def refuse_refused(
     in_force = loop.config
     if force or not differs(config, in_force) or not holds(in_force, datetime.now(UTC)):
         return
-    asked = await rehearse(loop, rehearsals, config, SAMPLE)
+    until = time.monotonic() + BOUND_OF_SAMPLE
+    asked = await rehearse(loop, rehearsals, config, until, SAMPLE)
     if refused_by_most(asked):
         raise StartError(
             f"the certificate or the CAs would cut peers off: {told(asked)}",
@@ -54,37 +58,54 @@ async def refuse_refused(
 
 
 async def rehearse(
-    loop: Reconciler, rehearsals: Rehearsals, config: Config, most: int | None = None
+    loop: Reconciler,
+    rehearsals: Rehearsals,
+    config: Config,
+    until: float,
+    most: int | None = None,
 ) -> tuple[Asked, ...]:
-    """Ask the peers with which there are SAs, or some of them; () where there are none."""
+    """Ask the peers with which there are SAs, or some of them; () where there are none.
+
+    Args:
+        until: when the last peer must have answered, by time.monotonic; who has had no turn at half
+            the time is not asked, since who refuses needs the rest.
+    """
     snapshot = loop.snapshot
     if snapshot is None or snapshot.placement is None:
         return ()
     pairs = known(snapshot.observed.charon, most)
     if not pairs:
         return ()
+    half = (time.monotonic() + until) / 2
     try:
         async with rehearsals.using(config.credentials):
-            answers = await _answers(rehearsals, desired(config, snapshot.placement), pairs)
+            wanted = desired(config, snapshot.placement)
+            answers = await _answers(rehearsals, wanted, pairs, half)
     except CharonError:
         return tuple(Asked(peer, Answer.NOT_ASKED) for _, peer in pairs)
     refused = [pair for pair, answer in answers.items() if answer is Answer.REFUSED]
     reasons: dict[str, str] = {}
     if refused:
-        suspects = (await loop.passed()).suspects
-        reasons = {one.peer: one.code for one in suspects}
-        await _answers(rehearsals, snapshot.desired, refused)
+        reasons = await _reasons(loop)
+        await _answers(rehearsals, snapshot.desired, refused, until)
     return tuple(
         Asked(peer, answer, reasons.get(str(peer), "") if answer is Answer.REFUSED else "")
         for (_, peer), answer in answers.items()
     )
 
 
+async def _reasons(loop: Reconciler) -> dict[str, str]:
+    """Why peers refuse, as charon's log tells it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REASONS):
+            return {one.peer: one.code for one in (await loop.passed()).suspects}
+    return {}
+
+
 async def _answers(
-    rehearsals: Rehearsals, wanted: Desired, pairs: tuple[Pair, ...] | list[Pair]
+    rehearsals: Rehearsals, wanted: Desired, pairs: tuple[Pair, ...] | list[Pair], until: float
 ) -> dict[Pair, Answer]:
-    """What each says; who has not had his turn in time is not asked."""
-    until = time.monotonic() + DEADLINE
+    """What each says; whose answer might come later is not asked."""
 
     async def ask(pair: Pair) -> Answer:
         made = rehearsal(wanted, pair)
@@ -121,9 +142,10 @@ def verb(
     """What answers `reload --dry-run` on the control socket."""
 
     async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        until = time.monotonic() + BOUND
         loaded, _, told_of_it = await judge(asks=bool(request.get("asks")))
         config = loaded.config
-        asked = await rehearse(loop, rehearsals, config)
+        asked = await rehearse(loop, rehearsals, config, until)
         return {
             "same": not differs(config, loop.config),
             "refused": refused_by_most(asked),

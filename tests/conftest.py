@@ -3,19 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from ipsec_agent.core.flow_rules import REMOVAL
 from tests.examples import WHOLE
 from tests.kernel.guard_lab import A4, B4, A, B, Capture, index, ipv4, namespaces, run, send_below
 
-# How long an example takes, or the making of one, tells of the machine and of what runs beside.
-settings.register_profile(
-    "quarter",
-    deadline=None,
-    max_examples=WHOLE // 4,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# How long an example takes tells of the machine and of what runs beside.
+settings.register_profile("quarter", deadline=None, max_examples=WHOLE // 4)
 settings.register_profile("long", settings.get_profile("quarter"), max_examples=WHOLE)
 settings.load_profile("quarter")
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -481,7 +482,8 @@ def test_an_interrupt_leaves_no_key(create: Create, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fsync", interrupt)
 
     assert create() == 130
-    assert written() == []
+    assert create("--dir", "a/b") == 130
+    assert list(Path().iterdir()) == []
 
 
 def test_two_cas_of_one_day(create: Create) -> None:
@@ -508,6 +510,99 @@ def test_a_disk_that_is_full(create: Create, monkeypatch: pytest.MonkeyPatch) ->
     assert create("--force") == 1
     assert {path: Path(path).read_text() for path in ALL} == before
     assert written() == ALL
+
+
+def test_a_failure_leaves_no_directory(
+    create: Create, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None that was made for it; one that was there before, or that is in use, stays."""
+    Path("there").mkdir()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for place in ("certs", "there", "there/below/it", "a/../b"):
+            assert create("--dir", place) == 1
+            assert [str(one) for one in Path().rglob("*")] == ["there"]
+    mkdir = Path.mkdir
+
+    def only_above(path: Path, mode: int = 0o777, *, parents: bool, exist_ok: bool) -> None:
+        mkdir(path.parent, mode, parents, exist_ok)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", only_above)
+    assert create("--dir", "there/below/it") == 1
+    assert [str(one) for one in Path().rglob("*")] == ["there"]
+    assert "cannot create the directory there/below/it: No space left on device\n  hint: make" in (
+        capsys.readouterr().err
+    )
+
+
+class KilledError(BaseException):
+    """The process is no more."""
+
+
+class Life:
+    """A process that is killed before one of the steps that change a directory."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, steps: int) -> None:
+        self.steps = steps
+        for kind, name in ((os, "fsync"), (Path, "unlink"), (Path, "replace"), (Path, "rmdir")):
+            patch.setattr(kind, name, self.counted(getattr(kind, name)))
+
+    def counted(self, step: Callable[..., object]) -> Callable[..., object]:
+        """The step, while it lives; whatever would clean up does not any more."""
+
+        def done(*given: object, **more: object) -> object:
+            if self.steps <= 0:
+                raise KilledError
+            self.steps -= 1
+            return step(*given, **more)
+
+        return done
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--out-manifest", "fields.yml"),
+        ("--ca", "root", "--out-manifest", "fields.yml"),
+        ("--ca", "root", "--per-vm", "one", "two"),
+    ],
+)
+def test_killed_anywhere(create: Create, words: tuple[str, ...]) -> None:
+    """Whichever step was the last, no file of the old set is beside one of the new set."""
+
+    def present() -> dict[str, bytes]:
+        return {
+            path: Path(path).read_bytes()
+            for path in written()
+            if not Path(path).name.startswith(".") and not path.startswith("root/")
+        }
+
+    create("--dir", "root")
+    create(*words)
+    old, seen, steps, ended = present(), Counter[str](), 0, False
+    while not ended:
+        before = present()
+        with pytest.MonkeyPatch.context() as patch:
+            life = Life(patch, steps)
+            try:
+                ended = create("--force", *words) == 0
+            except KilledError:
+                steps += 1
+        now = present()
+        olds = sum(now[path] == before.get(path) for path in now)
+        assert olds in {0, len(now)}, f"{life} {sorted(now)}"
+        seen["old" if now == before else "some" if len(now) < len(old) else "new"] += 1
+        for path in Path().rglob(".*"):
+            path.unlink()
+        create("--force", *words)
+    assert seen["old"] >= len(old)
+    assert seen["some"] >= 2 * len(old) - 1
+    assert seen["new"] >= 1
 
 
 # --- show -------------------------------------------------------------------------------------

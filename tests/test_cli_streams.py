@@ -1,12 +1,16 @@
 """The program where its output, its open files or its memory are not what they usually are."""
 
+import contextlib
 import errno
+import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +82,78 @@ def test_output_that_is_lost(name: str, redirected: str, why: str, good: Path) -
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"ipsec-agent: cannot write the output: {why}"
     assert "Traceback" not in done.stderr
+
+
+class Gone:
+    """A program whose output had a reader, who has gone: before it began, or once he has read."""
+
+    def __init__(self, *arguments: str, reads: int = 0) -> None:
+        self.program = subprocess.Popen(
+            [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.program.stdout is not None
+        self.read = [self.program.stdout.readline() for _ in range(reads)]
+        self.program.stdout.close()
+        # That it ends at all is what matters.
+        _, self.said = self.program.communicate(timeout=120)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_reader_that_has_gone(name: str, good: Path) -> None:
+    """It ends without a word more, as a shell says of most programs."""
+    gone = Gone(*verb(name, good))
+
+    assert gone.program.returncode == 141
+    assert "cannot write" not in gone.said
+    assert "Traceback" not in gone.said
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_reader_that_has_seen_enough(
+    tmp_path: Path,
+    words: list[str],
+    *,
+    runs: bool,
+) -> None:
+    """`status --watch` ends with its reader, whether an agent answers or not, and whether it has
+    anything to write or not; what it writes is there at once.
+    """
+    path = str(tmp_path / "control.sock")
+    nothing = not runs and not words
+    with answering(path) if runs else contextlib.nullcontext():
+        gone = Gone("status", "--watch", *words, "--socket", path, reads=not nothing)
+
+    assert gone.program.returncode == 141
+    assert all("starting" in line or "stopped" in line for line in gone.read)
+    assert gone.said.count("no agent is running") >= (not runs)
+    assert "Traceback" not in gone.said
+
+
+@contextlib.contextmanager
+def answering(path: str) -> Iterator[None]:
+    """An agent that has only just started."""
+    status = {"schema": 1, "state": "starting", "healthy": False, "problems": []}
+    answer = json.dumps({"ok": True, "status": status}).encode() + b"\n"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = listener.accept()
+                    with caller:
+                        caller.recv(4096)
+                        caller.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 @pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "2>&- <&-"])

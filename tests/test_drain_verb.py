@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ class Warned(Log):
     def warns(self, error: AgentError) -> None:
         """Keep it."""
         self.warned.append(error)
+
+
+def test_a_terminal_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPsec ends all the same, though nobody reads what is told."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        terminal = Terminal()
+        terminal.waits((NFS,), 5.0)
+        terminal.says("charon ends")
 
 
 def test_config(tmp_path: Path) -> None:

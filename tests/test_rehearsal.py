@@ -1,7 +1,10 @@
 """A reload with another certificate asks peers first; `reload --dry-run` only asks."""
 
+import asyncio
 import contextlib
+import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +14,17 @@ import pytest
 from msgspec.structs import replace
 
 from ipsec_agent.admission import Told
+from ipsec_agent.agent import IN_FORCE as IN_FORCE_WITHIN
 from ipsec_agent.config_file import Loaded
 from ipsec_agent.core.config import Config
 from ipsec_agent.core.model import Connection, Credentials
 from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.problems.peer_faults import Fault, Suspect
 from ipsec_agent.core.problems.problem import LogLine
-from ipsec_agent.core.rehearsal import NAME, SAMPLE, Answer
+from ipsec_agent.core.rehearsal import BOUND, BOUND_OF_SAMPLE, NAME, SAMPLE, Answer
 from ipsec_agent.errors import CharonGoneError, StartError
+from ipsec_agent.host import rehearsals as host_rehearsals
+from ipsec_agent.host.child import DEADLINE as CHILD
 from ipsec_agent.host.rehearsals import Rehearsals
 from ipsec_agent.rehearsal import refuse_refused, rehearse, verb
 from ipsec_agent.verbs import reload
@@ -130,7 +136,7 @@ async def test_nobody_is_asked() -> None:
 async def test_what_cannot_be_found_out_refuses_nothing() -> None:
     """charon is gone, or there is no peer."""
     loop: Any = Loop(2)
-    asked = await rehearse(loop, Charon(gone=True), NEW)
+    asked = await rehearse(loop, Charon(gone=True), NEW, time.monotonic() + BOUND)
     assert [one.answer for one in asked] == [Answer.NOT_ASKED] * 2
     await reloaded(Charon(*all_of(2), gone=True), 2)
     await reloaded(Charon(), 0)
@@ -162,3 +168,143 @@ async def test_dry_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         assert lines[2] == "10.0.1.2: accepts it"
     assert (await dry(Charon(), 0))["peers"] == []
     assert len((await dry(Charon(), 40))["peers"]) == 40
+
+
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop in which nothing is waited for, but the clock says that it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def time(self) -> float:
+        """Seconds since the loop began."""
+        return self.now
+
+    def _run_once(self) -> None:
+        it: Any = self
+        if not it._ready and it._scheduled:
+            self.now = max(self.now, it._scheduled[0]._when)
+        super()._run_once()  # type: ignore[misc] # what asyncio says of itself is not all
+
+
+class LatePeers:
+    """Peers that answer as late as they may.
+
+    Args:
+        refuse: what is not in force.
+        slow: charon's own answers take as long as they may, too.
+    """
+
+    def __init__(self, *, refuse: bool, slow: bool) -> None:
+        self.refuse, self.slow = refuse, slow
+        self.refused: set[str] = set()
+        self.shown: set[str] = set()
+
+    @contextlib.asynccontextmanager
+    async def opened(self, _path: Path, deadline: float) -> AsyncIterator["LateCharon"]:
+        """A connection to charon."""
+        yield LateCharon(self, deadline - 0.1 if self.slow else 0.0)
+
+
+class LateCharon:
+    """A connection on which each answer takes so many seconds."""
+
+    def __init__(self, peers: LatePeers, takes: float) -> None:
+        self.peers, self.takes = peers, takes
+        self.certificate = b""
+
+    async def keys(self) -> tuple[str, ...]:
+        """None."""
+        await asyncio.sleep(self.takes)
+        return ()
+
+    async def load_renewal(self, made: Connection) -> None:
+        """Take a connection."""
+        assert made.settings is not None
+        self.certificate = made.settings.certificate
+        await asyncio.sleep(self.takes)
+
+    async def establish(self, name: str, seconds: float) -> bool:
+        """What the peer says, just before it would be called silent."""
+        await asyncio.sleep(seconds - 0.1)
+        in_force = self.certificate == IN_FORCE.certificate
+        if in_force or self.peers.refuse:
+            (self.peers.shown if in_force else self.peers.refused).add(name.removeprefix(NAME))
+        return in_force or not self.peers.refuse
+
+    async def done(self, _what: object) -> None:
+        """What has no answer that matters."""
+        await asyncio.sleep(self.takes)
+
+    load_key = terminate_begun = unload_connection = unload_key = done
+
+
+class LateLoop(Loop):
+    """A loop whose pass does not end."""
+
+    async def passed(self) -> Any:
+        """Nothing."""
+        await asyncio.Event().wait()
+
+
+SLOW = 36.7
+"""Seconds that a slow charon takes at the most beside what its peers take: it takes a connection,
+and forgets its SA and itself, and the key."""
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("refuse", [False, True])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_late_peers(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    dry_run: bool,
+    refuse: bool,
+    slow: bool,
+) -> None:
+    """Hundreds of peers that answer late, and a slow charon: the agent has answered before its
+    caller gives up, each peer is told, and who refused has seen what is in force again.
+    """
+    all_peers = LatePeers(refuse=refuse, slow=slow)
+    rehearsals: Any = Rehearsals(Path("vici"), 5.0)
+    agent: Any = LateLoop(400)
+
+    async def judge(*, asks: bool) -> tuple[Any, object, Told]:
+        await asyncio.sleep(10 + asks)
+        return SimpleNamespace(config=NEW), None, Told((), (), ())
+
+    async def ask() -> dict[str, Any]:
+        if dry_run:
+            return await verb(agent, rehearsals, judge)({"asks": False})
+        with contextlib.suppress(StartError):
+            await refuse_refused(agent, rehearsals, NEW, force=False)
+        return {}
+
+    with asyncio.Runner(loop_factory=VirtualTime) as runner, monkeypatch.context() as patch:
+        loop = runner.get_loop()
+        patch.setattr(host_rehearsals, "open_charon", all_peers.opened)
+        patch.setattr(time, "monotonic", loop.time)
+        answer = runner.run(ask())
+        took = loop.time()
+
+    assert took <= (BOUND if dry_run else BOUND_OF_SAMPLE) + SLOW * slow
+    assert slow or all_peers.refused == all_peers.shown
+    if not dry_run:
+        # To read the config, and to wait until it is in force, takes its time, too.
+        assert took + CHILD + IN_FORCE_WITHIN < reload.PATIENCE
+        return
+    assert took < reload.PATIENCE
+    told = {one["address"]: one["answer"] for one in answer["peers"]}
+    by_answer = Counter(told.values())
+    assert len(told) == 400
+    assert set(by_answer) <= {"refused" if refuse else "accepted", "not asked in time"}
+    assert slow or len(by_answer) == 2
+    monkeypatch.setattr(reload, "ask", lambda *_args, **_more: answer)
+    code = reload.main(Namespace(dry_run=True, force=False, socket="s"))
+    assert code == bool(by_answer["refused"])
+    *lines, last = capsys.readouterr().out.splitlines()
+    late = {f"{peer}: not asked in time" for peer, said in told.items() if "not" in said}
+    assert late == {line for line in lines if "not asked" in line}
+    assert last == f"no time was left to ask {len(late)} of 400 peers"

@@ -80,9 +80,18 @@ def test_healthy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert max(agent.deadlines) <= status_wait.ANSWER
 
 
-def test_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A VM that is degraded enforces IPsec; one that starts, or drains, does not count."""
-    assert Agent(STARTING, DEGRADED).wait(monkeypatch, "running", "--timeout", "9") == 0
+def test_running(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A VM that is degraded enforces IPsec, and what is said is no failure; one that starts, or
+    drains, does not count.
+    """
+    info = {**ILL, "code": "small", "severity": "info"}
+    degraded = {**DEGRADED, "version": "0.2.0", "problems": [info, {**ILL, "severity": "error"}]}
+    assert Agent(STARTING, degraded).wait(monkeypatch, "running", "--timeout", "9") == 0
+    said = capsys.readouterr()
+    assert said.out == "ipsec-agent 0.2.0: runs, as waited for; not healthy: charon-down\n"
+    assert said.err == ""
+    assert Agent(HEALTHY).wait(monkeypatch, "running") == 0
+    assert capsys.readouterr().out == "ipsec-agent : running, healthy\n"
     draining = {**HEALTHY, "state": "draining"}
     assert Agent(draining).wait(monkeypatch, "running", "--timeout", "3") == 1
 

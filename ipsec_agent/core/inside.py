@@ -70,7 +70,12 @@ class Words(Struct, frozen=True):
 
 def is_called(link: Link, names: Iterable[str]) -> bool:
     """Whether one of these names is a link's, be it one of its other ones."""
-    return not {link.name, *link.altnames}.isdisjoint(names)
+    return not link_names((link,)).isdisjoint(names)
+
+
+def link_names(links: Iterable[Link]) -> frozenset[str]:
+    """All names of some links."""
+    return frozenset(name for link in links for name in (link.name, *link.altnames))
 
 
 def find_inside(network: NetworkFacts, promise: Promise, words: Words) -> tuple[Inside, ...]:

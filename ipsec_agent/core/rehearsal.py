@@ -28,6 +28,11 @@ SAMPLE = 8
 SHOWN = 5
 """Peers that a refusal names."""
 
+BOUND, BOUND_OF_SAMPLE = 60.0, 34.0
+"""Seconds from its beginning after which a rehearsal has asked all that it asks, by `reload
+--dry-run` and before a reload: half of it for what is to come, half to show those who refuse what
+is in force."""
+
 
 class Answer(enum.StrEnum):
     """What a peer says to a certificate."""
@@ -36,6 +41,7 @@ class Answer(enum.StrEnum):
     REFUSED = "refused"
     SILENT = "silent"
     NOT_ASKED = "not asked"
+    TOO_LATE = "not asked in time"
 
 
 class Asked(Struct, frozen=True):

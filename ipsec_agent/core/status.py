@@ -14,7 +14,7 @@ from ipsec_agent.core.drain import entry as drain_entry
 from ipsec_agent.core.drift import Drift
 from ipsec_agent.core.events import Event
 from ipsec_agent.core.fingerprint import fingerprint
-from ipsec_agent.core.inside import is_called
+from ipsec_agent.core.inside import is_called, link_names
 from ipsec_agent.core.model import Desired, PolicySelector
 from ipsec_agent.core.mtu import carriage, required
 from ipsec_agent.core.observed import IkePorts, Link, Observed
@@ -341,8 +341,7 @@ def _absent_links(snapshot: Snapshot) -> Iterator[str]:
     network, agent = snapshot.observed.network, snapshot.config.agent
     if "network" in dict(snapshot.observed.unreadable):
         return
-    there = {name for link in network.links for name in (link.name, *link.altnames)}
-    yield from absent_links(agent, there)
+    yield from absent_links(agent, link_names(network.links))
 
 
 def _why_guarded(snapshot: Snapshot, link: Link) -> str:

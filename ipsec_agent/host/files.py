@@ -159,7 +159,7 @@ def _received(path: Path, file: io.FileIO) -> bytes:
 
 
 def config_warnings(path: Path) -> tuple[Complaint, ...]:
-    """That others may read the config and the private key in it; as root only, as on the VM."""
+    """That others may read a config with a private key in it; as root only, as on the VM."""
     try:
         found = path.stat()
     except OSError:
@@ -216,8 +216,12 @@ def _encodable(value: object) -> object:
     return encodable(value) if isinstance(value, str) else value
 
 
-def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
+def write_together(files: Sequence[NewFile], *, hint: str = "", unmixed: bool = False) -> None:
     """Write files, each whole; none takes its place before all are written.
+
+    Args:
+        unmixed: what is in their places goes before the first one comes, so that wherever this is
+            cut, an old file is never beside a new one.
 
     Raises:
         StartError: a directory does not let us. Almost always none is replaced: to take the places
@@ -228,6 +232,9 @@ def write_together(files: Sequence[NewFile], *, hint: str = "") -> None:
         for new in files:
             path = new.path
             _write_new(new)
+        for new in files if unmixed else ():
+            path = new.path
+            path.unlink(missing_ok=True)
         for new in files:
             path = new.path
             new.temporary.replace(path)
@@ -299,16 +306,31 @@ def refuse_unfit_directory(path: Path) -> None:
     refuse_writable_directory(path)
 
 
-def make_private(path: Path) -> None:
-    """Make a directory that only its owner may enter; one that is there stays as it is.
+@contextlib.contextmanager
+def private_directory(path: Path) -> Iterator[None]:
+    """Make a directory that only its owner may enter, for what is to be written there.
+
+    One that is there stays as it is. Where the writing fails, what was made goes again.
 
     Raises:
         StartError: it cannot be made.
     """
+    made: list[Path] = []
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"cannot create the directory {path}: {error.strerror}") from error
+        try:
+            made = [one for one in (path, *path.parents) if not one.exists()]
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(
+                f"cannot create the directory {path}: {error.strerror}", hint=_remedy(error, path)
+            ) from error
+        yield
+    except BaseException:
+        # Also after an interrupt. What somebody else has put there stays.
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.rmdir()
+        raise
 
 
 @contextlib.contextmanager

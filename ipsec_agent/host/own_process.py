@@ -4,9 +4,11 @@ Without anything that is slow to import.
 """
 
 import contextlib
+import errno
 import io
 import os
 import resource
+import select
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -80,6 +82,8 @@ def read_by_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
+STDOUT = 1
+
 ERROR, WARNING = 3, 4
 """Priorities of the journal (syslog(3))."""
 
@@ -114,6 +118,19 @@ def complain(text: str, priority: int = ERROR, *, before: str = "") -> None:
         sys.stderr.flush()
     except OSError:
         discard(sys.stderr)
+
+
+def pause(seconds: float) -> None:
+    """Let so many seconds pass, and look meanwhile whether anybody still reads what is written.
+
+    Raises:
+        BrokenPipeError: the reader of standard output has gone; who writes nothing just now would
+            not notice.
+    """
+    gone = select.poll()
+    gone.register(STDOUT, 0)
+    if gone.poll(seconds * 1000):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def discard(stream: TextIO) -> None:

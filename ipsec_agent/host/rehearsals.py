@@ -24,6 +24,9 @@ an IKE_SA that charon takes for the one that is asked for (ike_sa_manager.c: che
 and has ended it, until which 5.9 waits; or it has no key just then, since it changes its own.
 """
 
+LONGEST = 2 * WAIT + AGAIN
+"""Seconds that one peer may take."""
+
 _ANSWERS = {True: Answer.ACCEPTED, False: Answer.REFUSED}
 
 
@@ -77,14 +80,15 @@ class Rehearsals:
         """What the peer of a connection says.
 
         Args:
-            until: when nobody is asked any more, by time.monotonic.
+            until: when the last peer must have answered, by time.monotonic; nobody is asked who
+                might take longer.
 
         Raises:
             CharonError: charon does not take it, or does not answer.
         """
         async with self._turn, open_charon(self._vici, self._deadline + WAIT) as client:
-            if time.monotonic() >= until:
-                return Answer.NOT_ASKED
+            if time.monotonic() + LONGEST > until:
+                return Answer.TOO_LATE
             self._names.add(connection.name)
             try:
                 await client.load_renewal(connection)

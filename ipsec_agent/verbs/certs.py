@@ -25,12 +25,13 @@ from ipsec_agent.core.certificates.shown import document, text
 from ipsec_agent.core.certificates.verdict import SOON, verify
 from ipsec_agent.core.commands import DEFAULT_CONFIG
 from ipsec_agent.core.manifest import trust
-from ipsec_agent.core.manifest.certificate_rules import validity
+from ipsec_agent.core.manifest.bundle import LEAF
 from ipsec_agent.core.manifest.certificates import Key, name
 from ipsec_agent.core.manifest.complaint import Complaint, shown
+from ipsec_agent.core.manifest.pem import has_key
 from ipsec_agent.core.words import several
 from ipsec_agent.errors import AgentError, ConfigError
-from ipsec_agent.host.files import NewFile, make_private, pem_files, read_pem, write_together
+from ipsec_agent.host.files import NewFile, pem_files, private_directory, read_pem, write_together
 from ipsec_agent.host.keys import new_key, new_mark, new_serial
 from ipsec_agent.host.output_file import STANDARD_OUTPUT, output_file
 from ipsec_agent.host.own_process import WARNING, complain, say
@@ -137,8 +138,8 @@ def _create(arguments: argparse.Namespace, now: datetime) -> int:
         files += _pair(place, subject.file, leaf, key)
         if manifest is not None:
             files.append(NewFile(manifest, order.manifest_text(leaf, key, ca), KEY_MODE))
-    make_private(place)
-    write_together(files, hint="choose another directory with --dir")
+    with private_directory(place):
+        write_together(files, hint="choose another directory with --dir", unmixed=True)
     ends = min(leaf.not_valid_after_utc for leaf in leaves)
     say(_told(files, ca, ends))
     used = source[0] if source else next(one.path for one in files if one.mode == CERTIFICATE_MODE)
@@ -190,7 +191,7 @@ def _source(arguments: argparse.Namespace) -> tuple[Path, Path] | None:
         path /= order.files(order.CA_FILE)[0]
     if arguments.ca_key:
         return path, Path(arguments.ca_key)
-    if order.has_key(read_pem(path)):
+    if has_key(read_pem(path)):
         return path, path
     for file in order.keys_beside(path.name):
         if path.with_name(file).exists():
@@ -275,7 +276,7 @@ def _judge(file: str, ca: Issuer, leaves: Sequence[x509.Certificate], now: datet
         for leaf in leaves
         for found in trust.judge(order.bundle(leaf, ca), None, now)
         # One that is not made yet ends with its CA, which is what has expired.
-        if found not in set(validity(leaf, found.part, now))
+        if not (found.part == LEAF and found.dated)
     )
     _refuse(tuple(complaints), f"VMs would refuse a certificate of {name(ca.certificate.subject)}")
 

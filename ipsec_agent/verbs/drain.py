@@ -16,7 +16,7 @@ from ipsec_agent.drain import Drainer, Order
 from ipsec_agent.errors import AgentError, ConfigError, StartError
 from ipsec_agent.host.files import make_directory
 from ipsec_agent.host.jobs import Jobs, Places
-from ipsec_agent.host.own_process import CLEAR_LINE, read_by_journal, say
+from ipsec_agent.host.own_process import CLEAR_LINE, discard, read_by_journal, say
 from ipsec_agent.log import ABOUT, set_up
 from ipsec_agent.verbs.commands import about
 
@@ -94,8 +94,12 @@ class Terminal:
         self._write(f"warning: {ABOUT.get().text(str(error))}\n")
 
     def _write(self, text: str) -> None:
-        say(text, before=CLEAR_LINE)
-        sys.stdout.flush()
+        try:
+            say(text, before=CLEAR_LINE)
+            sys.stdout.flush()
+        except OSError:
+            # IPsec ends all the same where nobody sees it.
+            discard(sys.stdout)
 
 
 class Log:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from ipsec_agent.core.words import several
 from ipsec_agent.host.control_client import ask
 from ipsec_agent.host.own_process import complain, say
 from ipsec_agent.verbs.commands import repeatable
@@ -12,9 +13,14 @@ SAYS = {
     "accepted": "accepts it",
     "refused": "refuses it",
     "silent": "does not answer",
-    "not asked": "not asked",
 }
-"""Of a peer, in a rehearsal."""
+"""Of a peer, in a rehearsal; what else an agent answers is said as it is."""
+
+TOO_LATE = "not asked in time"
+
+PATIENCE = 120
+"""Seconds for the answer: the agent bounds each rehearsal (core/rehearsal.py), before or after
+which a slow charon, the reading of a config and its way into force take theirs."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -22,10 +28,10 @@ def main(arguments: argparse.Namespace) -> int:
     # Nobody answers a deployment's questions: without a terminal it goes on.
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not arguments.force
     if arguments.dry_run:
-        answer = ask(arguments.socket, "rehearse", deadline=60, asks=asks)
+        answer = ask(arguments.socket, "rehearse", deadline=PATIENCE, asks=asks)
         _warn(answer, arguments)
         return _tell(answer)
-    answer = ask(arguments.socket, "reload", deadline=45, force=arguments.force, asks=asks)
+    answer = ask(arguments.socket, "reload", deadline=PATIENCE, force=arguments.force, asks=asks)
     _warn(answer, arguments)
     say("reloaded\n")
     return 0
@@ -43,6 +49,9 @@ def _tell(answer: dict[str, Any]) -> int:
     for one in answer["peers"]:
         reason = f" ({one['reason']})" if one["reason"] else ""
         say(f"{one['address']}: {SAYS.get(one['answer'], one['answer'])}{reason}\n")
+    late = sum(one["answer"] == TOO_LATE for one in answer["peers"])
+    if late:
+        say(f"no time was left to ask {late} of {several(len(answer['peers']), 'peer')}\n")
     if not answer["peers"]:
         say("the config is good; no peer has an SA, so none was asked\n")
     return 1 if answer["refused"] else 0

@@ -3,14 +3,13 @@
 import argparse
 import json
 import sys
-import time
 from typing import Any
 
 from ipsec_agent.core.commands import About
 from ipsec_agent.core.status_view import BY_ESP
 from ipsec_agent.errors import ControlError
 from ipsec_agent.host.control_client import NotRunningError, ask
-from ipsec_agent.host.own_process import CLEAR_SCREEN, say
+from ipsec_agent.host.own_process import CLEAR_SCREEN, pause, say
 from ipsec_agent.verbs import status_events, status_peer, status_peers, status_wait, terminal
 from ipsec_agent.verbs.status_absent import tell_failure
 from ipsec_agent.verbs.status_text import text
@@ -24,7 +23,8 @@ def main(arguments: argparse.Namespace) -> int:
         code = _once(arguments)
         if not arguments.watch:
             return code
-        time.sleep(1)
+        sys.stdout.flush()
+        pause(1)
 
 
 def _once(arguments: argparse.Namespace) -> int:
@@ -36,9 +36,7 @@ def _once(arguments: argparse.Namespace) -> int:
         return tell_failure(error, arguments)
     if arguments.watch and not arguments.json and sys.stdout.isatty():
         say("", before=CLEAR_SCREEN)
-    well = _tell(status, arguments)
-    sys.stdout.flush()
-    return 0 if well else 1
+    return 0 if _tell(status, arguments) else 1
 
 
 def _tell(status: dict[str, Any], arguments: argparse.Namespace) -> bool:

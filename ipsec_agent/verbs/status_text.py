@@ -90,12 +90,12 @@ def verdict(status: dict[str, Any]) -> list[str]:
     if drain := status.get("drain"):
         lines.append(f"  {drain['says']}")
     now = status.get("time")
-    for problem in sorted(status["problems"], key=_rank):
+    for problem in sorted(status["problems"], key=rank):
         lines += problem_lines(problem, now)
     return lines
 
 
-def _rank(problem: dict[str, Any]) -> int:
+def rank(problem: dict[str, Any]) -> int:
     """How far down it is shown; a severity of a later version comes first."""
     severity = problem["severity"]
     return LOUDNESS.index(severity) if severity in LOUDNESS else -1

@@ -15,7 +15,7 @@ from ipsec_agent.host.own_process import CLEAR_LINE, complain, say
 from ipsec_agent.verbs import terminal
 from ipsec_agent.verbs.status_absent import tell_failure
 from ipsec_agent.verbs.status_arguments import PATIENCE
-from ipsec_agent.verbs.status_text import shown, verdict
+from ipsec_agent.verbs.status_text import rank, shown, verdict
 
 EACH = 1.0
 """Seconds between two questions: each of them has the agent look."""
@@ -67,8 +67,7 @@ def _asked(socket: str, deadline: float) -> dict[str, Any] | ControlError:
 def _brief(found: dict[str, Any] | ControlError) -> str:
     if isinstance(found, ControlError):
         return found.message
-    codes = [one["code"] for one in found["problems"] if one["severity"] != "info"]
-    return ", ".join((found["state"], *codes))
+    return ", ".join(filter(None, (found["state"], _codes(found))))
 
 
 def _ended(found: dict[str, Any] | ControlError, arguments: argparse.Namespace) -> int:
@@ -78,9 +77,9 @@ def _ended(found: dict[str, Any] | ControlError, arguments: argparse.Namespace) 
         complain(late)
         return tell_failure(found, arguments)
     well = reached(found, arguments.wait)
-    lines = verdict(found)
+    lines = [_reached(found)] if well else verdict(found)
     about = About(found.get("config", ""), arguments.socket)
-    said = about.text(shown(lines[:1] if well else lines))
+    said = about.text(shown(lines))
     if arguments.json:
         say(json.dumps(found) + "\n")
     else:
@@ -88,6 +87,21 @@ def _ended(found: dict[str, Any] | ControlError, arguments: argparse.Namespace) 
     if not well:
         complain(late)
     return 0 if well else 1
+
+
+def _reached(status: dict[str, Any]) -> str:
+    """The verdict in a line, which does not sound like a failure: that was not asked for."""
+    line = verdict(status)[0]
+    if status["healthy"]:
+        return line
+    begin, _, _ = line.partition(":")
+    return f"{begin}: runs, as waited for; not healthy: {_codes(status)}"
+
+
+def _codes(status: dict[str, Any]) -> str:
+    """The problems that keep it from being healthy, the worst first."""
+    problems = sorted(status["problems"], key=rank)
+    return ", ".join(one["code"] for one in problems if one["severity"] != "info")
 
 
 class _Progress:

@@ -106,9 +106,33 @@ def until(
 
 def listens(path: Path) -> bool:
     """Whether a program takes connections here: a socket's file is there before anybody listens."""
-    with socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(DEADLINE)
-        return channel.connect_ex(str(path)) == 0
+    with contextlib.suppress(OSError), connected(path):
+        return True
+    return False
+
+
+def connected(path: Path, deadline: float = DEADLINE) -> socket.socket:
+    """A connection to a program, which may be too busy for it at first.
+
+    Raises:
+        OSError: nobody listens, or nobody takes it in time.
+    """
+    end = time.monotonic() + deadline
+    channel = socket.socket(socket.AF_UNIX)
+    channel.settimeout(deadline)
+    while True:
+        try:
+            channel.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() < end:
+                time.sleep(EVERY)
+                continue
+            channel.close()
+            raise
+        except OSError:
+            channel.close()
+            raise
+        return channel
 
 
 def halt(pid: int) -> None:

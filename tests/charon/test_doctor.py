@@ -84,10 +84,11 @@ def test_beside_an_agent(vm: Node) -> None:
     # The config is that of the agent, which its status names.
     well = ("config", "agent", "guard", "plugins", "unread")
     assert {name: checks[name]["state"] for name in well} == dict.fromkeys(well, "ok"), checks
-    assert checks["machine"]["findings"] == checks["problems"]["findings"]
+    assert (checks["machine"]["findings"], checks["machine"]["see"]) == ([], ["problems"])
+    assert checks["machine"]["state"] == "found"
     assert same["checks"] == list(checks.values())
     assert said.startswith(f"CRITICAL {NO_ESP}: this kernel cannot do ESP")
-    for line in {one["message"] for one in checks["machine"]["findings"]}:
+    for line in {one["message"] for one in checks["problems"]["findings"]}:
         assert said.count(line) == 1
     assert "\nok       guard: the guard is up" in said
 

@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 from vici.protocol import Message, Packet
 
-from tests.charon.nodes import DEADLINE, Node, until
-from tests.lab.truth import charon_of, vici_socket
+from tests.charon.nodes import DEADLINE, Node, connected, until
+from tests.lab.truth import charon_of
 
 HELD = 96
 """Requests that hold every thread of charon's."""
@@ -43,7 +43,7 @@ def wedge(node: Node, own: str, nobody: str, held: list[socket.socket]) -> None:
 def _takes(node: Node, request: bytes, held: list[socket.socket]) -> bool:
     """Whether charon takes one more request."""
     try:
-        channel = vici_socket(node, 2.0)
+        channel = connected(node.run_dir / "charon.vici", 2.0)
     except OSError:
         return False
     held.append(channel)

@@ -107,6 +107,31 @@ def test_check_warns(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @as_root
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# Paste a PRIVATE KEY here.\n",
+        "ipsec:\n  instance_private_key: ((ipsec_peer.private_key))\n",
+        "ipsec:\n  instance_private_key: |\n    -----BEGIN EXAMPLE RSA PRIVATE KEY-----\n    ...\n"
+        "    -----END EXAMPLE RSA PRIVATE KEY-----\n",
+    ],
+)
+def test_nothing_to_hide(config: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who reads a config without a key learns no secret; where there is a key, it is said even if
+    the rest is refused.
+    """
+    config.chmod(0o644)
+    config.write_text(text)
+
+    assert main(["check", str(config)]) == 1
+    assert "can read this file" not in capsys.readouterr().err
+    config.write_text(text + "x: |\n  -----BEGIN PRIVATE KEY-----\n  MIIE\n")
+    assert main(["check", str(config)]) == 1
+    assert "every user can read this file" in capsys.readouterr().err
+
+
+@as_root
 def test_the_way_to_a_config(config: Path) -> None:
     """Who may write a directory on the way can put another file there, links included."""
     away = config.parent / "away"

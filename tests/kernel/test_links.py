@@ -81,7 +81,8 @@ async def test_other_names(machine: Run) -> None:
     machine("link property add dev v0 altname ens3 altname the-first-link-of-this-vm")
 
     assert named(await facts())["v0"].altnames == ("ens3", "the-first-link-of-this-vm")
-    config_named = config(agent=AgentConfig(uplinks=("ens3", "v2"), inside=("ens4",)))
+    uplinks = ("ens3", "v2", "the-first-link-of-this-vm")
+    config_named = config(agent=AgentConfig(uplinks=uplinks, inside=("ens4",)))
     assert machine_check._links(config_named) == (
         ("links: agent.inside names ens4, and this VM has no such link",),
         (),

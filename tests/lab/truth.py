@@ -15,7 +15,7 @@ from typing import Self
 
 import vici
 
-from tests.charon.nodes import DEADLINE, SCALE, Node
+from tests.charon.nodes import DEADLINE, SCALE, Node, connected
 from tests.lab.namespaces import inside
 
 NETLINK_XFRM = 6
@@ -229,32 +229,8 @@ def charon_of(node: Node, deadline: float = DEADLINE) -> Iterator[vici.Session]:
     Raises:
         OSError: nobody listens, or nobody answers in time.
     """
-    with vici_socket(node, deadline) as channel:
+    with connected(node.run_dir / "charon.vici", deadline) as channel:
         yield vici.Session(channel)
-
-
-def vici_socket(node: Node, deadline: float) -> socket.socket:
-    """A connection to charon, which may be too busy for it at first.
-
-    Raises:
-        OSError: nobody listens, or nobody takes it in time.
-    """
-    end = time.monotonic() + deadline
-    channel = socket.socket(socket.AF_UNIX)
-    channel.settimeout(deadline)
-    while True:
-        try:
-            channel.connect(str(node.run_dir / "charon.vici"))
-        except BlockingIOError:
-            if time.monotonic() < end:
-                time.sleep(EVERY)
-                continue
-            channel.close()
-            raise
-        except OSError:
-            channel.close()
-            raise
-        return channel
 
 
 def traps(node: Node) -> set[str]:

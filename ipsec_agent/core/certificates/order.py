@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives import serialization
 
 from ipsec_agent.core.certificates.issuing import LONGEST_NAME, Issuer, Subject
 from ipsec_agent.core.certificates.material import Material
-from ipsec_agent.core.manifest import pem
 from ipsec_agent.core.manifest.addresses import as_ipv4, read_address
 from ipsec_agent.core.manifest.bundle import LEAF, Bundle
 from ipsec_agent.core.manifest.certificates import KEY_PART, Key
@@ -39,11 +38,6 @@ def keys_beside(file: str) -> tuple[str, ...]:
     begin = file.rpartition(".")[0] or file
     scripts = (file.replace("-cert.", "-key."),) if "-cert." in file else ()
     return (*scripts, f"{begin}.key")
-
-
-def has_key(text: str) -> bool:
-    """Whether a PEM text has a private key."""
-    return any("PRIVATE KEY" in block.label for block in pem.blocks(text))
 
 
 def shared(name: str, alternatives: Sequence[str]) -> Subject:

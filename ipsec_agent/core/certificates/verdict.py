@@ -27,7 +27,7 @@ from ipsec_agent.core.manifest.certificates import (
 from ipsec_agent.core.manifest.complaint import Complaint
 from ipsec_agent.core.manifest.public_keys import described, encoded
 from ipsec_agent.core.manifest.readable import serial_number
-from ipsec_agent.core.manifest.trust import judge
+from ipsec_agent.core.manifest.trust import judge, leaf_ending
 
 EDWARDS = (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 
@@ -43,7 +43,7 @@ def verify(material: Material, now: datetime, soon: int = SOON) -> tuple[Complai
     """
     found = [
         *material.complaints,
-        *_chains(material, now),
+        *_chains(material, now, soon),
         *_keys(material),
         *(one for held in material.certificates for one in _alone(material, held, now, soon)),
         *_shared(material),
@@ -51,7 +51,7 @@ def verify(material: Material, now: datetime, soon: int = SOON) -> tuple[Complai
     return tuple(dict.fromkeys(found))
 
 
-def _chains(material: Material, now: datetime) -> Iterator[Complaint]:
+def _chains(material: Material, now: datetime, soon: int) -> Iterator[Complaint]:
     """Each instance certificate below the CAs of its config, or of all PEM; else the CAs alone."""
     for leaf in material.certificates:
         if leaf.role != "instance":
@@ -65,7 +65,9 @@ def _chains(material: Material, now: datetime) -> Iterator[Complaint]:
         )
         places = {_part(held.place): held.place for held in listed}
         places |= {LEAF: leaf.place, KEY_PART: key.place if key else leaf.place}
-        for finding in judge(bundle, key.key if key else None, now):
+        days = soon if leaf.soon is None else leaf.soon
+        found = judge(bundle, key.key if key else None, now)
+        for finding in (*found, *leaf_ending(bundle, now, days)):
             yield _complaint(finding, places[finding.part])
     if not any(one.role == "instance" for one in material.certificates):
         for held in material.certificates:
@@ -143,8 +145,9 @@ def _alone(material: Material, held: Held, now: datetime, soon: int) -> Iterator
     """What is wrong with a certificate whatever signed it."""
     instance = held.role == "instance"
     days = soon if held.soon is None else held.soon
-    for finding in ending(held.certificate, "", now, days, instance=instance):
-        yield _complaint(finding, held.place)
+    if not instance:
+        for finding in ending(held.certificate, "", now, days, instance=False):
+            yield _complaint(finding, held.place)
     # A key that is given says itself that it is weak.
     if not instance or _key_of(held, material) is None:
         yield from (_complaint(one, held.place) for one in _weak(held))

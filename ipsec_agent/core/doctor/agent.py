@@ -55,6 +55,7 @@ OF_THE_TABLE = frozenset({"guard-missing", "guard-altered", "guard-lowered"})
 
 START = "systemctl start ipsec-agent.target"
 MONIT = "monit start ipsec"
+BY_HAND = "ipsec-agent run"
 RESTART = "systemctl restart ipsec-agent.service"
 MONIT_STATUS = "monit status ipsec"
 """monit replaces an agent that does not answer."""
@@ -101,7 +102,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
     if facts.silent is not None:
         yield _silent(facts, facts.silent)
         return
-    start = START if facts.units is not None and not of_bosh(facts) else MONIT
+    start = _by_supervisor(facts, START, MONIT, BY_HAND)
     if _in_clear(facts):
         no_guard = without_guard(facts)
         yield Finding(
@@ -128,9 +129,20 @@ def _silent(facts: Facts, because: Complaint) -> Finding:
         "agent",
         Severity.ERROR,
         f"the agent cannot be asked: {because.message}",
-        RESTART if facts.units is not None and not of_bosh(facts) else MONIT_STATUS,
+        _by_supervisor(
+            facts, RESTART, MONIT_STATUS, f"ps -fp $(cat {quote(facts.agent.run_dir)}/agent.pid)"
+        ),
         f"{because.hint}; charon, policies and guard stay while it is replaced",
     )
+
+
+def _by_supervisor(facts: Facts, systemd: str, monit: str, nobody: str) -> str:
+    """What to type, by what starts the agent on this VM."""
+    if of_bosh(facts):
+        return monit
+    if any(unit.name == TARGET for unit in facts.units or ()):
+        return systemd
+    return monit if facts.monit else nobody
 
 
 def of_bosh(facts: Facts) -> bool:

@@ -103,6 +103,7 @@ class Facts(Struct, frozen=True, dict=True):
         machine: what `check --machine` finds.
         guard: None where it was not read.
         units: None without systemd.
+        monit: it is installed.
         daemons: IKE programs of others that run, each name and pid.
         packages: version of each package of Debian's that matters.
         replaced: pid of the charon that runs, if its files have been replaced since; else 0.
@@ -123,6 +124,7 @@ class Facts(Struct, frozen=True, dict=True):
     guard: GuardFacts | None = None
     network: NetworkFacts = field(default_factory=NetworkFacts)
     units: tuple[Unit, ...] | None = None
+    monit: bool = False
     daemons: tuple[tuple[str, int], ...] = ()
     packages: Mapping[str, str] = MappingProxyType({})
     replaced: int = 0

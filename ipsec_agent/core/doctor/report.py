@@ -47,30 +47,37 @@ AS_ROOT = frozenset({"machine", "firewall", "guard"})
 
 
 class Result(Struct, frozen=True):
-    """What a check has found, the loudest first; `because` says why it was not made."""
+    """What a check has found, the loudest first.
+
+    Attributes:
+        because: why it was not made.
+        see: names of the checks that carry what this one has found, too.
+    """
 
     name: str
     findings: tuple[Finding, ...]
     because: str = ""
+    see: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
         """`ok`, `found`, or `not checked`."""
-        if self.findings:
+        if self.findings or self.see:
             return "found"
         return "not checked" if self.because else "ok"
 
 
 def examined(facts: Facts) -> tuple[Result, ...]:
-    """What each check finds."""
-    return tuple(
-        Result(
-            name,
-            tuple(_loudest_first(one for check in checks for one in check(facts))),
-            _unmade(name, facts),
-        )
-        for name, (_, checks) in CHECKS.items()
-    )
+    """What each check finds; a finding of several is carried by the first of them."""
+    carried: dict[Finding, str] = {}
+    results = []
+    for name, (_, checks) in CHECKS.items():
+        found = _loudest_first(dict.fromkeys(one for check in checks for one in check(facts)))
+        by = {one: carried.setdefault(one, name) for one in found}
+        own = tuple(one for one in found if by[one] == name)
+        see = tuple(other for other in dict.fromkeys(by.values()) if other != name)
+        results.append(Result(name, own, _unmade(name, facts), see))
+    return tuple(results)
 
 
 def repeated(results: Iterable[Result], about: About) -> tuple[Result, ...]:
@@ -128,6 +135,7 @@ def document(results: Iterable[Result]) -> dict[str, Any]:
                 "name": one.name,
                 "state": one.state,
                 "findings": [_finding(finding) for finding in one.findings],
+                "see": list(one.see),
             }
             for one in found
         ],
@@ -148,9 +156,7 @@ def text(results: Iterable[Result]) -> str:
     """The same for a person: what is wrong first, then what is well in one line each."""
     found = tuple(results)
     lines = []
-    # A finding of two checks is told once.
-    once = dict.fromkeys(finding for result in found for finding in result.findings)
-    for one in _loudest_first(once):
+    for one in _loudest_first(finding for result in found for finding in result.findings):
         lines.append(f"{one.severity.upper():8} {one.check}: {' '.join(one.message.split())}")
         lines.append(f"         run: {one.command}")
         if one.hint and one.hint != f"`{one.command}`":

@@ -34,8 +34,8 @@ LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path (unix(7): sun_path, with its NUL)."""
 
 LONGEST_RUN_DIR = LONGEST_SOCKET - len("/control.sock")
-LONGEST_LINK = 15
-"""Bytes of a link's name (linux/if.h: IFNAMSIZ, with its NUL)."""
+LONGEST_LINK = 127
+"""Bytes of any name of a link (linux/if.h: ALTIFNAMSIZ, with its NUL); its first has 15."""
 
 LOG_FILE_KEYS = ("path", "append", "flush_line", "time_format", "default")
 START_LOG_KEYS = ("path", "default", "dmn")

@@ -24,6 +24,7 @@ RENEW_ALL = (
     "create a new CA and certificate with `ipsec-agent certs create`, and replace both in one"
     " deployment"
 )
+NEXT_CA = "create the next CA now: to replace one takes three deployments"
 WEAK_HASHES = {"md5", "sha1"}
 
 
@@ -63,7 +64,7 @@ def ending(
         subject, issuer = name(certificate.subject), name(certificate.issuer)
         remedy = RENEW
         if not instance:
-            remedy = "create the next CA now: to replace one takes three deployments"
+            remedy = NEXT_CA
             if is_intermediate(subject, issuer):
                 remedy = sign_again(issuer, part or "its file")
         yield Finding(

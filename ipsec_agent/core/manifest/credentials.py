@@ -81,7 +81,7 @@ def read_credentials(
 
 
 def _ending(bundle: Bundle, now: datetime, soon: int) -> Iterator[Finding]:
-    yield from ending(bundle.leaf, LEAF, now, soon, instance=True)
+    yield from trust.leaf_ending(bundle, now, soon)
     others = (*((LEAF, one) for one in bundle.intermediates), *bundle.authorities)
     for part, certificate in dict.fromkeys(others):
         yield from ending(certificate, part, now, soon, instance=False)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ipsec_agent.core.config import Endpoint
 from ipsec_agent.core.manifest.addresses import as_ipv4, read_address
 from ipsec_agent.core.manifest.complaint import Complaints, shown, shown_key
+from ipsec_agent.core.manifest.system_paths import is_of_the_system
 from ipsec_agent.core.manifest.yaml_lines import Entry
 from ipsec_agent.core.model import Address
 
@@ -109,13 +110,19 @@ class Fields:
         return value
 
     def path_text(self, name: str, default: str = "", *, longest: int = 4000) -> str:
-        """An absolute path."""
+        """An absolute path of the agent's own."""
         text = self.text(name, default)
         if text and not (text.startswith("/") and text.isprintable()):
             self.wrong(name, "must be an absolute path", f"write {name}: /…")
             return default
         if len(text) > longest:
             self.wrong(name, f"path is longer than {longest} characters", "use a shorter one")
+            return default
+        if text and is_of_the_system(text):
+            example = default or f"/…/{name}"
+            self.wrong(
+                name, f"{text} belongs to the system", f"write, for example, {name}: {example}"
+            )
             return default
         return text
 

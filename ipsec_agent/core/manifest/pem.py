@@ -54,6 +54,11 @@ class Block(Terse, frozen=True):
             return None
 
 
+def has_key(text: str) -> bool:
+    """Whether a text has a private key, and not only a placeholder for one."""
+    return any("PRIVATE KEY" in one.label and not one.placeholder for one in blocks(text))
+
+
 def blocks(text: str) -> tuple[Block, ...]:
     """The blocks in their order; text around them is ignored."""
     found: list[Block] = []

@@ -6,15 +6,25 @@ and no path length or constraint is exceeded (credential_manager.c; each seen wi
 would break out only when the certificate is replaced.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from msgspec.structs import replace
 
 from ipsec_agent.core.manifest import name_constraints, policies
 from ipsec_agent.core.manifest.bundle import LEAF, MOST_INTERMEDIATES, Bundle, Path, Ways, ways
-from ipsec_agent.core.manifest.certificate_rules import authority, signature, usage, validity
+from ipsec_agent.core.manifest.certificate_rules import (
+    NEXT_CA,
+    RENEW,
+    RENEW_ALL,
+    authority,
+    ending,
+    signature,
+    usage,
+    validity,
+)
 from ipsec_agent.core.manifest.certificates import KEY_PART, Finding, Key, name
 from ipsec_agent.core.manifest.issuers import is_ca
 from ipsec_agent.core.manifest.no_chain import why_no_chain
@@ -30,13 +40,16 @@ def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]
         others = (bundle.leaf, *first[:-1], *second)
         meant = Bundle(first[-1], others, bundle.authorities)
         return _out_of_order(position), *judge(meant, key, now)
-    findings = [*validity(bundle.leaf, LEAF, now), *usage(bundle.leaf, LEAF)]
+    found = ways(bundle)
+    findings = [
+        *_renewed(bundle, found, validity(bundle.leaf, LEAF, now), now, RENEW_ALL),
+        *usage(bundle.leaf, LEAF),
+    ]
     if key is not None:
         findings += _matching(bundle, key)
     for part, ca in bundle.authorities:
         findings += authority(part, ca)
     findings += _repeated(bundle)
-    found = ways(bundle)
     if found.good:
         findings += _of_paths(bundle, found.good, now)
         findings += _dead_ends(bundle, found)
@@ -45,6 +58,36 @@ def judge(bundle: Bundle, key: Key | None, now: datetime) -> tuple[Finding, ...]
     findings += oversized(bundle, found)
     findings += _aside(bundle, {link for path in found.good for link in path}, now)
     return tuple(findings)
+
+
+def leaf_ending(bundle: Bundle, now: datetime, days: int) -> Iterator[Finding]:
+    """Whether the leaf ends within so many days."""
+    ends = ending(bundle.leaf, LEAF, now, days, instance=True)
+    return _renewed(bundle, ways(bundle), ends, bundle.leaf.not_valid_after_utc, NEXT_CA)
+
+
+def _renewed(
+    bundle: Bundle, found: Ways, findings: Iterable[Finding], at: datetime, by_another: str
+) -> Iterator[Finding]:
+    """Findings about the leaf; a CA that ends as well cannot sign what comes after it.
+
+    Args:
+        at: when the next leaf is to hold.
+        by_another: what to do where no root holds then.
+    """
+    paths = [path[1:] for path in found.good]
+    above = {link for path in paths for link in path}
+    # Another CA that is listed may be the one to come.
+    paths += [(root,) for root in bundle.roots if root not in above]
+    ended = [[one for one in path if one.not_valid_after_utc <= at] for path in paths]
+    for finding in findings:
+        if finding.remedy != RENEW or not ended or not all(ended):
+            yield finding
+            continue
+        ends = zip(paths, ended, strict=True)
+        below = next((gone[0] for path, gone in ends if path[-1] not in gone), None)
+        first = f"first renew {name(below.subject)}, which signed it; then {RENEW}" if below else ""
+        yield replace(finding, remedy=first or by_another)
 
 
 def _of_paths(bundle: Bundle, paths: Sequence[Path], now: datetime) -> Iterator[Finding]:

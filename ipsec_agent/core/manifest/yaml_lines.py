@@ -1,6 +1,7 @@
 """YAML as a tree of entries, each with its lines."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from msgspec.structs import replace
@@ -127,9 +128,8 @@ def _composed(text: str, complaints: Complaints) -> Entry | None:
         loader = _Loader(text)
         try:
             node = loader.get_node() if loader.check_node() else None
-            if loader.check_node():
-                event = loader.peek_event()  # type: ignore[no-untyped-call] # PyYAML has no types
-                second = event.start_mark.line + 1
+            second = _second_document(loader)
+            if second:
                 complaints.error(second, "", *SECOND_DOCUMENT)
                 if not isinstance(node, yaml.MappingNode):
                     return None
@@ -151,6 +151,29 @@ def _composed(text: str, complaints: Complaints) -> Entry | None:
         remedy = "check that this is the right file"
     complaints.error(line, "", message, remedy)
     return None
+
+
+def _second_document(loader: Any) -> int:
+    """The line, 1-based, where a document begins behind the first one; 0 where there is none.
+
+    One with nothing in it is none: a file may end with `---`.
+
+    Args:
+        loader: PyYAML's, of which the first document was taken; it has no types.
+    """
+    while loader.check_node():
+        line = int(loader.get_event().start_mark.line) + 1
+        try:
+            event = loader.peek_event()
+        except yaml.YAMLError:
+            # What is wrong with it does not matter.
+            return line
+        if not isinstance(event, yaml.ScalarEvent) or event.value or event.style:
+            return line
+        # It, and the document's end.
+        loader.get_event()
+        loader.get_event()
+    return 0
 
 
 class _TooLargeError(Exception):

@@ -371,6 +371,34 @@ def test_with_bosh() -> None:
     assert one.command == "systemctl enable ipsec-agent-guard.service"
 
 
+@pytest.mark.parametrize(
+    ("units", "monit", "start", "look"),
+    [
+        (ENABLED, False, "systemctl start ipsec-agent.target", "systemctl restart ipsec-agent."),
+        (ENABLED, True, "systemctl start ipsec-agent.target", "systemctl restart ipsec-agent."),
+        ((), True, "monit start ipsec", "monit status ipsec"),
+        (None, True, "monit start ipsec", "monit status ipsec"),
+        (None, False, "ipsec-agent run", "ps -fp $(cat /run/ipsec-agent/agent.pid)"),
+        ((), False, "ipsec-agent run", "ps -fp $(cat /run/ipsec-agent/agent.pid)"),
+    ],
+)
+def test_what_starts_the_agent(
+    units: tuple[Unit, ...] | None, monit: bool, start: str, look: str
+) -> None:
+    """Nothing is to be typed that this VM does not have."""
+    facts = but(ALONE, units=units, monit=monit)
+    clear = but(facts, guard=GuardFacts("missing", "missing"))
+    silent = but(facts, silent=Complaint("it did not answer", "see its log"))
+
+    def told(of: Facts) -> Any:
+        (one,) = [one for one in found(of) if one.check == "agent"]
+        return one
+
+    assert told(facts).command == start
+    assert told(clear).hint == f"then start the agent: `{start}`"
+    assert told(silent).command.startswith(look)
+
+
 def test_mounts_that_do_not_hang() -> None:
     """Those of machines that are not encrypted, and those that only name one."""
     mounts = (Mount("/a", "nfs4", ip_address("192.0.2.1")), Mount("/b", "ext4", PEER))
@@ -398,6 +426,7 @@ def test_what_a_running_agent_says_is_not_said_twice() -> None:
     machine = (Complaint("it is so", "see `dmesg`"),)
     results = examined(but(WELL, status=status, machine=machine))
     assert {one.name for one in results if one.state == "found"} == {"problems", "machine"}
+    assert [one.see for one in results if one.see] == [("problems",)]
     said = text(results)
     assert said.count("esp-unavailable: it is so") == 1
     assert "ok       machine" not in said
@@ -487,6 +516,9 @@ def test_a_guard_that_is_not_up_is_not_well(facts: Facts, state: str) -> None:
     assert ("the guard is up" in text(examined(facts))) == (state == "ok")
     messages = [line for line in text(examined(facts)).splitlines() if " guard" in line]
     assert len(messages) == len(set(messages))
+    carried = [one for check in document(examined(facts))["checks"] for one in check["findings"]]
+    assert [one for one in carried if carried.count(one) > 1] == []
+    assert result.state != "found" or result.findings or result.see in {("agent",), ("problems",)}
 
 
 def test_a_config_without_a_guard() -> None:

@@ -15,7 +15,7 @@ from ipsec_agent.core.config import GuardMode, Outside
 from ipsec_agent.core.manifest.certificates import der
 from ipsec_agent.core.manifest.parser import Parsed, parse
 from ipsec_agent.core.strongswan_conf import SETTINGS
-from tests.certificates import ec_key, key_pem, make_ca, make_leaf, rsa_key
+from tests.certificates import Issued, ec_key, key_pem, make_ca, make_leaf, rsa_key
 from tests.examples import examples
 from tests.manifests import manifest
 
@@ -113,6 +113,47 @@ def test_agent_section() -> None:
     assert config.agent.charon.settings == (("plugins.a.b", "yes"),)
 
 
+@pytest.mark.parametrize("key", ["run_dir", "state_dir", "vici_socket"])
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [
+        ("/", False),
+        ("//", False),
+        ("/run", False),
+        ("/run/", False),
+        ("/etc", False),
+        ("/usr", False),
+        ("/usr/local/./lib", False),
+        ("/tmp", False),
+        ("/run/x/..", False),
+        ("/../var//run", False),
+        ("/proc/self", False),
+        ("/run/ipsec", True),
+        ("/ipsec", True),
+        ("/etc/ipsec/run", True),
+        ("/var/vcap/data/ipsec", True),
+        ("/tmp/ipsec", True),
+    ],
+)
+def test_directories_of_the_system(key: str, path: str, taken: bool) -> None:
+    """The agent's files are in directories of its own: those of others are no place for them."""
+    parsed = read(good(agent={key: path}))
+
+    assert (parsed.config is not None) == taken
+    if not taken:
+        (found,) = complaints(good(agent={key: path}))
+        assert found.startswith(f"agent.{key}: {path} belongs to the system; write, for example, ")
+        assert read(good(agent={key: found.rpartition(": ")[2]})).config is not None
+
+
+def test_logs_in_directories_of_the_system() -> None:
+    """A file may be in one of them, and not be one."""
+    assert read(good(agent={"charon": {"log": "/var/log/charon.log"}})).config is not None
+    assert complaints(good(agent={"charon": {"log": "/var/log"}})) == [
+        "agent.charon.log: /var/log belongs to the system; write, for example, log: journal"
+    ]
+
+
 def test_host_bits() -> None:
     """10.0.1.1/20, as in the guide, is accepted and normalised."""
     config = read(good(ipsec=["10.0.1.1/20"])).config
@@ -153,6 +194,17 @@ def test_links_that_are_judged_and_links_that_are_not() -> None:
     config = read(good(agent={"uplinks": ["eth1"], "inside": ["tap0", "tun7"]})).config
     assert config is not None
     assert (config.agent.uplinks, config.agent.inside) == (("eth1",), ("tap0", "tun7"))
+
+    other = "enx" + "0123456789ab" * 10 + "name"
+    agent = {"interface": other, "uplinks": [other], "inside": "the-bridge-of-the-containers"}
+    config = read(good(agent=agent)).config
+    assert config is not None
+    assert (config.agent.interface, config.agent.uplinks) == (other, (other,))
+    assert len(other) == 127
+    for key in ("interface", "uplinks", "inside"):
+        assert complaints(good(agent={key: other + "s"})) == [
+            f"agent.{key}: not a valid link name; write one that `ip link` shows"
+        ]
 
     both = good(agent={"interface": "eth0", "uplinks": ["eth1"], "inside": ["eth1", "eth0", "a b"]})
     found = read(both).complaints
@@ -380,6 +432,37 @@ def test_expired() -> None:
     ]
 
 
+def test_the_order_of_renewals() -> None:
+    """A CA that has expired cannot sign; and one that ends with the certificate need not."""
+
+    def told(leaf: Issued, *cas: Issued, behind: tuple[Issued, ...] = ()) -> str:
+        found = read(manifest(leaf=leaf, cas=cas, behind=behind, form="rendered")).complaints
+        about = ("the certificate CN=VM expired", "CN=VM ends on")
+        return next(one.remedy for one in found if one.message.startswith(about))
+
+    past: dict[str, Any] = {"days": 5, "not_before": NOW - timedelta(days=10)}
+    ends_soon: dict[str, Any] = {"days": 9}
+    renew = "renew it with `ipsec-agent certs create --ca CA-CERTIFICATE`"
+    signs_first = f"first renew CN=Middle, which signed it; then {renew}"
+    both = "create a new CA and certificate with `ipsec-agent certs create`, and replace both in"
+    next_ca = "create the next CA now: to replace one takes three deployments"
+    root, other = make_ca("Root", key=ec_key(1)), make_ca("Other", key=ec_key(4))
+    for dates, anew in ((past, f"{both} one deployment"), (ends_soon, next_ca)):
+        old = make_ca("Old", key=ec_key(3), **dates)
+        middle = make_ca("Middle", key=ec_key(2), issuer=root, **dates)
+        old_middle = make_ca("Middle", key=ec_key(2), issuer=old, **dates)
+        assert told(make_leaf(root, **dates), root) == renew
+        assert told(make_leaf(old, **dates), old) == anew
+        assert told(make_leaf(middle, **dates), root, behind=(middle,)) == signs_first
+        assert told(make_leaf(middle, **dates), root, middle) == signs_first
+        assert told(make_leaf(old_middle, **dates), old, behind=(old_middle,)) == anew
+        # The CA of the next one is there already.
+        assert told(make_leaf(old, **dates), old, other) == renew
+        assert told(make_leaf(old, **dates), other) == renew
+    soon = make_ca("Soon", key=ec_key(5), days=40)
+    assert told(make_leaf(soon, days=9), soon) == renew
+
+
 @pytest.mark.parametrize(
     ("left", "said"),
     [(31, None), (30, "30 days"), (5, "5 days"), (0, "less than an hour")],
@@ -397,8 +480,8 @@ def test_ends_soon(left: int, said: str | None) -> None:
         []
         if said is None
         else [
-            f"ipsec.instance_certificate CN=VM ends on {ends}; renew it with `ipsec-agent certs"
-            " create --ca CA-CERTIFICATE`",
+            f"ipsec.instance_certificate CN=VM ends on {ends}; create the next CA now: to replace"
+            " one takes three deployments",
             f"ipsec.ca_certificates[0] CN=Test CA ends on {ends}; create the next CA now: to"
             " replace one takes three deployments",
         ]

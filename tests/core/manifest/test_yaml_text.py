@@ -292,11 +292,33 @@ def test_an_open_bracket(text: str, words: str) -> None:
     assert words in found
 
 
-@pytest.mark.parametrize("below", ["---\n", "---\nother: 1\n", "...\n---\nother: 1\n"])
+@pytest.mark.parametrize(
+    "below",
+    ["---\n", "---", "...\n", "...\n---\n", "--- # the end\n\n", "---\n# none\n---\n...\n---\n"],
+)
+def test_an_empty_document_below(below: str) -> None:
+    """What a program has put there, which ends each document so, is no config."""
+    assert said(good() + below) == []
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "---\nother: 1\n",
+        "...\n---\nother: 1\n",
+        "---\nother: [\n",
+        "---\n\tother\n",
+        "---\n''\n",
+        "---\n~\n",
+        "---\n- 1\n",
+        "---\n...\n---\nother: 1\n",
+    ],
+)
 def test_a_second_document(below: str) -> None:
     """It is named, and the first is judged."""
     text = good().replace("10.9.0.0/24", "10.9.0.0/240")
-    where = len(text.splitlines()) + below.splitlines().index("---") + 1
+    lines = below.splitlines()
+    where = len(text.splitlines()) + len(lines) - lines[::-1].index("---")
 
     first, second = said(text + below)
 
