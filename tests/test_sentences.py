@@ -46,6 +46,9 @@ NOT_REAL = {
     "strongSwan … has holes in plugins that charon does not load: …": (
         "of the holes that are known, none in such a plugin is newer than all others"
     ),
+    "the capture was too slow for some packets that are not ESP": (
+        "it takes a flood while nobody reads; tests/kernel/test_capture.py shows that it is counted"
+    ),
     "there is an SA, but nothing was sent through it": (
         "an SA would have to end between two looks that are a second apart"
     ),
@@ -73,7 +76,7 @@ def either(node: ast.expr) -> Iterator[str]:
 
 
 def sentences() -> Iterator[str]:
-    """Each sentence of the two verbs: what is wrong, what to do, what is well, what was not tried."""
+    """Each sentence of the two verbs: what is wrong, what to do, what is well."""
     for path, calls in PLACES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

@@ -282,8 +282,8 @@ def unjudged() -> dict[str, Any]:
 
 
 PHASES: tuple[Callable[[], dict[str, Any]], ...] = (
-    bare, refused, in_clear, guarded, unguarded, others, bosh, mounted, plugins, warned, no_aes, no_driver,
-    slow, hole, unjudged,
+    bare, refused, in_clear, guarded, unguarded, others, bosh, mounted, plugins, warned, no_aes,
+    no_driver, slow, hole, unjudged,
 )  # fmt: skip
 
 

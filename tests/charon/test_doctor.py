@@ -241,9 +241,7 @@ RULES = {
         "openstack security group rule create --ingress --ethertype IPv4 --protocol esp"
         " --remote-ip 10.9.0.0/24 $GROUP"
     ),
-    "ibm": (
-        "ibmcloud is security-group-rule-add $GROUP inbound esp --remote 10.9.0.0/24"
-    ),
+    "ibm": ("ibmcloud is security-group-rule-add $GROUP inbound esp --remote 10.9.0.0/24"),
 }
 """Of each platform, the rule that lets ESP pass."""
 

@@ -97,10 +97,7 @@ SAYS: dict[str, dict[str, str]] = {
     },
     "plugins": {
         "agent.charon.plugins adds foo, which the agent does not need": PLUGINS,
-        **{
-            f"agent.charon.plugins has {name}: {does}": PLUGINS
-            for name, does in HARMFUL.items()
-        },
+        **{f"agent.charon.plugins has {name}: {does}": PLUGINS for name, does in HARMFUL.items()},
     },
     "warned": {
         f"{CONFIG}:{{line}}: warning: addons[0].properties.ipsec.log_level: level 3 writes the raw"
@@ -157,9 +154,7 @@ HINTS = {
         "write esp_proposals: aes128gcm16 on every VM",
         "use AES-GCM, SHA-2 and the NIST curves on every VM",
     ),
-    "hole": (
-        "then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",
-    ),
+    "hole": ("then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",),
     "unjudged": ("a hole that the changelog names is closed",),
 }
 """What is said beside what to type."""

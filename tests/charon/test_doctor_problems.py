@@ -212,7 +212,9 @@ def test_policies_that_are_missing(said: dict[str, Any]) -> None:
     """How many of how many, and of which connections."""
     message = said["lacking"]["policies-missing"]["message"]
 
-    assert re.fullmatch(r"the kernel lacks [1-5] of [35] policies \(ipsec-10\.9\.0\.0/24.*\)", message)
+    assert re.fullmatch(
+        r"the kernel lacks [1-5] of [35] policies \(ipsec-10\.9\.0\.0/24.*\)", message
+    )
 
 
 def test_outages(said: dict[str, Any]) -> None:

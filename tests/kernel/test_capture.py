@@ -23,6 +23,8 @@ pytestmark = pytest.mark.kernel
 
 Ends = tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address]
 ESP, PORT = 50, 4500
+FLOOD = 60_000
+"""Packets: three times as many as there is room for."""
 
 
 @pytest.fixture(params=[4, 6])
@@ -87,6 +89,22 @@ def test_capture(vms: tuple[list[Node], Ends]) -> None:
         assert "UDP" in came.protocols
         assert out.clear_out >= 1 <= came.clear_in
         assert "UDP" not in capture.take().protocols
+
+
+def test_a_flood(tmp_path: Path) -> None:
+    """What there is no room for is counted as lost; ESP, which has its own, is not."""
+    with network(tmp_path, 2, "cf") as (one, other), inside(one.name):
+        assert ping(one.name, "10.9.0.2", 3).arrived
+        with Capture(ip_address("10.9.0.1"), ip_address("10.9.0.2")) as capture:
+            with inside(other.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                for _ in range(FLOOD):
+                    udp.sendto(b"x", ("10.9.0.1", 9))
+            send(other, "10.9.0.2", "10.9.0.1")
+            came = seen(capture, 5)
+
+    assert came.lost > 0
+    assert came.esp_in == 5
+    assert came.clear_in + came.lost >= FLOOD
 
 
 def test_source(vms: tuple[list[Node], Ends]) -> None:
