@@ -42,11 +42,20 @@ def _opened(own: Address, peer: Address) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_DO)
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
         opened.bind((str(own), 0))
-        opened.connect((str(peer), 0))
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def _connected(opened: socket.socket, peer: Address) -> bool:
+    """Whether the socket is connected: where a policy blocks it cannot be, and each request is
+    refused as well."""
+    try:
+        opened.connect((str(peer), 0))
+    except OSError:
+        return False
+    return True
 
 
 class Echo:
@@ -80,6 +89,7 @@ class Echo:
             self._socket = _opened(own, peer)
         except OSError as error:
             raise refused(f"cannot send echo requests to {peer}", error, "run as root") from error
+        self._connected = _connected(self._socket, peer)
         if allowed is not None:
             forget_route(self._socket)
 
@@ -121,7 +131,7 @@ class Echo:
             if self.allowed is not None:
                 self.allowed(self._socket)
             try:
-                self._socket.send(self._message(number, payload))
+                self._send(self._message(number, payload))
             except OSError as error:
                 failed = error.errno or 0
             else:
@@ -129,6 +139,12 @@ class Echo:
                 return number
         self.refused.append(errno.errorcode.get(failed, str(failed)))
         return None
+
+    def _send(self, message: bytes) -> None:
+        if self._connected:
+            self._socket.send(message)
+        else:
+            self._socket.sendto(message, (str(self.peer), 0))
 
     def _message(self, number: int, payload: bytes) -> bytes:
         head = struct.pack("!BBHHH", REQUEST[self._version], 0, 0, self._id, number)

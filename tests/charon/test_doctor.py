@@ -1,5 +1,6 @@
 """`doctor` beside an agent that runs, hangs, has only just started, or has gone."""
 
+import functools
 import json
 import os
 import re
@@ -7,12 +8,13 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.charon.nodes import AGENT, NO_ESP, PYTHON, Node, as_nobody, ip, network, until
+from tests.charon.nodes import AGENT, CHARON, NO_ESP, PYTHON, Node, as_nobody, ip, network, until
 from tests.lab.deployment import A, B, C, configure
 from tests.lab.firewall import rules
 from tests.lab.guest import has_esp
@@ -272,9 +274,11 @@ def test_a_probe_of_the_rules(tmp_path: Path) -> None:
         configure([a, b], [D])
         for node in (a, b):
             node.up()
-        passes, closed, exempt = (probe(a, peer) for peer in (B, C, D))
         with rules(b.name, "before udp dport { 500, 4500 } drop"):
             (held, untried) = probe(a, B)
+        # Each waits its whole time for an SA, which this kernel cannot have.
+        with ThreadPoolExecutor() as at_once:
+            passes, closed, exempt = at_once.map(functools.partial(probe, a), (B, C, D))
 
     assert passes == [f"# UDP 500: passes: {B} answered; {NOT_UDP_4500}", NO_SA]
     assert closed == [
@@ -314,6 +318,35 @@ def test_an_agent_that_hangs(vm: Node) -> None:
     assert states["problems"] == states["outages"] == "not checked"
     assert "-        problems: not checked, the agent cannot be asked" in shown
     assert "-        outages: not checked, the agent cannot be asked" in shown
+
+
+SECOND = """
+charon {{
+  load = random nonce openssl kernel-netlink socket-default vici
+  plugins {{ vici {{ socket = unix://{directory}/second.vici }} }}
+}}
+"""
+
+
+def test_a_second_charon(vm: Node) -> None:
+    """One that somebody has started by hand is named; the agent's own is no stranger."""
+    conf = vm.directory / "second.conf"
+    conf.write_text(SECOND.format(directory=vm.directory))
+    words = vm.command("env", f"STRONGSWAN_CONF={conf}", CHARON)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as second:
+        try:
+            (one,) = until(lambda: found(doctor(vm), "other-ipsec"), "it is named", 60)
+        finally:
+            second.terminate()
+
+    assert one["message"] == (
+        f"charon-systemd (pid {second.pid}), an IPsec program that is not the agent's, runs"
+    )
+    assert (one["command"], one["hint"]) == (
+        f"ps -fp {second.pid}",
+        "end it, and see what starts it",
+    )
+    assert found(doctor(vm), "other-ipsec") == []
 
 
 def test_without_root(vm: Node) -> None:

@@ -228,7 +228,7 @@ def test_what_is_wrong(said: Said, phase: str) -> None:
     text = json.dumps(said[phase])
     words = {
         name: found[1] if (found := re.search(pattern, text)) else ""
-        for name, pattern in (("pid", r"ps -fp (\d+)"), ("line", r"\.yml:(\d+): warning"))
+        for name, pattern in (("pid", r"starter \(pid (\d+)\)"), ("line", r"\.yml:(\d+): warning"))
     }
 
     for message, command in SAYS[phase].items():

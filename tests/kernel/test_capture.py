@@ -15,7 +15,7 @@ from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import Echo
 from ipsec_agent.host.route_records import source_for
 from ipsec_agent.verification import _absent, _path_mtu
-from tests.charon.nodes import Node, ip, network
+from tests.charon.nodes import Node, ip, network, until
 from tests.lab.namespaces import inside
 from tests.lab.traffic import ping
 
@@ -153,6 +153,21 @@ def test_echo(vms: tuple[list[Node], Ends]) -> None:
     assert len(times) == 1
     assert 0 < times[0] < 5
     assert path == PathMtu(1500, 1500)
+
+
+def test_a_policy_that_blocks(vms: tuple[list[Node], Ends]) -> None:
+    """Each request is refused, and is answered as soon as the policy is gone."""
+    (one, _), (own, peer) = vms
+    assert ping(one.name, str(peer), 3).arrived
+    block = ("src", str(own), "dst", str(peer), "dir", "out")
+    ip("xfrm", "policy", "add", *block, "priority", "1", "action", "block", netns=one.name)
+
+    with inside(one.name), Echo(own, peer) as echo:
+        assert echo.send() is None
+        assert set(echo.refused) == {"EPERM"}
+        ip("xfrm", "policy", "delete", *block, netns=one.name)
+        assert echo.send() == 1
+        until(lambda: echo.receive() or echo.times, "it is answered")
 
 
 def test_nobody_there(vms: tuple[list[Node], Ends]) -> None:

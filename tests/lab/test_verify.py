@@ -231,8 +231,10 @@ def test_this_vm_does_not_send(three: list[Node]) -> None:
     # charon has one of the two addresses by themselves.
     block = ("src", f"{A}/32", "dst", f"{B}/31", "dir", "out")
     ip("xfrm", "policy", "add", *block, "priority", "1", "action", "block", netns=a.name)
-    (blocked,) = verify(a, B, seconds=2)
-    ip("xfrm", "policy", "delete", *block, netns=a.name)
+    try:
+        (blocked,) = verify(a, B, seconds=2)
+    finally:
+        ip("xfrm", "policy", "delete", *block, netns=a.name)
     flush = "while :; do ip xfrm policy flush; sleep 0.1; done"
     with subprocess.Popen(a.command("sh", "-c", flush)) as flushing:
         try:
