@@ -3,6 +3,7 @@
 One agent lives through it; the tests read what was said.
 """
 
+import functools
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -76,7 +77,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
         found = {"": {"node": {"config": str(node.config), "run": str(node.run_dir)}}}
         for code, happens in PHASES:
             happens(node)
-            until(lambda wanted=code: reports(node, wanted), lambda: node.log[-3000:])
+            until(functools.partial(reports, node, code), lambda: node.log[-3000:])
             found[code] = doctor(node)
         node.end_agent(signal.SIGTERM)
     return found
