@@ -18,7 +18,7 @@ from ipsec_agent.core.doctor.agent import BOSH_UNIT, GUARD_UNIT, TARGET
 from ipsec_agent.core.doctor.facts import Complaint, Facts, GuardFacts
 from ipsec_agent.core.doctor.holes import PACKAGES
 from ipsec_agent.core.doctor.machine import OTHERS
-from ipsec_agent.core.observed import IkePorts, NetworkFacts
+from ipsec_agent.core.observed import CharonProcess, IkePorts, NetworkFacts
 from ipsec_agent.core.outages import Memory
 from ipsec_agent.errors import AgentError, ConfigError, ControlError
 from ipsec_agent.guard_status import read_guard_status
@@ -61,7 +61,7 @@ def examine(given: Path | None, socket: str | None, *, root: bool) -> Facts:
         network=reading.tried("this VM's links", _network, NetworkFacts()),
         units=installed.units(*UNITS),
         monit=find_program("monit") is not None,
-        daemons=traits.ike_programs(),
+        daemons=traits.ike_programs(_own_charon(facts.agent)),
         packages=installed.packages(*PACKAGES),
         release=installed.debian_release(),
         cpu=traits.cpu(),
@@ -161,11 +161,26 @@ def _outages(agent: AgentConfig) -> Memory:
     return OutageFile(Path(agent.state_dir) / NAME_OF_OUTAGES).read()[1]
 
 
+def _find_charon(agent: AgentConfig) -> CharonProcess | None:
+    run_dir = Path(agent.run_dir)
+    return find_charon(
+        Path(agent.vici_socket or run_dir / "charon.vici"), run_dir / "strongswan.conf"
+    )
+
+
+def _own_charon(agent: AgentConfig) -> int:
+    """The pid of the charon that the agent started, or was told to use; 0 where none runs."""
+    try:
+        found = _find_charon(agent)
+    except AgentError:
+        # Somebody else's has the agent's socket.
+        return 0
+    return found.pid if found and (found.ours or agent.vici_socket) else 0
+
+
 def _ike_ports(agent: AgentConfig) -> IkePorts:
     """Who has them; charon goes on where the agent has ended, and has them by right."""
-    run_dir = Path(agent.run_dir)
-    vici = Path(agent.vici_socket or run_dir / "charon.vici")
-    charon = find_charon(vici, run_dir / "strongswan.conf")
+    charon = _find_charon(agent)
     return IkePortsReader(lambda: 0.0).get(charon if charon and charon.ours else None)
 
 

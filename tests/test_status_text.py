@@ -332,6 +332,11 @@ def test_events() -> None:
     ]
     says = "events     1 in the last hour; `ipsec-agent status --events` shows what"
     assert text(status).splitlines()[-1] == says
+    status["events"].append(status["events"][0] | {"time": NOW, "count": 3})
+    assert text(status).splitlines()[-2:] == [
+        says.replace(" 1 ", " 2 "),
+        "  repaired: load the guard, 3 times since 2027-01-15 06:53:20 UTC: find what undoes it",
+    ]
     assert events_json(status)["events"] == status["events"]
     assert [one["kind"] for one in of_peer(status, "10.0.0.9")] == ["peer-lost"]
     assert of_peer(status, "10.0.0.99") == []

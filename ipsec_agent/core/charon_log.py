@@ -60,8 +60,18 @@ IDENTITY = (
 )
 SUBNETS = "compare ipsec_subnets and no_ipsec_subnets of both VMs"
 
+REFUSED = (
+    f"{CERTIFICATES}; compare the clocks, too (`date -u`): a peer whose clock is wrong refuses a"
+    " certificate that holds"
+)
+
+SILENT = (
+    "check that the peer is up, and that UDP 500, UDP 4500 and protocol 50 reach it; `ipsec-agent"
+    " doctor` names rules of this VM's own firewall that drop them"
+)
+
 PATTERNS = (
-    (r"received AUTHENTICATION_FAILED notify", "peer-refuses-us", CERTIFICATES),
+    (r"received AUTHENTICATION_FAILED notify", "peer-refuses-us", REFUSED),
     (r"no trusted .*public key found", "peer-not-trusted", CERTIFICATES),
     (r"no issuer certificate found for", "peer-not-trusted", CERTIFICATES),
     (r"subject certificate invalid", "peer-certificate-invalid", CERTIFICATE_DATES),
@@ -77,7 +87,7 @@ PATTERNS = (
     (
         r"giving up after \d+ retransmits",
         "peer-silent",
-        "check that the peer is up, and that UDP 500, UDP 4500 and protocol 50 reach it",
+        SILENT,
     ),
     (
         r"unable to (install|add) .*(policy|SA|SAD|SPD)",

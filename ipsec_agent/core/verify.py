@@ -185,8 +185,10 @@ def _without_sa(seen: Observation) -> Finding:
     if _failed(seen, "EPERM"):
         return _held_back(seen)
     if not pair.enforced:
-        clear = "they leave in clear, since `optional: true` is on"
-        return _no_policy(seen, clear if pair.optional else _DROPPED)
+        return _no_policy(
+            seen,
+            "they leave in clear, since `optional: true` is on" if pair.optional else _DROPPED,
+        )
     if before.ike_in:
         return _timed_out(
             seen,

@@ -11,7 +11,9 @@ from ipsec_agent.core.doctor.facts import Cpu, Mount
 
 PROC = Path("/proc")
 LARGEST = 1 << 20
-IKE_PROGRAMS = frozenset({"pluto", "racoon", "iked", "starter", "isakmpd"})
+IKE_PROGRAMS = frozenset({
+    "charon", "charon-systemd", "iked", "isakmpd", "pluto", "racoon", "starter"
+})  # fmt: skip
 SERVER = re.compile(r"(?:^|,)addr=([0-9A-Fa-f.:]+)")
 BY_SOURCE = frozenset({"ceph", "fuse.glusterfs"})
 MONITORS = re.compile(r"(?:^|,)mon_addr=([^,]+)")
@@ -61,15 +63,20 @@ def _servers(source: str, kind: str, options: str) -> Iterator[str]:
                 yield with_port[1]
 
 
-def ike_programs(proc: Path = PROC) -> tuple[tuple[str, int], ...]:
-    """Name and pid of each IKE program in this network namespace, but for strongSwan's charon."""
+def ike_programs(own: int = 0, proc: Path = PROC) -> tuple[tuple[str, int], ...]:
+    """Name and pid of each IKE program in this network namespace, but for the agent's own charon.
+
+    Args:
+        own: its pid, 0 where none runs.
+    """
     here = _namespace(proc / "self")
     found = []
     for place in proc.iterdir():
         if place.name.isdecimal():
             name = _text(place / "comm").strip()
-            if name in IKE_PROGRAMS and _namespace(place) == here:
-                found.append((name, int(place.name)))
+            pid = int(place.name)
+            if name in IKE_PROGRAMS and pid != own and _namespace(place) == here:
+                found.append((name, pid))
     return tuple(sorted(found))
 
 

@@ -6,10 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from ipsec_agent.core.status_view import BY_ESP, PeerView, peers, summary
-from ipsec_agent.core.words import dated, duration, lasting, printable, several, size
+from ipsec_agent.core.words import dated, duration, instant, lasting, printable, several, size
 
 DAY, HOUR = 86400, 3600
 """Seconds."""
+
+AGAIN = 3
+"""How often the same repair is made within an hour of the last one until the text tells of it."""
 
 MOST_COUNTED = 10
 """Addresses of each kind that the text names."""
@@ -75,10 +78,20 @@ def text(status: dict[str, Any]) -> str:
 
 
 def _news(events: Sequence[dict[str, Any]], now: float) -> list[str]:
-    """That something has happened lately, and how to see what."""
-    new = sum(now - one["time"] <= HOUR for one in events)
-    where = "`ipsec-agent status --events` shows what"
-    return [f"events     {new} in the last hour; {where}"] if new else []
+    """That something has happened lately, and how to see what; what was repaired again and again,
+    so slowly that it is no problem, as after a cron job."""
+    new = [one for one in events if now - one["time"] <= HOUR]
+    if not new:
+        return []
+    return [
+        f"events     {len(new)} in the last hour; `ipsec-agent status --events` shows what",
+        *(
+            f"  {one['text']}, {one['count']} times since {instant(one['since'])}: find what undoes"
+            " it"
+            for one in new
+            if one["kind"] == "repair" and one["count"] >= AGAIN
+        ),
+    ]
 
 
 def verdict(status: dict[str, Any]) -> list[str]:

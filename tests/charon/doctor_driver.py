@@ -18,9 +18,11 @@ from tests.data_files import ROOT
 
 UNITS = Path("/etc/systemd/system")
 TARGET, GUARD = "ipsec-agent.target", "ipsec-agent-guard.service"
-STARTER, OTHER = "strongswan-starter.service", "racoon.service"
+STARTER = "strongswan-starter.service"
+OTHERS = ("libreswan.service", "racoon.service", "racoon2.service")
 STATUS = Path("/var/lib/dpkg/status")
 INSTALLED = r"(^Package: (?:charon-systemd|strongswan-charon)\n.*?^Version: )\S+"
+STRONGSWAN = r"^(Package: )(?=(?:charon-systemd|strongswan-charon|libstrongswan)$)"
 RELEASE = Path("/etc/debian_version")
 CPUINFO, CRYPTO = Path("/proc/cpuinfo"), Path("/proc/crypto")
 FIPS = Path("/proc/sys/crypto/fips_enabled")
@@ -43,6 +45,14 @@ def run(*words: str) -> None:
 def doctor() -> dict[str, Any]:
     """What it says of the machine as it is now."""
     return told(sys.executable, "-m", "ipsec_agent", "doctor", "--json")
+
+
+def as_text() -> dict[str, Any]:
+    """The same, and what it says to a person."""
+    words = (sys.executable, "-m", "ipsec_agent", "doctor")
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout, done.stderr
+    return doctor() | {"text": done.stdout}
 
 
 def told(*words: str) -> dict[str, Any]:
@@ -97,6 +107,17 @@ def strongswan(version: str, release: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unpackaged() -> Iterator[None]:
+    """dpkg knows no strongSwan, as where the BOSH release brings it."""
+    status = STATUS.read_text()
+    STATUS.write_text(re.sub(STRONGSWAN, r"\g<1>no-", status, flags=re.MULTILINE))
+    try:
+        yield
+    finally:
+        STATUS.write_text(status)
+
+
+@contextlib.contextmanager
 def fips() -> Iterator[None]:
     """The kernel is in FIPS mode; one that cannot be has no such file."""
     if FIPS.exists():
@@ -131,7 +152,7 @@ def bare() -> dict[str, Any]:
         if path.suffix in {".service", ".target"}:
             shutil.copy(path, UNITS)
     run("systemctl", "daemon-reload")
-    return doctor()
+    return as_text()
 
 
 def refused() -> dict[str, Any]:
@@ -151,22 +172,39 @@ def in_clear() -> dict[str, Any]:
 
 
 def guarded() -> dict[str, Any]:
-    """Closed by hand, as docs say."""
+    """Closed by hand, as docs say; the link and strongSwan's own units are as was said."""
     run(sys.executable, "-m", "ipsec_agent", "guard", "up")
-    return doctor()
+    run("ip", "link", "set", "dev", "far0", "mtu", "1466")
+    for one in doctor()["checks"]:
+        if one["name"] == "other-ipsec":
+            for finding in one["findings"]:
+                run(*finding["command"].split())
+    with cpu(" aes pclmulqdq", "generic-gcm-aesni"), strongswan("5.9.8-5+deb12u6", "12.11\n"):
+        return as_text()
+
+
+def unguarded() -> dict[str, Any]:
+    """A config that wants no guard."""
+    give("unguarded.yml")
+    try:
+        return as_text()
+    finally:
+        give("good.yml")
 
 
 def others() -> dict[str, Any]:
-    """strongSwan's own daemon runs; another program's unit is enabled."""
-    (UNITS / OTHER).write_text(
-        "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
-    )
-    run("systemctl", "enable", OTHER)
+    """strongSwan's own daemon runs; other programs' units are enabled."""
+    for name in OTHERS:
+        (UNITS / name).write_text(
+            "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+        )
+    run("systemctl", "enable", *OTHERS)
     subprocess.run(["systemctl", "start", STARTER], check=False, capture_output=True, timeout=60)
     try:
         return doctor()
     finally:
         subprocess.run(["systemctl", "stop", STARTER], check=False, capture_output=True, timeout=60)
+        run("systemctl", "disable", *OTHERS)
 
 
 def bosh() -> dict[str, Any]:
@@ -175,7 +213,8 @@ def bosh() -> dict[str, Any]:
     path.write_text("[Path]\nPathExists=/none\n")
     run("systemctl", "disable", TARGET, GUARD)
     try:
-        return doctor()
+        with unpackaged():
+            return as_text()
     finally:
         run("systemctl", "enable", TARGET, GUARD)
         path.unlink()
@@ -243,8 +282,8 @@ def unjudged() -> dict[str, Any]:
 
 
 PHASES: tuple[Callable[[], dict[str, Any]], ...] = (
-    bare, refused, in_clear, guarded, others, bosh, mounted, plugins, warned, no_aes, no_driver,
-    slow, hole, unjudged,
+    bare, refused, in_clear, guarded, unguarded, others, bosh, mounted, plugins, warned, no_aes,
+    no_driver, slow, hole, unjudged,
 )  # fmt: skip
 
 

@@ -1,21 +1,27 @@
 """`doctor` beside an agent that runs, hangs, has only just started, or has gone."""
 
+import functools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.charon.nodes import AGENT, NO_ESP, PYTHON, Node, as_nobody, ip, network, until
-from tests.lab.deployment import A, B, configure
+from tests.charon.nodes import AGENT, CHARON, NO_ESP, PYTHON, Node, as_nobody, ip, network, until
+from tests.lab.deployment import A, B, C, configure
+from tests.lab.firewall import rules
 from tests.lab.guest import has_esp
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(150)]
+
+D = "10.9.0.4"
 
 HOLDS = """
 import socket, time
@@ -54,6 +60,16 @@ def doctor(node: Node, *more: str, around: tuple[str, ...] = ()) -> dict[str, An
     return found
 
 
+def lines(node: Node, *more: str, around: tuple[str, ...] = ()) -> list[str]:
+    """What it says of the VM to a person."""
+    words = (*around, *AGENT, "doctor", "--config", str(node.config), *more)
+    done = subprocess.run(
+        node.command(*words), check=False, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout, done.stderr
+    return done.stdout.splitlines()
+
+
 def found(document: dict[str, Any], check: str) -> list[dict[str, str]]:
     """The findings of one check."""
     return next(one["findings"] for one in document["checks"] if one["name"] == check)
@@ -90,7 +106,12 @@ def test_beside_an_agent(vm: Node) -> None:
     assert said.startswith(f"CRITICAL {NO_ESP}: this kernel cannot do ESP")
     for line in {one["message"] for one in checks["problems"]["findings"]}:
         assert said.count(line) == 1
-    assert "\nok       guard: the guard is up" in said
+    assert "\nok       guard: the guard is up, and saved for the next boot\n" in said
+    assert "\nok       agent: an agent runs\n" in said
+    assert "\nok       outages: no peer was cut off\n" in said
+    assert ("\n-        boot: not checked, systemd did not start this machine\n" in said) is not (
+        Path("/run/systemd/system").exists()
+    )
 
 
 class Harm(NamedTuple):
@@ -212,32 +233,129 @@ def test_another_config_is_named(vm: Node) -> None:
     assert one["command"] == f"ipsec-agent check {other} --machine"
 
 
-def test_rules_for_a_platform(vm: Node) -> None:
-    """Those of the config, as commands."""
-    words = ("doctor", "--config", str(vm.config), "--firewall", "aws")
-    done = subprocess.run(
-        vm.command(*AGENT, *words), check=True, capture_output=True, text=True, timeout=60
-    )
+RULES = {
+    "aws": (
+        "aws ec2 authorize-security-group-ingress --group-id $GROUP --ip-permissions"
+        " 'IpProtocol=50,IpRanges=[{CidrIp=10.9.0.0/24}]'"
+    ),
+    "gcp": (
+        "gcloud compute firewall-rules create ipsec-4 --network=$NETWORK --direction=INGRESS"
+        " --allow=udp:500,udp:4500,esp --source-ranges=10.9.0.0/24"
+    ),
+    "azure": (
+        "az network nsg rule create --resource-group $RESOURCES --nsg-name $NSG --name ipsec-esp-4"
+        " --priority 201 --access Allow --direction Inbound --protocol Esp"
+        " --destination-port-ranges '*' --source-address-prefixes 10.9.0.0/24"
+    ),
+    "vsphere": "# services: UDP 500, UDP 4500, IP protocol 50",
+    "openstack": (
+        "openstack security group rule create --ingress --ethertype IPv4 --protocol esp"
+        " --remote-ip 10.9.0.0/24 $GROUP"
+    ),
+    "ibm": ("ibmcloud is security-group-rule-add $GROUP inbound esp --remote 10.9.0.0/24"),
+}
+"""Of each platform, the rule that lets ESP pass."""
 
-    first, *_, last = done.stdout.splitlines()
+
+@pytest.mark.parametrize("platform", RULES)
+def test_rules_for_a_platform(vm: Node, platform: str) -> None:
+    """Those of the config, as commands."""
+    first, *others = lines(vm, "--firewall", platform)
+
     assert first == "# from each of 10.9.0.0/24: UDP 500, UDP 4500, protocol 50 (ESP)"
-    assert last.endswith("'IpProtocol=50,IpRanges=[{CidrIp=10.9.0.0/24}]'")
+    assert RULES[platform] in others
+
+
+NO_SA = "# ESP (protocol 50): not tried: no SA with it was made"
+NOT_UDP_4500 = "UDP 4500 was not tried: force_udp_encapsulation is not set"
+
+
+def probe(node: Node, peer: str) -> list[str]:
+    """What is said of the two rules of a firewall; of real ESP in tests/lab/test_verify.py."""
+    socket = str(node.run_dir / "control.sock")
+    return lines(node, "--socket", socket, "--firewall", "vsphere", "--probe", peer)[-2:]
+
+
+@pytest.mark.skipif(has_esp(), reason="this kernel has ESP")
+def test_a_probe_of_the_rules(tmp_path: Path) -> None:
+    """Which rule lets packets pass, which one holds them back, and what was not tried, and why."""
+    with network(tmp_path, 3, "dq") as (a, b, _):
+        configure([a, b], [D])
+        for node in (a, b):
+            node.up()
+        with rules(b.name, "before udp dport { 500, 4500 } drop"):
+            (held, untried) = probe(a, B)
+        # Each waits its whole time for an SA, which this kernel cannot have.
+        with ThreadPoolExecutor() as at_once:
+            passes, closed, exempt = at_once.map(functools.partial(probe, a), (B, C, D))
+
+    assert passes == [f"# UDP 500: passes: {B} answered; {NOT_UDP_4500}", NO_SA]
+    assert closed == [
+        f"# UDP 500: passes: {C} answered that no program listens there, so it has no charon;"
+        f" {NOT_UDP_4500}",
+        NO_SA,
+    ]
+    assert exempt == [
+        f"# UDP 500 and UDP 4500: not tried: {D} is not encrypted by the config, so nothing was"
+        f" sent: {D} is in no_ipsec_subnets ({D}/32)",
+        NO_SA,
+    ]
+    (sent,) = re.findall(r"did not answer ([1-9]\d*) of IKE", held)
+    assert held == (
+        f"# UDP 500 and UDP 4500: held back: {B} did not answer {sent} of IKE: a rule is missing at"
+        " one end, or that VM's agent does not run"
+    )
+    assert untried == NO_SA
 
 
 def test_an_agent_that_hangs(vm: Node) -> None:
     """It is not called missing; what it would know is not called well."""
     socket = vm.run_dir / "control.sock"
     with vm.held():
-        said = doctor(vm)
+        said, shown = doctor(vm), lines(vm)
 
     (one,) = found(said, "agent")
     assert one["message"] == (
         f"the agent cannot be asked: the agent on {socket} did not answer within 10 s"
     )
     assert (one["severity"], one["command"]) == ("error", "monit status ipsec")
-    assert "see its log" in one["hint"]
+    assert one["hint"] == (
+        "it is busy or stopped by a signal; see its log; charon, policies and guard stay while it"
+        " is replaced"
+    )
     states = {it["name"]: it["state"] for it in said["checks"]}
     assert states["problems"] == states["outages"] == "not checked"
+    assert "-        problems: not checked, the agent cannot be asked" in shown
+    assert "-        outages: not checked, the agent cannot be asked" in shown
+
+
+SECOND = """
+charon {{
+  load = random nonce openssl kernel-netlink socket-default vici
+  plugins {{ vici {{ socket = unix://{directory}/second.vici }} }}
+}}
+"""
+
+
+def test_a_second_charon(vm: Node) -> None:
+    """One that somebody has started by hand is named; the agent's own is no stranger."""
+    conf = vm.directory / "second.conf"
+    conf.write_text(SECOND.format(directory=vm.directory))
+    words = vm.command("env", f"STRONGSWAN_CONF={conf}", CHARON)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as second:
+        try:
+            (one,) = until(lambda: found(doctor(vm), "other-ipsec"), "it is named", 60)
+        finally:
+            second.terminate()
+
+    assert one["message"] == (
+        f"charon-systemd (pid {second.pid}), an IPsec program that is not the agent's, runs"
+    )
+    assert (one["command"], one["hint"]) == (
+        f"ps -fp {second.pid}",
+        "end it, and see what starts it",
+    )
+    assert found(doctor(vm), "other-ipsec") == []
 
 
 def test_without_root(vm: Node) -> None:
@@ -257,6 +375,8 @@ def test_without_root(vm: Node) -> None:
     assert agent["command"] == machine["command"] == sudo
     (config,) = found(said, "config")
     assert config["command"] == f"sudo ipsec-agent check {vm.config}"
+    shown = as_nobody("doctor", "--config", str(vm.config), "--socket", socket).stdout
+    assert "\n-        firewall: not checked, this needs root\n" in shown
 
 
 def test_what_cannot_be_read(vm: Node) -> None:
@@ -267,6 +387,7 @@ def test_what_cannot_be_read(vm: Node) -> None:
         "not checked: the guard: cannot read the table that filters flowtables: Operation not"
         " permitted"
     ]
+    assert "-        guard: not checked, it could not be read" in lines(vm, around=WITHOUT)
 
 
 def test_an_agent_that_starts(tmp_path: Path) -> None:

@@ -31,6 +31,17 @@ ENABLE = "systemctl enable ipsec-agent.target ipsec-agent-guard.service"
 PLUGINS = f"grep -n -A3 plugins {CONFIG}"
 VM = {"address": "10.9.0.1", "uplinks": ["eth0"]}
 
+HARMFUL = {
+    "bypass-lan": "it lets the whole local network pass in clear",
+    "kernel-libipsec": "it encrypts outside the kernel, which the agent does not see",
+    "kernel-pfkey": "it writes policies in the place of kernel-netlink",
+    "stroke": "another program can then change charon's connections",
+    "farp": "it answers ARP for other machines",
+    "forecast": "it changes rules of the firewall",
+    "connmark": "it narrows policies by marks",
+    "updown": "it runs scripts for each SA",
+}
+
 SAYS: dict[str, dict[str, str]] = {
     "bare": {
         f"there is no config at {CONFIG}": CHECK,
@@ -64,8 +75,11 @@ SAYS: dict[str, dict[str, str]] = {
     "others": {
         "strongswan-starter.service runs: it would take UDP 500 and 4500 from the agent's charon,"
         " and remove its policies": ("systemctl disable --now strongswan-starter.service"),
-        "racoon.service starts at the next boot: it would take UDP 500 and 4500 from the agent's"
-        " charon, and remove its policies": ("systemctl disable --now racoon.service"),
+        **{
+            f"{unit}.service starts at the next boot: it would take UDP 500 and 4500 from the"
+            " agent's charon, and remove its policies": f"systemctl disable --now {unit}.service"
+            for unit in ("libreswan", "racoon", "racoon2")
+        },
         "starter (pid {pid}), an IPsec program that is not the agent's, runs": "ps -fp {pid}",
     },
     "bosh": {
@@ -82,10 +96,8 @@ SAYS: dict[str, dict[str, str]] = {
         " hangs": "umount /ceph",
     },
     "plugins": {
-        "agent.charon.plugins has bypass-lan: it lets the whole local network pass in clear": (
-            PLUGINS
-        ),
         "agent.charon.plugins adds foo, which the agent does not need": PLUGINS,
+        **{f"agent.charon.plugins has {name}: {does}": PLUGINS for name, does in HARMFUL.items()},
     },
     "warned": {
         f"{CONFIG}:{{line}}: warning: addons[0].properties.ipsec.log_level: level 3 writes the raw"
@@ -125,6 +137,57 @@ SAYS: dict[str, dict[str, str]] = {
 }
 """What is said in each phase, among the rest, and what to type."""
 
+HINTS = {
+    "bare": ("then start the agent: `systemctl start ipsec-agent.target`",),
+    "others": ("end it, and see what starts it",),
+    "mounted": (
+        "stop the jobs that use it, and unmount it, before IPsec; or list the server in"
+        " no_ipsec_subnets on every VM",
+    ),
+    "plugins": ("remove it, then `ipsec-agent reload`",),
+    "no_aes": (
+        "have the hypervisor show the CPU's AES to the VM (a CPU model with `aes`), or write"
+        " esp_proposals: chacha20poly1305 on every VM",
+    ),
+    "no_driver": ("charon's first SA may load it; see `grep -A1 gcm /proc/crypto`",),
+    "slow": (
+        "write esp_proposals: aes128gcm16 on every VM",
+        "use AES-GCM, SHA-2 and the NIST curves on every VM",
+    ),
+    "hole": ("then `systemctl restart ipsec-agent-charon`; policies and guard stay meanwhile",),
+    "unjudged": ("a hole that the changelog names is closed",),
+}
+"""What is said beside what to type."""
+
+LINES = {
+    "bare": (
+        "-        problems: not checked, there is no valid config",
+        "-        machine: not checked, there is no valid config",
+        "-        cpu: not checked, there is no valid config",
+        "-        stop: not checked, there is no valid config",
+        "-        plugins: not checked, there is no valid config",
+        "-        fips: not checked, there is no valid config",
+    ),
+    "guarded": (
+        "ok       config: the config is there and valid",
+        "ok       problems: no problem is known",
+        "ok       outages: no peer was cut off",
+        "ok       guard: the guard is up, and saved for the next boot",
+        "ok       boot: guard and agent start at boot",
+        "ok       other-ipsec: no other IPsec program runs",
+        "ok       firewall: no other rule stops ESP or IKE",
+        "ok       cpu: the CPU has AES in hardware, and it is used",
+        "ok       stop: nothing hangs when IPsec stops",
+        "ok       plugins: charon loads no foreign plugin",
+        "ok       fips: the proposals are allowed in FIPS mode",
+        "ok       strongswan: strongSwan has no known hole",
+        "ok       unread: everything could be read",
+    ),
+    "unguarded": ("-        guard: not checked, the config says agent.guard: none",),
+    "bosh": ("-        strongswan: not checked, dpkg knows no strongSwan here",),
+}
+"""The lines of checks that are well, or could not be made."""
+
 Said = dict[str, dict[str, Any]]
 
 
@@ -136,7 +199,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
     leaf = make_leaf(ca, key=ec_key())
     configs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "good": ({}, {}),
-        "plugins": ({"charon": {"plugins": ["vici", "bypass-lan", "foo"]}}, {}),
+        "unguarded": ({"guard": "none"}, {}),
+        "plugins": ({"charon": {"plugins": ["vici", *HARMFUL, "foo"]}}, {}),
         "slow": ({}, {"esp_proposals": "camellia128-sha256,chacha20poly1305"}),
         "warned": ({}, {"log_level": 3}),
     }
@@ -164,13 +228,24 @@ def test_what_is_wrong(said: Said, phase: str) -> None:
     text = json.dumps(said[phase])
     words = {
         name: found[1] if (found := re.search(pattern, text)) else ""
-        for name, pattern in (("pid", r"ps -fp (\d+)"), ("line", r"\.yml:(\d+): warning"))
+        for name, pattern in (("pid", r"starter \(pid (\d+)\)"), ("line", r"\.yml:(\d+): warning"))
     }
 
     for message, command in SAYS[phase].items():
         if STARTER.exists() or "starter" not in message:
             assert told[message.format(**words)] == command.format(**words)
+    hints = {one["hint"] for one in findings(said[phase])}
+    if STARTER.exists() or phase != "others":
+        assert hints >= {*HINTS.get(phase, ())}
     assert not said[phase]["well"]
+
+
+@pytest.mark.parametrize("phase", LINES)
+def test_what_is_well_or_was_not_checked(said: Said, phase: str) -> None:
+    """Each other check has one line, with its words."""
+    lines = said[phase]["text"].splitlines()
+
+    assert [line for line in LINES[phase] if line not in lines] == [], lines
 
 
 @pytest.mark.parametrize(

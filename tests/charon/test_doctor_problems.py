@@ -5,6 +5,7 @@ Both live through it once; the tests read what was said.
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,9 @@ SOURCE_ROUTE = bytes([131, 7, 4]) + socket.inet_aton(A) + b"\0"
 GATEWAY = "10.9.0.254"
 NO_TABLE = "while :; do nft delete table inet ipsec_agent; sleep 0.02; done"
 """Another program that removes the guard, again and again."""
+
+NO_POLICY = "while :; do ip xfrm policy flush; sleep 0.05; done"
+"""One that removes all policies."""
 
 Told = dict[str, dict[str, str]]
 
@@ -51,9 +55,9 @@ def reports(node: Node, *codes: str) -> bool:
 
 
 @contextlib.contextmanager
-def without_guard(node: Node) -> Iterator[None]:
-    """Something takes its guard away, faster than the agent puts it back."""
-    words = node.command("sh", "-c", NO_TABLE)
+def undone(node: Node, script: str) -> Iterator[None]:
+    """A script takes something away, faster than the agent puts it back."""
+    words = node.command("sh", "-c", script)
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as program:
         try:
             yield
@@ -118,13 +122,18 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 found: dict[str, Any] = {"b": doctor(b)}
             until(lambda: reports(a, "selectors-differ", "metrics-not-served"), lambda: a.log)
             found["a"] = doctor(a)
-            with without_guard(a):
+            with undone(a, NO_TABLE):
                 until(lambda: reports(a, "repair-paused"), lambda: a.log)
                 wanted = {"guard-missing", "repair-paused"}
                 found["open"] = until(
                     lambda: told if wanted <= (told := doctor(a)).keys() else None, lambda: a.log
                 )
             found["begin"] = instant(a.status()["outages"][-1]["begin"])
+            with undone(a, NO_POLICY):
+                found["lacking"] = until(
+                    lambda: told if "policies-missing" in (told := doctor(a)) else None,
+                    lambda: a.log,
+                )
             a.end_agent(signal.SIGKILL)
             found["left"] = doctor(a)
     return found
@@ -173,6 +182,12 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "ipsec-agent guard status --config ",
         ),
         (
+            "lacking",
+            "policies-missing",
+            "the kernel lacks ",
+            "ip xfrm monitor policy",
+        ),
+        (
             "open",
             "guard-missing",
             "the guard's nftables table is not loaded; only charon's policies block clear packets",
@@ -191,6 +206,15 @@ def test_what_is_told(said: dict[str, Any], vm: str, code: str, message: str, co
     """The sentence and the command."""
     assert said[vm][code]["message"].startswith(message)
     assert said[vm][code]["command"].startswith(command)
+
+
+def test_policies_that_are_missing(said: dict[str, Any]) -> None:
+    """How many of how many, and of which connections."""
+    message = said["lacking"]["policies-missing"]["message"]
+
+    assert re.fullmatch(
+        r"the kernel lacks [1-5] of [35] policies \(ipsec-10\.9\.0\.0/24.*\)", message
+    )
 
 
 def test_outages(said: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from tests.charon.reading import codes, reads
 from tests.charon.shared_manifest import EXPECTED, configure
 from tests.charon.test_ike_ports import held
 from tests.charon.test_repair import loaded
+from tests.charon.test_repair import rules as guard_rules
 from tests.lab.deployment import A, B
 from tests.lab.firewall import rules
 
@@ -325,6 +326,25 @@ def test_a_firewall_that_flushes(node: Node) -> None:
 
     node.settled()
     until(lambda: not codes(node), "it is over")
+
+
+def test_a_cron_job_that_flushes(node: Node) -> None:
+    """So seldom that each repair holds for a while: no problem is told, and the status says what is
+    undone again and again."""
+    node.up()
+    for _ in range(3):
+        subprocess.run(node.command("nft", "flush", "ruleset"), check=True, timeout=30)
+        until(lambda: guard_rules(node), "the guard is back")
+        node.settled()
+
+    said = until(
+        lambda: re.findall(r"(?m)^  repaired: load the guard, .*", node.ask("status").stdout),
+        "it is told",
+    )
+    assert re.fullmatch(
+        r"  repaired: load the guard, 3 times since [\d-]+ [\d:]+ UTC: find what undoes it", said[0]
+    )
+    assert not codes(node)
 
 
 def test_an_address_that_is_gone(node: Node) -> None:

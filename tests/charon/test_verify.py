@@ -10,6 +10,7 @@ from tests.charon.nodes import AGENT, Node, ip, need_ike_sas, network, until
 from tests.charon.test_health import peer_of
 from tests.lab.deployment import A, B, C, configure
 from tests.lab.guest import has_esp
+from tests.lab.verbs import plain
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(120)]
 
@@ -99,7 +100,10 @@ def test_this_vm_sends_clear(tmp_path: Path) -> None:
         f"this VM sends clear to {B}: {one['clear_out']} packets (ICMP, UDP, TCP) from"
         f" {A} on the wire"
     )
-    assert "has the guard drop them, once agent.guard is not none" in one["hint"]
+    assert plain(one["hint"]) == (
+        "see the problems of `ipsec-agent status`; `ipsec-agent guard up` has the guard drop them,"
+        " once agent.guard is not none"
+    )
 
 
 def test_without_an_agent(tmp_path: Path) -> None:

@@ -53,8 +53,14 @@ def test_fips(tmp_path: Path) -> None:
 
 
 def test_programs(tmp_path: Path) -> None:
-    """In this network namespace only; a container's is its own affair."""
-    for name, pid, namespace in (("pluto", 7, "a"), ("pluto", 8, "b"), ("sshd", 9, "a")):
+    """In this network namespace only; a container's is its own affair. One charon is ours."""
+    for name, pid, namespace in (
+        ("pluto", 7, "a"),
+        ("pluto", 8, "b"),
+        ("sshd", 9, "a"),
+        ("charon-systemd", 10, "a"),
+        ("charon-systemd", 11, "a"),
+    ):
         place = tmp_path / str(pid)
         (place / "ns").mkdir(parents=True)
         (place / "comm").write_text(f"{name}\n")
@@ -62,7 +68,7 @@ def test_programs(tmp_path: Path) -> None:
     (tmp_path / "self/ns").mkdir(parents=True)
     (tmp_path / "self/ns/net").symlink_to("net:[a]")
 
-    assert traits.ike_programs(tmp_path) == (("pluto", 7),)
+    assert traits.ike_programs(10, tmp_path) == (("charon-systemd", 11), ("pluto", 7))
 
 
 def test_a_charon_whose_files_were_replaced(tmp_path: Path) -> None:

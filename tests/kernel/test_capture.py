@@ -15,7 +15,7 @@ from ipsec_agent.host.capture import Capture, decrypts_early
 from ipsec_agent.host.echo import Echo
 from ipsec_agent.host.route_records import source_for
 from ipsec_agent.verification import _absent, _path_mtu
-from tests.charon.nodes import Node, ip, network
+from tests.charon.nodes import Node, ip, network, until
 from tests.lab.namespaces import inside
 from tests.lab.traffic import ping
 
@@ -23,6 +23,8 @@ pytestmark = pytest.mark.kernel
 
 Ends = tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address]
 ESP, PORT = 50, 4500
+FLOOD = 60_000
+"""Packets: three times as many as there is room for."""
 
 
 @pytest.fixture(params=[4, 6])
@@ -89,6 +91,22 @@ def test_capture(vms: tuple[list[Node], Ends]) -> None:
         assert "UDP" not in capture.take().protocols
 
 
+def test_a_flood(tmp_path: Path) -> None:
+    """What there is no room for is counted as lost; ESP, which has its own, is not."""
+    with network(tmp_path, 2, "cf") as (one, other), inside(one.name):
+        assert ping(one.name, "10.9.0.2", 3).arrived
+        with Capture(ip_address("10.9.0.1"), ip_address("10.9.0.2")) as capture:
+            with inside(other.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                for _ in range(FLOOD):
+                    udp.sendto(b"x", ("10.9.0.1", 9))
+            send(other, "10.9.0.2", "10.9.0.1")
+            came = seen(capture, 5)
+
+    assert came.lost > 0
+    assert came.esp_in == 5
+    assert came.clear_in + came.lost >= FLOOD
+
+
 def test_source(vms: tuple[list[Node], Ends]) -> None:
     """It is that of the route, whatever the policies say; of no route there is none."""
     (one, _), (own, peer) = vms
@@ -137,20 +155,24 @@ def test_echo(vms: tuple[list[Node], Ends]) -> None:
     assert path == PathMtu(1500, 1500)
 
 
-def test_an_echo_that_a_policy_blocks(vms: tuple[list[Node], Ends]) -> None:
-    """It is a request that this VM did not send, and no lack of rights; later ones leave."""
+def test_a_policy_that_blocks(vms: tuple[list[Node], Ends]) -> None:
+    """Each request is refused, and is answered as soon as the policy is gone."""
     (one, _), (own, peer) = vms
-    pair = ("src", str(own), "dst", str(peer), "dir", "out")
-    ip("xfrm", "policy", "add", *pair, "priority", "1", "action", "block", netns=one.name)
-    with inside(one.name):
-        echo = Echo(own, peer)
-    with echo:
-        blocked = echo.send()
-        ip("xfrm", "policy", "delete", *pair, netns=one.name)
-        sent = echo.send()
+    assert ping(one.name, str(peer), 3).arrived
+    block = ("src", str(own), "dst", str(peer), "dir", "out")
+    ip("xfrm", "policy", "add", *block, "priority", "1", "action", "block", netns=one.name)
 
-    assert (blocked, echo.refused) == (None, ["EPERM"])
-    assert sent == 1
+    with inside(one.name), Echo(own, peer) as echo:
+        assert echo.send() is None
+        assert set(echo.refused) == {"EPERM"}
+        ip("xfrm", "policy", "delete", *block, netns=one.name)
+        assert echo.send() == 1
+
+        def answered() -> bool:
+            echo.receive()
+            return bool(echo.times)
+
+        until(answered, "it is answered")
 
 
 def test_nobody_there(vms: tuple[list[Node], Ends]) -> None:

@@ -21,18 +21,18 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 STOPS_ESP = "table ip other { chain before { type filter hook prerouting priority 0;"
 
 
-Told = dict[str, tuple[str, str]]
+Told = dict[str, tuple[str, str, str]]
 
 
 def findings(node: Node, capsys: pytest.CaptureFixture[str]) -> Told:
-    """The message and the command of each finding, by its code."""
+    """The message, the command and the hint of each finding, by its code."""
     capsys.readouterr()
     with inside(node.name):
         assert main(["doctor", "--config", str(node.config), "--json", "--socket", "/none"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["well"] is False
     return {
-        one["code"]: (one["message"], one["command"])
+        one["code"]: (one["message"], one["command"], one["hint"])
         for check in found["checks"]
         for one in check["findings"]
     }
@@ -47,6 +47,7 @@ def test_what_is_provoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert before["agent"] == (
             "no agent runs and no guard is loaded: packets to other VMs leave in clear",
             f"ipsec-agent guard up{about}",
+            "then start the agent: `monit start ipsec`",
         )
 
         ip("xfrm", "policy", "setdefault", "out", "block", netns=node.name)
@@ -68,18 +69,21 @@ def test_what_is_provoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "the kernel blocks packets that match no policy (out), even those with addresses outside"
         " the ipsec subnets",
         "ip xfrm policy setdefault in accept fwd accept out accept",
+        "run `ip xfrm policy setdefault in accept fwd accept out accept`, and find out who set it",
     )
     assert found["ipsec-disabled"] == (
         "IPsec is disabled on eth0: IPv4 packets do not become ESP there, and they leave in clear",
         "sysctl -w net/ipv4/conf/eth0/disable_xfrm=0",
+        "run `sysctl -w net/ipv4/conf/eth0/disable_xfrm=0`, and remove it from /etc/sysctl.d",
     )
-    message, command = found["ike-port-taken"]
+    message, command, _ = found["ike-port-taken"]
     assert message.startswith(f"UDP 4500 is in use by pid {os.getpid()} (")
     assert message.endswith("), so charon cannot negotiate")
     assert command == "ss -lunp sport = :4500"
     assert found["firewall"] == (
         "a rule that is not the agent's stops ESP or IKE: ip protocol esp drop",
         "nft -a list ruleset",
+        "remove it, or let UDP 500, UDP 4500 and protocol 50 pass before it",
     )
 
 
@@ -104,7 +108,7 @@ def test_a_certificate_out_of_its_time(
         leaf = make_leaf(ca, key=ec_key(), days=1, not_before=begin)
         agent = node.agent_section(uplinks=["eth0"])
         node.config.write_text(manifest(["10.9.0.0/24"], leaf=leaf, cas=[ca], agent=agent))
-        message, typed = findings(node, capsys)[code]
+        message, typed, _ = findings(node, capsys)[code]
 
     assert message.startswith(f"the instance certificate CN=VM {told[0]}"), message
     assert typed == told[1].format(config=node.config)

@@ -1,6 +1,7 @@
 """What the verbs say of a VM: `verify` within it, and the words of status and log."""
 
 import json
+import re
 import subprocess
 from typing import Any
 
@@ -8,8 +9,13 @@ from tests.charon.nodes import AGENT, SCALE, Node, until
 from tests.incidents import Incident, of_log, told
 
 
+def plain(text: str) -> str:
+    """A text whose commands name no file of the VM."""
+    return re.sub(r" --(?:config|socket) [^ `]+", "", text)
+
+
 def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
-    """What `verify` says of peers; `--all` is one, too."""
+    """What `verify` says of peers; `--all` is one, too. Its hints are plain."""
     socket = str(node.run_dir / "control.sock")
     done = subprocess.run(
         node.command(
@@ -25,7 +31,7 @@ def verify(node: Node, *peers: str, seconds: int = 40) -> list[dict[str, Any]]:
     assert "peers" in found, found
     proven = all(one["verdict"] == "proven" for one in found["peers"])
     assert (done.returncode, found["proven"]) == (0 if proven else 1, proven)
-    return list(found["peers"])
+    return [one | {"hint": plain(one["hint"])} for one in found["peers"]]
 
 
 TOLD_WITHIN = 40 + 10 * SCALE

@@ -27,8 +27,8 @@ PROGRAMS = frozenset({
 })  # fmt: skip
 """What a command begins with; else it is a line of a config, or of a log."""
 
-OPENS = "ipsec-agent guard down"
-"""Never the first thing to type."""
+LATER = ("ipsec-agent guard down", "ipsec-agent doctor")
+"""Never the first thing to type: the one opens the VM, the other has just been typed."""
 
 STATUS = "ipsec-agent status"
 CHECK_MACHINE = "ipsec-agent check --machine"
@@ -69,7 +69,7 @@ def command_of(hint: str, otherwise: str = STATUS) -> str:
     """The first command that a hint names for this VM."""
     named = (found[1] for found in QUOTED.finditer(hint) if not found[2])
     commands = (one for one in named if one.split()[:1] and one.split()[0] in PROGRAMS)
-    return next((one for one in commands if not one.startswith(OPENS)), otherwise)
+    return next((one for one in commands if not one.startswith(LATER)), otherwise)
 
 
 def config(facts: Facts) -> Iterator[Finding]:

@@ -54,8 +54,11 @@ def _ike(seen: Observation, found: Finding, encapsulated: bool) -> Probed:
     if seen.sas or before.ike_in or seen.proof.ike_in:
         return Probed(UDP_500, Passage.PASSES, f"{peer} answered{unused}")
     if before.closed:
-        why = f"{peer} answered that no program listens there, so it has no charon{unused}"
-        return Probed(UDP_500, Passage.PASSES, why)
+        return Probed(
+            UDP_500,
+            Passage.PASSES,
+            f"{peer} answered that no program listens there, so it has no charon{unused}",
+        )
     if before.ike_out and found.verdict not in UNTRIED:
         return Probed(
             PORTS,

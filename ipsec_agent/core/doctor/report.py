@@ -99,9 +99,10 @@ def _repeated(one: Finding, about: About) -> Finding:
 
 def _unmade(name: str, facts: Facts) -> str:
     known = any(package in facts.packages for package in PACKAGES)
+    by_config = name in BY_CONFIG or (name == "problems" and facts.status is None)
     reasons = {
-        "there is no valid config": name in BY_CONFIG and facts.config is None,
         "the agent cannot be asked": name in BY_STATUS and facts.silent is not None,
+        "there is no valid config": by_config and facts.config is None,
         "systemd did not start this machine": name == "boot" and facts.units is None,
         "dpkg knows no strongSwan here": name == "strongswan" and not known,
         "this needs root": name in AS_ROOT and not facts.root,

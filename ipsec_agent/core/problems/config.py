@@ -16,7 +16,9 @@ def config_problems(state: ConfigState) -> tuple[Problem, ...]:
                 Severity.WARNING,
                 f"the last reload was refused, so the earlier config stays in force:"
                 f" {state.reload_refused}",
-                state.reload_hint or f"correct {state.path}, then `ipsec-agent reload`",
+                state.reload_hint
+                or f"see `ipsec-agent check {quote(state.path)}`; correct it, then `ipsec-agent"
+                " reload`",
                 state.path,
             )
         )

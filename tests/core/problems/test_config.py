@@ -67,7 +67,7 @@ def test_a_refused_reload_says_it_already() -> None:
 def test_what_to_do_about_a_refused_reload() -> None:
     """Where the file is good it is not to be corrected: the refusal says what to do."""
     (wrong,) = config_problems(ConfigState(PATH, reload_refused="f:7: wrong"))
-    assert wrong.hint == f"correct {PATH}, then `ipsec-agent reload`"
+    assert wrong.hint == f"see `ipsec-agent check {PATH}`; correct it, then `ipsec-agent reload`"
     hint = "give these peers IPsec, or run `ipsec-agent reload --force`"
     (good,) = config_problems(
         ConfigState(PATH, reload_refused="it would cut off a peer", reload_hint=hint)
