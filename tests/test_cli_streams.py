@@ -88,14 +88,22 @@ class Gone:
     """A program whose output had a reader, who has gone: before it began, or once he has read."""
 
     def __init__(self, *arguments: str, reads: int = 0) -> None:
+        # As it is for an operator: what is written waits until it is flushed.
         self.program = subprocess.Popen(
-            [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*PROGRAM, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={key: text for key, text in os.environ.items() if key != "PYTHONUNBUFFERED"},
         )
         assert self.program.stdout is not None
         self.read = [self.program.stdout.readline() for _ in range(reads)]
         self.program.stdout.close()
-        # That it ends at all is what matters.
-        _, self.said = self.program.communicate(timeout=120)
+        try:
+            # That it ends at all is what matters.
+            _, self.said = self.program.communicate(timeout=120)
+        finally:
+            self.program.kill()
 
 
 @pytest.mark.parametrize("name", VERBS)
