@@ -12,7 +12,7 @@ from tests.boot.bosh_disk import STOP_TIMEOUT, deployment
 from tests.boot.lives import BOSH_DEADLINE, judge, lived
 from tests.boot.place import BOSH, PEER, VM
 from tests.boot.story import Story
-from tests.charon.nodes import OTHER_CHARON
+from tests.charon.nodes import CHARON
 from tests.lab.frames import Kind
 from tests.release.root import MARKS
 
@@ -55,7 +55,7 @@ def test_another_charon(story: Story) -> None:
     phase = story.phases["upgrade of charon"]
 
     judge(story.span("upgrade of charon"))
-    assert phase["program"] == OTHER_CHARON
+    assert phase["program"] == CHARON
     assert "0" != phase["charon_after"] != phase["charon_before"]
 
 
