@@ -56,8 +56,12 @@ SCALE = float(os.environ.get("LAB_TIME_SCALE", "1"))
 MOMENT = 0.3 * SCALE
 """Seconds for which what must not come is waited for."""
 
-DEADLINE = 60 * SCALE
-"""Seconds for a program that the tests run: some have nft read much, and others run beside."""
+SOON = 20 * SCALE
+"""Seconds for what must come."""
+
+DEADLINE = 150 * SCALE
+"""Seconds for a program that the tests run: one has nft put 300,000 elements into a set of
+intervals, and others run beside."""
 
 
 def run(*command: str | Path, ns: str = "", text: str = "") -> str:
@@ -236,7 +240,7 @@ def receiver(ns: str, address: str, port: int = 9) -> Iterator[socket.socket]:
         yield opened
 
 
-def arrived(opened: socket.socket, wait: float = DEADLINE) -> bytes | None:
+def arrived(opened: socket.socket, wait: float = SOON) -> bytes | None:
     """The next datagram, None if none comes in time (seconds)."""
     if not select.select([opened], [], [], wait)[0]:
         return None
@@ -312,7 +316,7 @@ class Capture:
 
     def matching(self, wanted: Callable[[Seen], bool], expected: int) -> list[Seen]:
         """The same of packets of any kind."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + SOON
         found = list(filter(wanted, self.packets()))
         while len(found) < expected and time.monotonic() < end:
             found += filter(wanted, self.packets(0.01))

@@ -8,6 +8,7 @@ The agent is the real loop on the real kernel, without charon: what is judged ho
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -248,7 +249,12 @@ class Stream:
             self.sent += 1
 
 
+PAUSE = 10 * EVERY
+"""Seconds between two packets that count at the most: for longer this process had no CPU, and with
+it neither the stream nor the agent."""
+
+
 def seconds_in_clear(packets: list[Seen]) -> float:
     """How long datagrams of a stream went out in clear, from the first to the last."""
-    sent = [float(seen.raw[28:]) for seen in packets if seen.protocol == socket.IPPROTO_UDP]
-    return max(sent) - min(sent) if sent else 0.0
+    sent = sorted(float(seen.raw[28:]) for seen in packets if seen.protocol == socket.IPPROTO_UDP)
+    return sum(min(after - before, PAUSE) for before, after in itertools.pairwise(sent))

@@ -17,13 +17,13 @@ from tests.kernel.guard_lab import (
     B4,
     B6,
     C4,
-    DEADLINE,
     GUARD,
     MOMENT,
     PLAIN4,
     PLAIN6,
     SCALE,
     SNAT,
+    SOON,
     A,
     B,
     C,
@@ -156,12 +156,10 @@ def serve(listener: socket.socket) -> None:
             opened.sendall(GREETING)
 
 
-def greets(
-    client: str, server: str, address: str, port: int, *, patience: float = DEADLINE
-) -> bool:
+def greets(client: str, server: str, address: str, port: int, *, patience: float = SOON) -> bool:
     """Whether a TCP server on a VM is heard by a client on the other within some seconds."""
     with inside(server), socket.create_server((address, port), family=family(address)) as listener:
-        listener.settimeout(DEADLINE)
+        listener.settimeout(SOON)
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         try:

@@ -34,10 +34,10 @@ from ipsec_agent.host.nft_wire import text as attribute_text
 from tests.kernel.guard_lab import (
     A4,
     B4,
-    DEADLINE,
     GUARD,
     PLAIN4,
     SCALE,
+    SOON,
     A,
     B,
     Capture,
@@ -69,7 +69,7 @@ async def watched(nft: Nft) -> AsyncIterator[asyncio.Event]:
     rung = asyncio.Event()
     task = asyncio.create_task(nft.watch(rung.set))
     # It rings once its socket is open.
-    await asyncio.wait_for(rung.wait(), DEADLINE)
+    await asyncio.wait_for(rung.wait(), SOON)
     rung.clear()
     try:
         yield rung
@@ -349,7 +349,7 @@ async def test_a_stranger_during_a_load(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(nft, "_take", taken)
         async with watched(nft) as rung:
             await nft.load(TEXT)
-            await asyncio.wait_for(rung.wait(), DEADLINE)
+            await asyncio.wait_for(rung.wait(), SOON)
             await asyncio.sleep(0.1 * SCALE)
             rung.clear()
             stranger.submit(meddle).result(5)
@@ -462,7 +462,7 @@ def _silent(directory: Path) -> None:
     ("install", "deadline", "message", "hint"),
     [
         (_hang, 0.2, "nft did not answer within 0.2 s", "overloaded"),
-        (_silent, DEADLINE, "Operation not supported", "try `nft -c -f FILE` by hand"),
+        (_silent, SOON, "Operation not supported", "try `nft -c -f FILE` by hand"),
     ],
 )
 async def test_trouble_is_said_in_one_sentence(  # noqa: PLR0917 - a row of the table each
