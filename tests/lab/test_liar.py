@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from ipsec_agent.core.placement import Placement
 from ipsec_agent.core.swanctl import renewal_message
 from tests.charon.nodes import SCALE, Node, ip, ips, network, until
 from tests.kernel.guard_lab import Capture, arrived, receiver, run, send_udp
-from tests.lab.deployment import A, B, C, configure, peer_of, start
+from tests.lab.deployment import A, B, C, configure, start
 from tests.lab.traffic import ping
 from tests.lab.truth import charon_of
 
@@ -119,10 +120,10 @@ def lie(mode: str, local: str = SUBNET, remote: str = f"{A}/32", **more: str) ->
     return {"mode": mode, "local_ts": [local], "remote_ts": [remote], **more}
 
 
-@pytest.fixture(scope="module")
-def laid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+@contextlib.contextmanager
+def bed(directory: Path) -> Iterator[Bed]:
     """The VMs; two of them are as they should be."""
-    with network(tmp_path_factory.mktemp("liar"), 3, "ly") as nodes:
+    with network(directory, 3, "ly") as nodes:
         for number, node in enumerate(nodes, 1):
             ip("addr", "add", f"fd09::{number}/64", "dev", "eth0", "nodad", netns=node.name)
         configure(nodes, [], [SUBNET, SUBNET6])
@@ -135,6 +136,13 @@ def laid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         (settings,) = renewal_message(honest).values()
         corrupt(liar)
         yield Bed(victim, peer, liar, {key: settings[key] for key in settings if key != "children"})
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """The VMs that all tests here share."""
+    with bed(tmp_path_factory.mktemp("liar")) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -298,24 +306,6 @@ def test_ipv4_in_ipv6(laid: Bed) -> None:
     refused(laid)
     assert not laid.sas()
     laid.forget()
-
-
-def test_it_moves_to_anothers_address(laid: Bed) -> None:
-    """As if behind a NAT, by one message with a false source; what it made there is ended."""
-    laid.load(encap="yes", lie=lie("transport", "dynamic"), more=lie("transport", "dynamic"))
-    laid.initiate()
-    until(lambda: peer_of(laid.victim, C).get("state") == "installed", "it is seen", SETTLED)
-    snat = f"type nat hook postrouting priority 100; ip daddr {A} udp sport 4500 snat to {OTHER}"
-    run("nft", "-f", "-", ns=laid.liar.name, text=f"table ip moved {{ chain out {{ {snat}; }}; }}")
-    try:
-        with contextlib.suppress(Exception):
-            laid.initiate("more")
-        laid.tells("critical", f"an SA that it then moved to {OTHER}")
-        until(lambda: not list(laid._sas(laid.victim, (OTHER,))), "it is ended", SETTLED)
-    finally:
-        run("nft", "delete", "table", "ip", "moved", ns=laid.liar.name)
-    laid.forget()
-    laid.reaches(B)
 
 
 @pytest.mark.long

@@ -161,6 +161,13 @@ TEST_MUTATIONS = (
         f"{DISGUISE}::test_no_detour_hides_in_a_later_fragment",
     ),
     OfTest(
+        "an SA goes where its peer says",
+        "core/liars.py",
+        "if sa.met is not None and sa.met != sa.remote:",
+        "if sa.met is not None and sa.met != sa.met:",
+        "tests/charon/test_moved_sas.py::test_it_is_ended_and_names_who_made_it",
+    ),
+    OfTest(
         "a closed VM forwards a container's SSH",
         "core/closed_table.py",
         "hook forward priority 300; policy drop;\n",
