@@ -1,14 +1,8 @@
 """`verify` against real ESP: what it says of a good peer, and of each link that is broken."""
 
-import array
-import contextlib
-import fcntl
 import functools
 import re
-import socket
-import struct
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,16 +14,11 @@ from tests.charon.nodes import AGENT, Node, complaints, ip, network, until
 from tests.lab.bed import enforces
 from tests.lab.deployment import A, B, C, authority, configure, hub_of, start
 from tests.lab.firewall import replaced, rules
-from tests.lab.namespaces import inside
-from tests.lab.test_preflight import needs_guest
 from tests.lab.traffic import first_answer
 from tests.lab.verbs import in_status, verify
 from tests.manifests import manifest
 
 pytestmark = [pytest.mark.timeout(400)]
-
-ETHTOOL, GRO = 0x8946, 0x2C
-"""SIOCETHTOOL and ETHTOOL_SGRO (linux/sockios.h, linux/ethtool.h)."""
 
 D, E, NOBODY = "10.9.0.4", "10.9.0.5", "10.9.0.77"
 WHERE = "security groups, firewalls of both VMs, routers between them"
@@ -128,39 +117,6 @@ def test_echoes_that_a_firewall_drops(three: list[Node]) -> None:
         f"packets to {B} are ESP both ways: {one['esp_out']} out, {one['esp_in']} in, none in clear"
     )
     assert one["notes"] == ["no echo was answered (a firewall there?), so no path MTU is known"]
-
-
-@contextlib.contextmanager
-def decrypting_early(node: Node) -> Iterator[None]:
-    """The guest's kernel decrypts what comes to the VM's link before anybody may capture it."""
-    # SAs that are made meanwhile would hold the module.
-    subprocess.run(["modprobe", "esp4_offload"], check=True, timeout=60)
-    try:
-        with inside(node.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-            value = array.array("B", struct.pack("II", GRO, 1))
-            request = struct.pack("16sP", b"eth0", value.buffer_info()[0])
-            fcntl.ioctl(channel, ETHTOOL, request)
-        yield
-    finally:
-        subprocess.run(["rmmod", "esp4_offload"], check=True, timeout=60)
-
-
-@pytest.mark.long
-@needs_guest
-def test_decrypted_before_the_capture(three: list[Node]) -> None:
-    """Where esp4_offload is loaded, what came as ESP may be captured in clear: it is proven by the
-    SA's counter, and a note says so."""
-    a, *_ = three
-    first_answer(a, B)
-    with decrypting_early(a):
-        (one,) = verify(a, B)
-
-    assert one["verdict"] == "proven", one
-    assert (one["esp_in"], one["clear_in"]) == (0, 0), one
-    assert one["counted_in"] >= 5
-    assert one["notes"] == [
-        "esp4_offload or esp6_offload decrypts before the capture: counted by the SA"
-    ]
 
 
 @pytest.mark.long

@@ -455,6 +455,7 @@ def test_what_a_running_agent_says_is_not_said_twice() -> None:
             "ipsec-agent guard status",
         ),
         ("x", "`ipsec-agent guard down`, or wait", "ipsec-agent status"),
+        ("x", "wait; `ipsec-agent doctor` names rules", "ipsec-agent status"),
         ("ike-port-closed", "see charon's log (`could not open socket`)", "ipsec-agent status"),
     ],
 )
