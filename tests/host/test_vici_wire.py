@@ -111,7 +111,7 @@ async def test_request(path: Path) -> None:
 
 
 THIEF = """
-import os, socket, sys
+import os, socket, sys, time
 with socket.socket(socket.AF_UNIX) as listener:
     listener.bind(sys.argv[1])
     os.setresgid(65534, 65534, 65534)
@@ -121,6 +121,8 @@ with socket.socket(socket.AF_UNIX) as listener:
     print("listening", flush=True)
     caller, _ = listener.accept()
     print(len(caller.recv(65536)), flush=True)
+    # It is looked at also after its caller has gone.
+    time.sleep(60)
 """
 
 
