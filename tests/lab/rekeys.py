@@ -150,6 +150,6 @@ def _collision(bed: Bed, task: str) -> Iterator[None]:
         nft(node, "delete", "table", "ip", "closed")
     until(
         lambda: any(node.charon_log.count(said) > heard[node.name] for node in (bed.a, bed.b)),
-        f"charon tells of a collision: {bed.a.charon_log[-3000:]}",
+        lambda: f"charon tells of a collision: {[n.charon_log[-3000:] for n in (bed.a, bed.b)]}",
         10 * SCALE,
     )
