@@ -171,8 +171,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "b",
             "clear-disguised",
             "the guard dropped 3 packets with an IPv4-mapped IPv6 address, a source route or a"
-            " routing header, which would bypass IPsec",
-            "tcpdump -ni any 'ip[0] > 0x45 or ip6[6] = 43 or net ::ffff:0:0/96'",
+            " routing header, or with headers cut off by fragmentation, which would bypass IPsec",
+            "tcpdump -ni any 'ip[0] > 0x45 or ip6[6] = 43 or ip6[6] = 44 or net ::ffff:0:0/96'",
         ),
         (
             "b",

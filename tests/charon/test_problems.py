@@ -23,7 +23,7 @@ from tests.charon.shared_manifest import configure as give
 from tests.charon.test_doctor_problems import container
 from tests.lab.deployment import A, B, configure, double, issued
 from tests.lab.namespaces import inside
-from tests.lab.truth import charon_of
+from tests.lab.truth import charon_of, sas
 
 pytestmark = [pytest.mark.charon, pytest.mark.timeout(240)]
 
@@ -45,7 +45,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
 @contextlib.contextmanager
 def unloading(node: Node) -> Iterator[None]:
     """Another client of charon's takes the private key away as soon as it is there."""
-    done = threading.Event()
+    gone, done = threading.Event(), threading.Event()
 
     def unload() -> None:
         with charon_of(node) as charon:
@@ -53,10 +53,12 @@ def unloading(node: Node) -> Iterator[None]:
             while not done.wait(0.01):
                 with contextlib.suppress(CommandException):
                     charon.unload_key({"id": key})
+                    gone.set()
 
     program = threading.Thread(target=unload)
     program.start()
     try:
+        assert gone.wait(WITHIN), "it was not unloaded"
         yield
     finally:
         done.set()
@@ -65,6 +67,10 @@ def unloading(node: Node) -> Iterator[None]:
 
 def handshake(node: Node, own: str, peer: str) -> None:
     """Begin one, whatever comes of it."""
+    with charon_of(node) as charon:
+        # One that has succeeded would be used again, and nobody would have to sign.
+        for sa in sas(node):
+            list(charon.terminate({"ike-id": sa.number, "force": "yes", "timeout": "-1"}))
     with contextlib.suppress(CommandException):
         double(node, own, peer)
 
