@@ -46,7 +46,12 @@ class Blob(Struct, frozen=True):
 
     def found(self, path: Path) -> bool:
         """Whether this file is the one that is listed."""
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.digest
+        return path.is_file() and digest(path) == self.digest
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as the list has it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def listing(root: Path) -> Path:

@@ -97,7 +97,7 @@ def _changes(before: Sequence[Blob], after: Sequence[Blob]) -> Iterator[str]:
 
 
 def fetch_listed(root: Path, debian: Source, pypi: Source) -> None:
-    """Have all that is listed below blobs/.
+    """Have below blobs/ all that is listed, and nothing else: it would get into a package.
 
     Raises:
         ReleaseError: the list is not understood, or something of it cannot be fetched.
@@ -109,6 +109,10 @@ def fetch_listed(root: Path, debian: Source, pypi: Source) -> None:
         raise ReleaseError(
             f"{error}\nOr list what there is now: scripts/release --update [NAME…]"
         ) from None
+    wanted = {root / "blobs" / blob.place for blob in blobs}
+    for path in tuple((root / "blobs").rglob("*")):
+        if path not in wanted and not path.is_dir():
+            path.unlink()
 
 
 def main() -> int:

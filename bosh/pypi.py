@@ -1,13 +1,12 @@
 """Wheels of PyPI, for the Python that the release brings."""
 
-import hashlib
 import re
 import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bosh.blobs import Blob, ReleaseError
+from bosh.blobs import Blob, ReleaseError, digest
 from bosh.program import run
 
 DIRECTORY = "ipsec-agent"
@@ -73,6 +72,5 @@ class Pypi:
 
 def _blob(path: Path) -> Blob:
     name, version = path.name.split("-")[:2]
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     name = re.sub(r"[-_.]+", "-", name).lower()
-    return Blob("pypi", name, version, f"{DIRECTORY}/{path.name}", digest)
+    return Blob("pypi", name, version, f"{DIRECTORY}/{path.name}", digest(path))

@@ -256,6 +256,18 @@ def test_what_is_listed_is_gone(
     fetch_listed(root, debian, pypi)
 
 
+def test_what_was_listed_once_goes(tmp_path: Path, debian: Debian, root: Path, pypi: Pypi) -> None:
+    """It would get into a package."""
+    mirrored(tmp_path / "mirror", OLD)
+    left = root / "blobs/strongswan" / patches(NEW)
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    fetch_listed(root, debian, pypi)
+
+    assert blobs_of(root) == {blob.file for blob in listed(root)}
+
+
 def test_another_file(
     tmp_path: Path, debian: Debian, snapshot: tuple[str, dict[str, bytes]]
 ) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
-from bosh.blobs import ReleaseError
+from bosh.blobs import ReleaseError, digest, listed, write
 from bosh.tarball import make
 from ipsec_agent import __version__
 from ipsec_agent.core.doctor.holes import DEFAULT_PLUGINS, HOLES, has
@@ -29,16 +30,11 @@ def release(tmp_path: Path) -> Path:
     """The release's directory with blobs of a few bytes, each listed with its digest."""
     root = tmp_path / "bosh"
     shutil.copytree(BOSH, root, ignore=shutil.ignore_patterns("blobs", "__pycache__"))
-    listed = (root / "config/blobs.list").read_text().splitlines()
-    lines = []
-    for line in listed:
-        if line and not line.startswith("#"):
-            *words, place, _ = line.split()
-            blob(root, place)
-            lines.append(" ".join((*words, place, hashlib.sha256(place.encode()).hexdigest())))
-    for place in EXTRA["ipsec-agent"]:
+    blobs = listed(root)
+    for place in (*(one.place for one in blobs), *EXTRA["ipsec-agent"]):
         blob(root, place)
-    (root / "config/blobs.list").write_text("# tiny\n" + "\n".join(lines) + "\n")
+    tiny = (replace(one, digest=digest(root / "blobs" / one.place)) for one in blobs)
+    write(root, tuple(tiny))
     return root
 
 
@@ -102,10 +98,8 @@ def test_every_blob_is_used(release: Path) -> None:
         for package in (BOSH / "packages").iterdir()
         for name in opened(read(tarball, f"packages/{package.name}.tgz"))
     ]
-    listed = [
-        line.split()[-2] for line in (release / "config/blobs.list").read_text().splitlines()[1:]
-    ]
-    assert [packed.count(place) for place in listed] == [1] * len(listed)
+    blobs = listed(release)
+    assert [packed.count(blob.place) for blob in blobs] == [1] * len(blobs)
 
 
 def test_the_same_again(release: Path) -> None:
@@ -167,8 +161,7 @@ def test_the_blobs_are_what_the_agent_needs() -> None:
     """Each dependency of the project is listed once, and what these need in turn."""
     from importlib.metadata import requires  # noqa: PLC0415 - of this test alone
 
-    lines = [line.split() for line in (BOSH / "config/blobs.list").read_text().splitlines()]
-    wheels = [line[1].lower() for line in lines if line[0] == "pypi"]
+    wheels = [blob.name.lower() for blob in listed(BOSH) if blob.kind == "pypi"]
     assert len(wheels) == len(set(wheels))
     needed = {
         re.split(r"[^\w.-]", text)[0].lower()
@@ -180,8 +173,7 @@ def test_the_blobs_are_what_the_agent_needs() -> None:
 
 def test_known_holes_are_told() -> None:
     """What doctor knows of the strongSwan that is compiled is in docs/bosh.md, and nothing else."""
-    lines = [line.split() for line in (BOSH / "config/blobs.list").read_text().splitlines()]
-    (version,) = {line[2] for line in lines if line[:2] == ["debian", "strongswan"]}
+    (version,) = {blob.version for blob in listed(BOSH) if blob.name == "strongswan"}
     told = set(re.findall(r"CVE-\d+-\d+", (BOSH.parent / "docs/bosh.md").read_text()))
     concern = {hole.name for hole in HOLES if hole.plugin in DEFAULT_PLUGINS}
     assert told == {hole.name for hole in HOLES if has(hole, version, 12)} & concern

@@ -71,6 +71,16 @@ def give(name: str) -> None:
 
 
 @contextlib.contextmanager
+def given(name: str) -> Iterator[None]:
+    """Have one of them for a while, and then the good one."""
+    give(name)
+    try:
+        yield
+    finally:
+        give("good.yml")
+
+
+@contextlib.contextmanager
 def shown(path: Path, text: str) -> Iterator[None]:
     """The kernel says this in a file of /proc meanwhile."""
     file = Path("/run", path.name)
@@ -185,11 +195,8 @@ def guarded() -> dict[str, Any]:
 
 def unguarded() -> dict[str, Any]:
     """A config that wants no guard."""
-    give("unguarded.yml")
-    try:
+    with given("unguarded.yml"):
         return as_text()
-    finally:
-        give("good.yml")
 
 
 def others() -> dict[str, Any]:
@@ -231,20 +238,14 @@ def mounted() -> dict[str, Any]:
 
 def plugins() -> dict[str, Any]:
     """A config that adds plugins."""
-    give("plugins.yml")
-    try:
+    with given("plugins.yml"):
         return doctor()
-    finally:
-        give("good.yml")
 
 
 def warned() -> dict[str, Any]:
     """A config that is good enough."""
-    give("warned.yml")
-    try:
+    with given("warned.yml"):
         return doctor()
-    finally:
-        give("good.yml")
 
 
 def no_aes() -> dict[str, Any]:
@@ -261,12 +262,8 @@ def no_driver() -> dict[str, Any]:
 
 def slow() -> dict[str, Any]:
     """A cipher that does not, refused in FIPS mode."""
-    give("slow.yml")
-    try:
-        with cpu(" aes pclmulqdq", "generic-gcm-aesni"), fips():
-            return doctor()
-    finally:
-        give("good.yml")
+    with given("slow.yml"), cpu(" aes pclmulqdq", "generic-gcm-aesni"), fips():
+        return doctor()
 
 
 def hole() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bosh.blobs import listed
 from bosh.tarball import Member, archive
 from ipsec_agent import __version__
 from ipsec_agent.core.strongswan_conf import PLUGINS
@@ -23,11 +24,7 @@ from tests.release.root import MARKS, inside
 pytestmark = [pytest.mark.release, *MARKS]
 
 NAMES = ("ipsec-agent", "python", "strongswan")
-BLOBS = [
-    line.split()
-    for line in (BOSH / "config/blobs.list").read_text().splitlines()
-    if not line.startswith("#")
-]
+BLOBS = listed(BOSH)
 
 IMPORTED = (
     *("_cffi_backend", "cryptography.hazmat.bindings._rust", "msgspec", "prometheus_client"),
@@ -119,8 +116,8 @@ def test_the_tarball_has_what_the_specs_name(tarball: Path) -> None:
         for package in NAMES
         for name, content in opened(release[f"packages/{package}.tgz"]).items()
     }
-    for *_, place, digest in BLOBS:
-        assert hashlib.sha256(files[place]).hexdigest() == digest
+    for blob in BLOBS:
+        assert hashlib.sha256(files[blob.place]).hexdigest() == blob.digest
     named = {
         pattern
         for package in NAMES
@@ -128,7 +125,7 @@ def test_the_tarball_has_what_the_specs_name(tarball: Path) -> None:
     }
     unnamed = {name for name in files if not any(Path(name).match(one) for one in named)}
     assert unnamed == {"packaging"}
-    wheels = set(files) - {place for *_, place, _ in BLOBS} - {"strongswan/ipsec", "packaging"}
+    wheels = set(files) - {blob.place for blob in BLOBS} - {"strongswan/ipsec", "packaging"}
     assert wheels == {f"ipsec-agent/ipsec_agent-{__version__}-py3-none-any.whl"}
 
 
@@ -203,8 +200,8 @@ def test_what_the_job_names_is_there(places: dict[str, Path]) -> None:
 
 def test_versions(places: dict[str, Path]) -> None:
     """Of the sources that were compiled."""
-    (strongswan,) = {line[2].partition("-")[0] for line in BLOBS if line[1] == "strongswan"}
-    (python,) = {line[2].partition("-")[0] for line in BLOBS if line[1].startswith("python3")}
+    (strongswan,) = {it.version.partition("-")[0] for it in BLOBS if it.name == "strongswan"}
+    (python,) = {it.version.partition("-")[0] for it in BLOBS if it.name.startswith("python3")}
     home = "/var/vcap/packages"
     for words, said in (
         (["strongswan/libexec/ipsec/charon", "--version"], f"strongSwan {strongswan}"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from cryptography import x509
 from msgspec import Struct
 
+from ipsec_agent.core.derived import derived
 from ipsec_agent.core.manifest.issuers import is_ca, issued
 
 LEAF = "instance_certificate"
@@ -18,7 +19,7 @@ MOST_STEPS = 500
 Path = tuple[x509.Certificate, ...]
 
 
-class Bundle(Struct, frozen=True):
+class Bundle(Struct, frozen=True, dict=True):
     """All certificates of a config.
 
     Attributes:
@@ -59,6 +60,7 @@ class Ways(Struct, frozen=True):
     endless: tuple[Path, ...]
 
 
+@derived
 def ways(bundle: Bundle) -> Ways:
     """Every way upward from the leaf."""
     roots = bundle.roots
